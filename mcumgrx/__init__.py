@@ -1,0 +1,98 @@
+"""mcumgrx: manage Zephyr, MCUboot and Mynewt devices over SMP, the MCUmgr protocol.
+
+::
+
+    import asyncio, mcumgrx
+    from mcumgrx.contracts import OsGroup
+
+    async def main():
+        async with mcumgrx.connect("sim:") as client:
+            print(await client.group(OsGroup).echo("hello"))
+
+    asyncio.run(main())
+
+Public names are resolved on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .address import Address
+    from .client import Client
+    from .errors import (
+        ConnectFailed,
+        DeviceError,
+        DeviceNotFound,
+        FlowError,
+        FramingError,
+        ImageError,
+        LinkLost,
+        MalformedReply,
+        McumgrError,
+        MessageTooLarge,
+        PlanRefused,
+        PluginError,
+        ProtocolError,
+        RequestTimeout,
+        TransferStuck,
+        TransportError,
+        UsageError,
+    )
+    from .mcuboot import Image, load_image
+    from .session import connect, device
+
+_ERRORS = (
+    "ConnectFailed DeviceError DeviceNotFound FlowError FramingError ImageError LinkLost MalformedReply McumgrError "
+    "MessageTooLarge PlanRefused PluginError ProtocolError RequestTimeout TransferStuck TransportError UsageError"
+).split()
+_LATE = {
+    "Address": "address",
+    "Client": "client",
+    "Image": "mcuboot",
+    "connect": "session",
+    "device": "session",
+    "load_image": "mcuboot",
+    **dict.fromkeys(_ERRORS, "errors"),
+}
+
+__all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
+    "connect",
+    "device",
+    "load_image",
+    "Address",
+    "Client",
+    "Image",
+    "ConnectFailed",
+    "DeviceError",
+    "DeviceNotFound",
+    "FlowError",
+    "FramingError",
+    "ImageError",
+    "LinkLost",
+    "MalformedReply",
+    "McumgrError",
+    "MessageTooLarge",
+    "PlanRefused",
+    "PluginError",
+    "ProtocolError",
+    "RequestTimeout",
+    "TransferStuck",
+    "TransportError",
+    "UsageError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

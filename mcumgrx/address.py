@@ -1,0 +1,153 @@
+"""How a device is named: `SCHEME:TARGET[,key=value…]`; parsing and `str()` are inverse.
+
+::
+
+    ble:Widget                        sim:desk,state=device.json
+    serial:/dev/ttyACM0,baud=115200   udp:192.0.2.7:1337
+    usb:2fe3:0004                     /dev/ttyACM0  (a bare port path is serial)
+
+A comma or percent sign inside a part is written as a percent escape (`%2C`, `%25`); any other character may be. `str()`
+escapes whatever a shell would take for itself, so that a printed address can be pasted unquoted. What a target and
+its options mean is the business of the transport.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import quote, unquote
+
+from .errors import UsageError
+
+__all__ = ["Address", "OptionReader"]
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_KEY = re.compile(r"[a-z][a-z0-9_-]*")
+_BARE_PORT = re.compile(r"/.+|(\\\\\.\\)?COM[0-9]+", re.IGNORECASE)
+_SAFE = "/:._-+@="  # besides letters, digits and "_.-~": harmless unquoted in POSIX shells, cmd and PowerShell
+_FORMS = "use SCHEME:TARGET[,key=value], for example ble:Widget, serial:/dev/ttyACM0,baud=115200 or sim:"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed device address. `options` keep their order; `Address.parse(str(address)) == address`."""
+
+    scheme: str
+    target: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def __hash__(self) -> int:
+        return hash((self.scheme, self.target, tuple(self.options.items())))
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read an address as a person types it.
+
+        Raises `UsageError` where there is no scheme, an option has no key or value, or a key comes twice.
+        """
+        text = text.strip()
+        if _BARE_PORT.fullmatch(text.split(",", 1)[0]):
+            text = "serial:" + text
+        scheme, colon, rest = text.partition(":")
+        scheme = scheme.lower()
+        if not colon or not _SCHEME.fullmatch(scheme):
+            raise UsageError(f"{text!r} is not a device address", hint=_FORMS)
+        target, *pairs = rest.split(",")
+        options: dict[str, str] = {}
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            key = key.strip().lower()
+            if not equals or not _KEY.fullmatch(key):
+                raise UsageError(
+                    f"{pair!r} in the address {text!r} is not key=value",
+                    hint="write a comma inside a name as %2C",
+                )
+            if key in options:
+                raise UsageError(f"{key!r} is given twice in the address {text!r}")
+            options[key] = _unescape(value, text)
+        return cls(scheme, _unescape(target, text), options)
+
+    def __str__(self) -> str:
+        parts = [f"{self.scheme}:{_escape(self.target)}"]
+        parts += [f"{key}={_escape(value)}" for key, value in self.options.items()]
+        return ",".join(parts)
+
+
+def _unescape(text: str, whole: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the percent escapes in the address {whole!r} are not UTF-8") from error
+
+
+def _escape(text: str) -> str:
+    # Letters of any alphabet are left readable; quote() alone would escape every non-ASCII one.
+    return "".join(char if char.isalnum() else quote(char, safe=_SAFE) for char in text)
+
+
+class OptionReader:
+    """Reads the options of an address one by one, then complains about those that nobody asked for.
+
+    ::
+
+        options = OptionReader(address)
+        baud = options.integer("baud", 115200, minimum=1)
+        options.finish()
+
+    Every method raises `UsageError` naming the option and what it takes.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._known: list[str] = []
+
+    def text(self, key: str, default: str) -> str:
+        self._known.append(key)
+        return self._address.options.get(key, default)
+
+    def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(key, default)
+        if value not in choices:
+            raise self._bad(key, value, f"one of {', '.join(choices)}")
+        return value
+
+    def integer(self, key: str, default: int, *, minimum: int = 0, maximum: int = 2**32 - 1) -> int:
+        value = self.text(key, str(default))
+        try:
+            number = int(value, 0)
+        except ValueError:
+            raise self._bad(key, value, "a whole number") from None
+        if not minimum <= number <= maximum:
+            raise self._bad(key, value, f"a number from {minimum} to {maximum}")
+        return number
+
+    def number(self, key: str, default: float, *, minimum: float = 0.0, maximum: float = 1e9) -> float:
+        value = self.text(key, repr(default))
+        try:
+            number = float(value)
+        except ValueError:
+            raise self._bad(key, value, "a number") from None
+        if not minimum <= number <= maximum:  # also refuses NaN
+            raise self._bad(key, value, f"a number from {minimum:g} to {maximum:g}")
+        return number
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.choice(key, "yes" if default else "no", ("yes", "no", "true", "false", "on", "off", "1", "0"))
+        return value in ("yes", "true", "on", "1")
+
+    def finish(self) -> None:
+        """Raise `UsageError` for an option that none of the calls above has read."""
+        for key in self._address.options:
+            if key not in self._known:
+                known = ", ".join(sorted(self._known)) or "none"
+                raise UsageError(
+                    f"{self._address.scheme}: does not know the option {key!r}", hint=f"its options are: {known}"
+                )
+
+    def _bad(self, key: str, value: str, takes: str) -> UsageError:
+        return UsageError(f"the option {key}={value!r} of {self._address.scheme}: is not {takes}")

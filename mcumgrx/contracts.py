@@ -1,0 +1,128 @@
+"""The behaviour that flows ask for, as protocols: a device that can be lost and found, and the groups they use.
+
+A flow never imports a plugin or a session. `connection.group(ImageGroup)` gives whatever registered group fills that
+role, so another implementation can stand in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from .events import Progress, ignore_progress
+from .mcuboot import Image
+from .protocol.standard import Bootloader, ImageState, Params, SlotInfo, UploadProgress
+
+__all__ = ["Connection", "Device", "ImageGroup", "OsGroup", "ReturnHint", "UploadOptions"]
+
+G = TypeVar("G")
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnHint:
+    """How a device is expected to come back after a reset.
+
+    Attributes:
+        quiet_s: seconds without a byte from the device before it may be asked; None for what the link needs. On a
+            serial line a request inside MCUboot's wait window would hold the device in recovery.
+        timeout_s: seconds until it must have come back.
+        name: the name it will advertise, where that differs (firmware loader).
+    """
+
+    quiet_s: float | None = None
+    timeout_s: float = 120.0
+    name: str | None = None
+
+
+class Connection(Protocol):
+    """An open link to a device, as far as flows need one. `mcumgrx.client.Client` is one."""
+
+    def group(self, kind: type[G]) -> G:
+        """The group that fills the role `kind`. Raises `PluginError` when no plugin supplies it."""
+
+    async def params(self) -> Params | None:
+        """The device's buffers, or None when it does not tell. Asked once per connection."""
+
+    async def close(self) -> None:
+        """Close the link; harmless when it is closed or lost."""
+
+
+class Device(Protocol):
+    """One device by its address, connected or not: what a flow holds while links come and go."""
+
+    @property
+    def address(self) -> str:
+        """How the user named it."""
+
+    @property
+    def identity(self) -> str | None:
+        """What tells it from all others (USB serial number, …), once known; never a port or network address."""
+
+    async def connect(self) -> Connection:
+        """Open a link. Raises `DeviceNotFound` or `ConnectFailed`. The caller closes it."""
+
+    async def rediscover(self, hint: ReturnHint, progress: Progress = ignore_progress) -> Connection:
+        """Find the device again after a reset, without sending it a byte meanwhile; the open link to it.
+
+        A link that survives the reset (UART, UDP) is kept open, since opening a port can reset a board, and its
+        connection is returned again; so do not close it first. A link that drops is opened anew, with patience.
+        Keeps silent as long as the link and `hint` demand, listens, and passes text that the device prints to
+        `progress`. Raises `DeviceNotFound`, `ConnectFailed` or `LinkLost` when the device has not come back within
+        `hint.timeout_s`. Whether it answers, and what runs on it, is for the caller to find out.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """How an image is transferred.
+
+    Attributes:
+        image: number of the image (core) it is for.
+        erase_timeout_s: for the answer to the first chunk, during which most devices erase the slot.
+        chunk_bytes: at most this many bytes of data in a chunk; None for what device and link take.
+        window: at most this many chunks in flight.
+        upgrade_only: let the device refuse a version that is not newer.
+    """
+
+    image: int = 0
+    erase_timeout_s: float = 60.0
+    chunk_bytes: int | None = None
+    window: int = 1
+    upgrade_only: bool = False
+
+
+class ImageGroup(Protocol):
+    """Command group 1 as flows use it. Every method raises the errors of `Client.request`."""
+
+    async def state(self) -> ImageState:
+        """The image list."""
+
+    async def upload(
+        self, image: Image, options: UploadOptions = UploadOptions(), progress: Progress = ignore_progress
+    ) -> UploadProgress:
+        """Transfer the image into the slot that the device chooses; resumes what an earlier attempt has left."""
+
+    async def test(self, hash: bytes) -> ImageState:
+        """Mark the image with this hash TLV to be booted once."""
+
+    async def confirm(self, hash: bytes | None = None) -> ImageState:
+        """Make the image with this hash permanent; without a hash, the running one."""
+
+    async def erase(self, slot: int | None = None, *, timeout_s: float = 60.0) -> None:
+        """Erase a slot (2 · image + slot); by default the one that is not running."""
+
+    async def slots(self) -> tuple[SlotInfo, ...] | None:
+        """The slots and their sizes, or None when the device cannot tell."""
+
+
+class OsGroup(Protocol):
+    """Command group 0 as flows use it."""
+
+    async def echo(self, text: str) -> str:
+        """Send a text and get it back."""
+
+    async def reset(self, *, force: bool = False, boot_mode: int | None = None) -> None:
+        """Restart the device. A missing answer or a lost link counts as done; a refusal raises `DeviceError`."""
+
+    async def bootloader(self) -> Bootloader:
+        """The bootloader's name and mode; `Bootloader()` with everything unknown when the device cannot tell."""

@@ -1,0 +1,216 @@
+"""Every exception that `mcumgrx` raises on purpose.
+
+::
+
+    McumgrError
+    ├─ UsageError           an address or argument that cannot mean anything
+    ├─ TransportError       the link
+    │  ├─ DeviceNotFound    nothing answers to that name
+    │  ├─ ConnectFailed     it is there, but the link cannot be opened
+    │  └─ LinkLost          an open link has ended
+    ├─ ProtocolError        bytes that make no sense
+    │  ├─ MalformedReply    the device's answer breaks the protocol
+    │  ├─ FramingError      the bytes on the link break the framing
+    │  ├─ MessageTooLarge   our message does not fit the device or the link
+    │  └─ TransferStuck     a bulk transfer that no longer advances
+    ├─ RequestTimeout       no answer in time (also a `TimeoutError`)
+    ├─ DeviceError          the device said no: group, rc, name, rsn
+    ├─ ImageError           the file is not what the device can take
+    ├─ FlowError            an update that ended other than asked
+    │  └─ PlanRefused       it was not even started, and why
+    └─ PluginError          a plugin is missing, broken or in conflict
+
+Each carries fields, not only a text, and a `hint` where the user can do something about it. Exceptions of other
+libraries are translated into these once, at the edge where they arise.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = [
+    "ConnectFailed",
+    "DeviceError",
+    "DeviceNotFound",
+    "FlowError",
+    "FramingError",
+    "ImageError",
+    "LinkLost",
+    "MalformedReply",
+    "McumgrError",
+    "MessageTooLarge",
+    "Outcome",
+    "PlanRefused",
+    "PluginError",
+    "ProtocolError",
+    "RequestTimeout",
+    "TransferStuck",
+    "TransportError",
+    "UsageError",
+]
+
+
+class McumgrError(Exception):
+    """Base of all errors of this package.
+
+    `message` is one sentence without a full stop; `hint` says what the user can do, or is None.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(McumgrError, ValueError):
+    """An address, option or argument that cannot be understood."""
+
+
+class TransportError(McumgrError):
+    """The link to the device: `address` names it as the user did, where known."""
+
+    def __init__(self, message: str, *, address: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.address = address
+
+
+class DeviceNotFound(TransportError):
+    """No such port, name or address."""
+
+
+class ConnectFailed(TransportError):
+    """The device or port exists but the link could not be opened (busy, no permission, no SMP service, …)."""
+
+
+class LinkLost(TransportError):
+    """An open link has ended: unplugged, out of range, reset, or closed."""
+
+
+class ProtocolError(McumgrError):
+    """Bytes that make no sense as SMP."""
+
+
+class MalformedReply(ProtocolError):
+    """A reply whose header matched a request but whose body breaks the protocol; `payload` is that body."""
+
+    def __init__(self, message: str, *, payload: bytes = b"", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.payload = payload
+
+
+class FramingError(ProtocolError):
+    """Bytes on the link that break its framing, where skipping them silently is not right."""
+
+
+class MessageTooLarge(ProtocolError):
+    """A message of `size` bytes, header included, is larger than the `limit` of device and link."""
+
+    def __init__(self, message: str, *, size: int, limit: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.size = size
+        self.limit = limit
+
+
+class TransferStuck(ProtocolError):
+    """A bulk transfer does not advance although the device answers: `offset` of `size` bytes are through."""
+
+    def __init__(self, message: str, *, offset: int, size: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.offset = offset
+        self.size = size
+
+
+class RequestTimeout(McumgrError, TimeoutError):
+    """No answer within `timeout_s` seconds, after `attempts` attempts, to the request `what`."""
+
+    def __init__(self, message: str, *, what: str, timeout_s: float, attempts: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.what = what
+        self.timeout_s = timeout_s
+        self.attempts = attempts
+
+
+class DeviceError(McumgrError):
+    """The device answered, and its answer is no.
+
+    `group` is the command group whose code `rc` is, or None where the code is one of the SMP layer itself (the plain
+    `rc` form). Unknown codes are kept as they are, with `name` None. `rsn` is the device's own text, for people only.
+    `reply` is the decoded body of the whole answer, because some errors carry a value beside them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        group: int | None,
+        rc: int,
+        name: str | None = None,
+        rsn: str | None = None,
+        reply: dict[str, object] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.group = group
+        self.rc = rc
+        self.name = name
+        self.rsn = rsn
+        self.reply = reply if reply is not None else {}
+
+
+class ImageError(McumgrError):
+    """The file is not an image that the device can take; `path` names it, where it came from a file."""
+
+    def __init__(self, message: str, *, path: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class Outcome(Enum):
+    """How an update that did not succeed has ended, as the device itself tells after its reset."""
+
+    REVERTED = "reverted"  # the new image ran, was not confirmed, and the bootloader went back
+    REJECTED = "rejected"  # the bootloader did not take the new image (signature, hash, downgrade, …)
+    NEVER_SWAPPED = "never swapped"  # the old image runs and the new one still waits
+    OTHER_IMAGE = "other image"  # something else runs
+    NO_RETURN = "no return"  # the device has not answered since its reset
+    NOT_CONFIRMED = "not confirmed"  # the new image runs but could not be confirmed
+    UNHEALTHY = "unhealthy"  # the new image runs but failed its health check
+
+
+class FlowError(McumgrError):
+    """An update ended other than asked: in which `stage`, with which `outcome`, concerning which `slot`."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str,
+        outcome: Outcome | None = None,
+        slot: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.stage = stage
+        self.outcome = outcome
+        self.slot = slot
+
+
+class PlanRefused(FlowError):
+    """The plan refuses the update before anything is touched; the message is the reason."""
+
+    def __init__(self, message: str, *, slot: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, stage="plan", slot=slot, hint=hint)
+
+
+class PluginError(McumgrError):
+    """A plugin is missing, broken or in conflict: its entry point `name` and its `distribution`, where known."""
+
+    def __init__(
+        self, message: str, *, name: str | None = None, distribution: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.distribution = distribution

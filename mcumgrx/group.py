@@ -1,0 +1,36 @@
+"""`Group`: the base of command groups, a set of typed commands over a client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from .protocol.message import Command
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["Group"]
+
+R = TypeVar("R")
+
+
+class Group:
+    """One command group of one connected device; made by `client.group(…)`, never kept longer than the client.
+
+    ::
+
+        class AcmeGroup(Group):
+            id = 100
+
+            async def temperature(self) -> float:
+                return await self.request(ReadTemperature())
+    """
+
+    id: ClassVar[int]
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def request(self, command: Command[R], *, timeout_s: float | None = None) -> R:
+        """See `Client.request`."""
+        return await self.client.request(command, timeout_s=timeout_s)

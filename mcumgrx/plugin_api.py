@@ -1,0 +1,312 @@
+"""All that the author of a plugin imports.
+
+A plugin is an installed distribution with an entry point in the group `mcumgrx` that names a module. The module
+implements some of these hooks; each returns descriptions, and nothing heavy is imported until one is used::
+
+    from mcumgrx.plugin_api import GroupPlugin, TransportPlugin, hookimpl
+
+    @hookimpl
+    def mcumgrx_transports():
+        return [TransportPlugin("acme", "Acme radio bridge", load="mcumgrx_acme.transport:AcmeTransport")]
+
+    @hookimpl
+    def mcumgrx_groups():
+        return [GroupPlugin(100, "acme", "Acme heater", load="mcumgrx_acme.group:AcmeGroup")]
+
+    @hookimpl
+    def mcumgrx_commands():
+        return [CommandPlugin("acme temperature", "Read the heater", load="mcumgrx_acme.commands:temperature")]
+
+The base classes for what `load` names are here as well (`Transport`, `Group`, `Command`, …); they are resolved on
+first use, so importing this module stays cheap. Nothing else of `mcumgrx` is promised to plugins, except
+`mcumgrx.sim` and `mcumgrx.testing`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pluggy
+
+from .errors import (
+    ConnectFailed,
+    DeviceError,
+    DeviceNotFound,
+    LinkLost,
+    MalformedReply,
+    McumgrError,
+    PluginError,
+    RequestTimeout,
+    TransportError,
+    UsageError,
+)
+from .events import Bytes, DeviceText, Event, Note, Progress, Stage, StageName, ignore_progress
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from .address import Address, OptionReader
+    from .bulk import upload
+    from .client import Client
+    from .contracts import Device
+    from .group import Group
+    from .protocol.console import ConsoleFraming
+    from .protocol.framing import DatagramFraming, Framing, StreamFraming
+    from .protocol.header import GroupId, Op
+    from .protocol.message import Body, Command, ErrorCode, Fields
+    from .transport import Discovered, Limits, Transport
+
+__all__ = [
+    "Address",
+    "Argument",
+    "Body",
+    "Bytes",
+    "Client",
+    "Command",
+    "CommandContext",
+    "CommandPlugin",
+    "ConnectFailed",
+    "ConsoleFraming",
+    "DatagramFraming",
+    "Device",
+    "DeviceError",
+    "DeviceNotFound",
+    "DeviceText",
+    "Discovered",
+    "ErrorCode",
+    "Event",
+    "Fields",
+    "Framing",
+    "Group",
+    "GroupId",
+    "GroupPlugin",
+    "Limits",
+    "LinkLost",
+    "MalformedReply",
+    "McumgrError",
+    "Note",
+    "Op",
+    "Option",
+    "OptionReader",
+    "PluginError",
+    "Progress",
+    "RequestTimeout",
+    "Stage",
+    "StageName",
+    "StreamFraming",
+    "Transport",
+    "TransportError",
+    "TransportPlugin",
+    "UsageError",
+    "command",
+    "hookimpl",
+    "hookspec",
+    "ignore_progress",
+    "upload",
+]
+
+PROJECT = "mcumgrx"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+# Where the names live that are resolved on first use.
+_LATE = {
+    "Address": "address",
+    "OptionReader": "address",
+    "upload": "bulk",
+    "Client": "client",
+    "Device": "contracts",
+    "Group": "group",
+    "ConsoleFraming": "protocol.console",
+    "DatagramFraming": "protocol.framing",
+    "Framing": "protocol.framing",
+    "StreamFraming": "protocol.framing",
+    "GroupId": "protocol.header",
+    "Op": "protocol.header",
+    "Body": "protocol.message",
+    "Command": "protocol.message",
+    "ErrorCode": "protocol.message",
+    "Fields": "protocol.message",
+    "Discovered": "transport",
+    "Limits": "transport",
+    "Transport": "transport",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__package__}.{_LATE[name]}"), name)
+
+
+# -- descriptions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TransportPlugin:
+    """A kind of link, reached by addresses that begin with `scheme:` or one of `aliases`.
+
+    Attributes:
+        load: `package.module:Class` of the `Transport`, imported on first use.
+        example: an address as a user would type it, shown in help and hints.
+        discover: `package.module:function` of an async function that finds devices, or None.
+    """
+
+    scheme: str
+    summary: str
+    load: str
+    aliases: tuple[str, ...] = ()
+    example: str = ""
+    discover: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlugin:
+    """A command group: its number, a short name for people, and the class.
+
+    Attributes:
+        load: `package.module:Class` of the `Group`.
+        fills: name of the class in `mcumgrx.contracts` whose role it can take in flows, or None.
+    """
+
+    id: int
+    name: str
+    summary: str
+    load: str
+    fills: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPlugin:
+    """A command of the command line.
+
+    Attributes:
+        name: one word, or two: the group of commands and the command in it (`"os echo"`).
+        summary: one line for the list of commands.
+        load: `package.module:function` of an async function made with `command`.
+    """
+
+    name: str
+    summary: str
+    load: str
+
+
+class Hooks:
+    """The hooks. Each is synchronous and cheap, and returns descriptions."""
+
+    @hookspec
+    def mcumgrx_transports(self) -> list[TransportPlugin]:
+        """The kinds of link that this plugin supplies."""
+        raise NotImplementedError
+
+    @hookspec
+    def mcumgrx_groups(self) -> list[GroupPlugin]:
+        """The command groups that this plugin supplies."""
+        raise NotImplementedError
+
+    @hookspec
+    def mcumgrx_commands(self) -> list[CommandPlugin]:
+        """The commands that this plugin adds to the command line."""
+        raise NotImplementedError
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A positional argument of a command, passed to its function under `name`.
+
+    `type` is `str`, `int`, `float` or `Path`. `int` takes decimal and 0x hexadecimal. Without `required`, None is
+    passed when it is left out; with `many`, a tuple of all that are left.
+    """
+
+    name: str
+    help: str
+    type: type[str] | type[int] | type[float] | type[Path] = str
+    required: bool = True
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a command, such as `Option("--erase-timeout", "…", type=float, default=60.0)`.
+
+    It is passed under its name without dashes (`erase_timeout`). `type=bool` makes a switch. `choices` limits a text.
+    `metavar` names the value in help, with its unit (`SECONDS`). Every option can be set by the environment too, as
+    `MCUMGRX_` and its name (`MCUMGRX_ERASE_TIMEOUT`).
+    """
+
+    flag: str
+    help: str
+    type: type[str] | type[int] | type[float] | type[bool] | type[Path] = str
+    default: str | int | float | bool | Path | None = None
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.flag.lstrip("-").replace("-", "_")
+
+
+class CommandContext(Protocol):
+    """What the command line gives to a command, as its first argument."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """`--timeout` in seconds, or None for the defaults."""
+
+    @property
+    def progress(self) -> Progress:
+        """Where events go to be shown as the user wants them."""
+
+    @property
+    def device(self) -> Device:
+        """The device named by `-d`. Raises `UsageError` with a hint when there is none."""
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        """An open client to `device`, closed in every case."""
+
+    async def confirm(self, question: str) -> bool:
+        """Ask on a terminal before what cannot be undone; false where nobody can answer, true with `--yes`."""
+
+
+CommandFunction = Callable[..., Awaitable[Any]]
+F = TypeVar("F", bound=CommandFunction)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """What `command` attaches to a function, as `__mcumgrx_command__`."""
+
+    parameters: tuple[Argument | Option, ...]
+    needs_device: bool
+    epilog: str
+
+
+def command(
+    *parameters: Argument | Option, needs_device: bool = True, epilog: str = ""
+) -> Callable[[F], F]:
+    """Make an async function a command; its docstring is the help, `epilog` shows examples.
+
+    The function gets a `CommandContext` and the parameters by name, and returns a dataclass (or None). The command
+    line adds `-d`, `--json`, `--timeout`, `-v` and `--log-file`, renders the result, and turns exceptions into
+    messages and exit codes::
+
+        @command(Argument("text", "what to send"))
+        async def echo(context: CommandContext, text: str) -> EchoResult:
+            \"\"\"Send TEXT to the device and print what comes back.\"\"\"
+
+    For a rendering of its own, the result has a method `lines() -> list[str]`; without one its fields are listed.
+    """
+
+    def attach(function: F) -> F:
+        function.__mcumgrx_command__ = CommandSpec(parameters, needs_device, epilog)  # type: ignore[attr-defined]
+        return function
+
+    return attach

@@ -1,0 +1,43 @@
+"""The codec in use: the compiled one when it is there, else the readable reference with the same names and results.
+
+Here: the choice, and nothing else. The logic is in ``ext/_codec.pyx`` (compiled to `mcumgrx._codec`) and in
+`mcumgrx._pycodec`. ``MCUMGRX_PURE_PYTHON=1`` in the environment forces the reference.
+
+`IMPLEMENTATION` is ``"compiled"`` or ``"python"``; `FALLBACK_REASON` says why it is the reference, and is empty when
+it is not.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+__all__ = [
+    "FALLBACK_REASON",
+    "HEADER_SIZE",
+    "IMPLEMENTATION",
+    "Reassembler",
+    "build_message",
+    "pack_header",
+    "unpack_header",
+]
+
+IMPLEMENTATION: Literal["compiled", "python"]
+FALLBACK_REASON: str
+
+if TYPE_CHECKING:
+    from mcumgrx._codec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
+elif os.environ.get("MCUMGRX_PURE_PYTHON", "") not in ("", "0"):
+    from mcumgrx._pycodec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
+
+    IMPLEMENTATION, FALLBACK_REASON = "python", "MCUMGRX_PURE_PYTHON is set"
+else:
+    try:
+        from mcumgrx._codec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
+    except ImportError as error:
+        # Not built here (no compiler), or built for something else: slower, but all of it works.
+        from mcumgrx._pycodec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
+
+        IMPLEMENTATION, FALLBACK_REASON = "python", str(error)
+    else:
+        IMPLEMENTATION, FALLBACK_REASON = "compiled", ""

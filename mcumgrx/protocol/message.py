@@ -1,0 +1,355 @@
+"""Requests and replies: the CBOR body, and every way in which a device says no.
+
+A `Command` is one typed request; a group is a set of them. `Reply` is what came back, still undecoded, so that a
+malformed body is an error of that one request. What the core's own commands are is in `standard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from io import BytesIO
+from typing import ClassVar, Generic, Self, TypeGuard, TypeVar
+
+import cbor2
+
+from ..errors import DeviceError, MalformedReply, MessageTooLarge
+from . import codec
+from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
+
+__all__ = [
+    "Body",
+    "Command",
+    "ErrorCode",
+    "Fields",
+    "Reply",
+    "Request",
+    "SmpError",
+    "decode_body",
+    "encode_body",
+    "raise_for_error",
+]
+
+Result = TypeVar("Result")
+
+Body = dict[str, object]
+
+
+class ErrorCode(IntEnum):
+    """Base of the tables of error codes: a number, a sentence, and what the user can do.
+
+    ::
+
+        class AcmeError(ErrorCode):
+            TOO_HOT = 3, "the heater is too hot", "wait until it has cooled down"
+    """
+
+    sentence: str
+    hint: str | None
+
+    def __new__(cls, number: int, sentence: str = "", hint: str | None = None) -> Self:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.sentence = sentence
+        member.hint = hint
+        return member
+
+    @classmethod
+    def find(cls, number: int) -> Self | None:
+        """The member for `number`, or None for a code that this table does not know."""
+        try:
+            return cls(number)
+        except ValueError:
+            return None
+
+
+class SmpError(ErrorCode):
+    """`MGMT_ERR`: codes of the SMP layer itself, in the plain `rc` form (Zephyr `mgmt_defines.h`)."""
+
+    OK = 0, "success"
+    UNKNOWN = 1, "unknown error"
+    NO_MEMORY = 2, "the device has no free buffer", "try again, with fewer requests at once or a smaller chunk"
+    INVALID = 3, "a value in the request is not valid"
+    TIMEOUT = 4, "the device gave up waiting"
+    NO_ENTRY = 5, "there is no such item"
+    BAD_STATE = 6, "that is not possible in the device's present state"
+    MESSAGE_SIZE = 7, "the answer does not fit the device's buffer", "raise CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE"
+    NOT_SUPPORTED = (
+        8,
+        "the device does not know this command",
+        "its firmware was built without this command group or command",
+    )
+    CORRUPT = 9, "the device received a damaged request"
+    BUSY = 10, "the device is busy", "try again"
+    ACCESS_DENIED = 11, "the device's application does not allow it"
+    TOO_OLD = 12, "the device no longer speaks SMP version 1"
+    TOO_NEW = 13, "the device does not speak this SMP version yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, ready but for its sequence number.
+
+    `what` names it for people. `repeatable` says that sending it twice does the same as sending it once, so that it
+    may be repeated when no answer comes: true for what only reads, and for chunks that carry their offset.
+    """
+
+    op: Op
+    group: int
+    command: int
+    payload: bytes
+    what: str = "request"
+    repeatable: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole message, header included."""
+        return HEADER_SIZE + len(self.payload)
+
+    def encode(self, version: int, sequence: int) -> bytes:
+        """The message on the wire. Raises `MessageTooLarge` where the length field cannot hold it."""
+        if len(self.payload) > MAX_PAYLOAD:
+            raise MessageTooLarge(
+                f"the {self.what} of {self.size} bytes is larger than SMP allows",
+                size=self.size,
+                limit=HEADER_SIZE + MAX_PAYLOAD,
+            )
+        return codec.build_message(self.op, version, 0, self.group, sequence, self.command, self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply with its body undecoded."""
+
+    op: int
+    version: int
+    flags: int
+    group: int
+    sequence: int
+    command: int
+    payload: bytes
+
+    def body(self) -> Body:
+        """The decoded body. Raises `MalformedReply`."""
+        return decode_body(self.payload)
+
+    def __str__(self) -> str:
+        """For logs: one short line, whatever the payload holds."""
+        shown = self.payload[:24].hex()
+        more = "…" if len(self.payload) > 24 else ""
+        return f"reply {self.group}/{self.command} seq {self.sequence} {len(self.payload)} B {shown}{more}"
+
+
+def encode_body(body: Mapping[str, object]) -> bytes:
+    """CBOR as every server takes it: one definite map, shortest integers, keys in the given order."""
+    return cbor2.dumps(dict(body))
+
+
+def decode_body(payload: bytes) -> Body:
+    """Decode the body of a reply; bytes behind the top-level map are ignored, as the servers do.
+
+    An empty payload counts as an empty map. Raises `MalformedReply` for anything else that is not one map with text
+    keys. Lengths that lie are caught by the decoder before memory is allocated for them.
+    """
+    if not payload:
+        return {}
+    try:
+        value = cbor2.CBORDecoder(BytesIO(payload)).decode()
+    # cbor2 raises its own errors for bad CBOR, but bad tagged values surface as whatever their type's constructor
+    # raises, and endless nesting as RecursionError: all of them mean the same here.
+    except Exception as error:
+        raise MalformedReply(f"the reply is not CBOR ({error})", payload=payload) from error
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise MalformedReply("the reply is not a CBOR map with text keys", payload=payload)
+    return value
+
+
+def raise_for_error(
+    body: Mapping[str, object], *, group: int, command: int, what: str, tables: Mapping[int, type[ErrorCode]]
+) -> None:
+    """Raise `DeviceError` if `body` says no, in any of the shapes that servers use.
+
+    Checked before any other key, because an error can stand beside results: `err` (SMP version 2), then `ret` as a map
+    (the same under the name Zephyr 3.4 gave it), then a plain `rc`. Unknown codes and groups are kept as numbers.
+    """
+    for key in ("err", "ret"):
+        status = body.get(key)
+        # The shell's `ret` is an exit status, an integer; only the map with both numbers is an error.
+        if isinstance(status, dict):
+            rc, rc_group = status.get("rc"), status.get("group", group)
+            if _is_int(rc) and _is_int(rc_group):
+                if rc != 0:
+                    table = tables.get(rc_group)
+                    raise _device_error(body, what, rc_group, rc, table.find(rc) if table else None)
+                return
+    rc = body.get("rc")
+    if not _is_int(rc) or rc == 0:
+        return
+    if group == GroupId.SHELL and command == 0 and "o" in body:
+        return  # old servers put the shell command's exit status here
+    raise _device_error(body, what, None, rc, SmpError.find(rc))
+
+
+def _device_error(
+    body: Mapping[str, object], what: str, group: int | None, rc: int, code: ErrorCode | None
+) -> DeviceError:
+    rsn = body.get("rsn")
+    rsn = rsn if isinstance(rsn, str) else None
+    where = "" if group is None else f" of group {group}"
+    if code is None:
+        said = f"error {rc}{where}"
+    else:
+        said = f"{code.sentence or code.name} (error {rc}{where}, {code.name})"
+    if rsn:
+        said += f'; it says "{rsn}"'
+    return DeviceError(
+        f"the device refused the {what}: {said}",
+        group=group,
+        rc=rc,
+        name=code.name if code is not None else None,
+        rsn=rsn,
+        reply=dict(body),
+        hint=code.hint if code is not None else None,
+    )
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class Fields:
+    """Reads the values of a decoded map by key and type; what nobody asked for is kept by `extra()`.
+
+    A missing key gives the default; a key without a default is required. A wrong type raises `MalformedReply` naming
+    the key. Booleans are never taken for integers, but 0 and 1 are taken for booleans (older servers sent them).
+    """
+
+    _REQUIRED = object()
+
+    def __init__(self, body: Mapping[str, object]) -> None:
+        self._body = body
+        self._read: set[str] = set()
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._bad(key, value, "an integer")
+        return value
+
+    def optional_integer(self, key: str) -> int | None:
+        return self.integer(key) if self._has(key) else None
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise self._bad(key, value, "text")
+        return value
+
+    def data(self, key: str, default: bytes | None = None) -> bytes:
+        value = self._get(key, default)
+        if not isinstance(value, bytes):
+            raise self._bad(key, value, "a byte string")
+        return value
+
+    def optional_data(self, key: str) -> bytes | None:
+        return self.data(key) if self._has(key) else None
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, int) or value not in (0, 1):
+            raise self._bad(key, value, "true or false")
+        return bool(value)
+
+    def optional_flag(self, key: str) -> bool | None:
+        return self.flag(key) if self._has(key) else None
+
+    def maps(self, key: str) -> Iterator[Fields]:
+        """The maps in the list `key`; a missing list is empty."""
+        value = self._get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self._bad(key, value, "a list of maps")
+        for item in value:
+            if not all(isinstance(name, str) for name in item):
+                raise self._bad(key, item, "a map with text keys")
+            yield Fields(item)
+
+    def extra(self) -> Body:
+        """Keys that were not read: newer servers and applications add some, and they are shown, not dropped."""
+        return {key: value for key, value in self._body.items() if key not in self._read}
+
+    def ignore(self, *keys: str) -> None:
+        """Count `keys` as read."""
+        self._read.update(keys)
+
+    def _has(self, key: str) -> bool:
+        self._read.add(key)
+        return self._body.get(key) is not None
+
+    def _get(self, key: str, default: object) -> object:
+        self._read.add(key)
+        value = self._body.get(key, default)
+        if value is None:
+            raise MalformedReply(f"the reply lacks {key!r}")
+        return value
+
+    def _bad(self, key: str, value: object, wanted: str) -> MalformedReply:
+        return MalformedReply(f"{key!r} in the reply is {type(value).__name__}, not {wanted}")
+
+
+class Command(Generic[Result]):
+    """One typed request of a group; subclasses are frozen dataclasses whose fields are the request's values.
+
+    ::
+
+        @dataclass(frozen=True, slots=True)
+        class ReadTemperature(Command[float]):
+            what = "temperature reading"
+            group, command, op, repeatable = 100, 0, Op.READ, True
+
+            def body(self) -> Body:
+                return {}
+
+            def parse(self, fields: Fields) -> float:
+                return fields.integer("mdeg") / 1000
+
+    `timeout_s` is for commands that need longer than the client's default. `errors` is the table of the group's own
+    codes.
+    """
+
+    __slots__ = ()
+
+    what: ClassVar[str] = "request"
+    group: ClassVar[int]
+    command: ClassVar[int]
+    op: ClassVar[Op] = Op.READ
+    repeatable: ClassVar[bool] = False
+    timeout_s: ClassVar[float | None] = None
+    errors: ClassVar[type[ErrorCode] | None] = None
+
+    def body(self) -> Body:
+        """The request's map; an empty one is still sent, because some servers answer nothing without it."""
+        return {}
+
+    def parse(self, fields: Fields) -> Result:
+        """The typed result of a successful answer. Raises `MalformedReply` (which `Fields` does by itself)."""
+        raise NotImplementedError
+
+    def request(self) -> Request:
+        """The request on the wire, but for its sequence number."""
+        return Request(self.op, self.group, self.command, encode_body(self.body()), self.what, self.repeatable)
+
+    def result(self, reply: Reply) -> Result:
+        """What `reply` says: the typed result, or `DeviceError` or `MalformedReply` raised."""
+        from .standard import ERROR_TABLES  # which imports this module
+
+        body = reply.body()
+        tables = ERROR_TABLES if self.errors is None else {**ERROR_TABLES, self.group: self.errors}
+        raise_for_error(body, group=self.group, command=self.command, what=self.what, tables=tables)
+        fields = Fields(body)
+        fields.ignore("rc")  # a zero beside the result: Mynewt, MCUboot, older Zephyr
+        try:
+            return self.parse(fields)
+        except MalformedReply as error:
+            error.payload = reply.payload
+            raise

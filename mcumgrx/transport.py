@@ -1,0 +1,125 @@
+"""The contract between the client and one link to one device.
+
+A transport moves bytes and knows nothing of SMP beyond which framing delimits it. What real links do to a client,
+and where it shows here:
+
+* A write that returns has not been sent: BlueZ takes seconds' worth of fragments at once, a UART driver whole
+  buffers. `queued_s` estimates what is still on its way, and time-outs count from there.
+* Limits change: another ATT MTU after a reconnect, or minutes into a connection. `limits` is asked each time.
+* A link ends at any moment: `receive` then raises `LinkLost`, once and for all; so does every `send` after it.
+* A device prints text between its answers: the framing separates it.
+* A reset takes some links down (BLE, USB) and others not (UART, UDP): `quiet_after_reset_s` and `silent_boot` say
+  how long to keep silent.
+
+Transports are used from one event loop and by one client. Blocking libraries belong in a thread of the transport.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from .protocol.framing import Framing
+
+if TYPE_CHECKING:
+    from .address import Address
+
+__all__ = ["Discovered", "Limits", "Transport"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the link can carry, at this moment. All sizes in bytes; message sizes include the SMP header.
+
+    Attributes:
+        safe_message: largest message that a device takes whose buffers are unknown (console serial: one line).
+        max_message: largest message the link can carry whatever the device's buffers are.
+        write: largest single write, or None for no limit. A longer message goes as several writes, which a device
+            must be built to put together.
+        buffer_overhead: bytes of the device's buffer that the framing needs beside the message (console serial: 4).
+    """
+
+    safe_message: int
+    max_message: int = 8 + 0xFFFF
+    write: int | None = None
+    buffer_overhead: int = 0
+
+    def message(self, buf_size: int | None) -> int:
+        """Largest message for a device with buffers of `buf_size` bytes (None: it does not tell)."""
+        if buf_size is None:
+            return min(self.safe_message, self.max_message)
+        return max(0, min(buf_size - self.buffer_overhead, self.max_message))
+
+
+class Transport(ABC):
+    """One link. The constructor takes an `Address`, checks its options (`UsageError`), and opens nothing."""
+
+    # After a reset, on a link that has stayed open: seconds without a byte from the device before it may be asked.
+    quiet_after_reset_s: ClassVar[float] = 2.0
+
+    # An early byte can do harm while the device boots (a serial bootloader's wait window), so the silence is kept
+    # after the link was opened anew, too.
+    silent_boot: ClassVar[bool] = False
+
+    @abstractmethod
+    def __init__(self, address: Address) -> None: ...
+
+    @abstractmethod
+    async def open(self, timeout_s: float) -> None:
+        """Open the link. Raises `DeviceNotFound` or `ConnectFailed`, each with a hint.
+
+        May be called again after `close`, and after the link was lost: that is a reconnect.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the link and give back everything that `open` took. Repeating it is harmless; it never raises.
+
+        A pending `receive` ends with `LinkLost`.
+        """
+
+    @abstractmethod
+    async def send(self, writes: Sequence[bytes]) -> None:
+        """Hand one message to the link as the given writes, nothing in between; return when the link has taken them.
+
+        Never called twice at once, and never cancelled half way. Raises `LinkLost`.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """The next bytes from the device, in order, at least one. Raises `LinkLost` when the link has ended.
+
+        Called by one task only, which may be cancelled; nothing that arrives meanwhile may be lost.
+        """
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What the link carries now; cheap, because it is asked for each message. Valid while the link is open."""
+
+    @abstractmethod
+    def framing(self) -> Framing:
+        """A new framing for this link; the client asks once for each opening."""
+
+    def queued_s(self) -> float:
+        """Estimated seconds until all that was handed to `send` so far has left for the device. 0 when unknown."""
+        return 0.0
+
+    @property
+    def identity(self) -> str | None:
+        """What tells this very device from all others, such as a USB serial number; None when the link cannot say.
+
+        Never a port name or a network address: those move from device to device.
+        """
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """One device that a scan has found. `address` can be passed to `connect` as it is."""
+
+    address: str
+    name: str = ""
+    details: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,379 @@
+"""The upload plan against the rules of real servers: windows, losses, gaps, resumption, alignment, a stuck device."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcumgrx.errors import MalformedReply, MessageTooLarge, TransferStuck
+from mcumgrx.protocol.header import HEADER_SIZE
+from mcumgrx.protocol.message import encode_body
+from mcumgrx.protocol.standard import UploadChunk
+from mcumgrx.protocol.transfer import Chunk, ImageUpload, Phase, UploadPlan, largest_data
+
+IMAGE = random.Random(1).randbytes(3000)
+SHA = bytes(range(32))
+
+
+@dataclass
+class Server:
+    """How Zephyr takes an upload (`img_mgmt_upload`), or MCUboot (`resumes` false), with flash words of `unit`."""
+
+    unit: int = 1
+    resumes: bool = True
+    data: bytearray = field(default_factory=bytearray)
+    length: int | None = None
+    sha: bytes | None = None
+    erases: int = 0
+    complete: bytes | None = None
+
+    def take(self, chunk: Chunk) -> int:
+        command = chunk.command
+        assert isinstance(command, UploadChunk)
+        assert HEADER_SIZE + len(encode_body(command.body())) == HEADER_SIZE + len(command.request().payload)
+        if command.offset == 0:
+            assert command.length is not None
+            assert len(command.data) >= min(32, command.length)
+            if self.resumes and self.length is not None and command.sha and command.sha == self.sha:
+                return len(self.data)
+            self.data, self.length, self.sha = bytearray(), command.length, command.sha
+            self.erases += 1
+            self.complete = None
+        if self.length is None or command.offset != len(self.data):
+            return len(self.data)
+        taken = len(command.data)
+        if command.offset + taken < self.length:
+            taken -= taken % self.unit
+        self.data += command.data[:taken]
+        offset = len(self.data)
+        if offset == self.length:
+            self.complete = bytes(self.data)
+            self.reset()
+            return offset
+        return offset
+
+    def reset(self) -> None:
+        self.data, self.length, self.sha = bytearray(), None, None
+
+
+def plan_for(data: bytes = IMAGE, **options: object) -> UploadPlan:
+    options.setdefault("message_bytes", 300)
+    return UploadPlan(data, ImageUpload(SHA, 0), **options)  # type: ignore[arg-type]
+
+
+def run(plan: UploadPlan, server: Server) -> None:
+    """Until done, with nothing lost and every answer in order."""
+    flight: deque[tuple[Chunk, int]] = deque()
+    for _ in range(10_000):
+        if plan.done:
+            return
+        while (chunk := plan.next_chunk()) is not None:
+            flight.append((chunk, server.take(chunk)))
+        plan.acknowledged(*flight.popleft())
+    raise AssertionError("the plan does not end")
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 8])
+def test_an_undisturbed_upload(window: int) -> None:
+    server, plan = Server(), plan_for(window=window)
+    run(plan, server)
+    assert server.complete == IMAGE
+    assert (plan.retransmissions, plan.losses, server.erases) == (0, 0, 1)
+
+
+def test_the_first_chunk_goes_alone() -> None:
+    plan = plan_for(window=4)
+    first = plan.next_chunk()
+    assert first is not None
+    assert first.offset == 0
+    assert plan.next_chunk() is None
+    plan.acknowledged(first, first.end)
+    assert [plan.next_chunk() is None for _ in range(5)] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 200])
+def test_images_of_a_chunk_or_two(length: int) -> None:
+    server = Server()
+    run(plan_for(IMAGE[:length]), server)
+    assert server.complete == IMAGE[:length]
+
+
+@pytest.mark.parametrize("message_bytes", [*range(75, 330), 380, 1020, 2044, 65_543])
+def test_messages_are_filled_but_never_more(message_bytes: int) -> None:
+    plan = UploadPlan(bytes(200_000), ImageUpload(SHA, 0), message_bytes=message_bytes)
+    offset = 0
+    for _ in range(3):
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        size = chunk.command.request().size
+        # One byte stays free where one more would need a longer head for the byte string.
+        assert message_bytes - 1 <= size <= message_bytes or chunk.end == 200_000
+        offset = chunk.end
+        plan.acknowledged(chunk, offset)
+
+
+@pytest.mark.parametrize(("room", "data"), [(0, 0), (1, 0), (24, 23), (25, 23), (26, 24), (257, 255), (258, 255), (259, 256)])
+def test_the_head_of_a_byte_string_grows_with_it(room: int, data: int) -> None:
+    assert largest_data(100 + room, 100) == data
+    assert len(encode_body({"data": bytes(data)})) - len(encode_body({"data": b""})) + 1 <= max(1, room)
+
+
+def test_a_small_link_gets_a_shorter_opening() -> None:
+    # One console line, 89 bytes: image 0 is left out and the sha shortened, so that the image header fits.
+    plan = plan_for(message_bytes=89)
+    chunk = plan.next_chunk()
+    assert chunk is not None
+    assert isinstance(chunk.command, UploadChunk)
+    assert chunk.command.image is None
+    assert chunk.command.sha == SHA[:8]
+    assert chunk.size >= 32
+    assert chunk.command.request().size <= 89
+
+
+def test_a_link_that_is_too_small_is_named() -> None:
+    with pytest.raises(MessageTooLarge) as caught:
+        plan_for(message_bytes=20)
+    assert caught.value.limit == 20
+    assert caught.value.size > 60
+    assert "MTU" in str(caught.value.hint)
+
+
+def test_the_devices_offset_is_the_truth_when_it_resumes() -> None:
+    server = Server()
+    half = plan_for()
+    for _ in range(6):
+        chunk = half.next_chunk()
+        assert chunk is not None
+        half.acknowledged(chunk, server.take(chunk))
+    kept = half.acknowledged_bytes
+    again = plan_for()
+    run(again, server)
+    assert (again.resumed_from, server.erases, server.complete) == (kept, 1, IMAGE)
+
+
+def test_one_lost_request_in_a_window_is_one_step_back() -> None:
+    server, plan = Server(), plan_for(window=4)
+    first = plan.next_chunk()
+    assert first is not None
+    plan.acknowledged(first, server.take(first))
+    chunks = [plan.next_chunk() for _ in range(4)]
+    answers = [(chunk, server.take(chunk)) for index, chunk in enumerate(chunks) if chunk is not None and index != 1]
+    for chunk, offset in answers:  # the second never arrived: two identical complaints, one reaction
+        plan.acknowledged(chunk, offset)
+    again = plan.next_chunk()
+    assert again is not None
+    assert chunks[1] is not None
+    assert again.offset == chunks[1].offset
+    plan.lost(chunks[1])  # its time-out comes later, and changes nothing any more
+    assert plan.window == 4
+    run_rest(plan, server, again)
+    assert server.complete == IMAGE
+
+
+def run_rest(plan: UploadPlan, server: Server, pending: Chunk) -> None:
+    plan.acknowledged(pending, server.take(pending))
+    run(plan, server)
+
+
+def test_a_lost_answer_is_covered_by_the_next() -> None:
+    server, plan = Server(), plan_for(window=3)
+    first = plan.next_chunk()
+    assert first is not None
+    plan.acknowledged(first, server.take(first))
+    one, two = plan.next_chunk(), plan.next_chunk()
+    assert one is not None
+    assert two is not None
+    server.take(one)
+    plan.acknowledged(two, server.take(two))
+    plan.lost(one)
+    run(plan, server)
+    assert (server.complete, plan.retransmissions) == (IMAGE, 0)
+
+
+def test_a_loss_halves_window_and_message_down_to_what_always_works() -> None:
+    plan = plan_for(message_bytes=1020, least_bytes=89, window=4)
+    chunk = plan.next_chunk()
+    assert chunk is not None
+    plan.acknowledged(chunk, chunk.end)
+    sizes = []
+    for _ in range(6):
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        plan.lost(chunk)
+        sizes.append((plan.message_bytes, plan.window))
+    assert sizes == [(510, 2), (255, 1), (127, 1), (89, 1), (89, 1), (89, 1)]
+    assert plan.losses == 6
+    chunk = plan.next_chunk()
+    assert chunk is not None
+    assert chunk.command.request().size <= 89
+
+
+def test_a_message_of_the_safe_size_is_not_made_smaller() -> None:
+    plan = plan_for(message_bytes=89, least_bytes=89)
+    chunk = plan.next_chunk()
+    assert chunk is not None
+    plan.lost(chunk)
+    assert plan.message_bytes == 89
+
+
+@pytest.mark.parametrize("unit", [4, 8, 16])
+@pytest.mark.parametrize("window", [1, 3])
+def test_alignment_is_learned_from_the_first_cut(unit: int, window: int) -> None:
+    server, plan = Server(unit=unit, resumes=False), plan_for(message_bytes=301, window=window)
+    run(plan, server)
+    assert server.complete == IMAGE
+    assert plan.alignment % unit == 0
+    assert plan.retransmissions <= window
+
+
+def test_the_last_answer_lost_is_settled_by_asking() -> None:
+    server, plan = Server(), plan_for()
+    chunk = drive_to_last(plan, server)
+    server.take(chunk)
+    plan.lost(chunk)
+    assert plan.needs_settling
+    assert plan.next_chunk() is None
+    plan.settled(complete=True)
+    assert plan.done
+    assert (server.complete, server.erases) == (IMAGE, 1)
+
+
+def test_the_last_request_lost_is_sent_again() -> None:
+    server, plan = Server(), plan_for()
+    plan.lost(drive_to_last(plan, server))
+    plan.settled(complete=False)
+    run(plan, server)
+    assert (server.complete, server.erases) == (IMAGE, 1)
+
+
+def test_a_late_answer_to_the_last_chunk_settles_it() -> None:
+    server, plan = Server(), plan_for()
+    chunk = drive_to_last(plan, server)
+    offset = server.take(chunk)
+    plan.lost(chunk)
+    plan.acknowledged(chunk, offset)
+    assert plan.done
+
+
+def test_a_duplicate_of_the_last_chunk_never_starts_a_second_upload() -> None:
+    # The answer to the last chunk is lost but that to its copy arrives: offset 0, since the session is closed.
+    server, plan = Server(), plan_for()
+    chunk = drive_to_last(plan, server)
+    server.take(chunk)
+    plan.acknowledged(chunk, server.take(chunk))
+    assert plan.phase is Phase.SETTLE
+    plan.settled(complete=True)
+    assert (plan.done, server.erases) == (True, 1)
+
+
+def drive_to_last(plan: UploadPlan, server: Server) -> Chunk:
+    while True:
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        if chunk.end == plan.size:
+            return chunk
+        plan.acknowledged(chunk, server.take(chunk))
+
+
+def test_a_device_that_lost_its_session_is_given_the_opening_again() -> None:
+    server, plan = Server(), plan_for()
+    for _ in range(4):
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        plan.acknowledged(chunk, server.take(chunk))
+    server.reset()
+    run(plan, server)
+    assert (server.complete, server.erases) == (IMAGE, 2)
+
+
+def test_a_device_that_keeps_losing_its_session_is_stuck() -> None:
+    plan = plan_for()
+    with pytest.raises(TransferStuck, match="lost the upload"):
+        for _ in range(100):
+            chunk = plan.next_chunk()
+            assert chunk is not None
+            plan.acknowledged(chunk, chunk.end if chunk.offset == 0 else 0)
+
+
+@pytest.mark.parametrize("stand", [0, 215])
+def test_a_device_that_never_advances_is_stuck(stand: int) -> None:
+    plan = plan_for()
+    with pytest.raises(TransferStuck) as caught:
+        for _ in range(100):
+            chunk = plan.next_chunk()
+            assert chunk is not None
+            plan.acknowledged(chunk, stand)
+    assert (caught.value.offset, caught.value.size) == (stand, len(IMAGE))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("offset", [len(IMAGE) + 1, 2**31])
+def test_an_offset_beyond_the_end_is_malformed(offset: int) -> None:
+    plan = plan_for()
+    chunk = plan.next_chunk()
+    assert chunk is not None
+    with pytest.raises(MalformedReply):
+        plan.acknowledged(chunk, offset)
+
+
+def test_a_match_without_transfer_ends_it_at_once() -> None:
+    plan = plan_for()
+    chunk = plan.next_chunk()
+    assert chunk is not None
+    plan.acknowledged(chunk, len(IMAGE), match=True)
+    assert (plan.done, plan.match, plan.resumed_from) == (True, True, len(IMAGE))
+
+
+def test_nothing_to_upload_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        plan_for(b"")
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    window=st.integers(1, 6),
+    message_bytes=st.integers(89, 700),
+    unit=st.sampled_from([1, 4, 8, 16]),
+    loss=st.sampled_from([0.0, 0.02, 0.1, 0.3]),
+    resumes=st.booleans(),
+)
+def test_any_losses_and_duplicates_end_in_the_right_bytes(
+    seed: int, window: int, message_bytes: int, unit: int, loss: float, resumes: bool
+) -> None:
+    """Whatever is lost or doubled on the way, the device ends with exactly the image, or the plan gives up openly."""
+    random_ = random.Random(seed)
+    server = Server(unit=unit, resumes=resumes)
+    plan = plan_for(message_bytes=message_bytes, least_bytes=89, window=window)
+    answers: deque[tuple[Chunk, int]] = deque()
+    outstanding: deque[Chunk] = deque()
+    for _ in range(20_000):
+        if plan.done:
+            break
+        if plan.needs_settling:
+            plan.settled(server.complete == IMAGE)
+            continue
+        while (chunk := plan.next_chunk()) is not None:
+            outstanding.append(chunk)
+            for _ in range(2 if random_.random() < loss / 3 else 1):
+                if random_.random() >= loss:
+                    offset = server.take(chunk)
+                    if random_.random() >= loss:
+                        answers.append((chunk, offset))
+        try:
+            if answers:
+                chunk, offset = answers.popleft()
+                if chunk in outstanding:
+                    outstanding.remove(chunk)
+                    plan.acknowledged(chunk, offset)
+            elif outstanding:
+                plan.lost(outstanding.popleft())
+        except TransferStuck:
+            assert loss > 0
+            return
+    assert plan.done
+    assert server.complete == IMAGE

@@ -1,0 +1,500 @@
+"""The client over a link of this test's own making: concurrency, repeats, cancellation, loss, versions, device text."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from mcumgrx.client import Client
+from mcumgrx.errors import (
+    ConnectFailed,
+    DeviceError,
+    LinkLost,
+    MalformedReply,
+    MessageTooLarge,
+    PluginError,
+    RequestTimeout,
+)
+from mcumgrx.group import Group
+from mcumgrx.protocol import codec
+from mcumgrx.protocol.framing import Framing, StreamFraming
+from mcumgrx.protocol.header import REQUEST_OPS, Header
+from mcumgrx.protocol.message import decode_body, encode_body
+from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadParams, Reset
+from mcumgrx.sim.loop import run
+from mcumgrx.transport import Limits, Transport
+
+Answer = list[bytes]
+Handler = Callable[[Header, dict[str, object]], Awaitable[list[dict[str, object]]]]
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in virtual time."""
+
+    @functools.wraps(test)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return wrapper
+
+
+class Wire(Transport):
+    """A link whose far end is a function: it gets each request and returns the bodies of the replies to send."""
+
+    def __init__(self, handler: Handler | None = None, *, limits: Limits = Limits(2048)) -> None:
+        self.handler = handler or self.echo
+        self.sent: list[tuple[Header, dict[str, object]]] = []
+        self.writes: list[bytes] = []
+        self.opened = 0
+        self.closed = 0
+        self.queue_s = 0.0
+        self.blocked: asyncio.Event | None = None
+        self.text = b""
+        self._limits = limits
+        self._arriving: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self._device = StreamFraming(ops=REQUEST_OPS)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, timeout_s: float) -> None:
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.closed += 1
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.lose("closed")
+
+    async def send(self, writes: Sequence[bytes]) -> None:
+        if self.blocked is not None:
+            await self.blocked.wait()
+        for write in writes:
+            self.writes.append(write)
+            for op, version, flags, group, sequence, command, payload in self._device.feed(write):
+                header = Header(op, version, flags, len(payload), group, sequence, command)
+                body = decode_body(payload)
+                self.sent.append((header, body))
+                task = asyncio.create_task(self._answer(header, body))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, header: Header, body: dict[str, object]) -> None:
+        for reply in await self.handler(header, body):
+            self.reply(header, reply)
+
+    async def receive(self) -> bytes:
+        item = await self._arriving.get()
+        if isinstance(item, Exception):
+            self._arriving.put_nowait(item)
+            raise item
+        return item
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def framing(self) -> Framing:
+        return Talkative(self)
+
+    def queued_s(self) -> float:
+        return self.queue_s
+
+    def reply(self, header: Header, body: dict[str, object] | bytes) -> None:
+        payload = body if isinstance(body, bytes) else encode_body(body)
+        self.deliver(
+            codec.build_message(header.op | 1, header.version, 0, header.group, header.sequence, header.command, payload)
+        )
+
+    def deliver(self, data: bytes) -> None:
+        self._arriving.put_nowait(data)
+
+    def lose(self, why: str = "unplugged", error: Exception | None = None) -> None:
+        self._arriving.put_nowait(error or LinkLost(why))
+
+    @staticmethod
+    async def echo(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        if (header.group, header.command) == (0, 0):
+            return [{"r": body["d"]}]
+        if (header.group, header.command) == (0, 6):
+            return [{"buf_size": 384, "buf_count": 4}]
+        return [{"rc": 8}]
+
+
+class Talkative(StreamFraming):
+    """A stream on which text arrives as well; here the wire says out of band what is text."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self._wire = wire
+
+    def take_text(self) -> bytes:
+        text, self._wire.text = self._wire.text, b""
+        return text
+
+
+async def silence(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+    return []
+
+
+@virtual
+async def test_a_request_and_its_typed_answer() -> None:
+    wire = Wire()
+    async with Client(wire) as client:
+        assert client.connected
+        assert await client.request(Echo("hello")) == "hello"
+        assert await client.request(ReadParams()) == Params(384, 4)
+    assert not client.connected
+    assert (wire.opened, wire.closed) == (1, 1)
+
+
+@virtual
+async def test_nothing_is_sent_before_somebody_asks() -> None:
+    wire = Wire()
+    async with Client(wire):
+        await asyncio.sleep(10)
+    assert wire.sent == []
+
+
+@virtual
+async def test_many_tasks_share_one_client() -> None:
+    most = 0
+    inside = 0
+
+    async def slow(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        nonlocal most, inside
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.1)
+        inside -= 1
+        return [{"r": body["d"]}]
+
+    async with Client(Wire(slow)) as client:
+        texts = [f"text {number}" for number in range(50)]
+        assert await asyncio.gather(*(client.request(Echo(text)) for text in texts)) == texts
+    assert most == 1  # the default: a device is never given more than one request at a time
+
+
+@virtual
+async def test_several_in_flight_where_allowed_and_answers_in_any_order() -> None:
+    async def reversed_order(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        await asyncio.sleep(1 - int(str(body["d"])) / 100)
+        return [{"r": body["d"]}]
+
+    loop = asyncio.get_running_loop()
+    async with Client(Wire(reversed_order), in_flight=3) as client:
+        begin = loop.time()
+        texts = [str(number) for number in range(9)]
+        assert await asyncio.gather(*(client.request(Echo(text)) for text in texts)) == texts
+        assert loop.time() - begin < 9 * 0.9 / 2
+
+
+@virtual
+async def test_a_safe_request_is_repeated_and_a_lost_answer_costs_one_time_out() -> None:
+    drops = 1
+
+    async def lossy(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        nonlocal drops
+        drops -= 1
+        return [] if drops >= 0 else [{"r": body["d"]}]
+
+    wire = Wire(lossy)
+    loop = asyncio.get_running_loop()
+    async with Client(wire, timeout_s=2.0) as client:
+        begin = loop.time()
+        assert await client.request(Echo("again")) == "again"
+        assert loop.time() - begin == pytest.approx(2.0)
+    assert [header.sequence for header, _ in wire.sent] == [0, 1]
+
+
+@virtual
+async def test_the_late_answer_to_the_first_attempt_will_do() -> None:
+    async def late(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        await asyncio.sleep(2.5)
+        return [{"r": body["d"]}]
+
+    wire = Wire(late)
+    async with Client(wire, timeout_s=2.0) as client:
+        assert await client.request(Echo("late")) == "late"
+        assert len(wire.sent) == 2
+        await asyncio.sleep(5)  # the answer to the second attempt arrives, and harms nothing
+        wire.handler = Wire.echo
+        assert await client.request(Echo("next")) == "next"
+
+
+@virtual
+async def test_what_must_not_be_repeated_is_sent_once() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        with pytest.raises(RequestTimeout) as caught:
+            await client.request(Reset())
+        assert (caught.value.what, caught.value.attempts) == ("reset", 1)
+        with pytest.raises(RequestTimeout, match="within 60 s"):
+            await client.request(EraseImage())
+    assert len(wire.sent) == 2
+
+
+@virtual
+async def test_time_counts_from_when_the_link_can_have_sent() -> None:
+    async def at_eight(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        await asyncio.sleep(8)
+        return [{"r": body["d"]}]
+
+    wire = Wire(at_eight)
+    wire.queue_s = 5.0
+    async with Client(wire) as client:
+        assert await client.request(Echo("slow link"), repeats=0) == "slow link"
+        wire.queue_s = 0.0
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("slow link"), repeats=0)
+
+
+@virtual
+async def test_a_cancelled_request_leaves_the_client_usable() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        waiting = [asyncio.create_task(client.request(Echo(str(n)))) for n in range(3)]
+        await asyncio.sleep(1)
+        waiting[0].cancel()  # in flight
+        waiting[2].cancel()  # in the queue
+        await asyncio.sleep(0)
+        wire.reply(wire.sent[0][0], {"r": "too late"})
+        wire.handler = Wire.echo
+        assert await waiting[1] == "1"
+        assert await client.request(Echo("after")) == "after"
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError, str, asyncio.CancelledError]
+
+
+@virtual
+async def test_a_cancelled_request_does_not_tear_its_message_apart() -> None:
+    wire = Wire(limits=Limits(2048, write=20))
+    wire.blocked = asyncio.Event()
+    async with Client(wire) as client:
+        task = asyncio.create_task(client.request(Echo("x" * 100)))
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert wire.writes == []
+        wire.blocked.set()
+        assert await client.request(Echo("whole")) == "whole"
+        assert [body["d"] for _, body in wire.sent] == ["x" * 100, "whole"]
+
+
+@virtual
+async def test_link_loss_wakes_everybody_at_once() -> None:
+    wire = Wire(silence)
+    loop = asyncio.get_running_loop()
+    async with Client(wire) as client:
+        waiting = [asyncio.create_task(client.request(Echo(str(n)))) for n in range(5)]
+        lost = asyncio.create_task(client.wait_lost())
+        await asyncio.sleep(1)
+        begin = loop.time()
+        wire.lose()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert loop.time() == begin
+        assert all(isinstance(result, LinkLost) for result in results)
+        assert len({id(result) for result in results}) == 5  # an error each, so that tracebacks do not mix
+        assert str(await lost) == "unplugged"
+        assert not client.connected
+        with pytest.raises(LinkLost, match="unplugged"):
+            await client.request(Echo("gone"))
+
+
+@virtual
+async def test_closing_ends_every_wait() -> None:
+    client = Client(Wire(silence))
+    await client.open()
+    waiting = asyncio.create_task(client.request(Echo("?")))
+    await asyncio.sleep(0.1)
+    await asyncio.gather(client.close(), client.close())
+    with pytest.raises(LinkLost, match="closed"):
+        await waiting
+    await client.close()
+
+
+@virtual
+async def test_a_transport_that_breaks_its_contract_hangs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire(silence)
+    with caplog.at_level(logging.CRITICAL):
+        async with Client(wire) as client:
+            waiting = asyncio.create_task(client.request(Echo("?")))
+            await asyncio.sleep(0.1)
+            wire.lose(error=ZeroDivisionError("oops"))
+            with pytest.raises(LinkLost, match="oops"):
+                await waiting
+
+
+@virtual
+async def test_a_link_that_takes_nothing_is_a_time_out() -> None:
+    wire = Wire()
+    wire.blocked = asyncio.Event()
+    async with Client(wire) as client:
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("stuck"), timeout_s=1.0, repeats=0)
+
+
+@virtual
+async def test_a_link_that_fails_to_open_is_closed_again() -> None:
+    class Refusing(Wire):
+        async def open(self, timeout_s: float) -> None:
+            raise ConnectFailed("busy")
+
+    wire = Refusing()
+    with pytest.raises(ConnectFailed):
+        await Client(wire).open()
+    assert wire.closed == 1
+
+
+@virtual
+async def test_a_device_of_version_1_is_spoken_to_in_version_1() -> None:
+    async def old(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return [{"r": body["d"]}] if header.version == 0 else [{"rc": 13}]
+
+    wire = Wire(old)
+    async with Client(wire) as client:
+        assert await client.request(Echo("old")) == "old"
+        assert await client.request(Echo("still")) == "still"
+    assert [header.version for header, _ in wire.sent] == [1, 0, 0]
+
+
+@virtual
+async def test_a_device_that_leaves_version_2_unanswered_is_asked_in_version_1_last() -> None:
+    async def older(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return [{"r": body["d"]}] if header.version == 0 else []
+
+    wire = Wire(older)
+    async with Client(wire, timeout_s=1.0) as client:
+        assert await client.request(Echo("old")) == "old"
+        assert await client.request(Echo("still")) == "still"
+    assert [header.version for header, _ in wire.sent] == [1, 1, 0, 0]
+
+
+@virtual
+async def test_a_malformed_answer_is_an_error_of_that_request_alone() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        waiting = asyncio.create_task(client.request(Echo("?")))
+        await asyncio.sleep(0.1)
+        wire.reply(wire.sent[0][0], b"\xff\xff")
+        with pytest.raises(MalformedReply) as caught:
+            await waiting
+        assert caught.value.payload == b"\xff\xff"
+        wire.handler = Wire.echo
+        assert await client.request(Echo("fine")) == "fine"
+
+
+@virtual
+async def test_params_are_asked_once_and_bound_the_messages() -> None:
+    wire = Wire(limits=Limits(89, buffer_overhead=4))
+    async with Client(wire) as client:
+        assert await asyncio.gather(client.params(), client.params()) == [Params(384, 4)] * 2
+        assert len(wire.sent) == 1
+        assert await client.request(Echo("x" * 366)) == "x" * 366  # 380 bytes in all
+        with pytest.raises(MessageTooLarge) as caught:
+            await client.request(Echo("x" * 367))
+        assert (caught.value.size, caught.value.limit) == (381, 380)
+        client.forget_device()
+        await client.params()
+        assert len([header for header, _ in wire.sent if header.command == 6]) == 2
+
+
+@pytest.mark.parametrize("answer", [[{"rc": 8}], [{"rc": 5}], []], ids=["not supported", "no entry", "silence"])
+@virtual
+async def test_a_device_without_params(answer: list[dict[str, object]]) -> None:
+    async def handler(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return answer
+
+    async with Client(Wire(handler)) as client:
+        assert await client.params() is None
+
+
+@virtual
+async def test_what_the_link_cannot_carry_is_refused_before_it_is_sent() -> None:
+    wire = Wire(limits=Limits(512, max_message=1472))
+    async with Client(wire) as client:
+        with pytest.raises(MessageTooLarge):
+            await client.request(Echo("x" * 1500))
+    assert wire.sent == []
+
+
+@virtual
+async def test_device_text_goes_to_the_listener_whole_characters_at_a_time() -> None:
+    wire = Wire(silence)
+    heard: list[str] = []
+    async with Client(wire, on_text=heard.append) as client:
+        for part in ("grü".encode()[:3], "grü".encode()[3:]):
+            wire.text = part
+            wire.deliver(b"\xff")
+            await asyncio.sleep(0.1)
+        assert client.last_heard_s is not None
+    assert "".join(heard) == "grü"
+
+
+@virtual
+async def test_a_failing_listener_does_not_end_the_link(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(text: str) -> None:
+        raise ZeroDivisionError
+
+    wire = Wire()
+    with caplog.at_level(logging.CRITICAL):
+        async with Client(wire, on_text=fails) as client:
+            wire.text = b"boot"
+            wire.deliver(b"\xff")
+            assert await client.request(Echo("alive")) == "alive"
+
+
+@virtual
+async def test_groups_are_found_by_type() -> None:
+    class Mine(Group):
+        id = 100
+
+    class Role:
+        pass
+
+    def find(kind: type) -> type[Group]:
+        if kind is Role:
+            return Mine
+        raise PluginError("nobody")
+
+    async with Client(Wire(), groups=find) as client:
+        assert isinstance(client.group(Mine), Mine)
+        assert client.group(Mine) is client.group(Mine)
+        assert isinstance(client.group(Role), Mine)
+        with pytest.raises(PluginError):
+            client.group(Wire)
+    async with Client(Wire()) as client:
+        with pytest.raises(PluginError):
+            client.group(Role)
+
+
+@virtual
+async def test_the_devices_refusal_carries_all_it_said() -> None:
+    async def refuses(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return [{"err": {"group": 1, "rc": 9}, "rsn": "busy", "off": 7}]
+
+    async with Client(Wire(refuses)) as client:
+        with pytest.raises(DeviceError) as caught:
+            await client.request(EraseImage())
+    error = caught.value
+    assert (error.group, error.rc, error.name, error.rsn, error.reply["off"]) == (1, 9, "NO_FREE_SLOT", "busy", 7)
+    assert error.hint
+
+
+def test_repr_tells_the_state() -> None:
+    async def main() -> None:
+        client = Client(Wire())
+        assert "not open" in repr(client)
+        await client.open()
+        assert "connected" in repr(client)
+        await client.close()
+        assert "lost" in repr(client)
+
+    run(main())
+
+
