@@ -1,0 +1,480 @@
+"""A bootloader like MCUboot over a simulated flash: which image runs, and what happens to the flash before it does.
+
+Synchronous and without a clock. All it knows lies in the flash, so it may be cut off at any operation and called
+again. `boot` is a reset; the other public methods are what an application (its SMP server) asks of bootutil. The
+behaviour is that of MCUboot's own `bootutil`, replayed in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from mcumgrx.errors import ImageError
+from mcumgrx.mcuboot import Image, ImageFlag, ImageHeader, TrailerLayout, TrailerVariant, Version, parse_image
+from mcumgrx.sim.flash import Flash, FlashError
+from mcumgrx.sim.slots import Mark, Slot, SwapType
+from mcumgrx.sim.swap import UPGRADES, Install, Overwrite, SwapMove, SwapOffset, SwapScratch
+
+__all__ = [
+    "PRIMARY",
+    "SECONDARY",
+    "BootPolicy",
+    "BootResult",
+    "Bootloader",
+    "Layout",
+    "Mode",
+    "SwapType",
+    "accept_hash",
+]
+
+PRIMARY = 0
+SECONDARY = 1
+
+BOOT_EFLASH = 1
+BOOT_EBADIMAGE = 3
+BOOT_EBADVECT = 4
+"""bootutil's return codes: no such flash, and a trailer whose magic is neither good nor erased, of the secondary (3) or
+the primary (4)."""
+
+
+class Mode(IntEnum):
+    """How the bootloader was built, with the numbers of the bootloader information command."""
+
+    SINGLE_SLOT = 0
+    SWAP_SCRATCH = 1
+    OVERWRITE = 2
+    SWAP_MOVE = 3
+    DIRECT_XIP = 4
+    DIRECT_XIP_REVERT = 5
+    RAM_LOAD = 6
+    FIRMWARE_LOADER = 7
+    SINGLE_SLOT_RAM_LOAD = 8
+    SWAP_OFFSET = 9
+
+
+_DIRECT = frozenset({Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT, Mode.RAM_LOAD})
+_RAM = frozenset({Mode.RAM_LOAD, Mode.SINGLE_SLOT_RAM_LOAD})
+_ONE_SLOT = frozenset({Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD, Mode.FIRMWARE_LOADER})
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the slots of one image lie in the flash: offsets and sizes in bytes, whole sectors.
+
+    A device with one slot has a `secondary_size` of 0; only swap using scratch has a scratch area.
+    """
+
+    primary_offset: int
+    primary_size: int
+    secondary_offset: int
+    secondary_size: int
+    scratch_offset: int = 0
+    scratch_size: int = 0
+    max_sectors: int = 128
+    """BOOT_MAX_IMG_SECTORS: how large a trailer leaves room for."""
+    base_address: int = 0
+    """The address of flash offset 0, for images linked to a fixed address."""
+
+    @classmethod
+    def equal_slots(cls, slot_size: int, *, offset: int = 0, max_sectors: int = 128) -> Layout:
+        """Two slots of `slot_size` bytes one after the other."""
+        return cls(offset, slot_size, offset + slot_size, slot_size, max_sectors=max_sectors)
+
+
+@dataclass(frozen=True, slots=True)
+class BootPolicy:
+    """Build options beside the mode, with Zephyr's defaults."""
+
+    validate_primary: bool = True
+    """Check the primary at every boot, not only new images; without, any image header there is run."""
+    downgrade_prevention: bool = False
+    """Refuse an upgrade to an older version."""
+    compare_build: bool = False
+    """The build number is part of the version when two are compared."""
+    bootstrap: bool = False
+    """A good image in the secondary may fill an unusable primary without being asked to."""
+    overwrite_fast: bool = True
+    """Overwrite copies the image only, not the whole slot."""
+    ram_load_revert: bool = False
+    """RAM load with trial boots, as direct XIP with revert."""
+    ram_start: int = 0
+    ram_size: int = 0
+    """Where an image may be loaded to."""
+
+
+def accept_hash(image: Image) -> bool:
+    """The default check of an image whose hash is right: take it, whoever signed it, unless it is encrypted."""
+    return not image.encrypted
+
+
+@dataclass(frozen=True, slots=True)
+class BootResult:
+    """What a reset led to. `slot` is None if no image could be run."""
+
+    slot: int | None
+    header: ImageHeader | None = None
+    image: Image | None = field(default=None, repr=False)
+    """The image that runs, if it was checked (and so is known to be whole)."""
+    load_address: int | None = None
+    """Where it runs, if it was loaded to RAM."""
+    performed: SwapType = SwapType.NONE
+    """The installation done by this boot: TEST, PERM or REVERT."""
+    notes: tuple[str, ...] = ()
+    """What the bootloader would print, for people."""
+
+    @property
+    def booted(self) -> bool:
+        return self.slot is not None
+
+    @property
+    def version(self) -> Version | None:
+        return self.header.version if self.header is not None else None
+
+    @property
+    def hash(self) -> bytes | None:
+        return self.image.hash if self.image is not None else None
+
+
+class Bootloader:
+    """A bootloader of `mode` for the image whose slots are `layout`, in `flash`.
+
+    `verify` has the last word on an image whose structure and hash are right, for instance on its signature.
+    Raises `FlashError` if the layout does not fit the flash.
+    """
+
+    def __init__(
+        self,
+        flash: Flash,
+        layout: Layout,
+        mode: Mode = Mode.SWAP_MOVE,
+        *,
+        policy: BootPolicy | None = None,
+        verify: Callable[[Image], bool] = accept_hash,
+        image_number: int = 0,
+    ) -> None:
+        self.flash = flash
+        self.layout = layout
+        self.mode = mode
+        self.policy = policy if policy is not None else BootPolicy()
+        self.verify = verify
+        self.image_number = image_number
+        variant = {
+            Mode.SWAP_OFFSET: TrailerVariant.SWAP_OFFSET,
+            Mode.SINGLE_SLOT: TrailerVariant.SINGLE,
+            Mode.SINGLE_SLOT_RAM_LOAD: TrailerVariant.SINGLE,
+            Mode.FIRMWARE_LOADER: TrailerVariant.SINGLE,
+        }.get(mode, TrailerVariant.SWAP)
+        self.trailer = TrailerLayout.for_write_size(flash.write_size, layout.max_sectors, variant)
+        self.primary = self._slot(layout.primary_offset, layout.primary_size, "primary")
+        self.secondary = self._slot(layout.secondary_offset, layout.secondary_size, "secondary")
+        self.slots = (self.primary, self.secondary)
+        self.scratch: Slot | None = None
+        self._install = self._way_to_install()
+        self._notes: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<Bootloader {self.mode.name} over {self.flash!r}>"
+
+    # --- what a server asks ---
+
+    @property
+    def max_image_size(self) -> int | None:
+        """The largest image, header to last TLV, in bytes; None if these slots cannot be used in this mode."""
+        if self._install is not None:
+            return self._install.max_image()
+        if self.mode in _ONE_SLOT:
+            return self.primary.size - self.trailer.size
+        return min(self.primary.size, self.secondary.size) - self.trailer.swap_info_offset
+
+    @property
+    def upload_offset(self) -> int:
+        """Where in the secondary slot a server has to put a new image."""
+        return self.flash.sector_size if self.mode is Mode.SWAP_OFFSET else 0
+
+    def swap_type(self) -> SwapType:
+        """What the next boot will do as far as the trailers tell (`boot_swap_type`)."""
+        primary, secondary = self.primary, self.secondary
+        if secondary.magic is Mark.SET:
+            if secondary.image_ok is Mark.UNSET:
+                if self.mode is Mode.SWAP_OFFSET and secondary.copy_done is Mark.SET:
+                    return SwapType.REVERT
+                return SwapType.TEST
+            if secondary.image_ok is Mark.SET:
+                return SwapType.PERM
+        if (primary.magic, primary.image_ok, primary.copy_done) == (Mark.SET, Mark.UNSET, Mark.SET):
+            return SwapType.REVERT
+        return SwapType.NONE
+
+    def set_pending(self, permanent: bool = False) -> int:
+        """Mark the secondary for the next boot (`boot_set_pending`); returns bootutil's return code.
+
+        A mark that stands already is left as it is: a test does not become permanent.
+        """
+        slot = self.secondary
+        if not slot.size:
+            return BOOT_EFLASH
+        if slot.magic is Mark.BAD:
+            return BOOT_EBADIMAGE
+        if slot.magic is Mark.UNSET:
+            slot.write_magic()
+            if permanent:
+                slot.write_image_ok()
+            slot.write_swap_info(SwapType.PERM if permanent else SwapType.TEST, self.image_number)
+        return 0
+
+    def set_confirmed(self) -> int:
+        """Mark the running image as good (`boot_set_confirmed`); returns bootutil's return code."""
+        slot = self.primary
+        if slot.magic is Mark.BAD:
+            return BOOT_EBADVECT
+        if slot.magic is Mark.SET and slot.image_ok is Mark.UNSET:
+            slot.write_image_ok()
+        return 0
+
+    def set_next(self, slot: int, *, active: bool, confirm: bool) -> int:
+        """Choose a slot (`boot_set_next`): direct XIP and RAM load mark it itself, the others as their two calls do.
+
+        `active` says that its image is the one that runs. Returns bootutil's return code.
+        """
+        if self.mode not in _DIRECT:
+            return self.set_confirmed() if active else self.set_pending(confirm)
+        chosen = self.slots[slot]
+        if chosen.magic is Mark.BAD:
+            return BOOT_EBADIMAGE
+        if chosen.magic is Mark.UNSET:
+            chosen.write_magic()
+        if active or confirm:
+            if chosen.copy_done is Mark.UNSET:
+                chosen.write_copy_done()
+            if chosen.image_ok is Mark.UNSET:
+                chosen.write_image_ok()
+        return 0
+
+    # --- a reset ---
+
+    def boot(self) -> BootResult:
+        """Reset: finish or begin an installation, then choose the image that runs.
+
+        Whatever the flash raises (`PowerCut`) passes through; call again when power is back.
+        """
+        self._notes = []
+        if self.mode in _DIRECT:
+            return self._boot_newest()
+        if self.mode in _ONE_SLOT:
+            result = self._run(PRIMARY, SwapType.NONE)
+            if not result.booted and self.mode is Mode.FIRMWARE_LOADER:
+                result = self._run(SECONDARY, SwapType.NONE)
+            return result
+        return self._run(PRIMARY, self._install_pending())
+
+    # --- installing ---
+
+    def _way_to_install(self) -> Install | None:
+        if self.mode is Mode.SWAP_MOVE:
+            return SwapMove(self.primary, self.secondary, self.image_number)
+        if self.mode is Mode.OVERWRITE:
+            return Overwrite(self.primary, self.secondary, self.image_number, fast=self.policy.overwrite_fast)
+        if self.mode is Mode.SWAP_OFFSET:
+            return SwapOffset(self.primary, self.secondary, self.image_number)
+        if self.mode is Mode.SWAP_SCRATCH:
+            layout = self.layout
+            # One chunk's worth of progress is all that its trailer holds.
+            trailer = TrailerLayout.for_write_size(self.flash.write_size, 1)
+            self.scratch = self._slot(layout.scratch_offset, layout.scratch_size, "scratch", trailer)
+            return SwapScratch(self.primary, self.secondary, self.scratch, self.image_number)
+        return None
+
+    def _install_pending(self) -> SwapType:
+        """Do what the trailers ask for; returns what was done."""
+        install = self._install
+        if install is None or install.max_image() is None:
+            self._note("the slots do not fit together: nothing is installed")
+            return SwapType.NONE
+        kind = install.interrupted()
+        if kind is not None:
+            self._note(f"going on with an interrupted {kind.name.lower()}")
+            install.resume()
+            return kind
+        kind = self._checked_swap_type(install)
+        if self.policy.bootstrap and kind is not SwapType.REVERT and self._unusable_primary():
+            return self._bootstrap(install, kind)
+        if kind not in UPGRADES:
+            return SwapType.NONE
+        self._note(f"{kind.name.lower()}: installing the image of the secondary slot")
+        if not install.start(kind):
+            self._note("the primary slot holds no image to swap with")
+            return SwapType.NONE
+        return kind
+
+    def _checked_swap_type(self, install: Install) -> SwapType:
+        """The swap type, after a look at the image it is about; an invalid one is erased."""
+        kind = self.swap_type()
+        if kind not in UPGRADES:
+            return SwapType.NONE
+        return self._checked_secondary(install, kind)
+
+    def _checked_secondary(self, install: Install, kind: SwapType) -> SwapType:
+        slot = self.secondary
+        if install.misplaced(kind):
+            self._note("the image in the secondary slot lies in the wrong place and is erased")
+            slot.erase()
+            return SwapType.FAIL
+        offset = install.image_offset(kind)
+        header = slot.header(offset)
+        if slot.header_erased(offset) or (header is not None and ImageFlag.NON_BOOTABLE in header.flags):
+            self._note("the secondary slot holds no bootable image")
+            install.blank_secondary(kind)
+            return SwapType.NONE
+        if self._valid(slot, offset) is None or (kind is not SwapType.REVERT and self._is_downgrade(header)):
+            self._note("the image in the secondary slot is refused and erased")
+            slot.erase()
+            return SwapType.FAIL
+        return kind
+
+    def _is_downgrade(self, header: ImageHeader | None) -> bool:
+        running = self.primary.header()
+        if not self.policy.downgrade_prevention or header is None or running is None:
+            return False
+        return self._compared(header.version) < self._compared(running.version)
+
+    def _compared(self, version: Version) -> Version:
+        """The part of a version that counts when two are compared."""
+        return version if self.policy.compare_build else version._replace(build=0)
+
+    def _unusable_primary(self) -> bool:
+        return self.primary.header_erased() or self._valid(self.primary) is None
+
+    def _bootstrap(self, install: Install, kind: SwapType) -> SwapType:
+        """Fill the primary from the secondary, whether or not somebody asked for it."""
+        if kind not in UPGRADES:
+            if kind is SwapType.FAIL:
+                return SwapType.NONE
+            kind = self._checked_secondary(install, SwapType.PERM)
+            if kind not in UPGRADES:
+                return SwapType.NONE
+        self._note("filling the primary slot from the secondary")
+        Overwrite(self.primary, self.secondary, self.image_number).bootstrap(install.image_offset(kind))
+        if kind is SwapType.PERM:
+            self.primary.write_image_ok()
+        self.primary.write_copy_done()
+        return kind
+
+    # --- running ---
+
+    def _run(self, slot: int, performed: SwapType) -> BootResult:
+        area = self.slots[slot]
+        header = area.header()
+        image = None
+        if header is None:
+            self._note(f"no image in the {area.name} slot")
+            return self._result(None, performed=performed)
+        if self.policy.validate_primary:
+            image = self._valid(area)
+            if image is None or not image.bootable:
+                self._note(f"the image in the {area.name} slot is not valid")
+                return self._result(None, performed=performed)
+        load = None
+        if self.mode in _RAM:
+            if not self._loadable(header, area):
+                self._note("the image cannot be loaded to RAM")
+                return self._result(None, performed=performed)
+            load = header.load_address
+        return self._result(slot, header, image, load, performed)
+
+    def _boot_newest(self) -> BootResult:
+        """Direct XIP and RAM load: run the highest version that proves good, erasing those that do not."""
+        skipped: set[int] = set()
+        while (slot := self._newest(skipped)) is not None:
+            area = self.slots[slot]
+            header = area.header()
+            assert header is not None
+            if self._tried_before(area):
+                self._note(f"the image in the {area.name} slot was not confirmed: erased")
+                area.erase()
+                continue
+            if ImageFlag.NON_BOOTABLE in header.flags:
+                skipped.add(slot)
+                continue
+            image = self._valid(area)
+            if image is None or (self.mode in _RAM and not self._loadable(header, area)):
+                self._note(f"the image in the {area.name} slot is refused and erased")
+                area.erase()
+                continue
+            load = header.load_address if self.mode in _RAM else None
+            return self._result(slot, header, image, load)
+        self._note("no image to run")
+        return self._result(None)
+
+    def _newest(self, skipped: set[int]) -> int | None:
+        """The slot with the highest version; the primary if both have the same."""
+        best: tuple[Version, int] | None = None
+        for number, area in enumerate(self.slots):
+            header = area.header()
+            if number in skipped or header is None or header.hashed_size > area.size:
+                continue
+            elsewhere = header.load_address != self.layout.base_address + area.offset
+            if self.mode not in _RAM and ImageFlag.ROM_FIXED in header.flags and elsewhere:
+                continue
+            version = self._compared(header.version)
+            if best is None or version > best[0]:
+                best = version, number
+        return best[1] if best is not None else None
+
+    def _tried_before(self, area: Slot) -> bool:
+        """With revert: whether this image has had its one trial; if not, note that it is having it now."""
+        reverts = self.mode is Mode.DIRECT_XIP_REVERT or (self.mode is Mode.RAM_LOAD and self.policy.ram_load_revert)
+        if not reverts:
+            return False
+        if area.magic is not Mark.SET:
+            return True
+        if area.copy_done is Mark.SET:
+            return area.image_ok is not Mark.SET
+        area.write_copy_done()
+        return False
+
+    def _loadable(self, header: ImageHeader, area: Slot) -> bool:
+        image = area.image_bytes()
+        start, end = self.policy.ram_start, self.policy.ram_start + self.policy.ram_size
+        return (
+            ImageFlag.RAM_LOAD in header.flags
+            and image is not None
+            and start <= header.load_address
+            and header.load_address + len(image) <= end
+        )
+
+    # --- checking ---
+
+    def _valid(self, slot: Slot, offset: int = 0) -> Image | None:
+        """The image at `offset` if it may run, else None."""
+        data = slot.image_bytes(offset)
+        limit = self.max_image_size
+        if limit is None:  # no upgrade is possible, but what was flashed there runs
+            limit = slot.size - self.trailer.swap_info_offset
+        if data is None or len(data) > limit:
+            return None
+        try:
+            image = parse_image(data)
+        except ImageError:
+            return None
+        return image if self.verify(image) else None
+
+    def _slot(self, offset: int, size: int, name: str, trailer: TrailerLayout | None = None) -> Slot:
+        flash = self.flash
+        if offset % flash.sector_size or size % flash.sector_size or offset < 0 or offset + size > flash.size:
+            raise FlashError(f"the {name} slot, {size} bytes at 0x{offset:x}, does not fit the flash and its sectors")
+        return Slot(flash, offset, size, trailer if trailer is not None else self.trailer, name)
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+
+    def _result(
+        self,
+        slot: int | None,
+        header: ImageHeader | None = None,
+        image: Image | None = None,
+        load_address: int | None = None,
+        performed: SwapType = SwapType.NONE,
+    ) -> BootResult:
+        return BootResult(slot, header, image, load_address, performed, tuple(self._notes))

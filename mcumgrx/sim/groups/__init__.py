@@ -1,0 +1,257 @@
+"""What every command group of the simulated device is made of: requests taken apart, answers put together, refusals.
+
+A group is a `GroupServer` with a handler for each (op, command). Requests are read as strictly as Zephyr's zcbor does
+it, answers written as it writes them. Which groups a device has is `device`'s business.
+
+Sources: Zephyr `subsys/mgmt/mcumgr/util/src/zcbor_bulk.c` (requests), `smp/src/smp.c` (errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import cbor2
+
+from mcumgrx.protocol.header import Op
+from mcumgrx.protocol.message import SmpError
+
+if TYPE_CHECKING:
+    from mcumgrx.sim.device import SimulatedDevice
+
+__all__ = ["MISSING", "Call", "GroupError", "GroupServer", "Handler", "Kind", "Refused", "encode", "read_map"]
+
+Body = Mapping[str, Any]
+
+MISSING = 0xFFFFFFFF
+"""`SIZE_MAX` of a 32-bit device: what `off` and `len` hold when they were left out, and when somebody sends it."""
+
+MAX_NESTING = 16
+"""Levels of maps and arrays in a request. Zephyr's limit depends on the build (10 were seen to work)."""
+
+Kind = Literal["uint", "int", "text", "bytes", "flag", "any"]
+
+
+class Refused(Exception):
+    """The request ends in a plain `rc`, whatever its SMP version: an error of the SMP layer."""
+
+    def __init__(self, rc: int) -> None:
+        super().__init__(f"rc {rc}")
+        self.rc = rc
+
+
+class GroupError(Exception):
+    """The request ends in one of the group's own codes.
+
+    `rsn` is the text that servers with verbose errors put beside the code for version 1; `extra` goes behind the
+    error in the answer, which some commands do.
+    """
+
+    def __init__(self, rc: int, *, rsn: str | None = None, extra: Body | None = None) -> None:
+        super().__init__(f"group code {rc}")
+        self.rc = rc
+        self.rsn = rsn
+        self.extra = dict(extra or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as a handler sees it: `now` is the device's clock in seconds, `payload` still undecoded."""
+
+    device: SimulatedDevice
+    op: int
+    version: int
+    payload: bytes = field(repr=False)
+    now: float
+
+    def read(self, **kinds: Kind) -> dict[str, Any]:
+        """The values of these keys, those that are missing left out. Raises `Refused` with `EINVAL`.
+
+        Only handlers that have parameters call it: the others take any payload, even none.
+        """
+        return read_map(self.payload, kinds)
+
+
+Handler = Callable[[Call], Body]
+
+
+class GroupServer:
+    """One command group. Subclasses set `group` and add to `handlers` in their constructor.
+
+    ::
+
+        class HeaterServer(GroupServer):
+            group = 100
+            name = "heater"
+
+            def __init__(self) -> None:
+                super().__init__({(Op.READ, 0): self.temperature})
+
+            def temperature(self, call: Call) -> Body:
+                return {"mdeg": 21500}
+
+    A handler returns the answer's map, or raises `GroupError` or `Refused`. What it writes to the device's flash
+    takes its time by itself.
+    """
+
+    group: ClassVar[int]
+    name: ClassVar[str] = ""
+    legacy_codes: ClassVar[Mapping[int, int]] = {}
+    """What version 1 clients get for the group's codes; `EUNKNOWN` for those that are not here."""
+
+    def __init__(self, handlers: Mapping[tuple[Op, int], Handler]) -> None:
+        self.handlers = dict(handlers)
+
+    def restarted(self) -> None:
+        """The device has been reset: forget what was only in its RAM."""
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+_TEXT, _BYTES = 3, 2
+_ARRAY, _MAP, _TAG, _SIMPLE = 4, 5, 6, 7
+_BREAK = 0xFF
+
+
+def read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Decode the map at the start of `payload`: the keys in `kinds` by their kind, the others skipped.
+
+    Bytes behind the map are ignored. Raises `Refused` with `EINVAL` for what zcbor refuses: no map, a key that is no
+    text, a wanted key twice or with a value of another kind, numbers outside of 32 bits, anything cut off.
+    """
+    try:
+        return _read_map(payload, kinds)
+    # An index beyond the end is a cut payload; cbor2 raises whatever a malformed value leads to.
+    except (IndexError, ValueError, cbor2.CBORError, RecursionError) as error:
+        raise Refused(SmpError.INVALID) from error
+
+
+def _read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    major, count, at = _head(payload, 0)
+    if major != _MAP:
+        raise ValueError("not a map")
+    found: dict[str, Any] = {}
+    while count is None or count > 0:
+        if count is None:
+            if payload[at] == _BREAK:
+                break
+        else:
+            count -= 1
+        key_major, key_length, key_at = _head(payload, at)
+        at = _end(payload, at, MAX_NESTING)
+        if key_major != _TEXT or key_length is None:
+            raise ValueError("a key is no text")
+        key = payload[key_at:at].decode("utf-8", "surrogateescape")
+        end = _end(payload, at, MAX_NESTING)
+        if key in kinds:
+            if key in found:
+                raise ValueError(f"{key} is there twice")
+            found[key] = _value(payload, at, end, kinds[key])
+        at = end
+    return found
+
+
+def _value(payload: bytes, start: int, end: int, kind: Kind) -> Any:
+    major, argument, at = _head(payload, start)
+    if kind in ("text", "bytes"):
+        if major != (_TEXT if kind == "text" else _BYTES) or argument is None:
+            raise ValueError(f"not {kind} in one piece")
+        data = payload[at:end]
+        # Zephyr looks at no encoding; what is no UTF-8 goes through as it is.
+        return data.decode("utf-8", "surrogateescape") if kind == "text" else data
+    if kind == "flag":
+        if payload[start] not in (0xF4, 0xF5):
+            raise ValueError("not true or false")
+        return payload[start] == 0xF5
+    if kind == "any":
+        return cbor2.loads(payload[start:end])
+    if major not in (0, 1) or argument is None or (major == 1 and kind == "uint"):
+        raise ValueError(f"not {kind}")
+    # size_t and int32_t of a 32-bit device
+    if argument > (MISSING if kind == "uint" else 0x7FFFFFFF):
+        raise ValueError("more than 32 bits")
+    return argument if major == 0 else -1 - argument
+
+
+def _head(data: bytes, at: int) -> tuple[int, int | None, int]:
+    """Major type, argument (None: indefinite length) and where the head ends."""
+    major, info = data[at] >> 5, data[at] & 0x1F
+    at += 1
+    if info < 24:
+        return major, info, at
+    if info == 31 and major in (_BYTES, _TEXT, _ARRAY, _MAP):
+        return major, None, at
+    if info > 27:
+        raise ValueError("reserved")
+    length = 1 << (info - 24)
+    if at + length > len(data):
+        raise IndexError("cut")
+    return major, int.from_bytes(data[at : at + length], "big"), at + length
+
+
+def _end(data: bytes, at: int, levels: int) -> int:
+    """Where the item at `at` ends. Raises `ValueError` or `IndexError` if it is none."""
+    if levels == 0:
+        raise ValueError("nested too deeply")
+    major, argument, at = _head(data, at)
+    if major in (_BYTES, _TEXT):
+        if argument is None:
+            while data[at] != _BREAK:
+                if data[at] >> 5 != major:
+                    raise ValueError("a chunk of another type")
+                at = _end(data, at, 1)
+            return at + 1
+        if at + argument > len(data):
+            raise IndexError("cut")
+        return at + argument
+    if major == _TAG:
+        return _end(data, at, levels - 1)
+    if major in (_ARRAY, _MAP):
+        if argument is None:
+            while data[at] != _BREAK:
+                at = _end(data, at, levels - 1)
+                if major == _MAP:
+                    at = _end(data, at, levels - 1)
+            return at + 1
+        for _ in range(argument * (2 if major == _MAP else 1)):  # ends at the end of data, whatever it claims
+            at = _end(data, at, levels - 1)
+    return at
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def encode(value: object, *, canonical: bool = False) -> bytes:
+    """CBOR as Zephyr writes it: maps and arrays of indefinite length (definite if `canonical`), shortest numbers."""
+    if value is True or value is False:
+        return b"\xf5" if value else b"\xf4"
+    if isinstance(value, int):
+        return _argument(0, value) if value >= 0 else _argument(1, -1 - value)
+    if isinstance(value, str):
+        data = value.encode("utf-8", "surrogateescape")
+        return _argument(_TEXT, len(data)) + data
+    if isinstance(value, (bytes, bytearray)):
+        return _argument(_BYTES, len(value)) + bytes(value)
+    if isinstance(value, Mapping):
+        items = [encode(part, canonical=canonical) for pair in value.items() for part in pair]
+        return _container(_MAP, items, len(value), canonical)
+    if isinstance(value, (list, tuple)):
+        items = [encode(part, canonical=canonical) for part in value]
+        return _container(_ARRAY, items, len(value), canonical)
+    raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+def _container(major: int, items: list[bytes], count: int, canonical: bool) -> bytes:
+    if canonical:
+        return _argument(major, count) + b"".join(items)
+    return bytes([major << 5 | 31]) + b"".join(items) + bytes([_BREAK])
+
+
+def _argument(major: int, value: int) -> bytes:
+    if value < 24:
+        return bytes([major << 5 | value])
+    for info, length in ((24, 1), (25, 2), (26, 4), (27, 8)):
+        if value < 1 << 8 * length:
+            return bytes([major << 5 | info]) + value.to_bytes(length, "big")
+    raise ValueError(f"{value} does not fit 64 bits")

@@ -1,0 +1,385 @@
+"""Group 1 of the simulated device: image list, test and confirm, upload, erase, slot information; for one image.
+
+Sources: Zephyr `subsys/mgmt/mcumgr/grp/img_mgmt/src/` (`img_mgmt.c`, `img_mgmt_state.c`, `zephyr_img_mgmt.c`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mcumgrx.errors import ImageError
+from mcumgrx.mcuboot import ImageFlag, ImageHeader, TlvType, parse_header, parse_tlvs
+from mcumgrx.protocol.header import GroupId, Op
+from mcumgrx.protocol.message import SmpError
+from mcumgrx.protocol.standard import ImageErrorCode
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Mode, SwapType
+from mcumgrx.sim.flash import FlashError
+from mcumgrx.sim.groups import MISSING, Call, GroupError, GroupServer, Refused
+from mcumgrx.sim.slots import Slot
+
+if TYPE_CHECKING:
+    from mcumgrx.sim.device import SimulatedDevice
+
+__all__ = ["ImageServer", "UploadSession"]
+
+HASH_BYTES = 32
+HEADER_BYTES = 32
+BLOCK_BYTES = 512
+"""Uploads are written through a buffer of this size (`CONFIG_IMG_BLOCK_BUF_SIZE`)."""
+
+_NO_STATE = frozenset({Mode.DIRECT_XIP, Mode.RAM_LOAD, Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD})
+"""Modes in whose builds test and confirm do not exist."""
+_DIRECT = frozenset({Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT, Mode.RAM_LOAD})
+
+
+@dataclass(slots=True)
+class UploadSession:
+    """The upload under way: in RAM, one for the whole device, not tied to a connection.
+
+    `offset` counts the bytes taken, of which the last `len(buffer)` are not in the flash yet; `erased` how much of the
+    slot has been erased for it.
+    """
+
+    slot: int
+    size: int
+    sha: bytes
+    offset: int = 0
+    erased: int = 0
+    buffer: bytearray = field(default_factory=bytearray)
+
+
+# What the request asks of which slot, in each state of the next boot → None if done, or the code of the refusal.
+# Rows: the swap type the trailers tell. "confirm running" holds with and without its hash.
+_OK = None
+_PENDING = ImageErrorCode.IMAGE_ALREADY_PENDING
+_RUNNING = ImageErrorCode.IMAGE_SETTING_TEST_TO_ACTIVE_DENIED
+_SET_STATE: Mapping[SwapType, tuple[ImageErrorCode | None, ...]] = {
+    #                test other, confirm other, test running, confirm running
+    SwapType.NONE: (_OK, _OK, _RUNNING, _OK),
+    SwapType.TEST: (_OK, _PENDING, _RUNNING, _PENDING),
+    SwapType.PERM: (_PENDING, _OK, _RUNNING, _PENDING),
+    SwapType.REVERT: (_PENDING, _OK, _RUNNING, _OK),
+}
+
+# Flags of the running slot and of the other one, by the same swap types.
+_FLAGS: Mapping[SwapType, tuple[frozenset[str], frozenset[str]]] = {
+    SwapType.NONE: (frozenset({"confirmed", "active"}), frozenset()),
+    SwapType.TEST: (frozenset({"confirmed", "active"}), frozenset({"pending"})),
+    SwapType.PERM: (frozenset({"confirmed", "active"}), frozenset({"pending", "permanent"})),
+    SwapType.REVERT: (frozenset({"active"}), frozenset({"confirmed"})),
+}
+
+
+class ImageServer(GroupServer):
+    """The image group."""
+
+    group: ClassVar[int] = GroupId.IMAGE
+    name = "img mgmt"
+    legacy_codes: ClassVar[Mapping[int, int]] = {
+        ImageErrorCode.NO_IMAGE: SmpError.NO_ENTRY,
+        ImageErrorCode.NO_TLVS: SmpError.NO_ENTRY,
+        ImageErrorCode.NO_FREE_SLOT: SmpError.BAD_STATE,
+        ImageErrorCode.INVALID_SLOT: SmpError.INVALID,
+        ImageErrorCode.NO_FREE_MEMORY: SmpError.NO_MEMORY,
+        ImageErrorCode.INVALID_PAGE_OFFSET: SmpError.INVALID,
+        ImageErrorCode.INVALID_OFFSET: SmpError.INVALID,
+        ImageErrorCode.INVALID_LENGTH: SmpError.INVALID,
+        ImageErrorCode.INVALID_IMAGE_HEADER: SmpError.INVALID,
+        ImageErrorCode.INVALID_HASH: SmpError.INVALID,
+        ImageErrorCode.INVALID_FLASH_ADDRESS: SmpError.INVALID,
+        ImageErrorCode.CURRENT_VERSION_IS_NEWER: SmpError.BAD_STATE,
+        ImageErrorCode.IMAGE_ALREADY_PENDING: SmpError.BAD_STATE,
+    }
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        super().__init__(
+            {
+                (Op.READ, 0): self.state,
+                (Op.WRITE, 0): self.set_state,
+                (Op.WRITE, 1): self.upload,
+                (Op.WRITE, 5): self.erase,
+                (Op.READ, 6): self.slot_info,
+            }
+        )
+        self.device = device
+        self.session: UploadSession | None = None
+
+    def restarted(self) -> None:
+        self.session = None
+
+    # -- slots --------------------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return self.device.bootloader.slots
+
+    @property
+    def running(self) -> int:
+        return self.device.running_slot
+
+    @property
+    def other(self) -> int:
+        return SECONDARY if self.running == PRIMARY else PRIMARY
+
+    def _swap_type(self) -> SwapType:
+        return self.device.bootloader.swap_type()
+
+    def _image_offset(self, slot: int) -> int:
+        """Where the server looks for the image in a slot.
+
+        Swap using offset keeps new images one sector further, but the old one, while it can be gone back to, at the
+        start. Once that is over, the old image is looked for in the wrong place, and not listed any more.
+        """
+        if slot == PRIMARY or self._swap_type() is SwapType.REVERT:
+            return 0
+        return self.device.bootloader.upload_offset
+
+    def read_image(self, slot: int) -> tuple[ImageHeader, bytes] | None:
+        """Header and hash of the image in a slot, or None where the server would not list it.
+
+        Nothing is computed: an image whose content is wrong is listed as well.
+        """
+        area = self.slots[slot]
+        offset = self._image_offset(slot)
+        try:
+            data = area.read(offset, area.size - offset)
+            header = parse_header(data)
+            tlvs, _ = parse_tlvs(data, header)
+        except ImageError:
+            return None
+        hashes = [tlv.value for tlv in tlvs if tlv.type == TlvType.SHA256 and not tlv.protected]
+        return (header, hashes[0]) if len(hashes) == 1 and len(hashes[0]) == HASH_BYTES else None
+
+    def _in_use(self, slot: int) -> bool:
+        """Whether a slot may not be written: it runs, or is the way back. A pending one may be (the default build)."""
+        if slot == self.running:
+            return True
+        return self.device.bootloader.mode not in _DIRECT and self._swap_type() is SwapType.REVERT
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state(self, call: Call) -> dict[str, Any]:
+        return {"images": list(self._listed(call.device.config.frugal_list)), "splitStatus": 0}
+
+    def _listed(self, frugal: bool) -> Iterator[dict[str, Any]]:
+        for slot in range(len(self.slots)):
+            found = self.read_image(slot)
+            if found is None:
+                continue
+            header, digest = found
+            set_flags = set(self._flags(slot))
+            if ImageFlag.NON_BOOTABLE not in header.flags:
+                set_flags.add("bootable")
+            entry: dict[str, Any] = {"slot": slot, "version": header.version.device_text, "hash": digest}
+            for flag in ("bootable", "pending", "confirmed", "active", "permanent"):
+                if flag in set_flags or not frugal:
+                    entry[flag] = flag in set_flags
+            yield entry
+
+    def _flags(self, slot: int) -> frozenset[str]:
+        mode = self.device.bootloader.mode
+        if mode in (Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT):
+            return self._direct_flags(slot)
+        if mode is Mode.RAM_LOAD and slot == self.running:
+            return frozenset({"confirmed", "active"})
+        running, other = _FLAGS.get(self._swap_type(), _FLAGS[SwapType.NONE])
+        return running if slot == self.running else other
+
+    def _direct_flags(self, slot: int) -> frozenset[str]:
+        area = self.slots[slot]
+        revert = self.device.bootloader.mode is Mode.DIRECT_XIP_REVERT
+        if slot == self.running:
+            tried = revert and area.copy_done.name == "SET" and area.image_ok.name != "SET"
+            return frozenset({"active"}) if tried else frozenset({"active", "confirmed"})
+        mine, running = self.read_image(slot), self.read_image(self.running)
+        if mine is None or (running is not None and mine[0].version <= running[0].version):
+            return frozenset()
+        if revert and area.magic.name != "SET":
+            return frozenset()
+        return frozenset({"pending", "permanent"})
+
+    def set_state(self, call: Call) -> dict[str, Any]:
+        mode = self.device.bootloader.mode
+        if mode in _NO_STATE:
+            raise Refused(SmpError.NOT_SUPPORTED)
+        wanted = call.read(hash="bytes", confirm="flag")
+        confirm: bool = wanted.get("confirm", False)
+        digest: bytes = wanted.get("hash", b"")
+        if digest:
+            if len(digest) != HASH_BYTES:
+                raise GroupError(ImageErrorCode.INVALID_HASH)
+            slot = self._holding(digest)
+        elif confirm:
+            slot = self.running
+        else:
+            raise GroupError(ImageErrorCode.INVALID_HASH)
+        if mode is Mode.DIRECT_XIP_REVERT:
+            rc = self.device.bootloader.set_next(slot, active=slot == self.running, confirm=confirm)
+            if rc:
+                raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
+        else:
+            self._set_next(slot, confirm)
+        return self.state(call)
+
+    def _holding(self, digest: bytes) -> int:
+        """The first slot with this hash, even where both have it."""
+        for slot in range(len(self.slots)):
+            found = self.read_image(slot)
+            if found is not None and found[1] == digest:
+                return slot
+        raise GroupError(ImageErrorCode.HASH_NOT_FOUND)
+
+    def _set_next(self, slot: int, confirm: bool) -> None:
+        bootloader = self.device.bootloader
+        swap_type = self._swap_type()
+        column = (2 if slot == self.running else 0) + confirm
+        refusal = _SET_STATE.get(swap_type, _SET_STATE[SwapType.NONE])[column]
+        if refusal is not None:
+            raise GroupError(refusal)
+        if slot == self.running:
+            if bootloader.set_confirmed():
+                raise GroupError(ImageErrorCode.INVALID_IMAGE_VECTOR_TABLE)
+        elif swap_type is SwapType.NONE and bootloader.set_pending(confirm):
+            raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
+
+    # -- upload -------------------------------------------------------------------------------------------------------
+
+    def upload(self, call: Call) -> dict[str, Any]:
+        chunk = call.read(image="uint", data="bytes", len="uint", off="uint", sha="bytes", upgrade="flag")
+        try:
+            return self._upload(chunk)
+        except GroupError:
+            self.session = None  # every one of them: resuming is over
+            raise
+
+    def _upload(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        offset: int = chunk.get("off", MISSING)
+        data: bytes = chunk.get("data", b"")
+        if offset == MISSING:
+            raise GroupError(ImageErrorCode.INVALID_OFFSET, rsn="header malformed")
+        if offset == 0:
+            answer = self._begin(chunk, data)
+            if answer is not None:
+                return answer
+        session = self.session
+        if session is None:
+            return {"off": 0}
+        if offset != session.offset:
+            return {"off": session.offset}
+        if offset and offset + len(data) > session.size:
+            raise GroupError(ImageErrorCode.INVALID_IMAGE_DATA_OVERRUN, rsn="data overrun")
+        return self._take(session, data)
+
+    def _begin(self, chunk: dict[str, Any], data: bytes) -> dict[str, Any] | None:
+        """The first chunk: check it, and make a session for it; an answer if that is all there is to do."""
+        size: int = chunk.get("len", MISSING)
+        sha: bytes = chunk.get("sha", b"")
+        if len(data) < HEADER_BYTES:
+            raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER, rsn="header malformed")
+        if size == MISSING:
+            raise GroupError(ImageErrorCode.INVALID_LENGTH, rsn="header malformed")
+        try:
+            header = parse_header(data)
+        except ImageError as error:
+            raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC, rsn="magic mismatch") from error
+        if len(sha) > HASH_BYTES:
+            raise GroupError(ImageErrorCode.INVALID_HASH)
+        if sha and self.session is not None and self.session.sha == sha:
+            return {"off": self.session.offset}  # resumed: nothing else of this request is looked at
+        slot = next((slot for slot in range(len(self.slots)) if not self._in_use(slot)), None)
+        if slot is None:
+            raise GroupError(ImageErrorCode.NO_FREE_SLOT, rsn="no slot")
+        if size > self.slots[slot].size:
+            raise GroupError(ImageErrorCode.INVALID_IMAGE_TOO_LARGE, rsn="img too large")
+        if chunk.get("upgrade", False):
+            running = self.read_image(self.running)
+            if running is None:
+                raise GroupError(ImageErrorCode.VERSION_GET_FAILED)
+            if running[0].version[:3] >= header.version[:3]:  # the build number does not count by default
+                raise GroupError(ImageErrorCode.CURRENT_VERSION_IS_NEWER, rsn="downgrade")
+        self.session = UploadSession(slot, size, sha)
+        if self._matches(self.session):
+            self.session = None
+            return {"off": size, "match": True}
+        self._prepare(self.session)
+        return None
+
+    def _prepare(self, session: UploadSession) -> None:
+        """Make room: the sectors of the image and of the trailer, unless the whole slot is empty already."""
+        area = self.slots[session.slot]
+        if self.device.flash.is_erased(area.offset, area.size):
+            session.erased = area.size
+            return
+        try:
+            if not self.device.config.erase_progressively:
+                self._erase_up_to(session, session.size)
+            for sector in range(area.sectors - area.trailer_sectors, area.sectors):
+                if sector * area.sector_size >= session.erased:
+                    area.erase_sector(sector)
+        except FlashError as error:
+            raise GroupError(ImageErrorCode.FLASH_ERASE_FAILED, rsn="fa erase fail") from error
+
+    def _erase_up_to(self, session: UploadSession, end: int) -> None:
+        area = self.slots[session.slot]
+        end = min(end + self._upload_offset(session), area.size)
+        while session.erased < end:
+            area.erase_sector(session.erased // area.sector_size)
+            session.erased += area.sector_size
+
+    def _upload_offset(self, session: UploadSession) -> int:
+        return self.device.bootloader.upload_offset if session.slot == SECONDARY else 0
+
+    def _take(self, session: UploadSession, data: bytes) -> dict[str, Any]:
+        session.buffer += data
+        session.offset += len(data)
+        done = session.offset == session.size
+        written = session.offset - len(session.buffer)
+        whole = len(session.buffer) if done else len(session.buffer) // BLOCK_BYTES * BLOCK_BYTES
+        if whole:
+            area = self.slots[session.slot]
+            try:
+                if self.device.config.erase_progressively:
+                    self._erase_up_to(session, written + whole)
+                area.write(self._upload_offset(session) + written, bytes(session.buffer[:whole]))
+            except FlashError as error:
+                raise GroupError(ImageErrorCode.FLASH_WRITE_FAILED, rsn="fa write fail") from error
+            del session.buffer[:whole]
+        answer: dict[str, Any] = {"off": session.offset}
+        if done:
+            if self.device.config.image_check:
+                answer["match"] = self._matches(session)
+            self.session = None
+        return answer
+
+    def _matches(self, session: UploadSession) -> bool:
+        """Whether the slot holds what was announced, on builds that check it."""
+        if not self.device.config.image_check or len(session.sha) != HASH_BYTES:
+            return False
+        content = self.slots[session.slot].read(self._upload_offset(session), session.size)
+        return hashlib.sha256(content).digest() == session.sha
+
+    # -- erase and slots ----------------------------------------------------------------------------------------------
+
+    def erase(self, call: Call) -> dict[str, Any]:
+        slot: int = call.read(slot="uint").get("slot", self.other)
+        if slot >= len(self.slots):
+            raise GroupError(ImageErrorCode.FLASH_OPEN_FAILED)
+        if self.read_image(slot) is not None and self._in_use(slot):
+            raise GroupError(ImageErrorCode.NO_FREE_SLOT)
+        area = self.slots[slot]
+        if not self.device.flash.is_erased(area.offset, area.size):
+            area.erase()
+        self.session = None
+        return {}
+
+    def slot_info(self, call: Call) -> dict[str, Any]:
+        slots = []
+        for slot, area in enumerate(self.slots):
+            entry = {"slot": slot, "size": area.size}
+            if slot != self.running:
+                entry["upload_image_id"] = 0
+            slots.append(entry)
+        return {"images": [{"image": 0, "slots": slots}]}

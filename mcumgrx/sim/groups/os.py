@@ -1,0 +1,94 @@
+"""Group 0 of the simulated device: echo, task statistics, reset, parameters, information, bootloader information.
+
+Source: Zephyr `subsys/mgmt/mcumgr/grp/os_mgmt/src/os_mgmt.c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any, ClassVar
+
+from mcumgrx.protocol.header import GroupId, Op
+from mcumgrx.protocol.message import SmpError
+from mcumgrx.protocol.standard import OsErrorCode
+from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
+
+__all__ = ["OsServer"]
+
+INFO_LETTERS = "snrvbmpio"
+"""The order of the answer, whatever that of the request."""
+
+
+class OsServer(GroupServer):
+    """The OS group, without datetime (no clock) and console echo control (MCUboot's alone)."""
+
+    group: ClassVar[int] = GroupId.OS
+    name = "os mgmt"
+    legacy_codes: ClassVar[Mapping[int, int]] = {
+        OsErrorCode.INVALID_FORMAT: SmpError.INVALID,
+        OsErrorCode.QUERY_YIELDS_NO_ANSWER: SmpError.NO_ENTRY,
+        OsErrorCode.RTC_NOT_SET: SmpError.NO_ENTRY,
+    }
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                (Op.READ, 0): self.echo,
+                (Op.WRITE, 0): self.echo,
+                (Op.READ, 2): self.tasks,
+                (Op.WRITE, 5): self.reset,
+                (Op.READ, 6): self.params,
+                (Op.READ, 7): self.info,
+                (Op.READ, 8): self.bootloader,
+            }
+        )
+
+    def echo(self, call: Call) -> dict[str, Any]:
+        return {"r": call.read(d="text").get("d", "")}
+
+    def tasks(self, call: Call) -> dict[str, Any]:
+        tasks = {}
+        for task in call.device.config.tasks:
+            entry = {"prio": task.prio, "tid": task.tid, "state": task.state}
+            if task.stksiz is not None and task.stkuse is not None:
+                entry |= {"stksiz": task.stksiz, "stkuse": task.stkuse}
+            tasks[task.name] = entry
+        return {"tasks": tasks}
+
+    def reset(self, call: Call) -> dict[str, Any]:
+        try:
+            wanted = call.read(force="flag", boot_mode="uint")
+        except Refused:
+            wanted = {}  # what cannot be decoded is ignored: the reset happens
+        if wanted.get("boot_mode", 0) > 0xFF:
+            raise Refused(SmpError.INVALID)
+        call.device.request_reset()
+        return {}
+
+    def params(self, call: Call) -> dict[str, Any]:
+        config = call.device.config
+        if not config.params:
+            raise Refused(SmpError.NOT_SUPPORTED)
+        return {"buf_size": config.buf_size, "buf_count": config.buf_count}
+
+    def info(self, call: Call) -> dict[str, Any]:
+        wanted = call.read(format="text").get("format") or "s"
+        if set(wanted) - set(INFO_LETTERS + "a"):
+            raise GroupError(OsErrorCode.INVALID_FORMAT)
+        texts: tuple[str, ...] = astuple(call.device.config.info)
+        shown = [text for letter, text in zip(INFO_LETTERS, texts, strict=True) if letter in wanted or "a" in wanted]
+        return {"output": " ".join(shown)}
+
+    def bootloader(self, call: Call) -> dict[str, Any]:
+        if not call.device.config.bootloader_info:
+            raise Refused(SmpError.NOT_SUPPORTED)
+        query = call.read(query="text").get("query")
+        if query is None:
+            return {"bootloader": "MCUboot"}
+        if query != "mode":
+            raise GroupError(OsErrorCode.QUERY_YIELDS_NO_ANSWER)
+        answer: dict[str, Any] = {"mode": int(call.device.bootloader.mode)}
+        if call.device.bootloader.policy.downgrade_prevention:
+            answer["no-downgrade"] = True
+        return answer

@@ -1,0 +1,547 @@
+"""Links to a simulated device: how bytes travel, how long it takes, and what goes wrong on the way.
+
+`SimulatedTransport` is a `Transport` like any other; it works in the loop that opens it, in virtual or in real time.
+It needs no task: everything that happens later is a timer of the loop, and a loop that ends takes them with it.
+`Runner` is what keeps a device going in a loop; other servers of a simulated device (a pty, a socket) use it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError
+from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
+from mcumgrx.protocol.header import HEADER_SIZE, REPLY_OPS
+from mcumgrx.sim.device import Power, SimulatedDevice
+from mcumgrx.transport import Limits, Transport
+
+__all__ = ["Faults", "LinkModel", "Runner", "SimulatedTransport", "runner_of"]
+
+ALL_OPS = 0xFF
+"""A server looks at messages of every op, if only to refuse them."""
+
+LinkKind = Literal["stream", "datagram", "console"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkModel:
+    """One kind of link. Sizes in bytes, times in seconds; the same in both directions.
+
+    Attributes:
+        kind: `stream` (BLE, raw UART), `datagram` (UDP) or `console` (lines of text, between which the device prints).
+        latency_s: from the last bit sent to its arrival.
+        bytes_per_s: None for no limit.
+        write_bytes: largest single write or fragment; None for no limit.
+        safe_message: largest message for a device that does not tell its buffers; None for what kind and writes allow.
+        max_message: largest message that the link carries.
+        queue_s: how many seconds' worth of bytes the host takes ahead of the link before `send` waits.
+        reassembles: whether the device puts several writes together; without, each write is a message of its own.
+        drops_on_reset: whether the link ends when the device resets.
+        notice_s: how long the host takes to notice that the link has ended.
+        connect_s: how long opening takes, when the device is there.
+        quiet_after_reset_s, silent_boot: see `Transport`.
+    """
+
+    kind: LinkKind = "stream"
+    latency_s: float = 0.0
+    bytes_per_s: float | None = None
+    write_bytes: int | None = None
+    safe_message: int | None = None
+    max_message: int = 8 + 0xFFFF
+    queue_s: float = 0.0
+    reassembles: bool = True
+    drops_on_reset: bool = True
+    notice_s: float = 0.0
+    connect_s: float = 0.0
+    quiet_after_reset_s: float = 2.0
+    silent_boot: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bytes_per_s is not None and self.bytes_per_s <= 0:
+            raise UsageError(f"a link cannot carry {self.bytes_per_s} bytes per second")
+        if self.write_bytes is not None and self.write_bytes < HEADER_SIZE:
+            raise UsageError(f"writes of {self.write_bytes} bytes cannot carry a header")
+
+    @classmethod
+    def ideal(cls) -> Self:
+        """No delay, no limits; the link drops when the device resets."""
+        return cls()
+
+    @classmethod
+    def ble(cls, mtu: int = 247, interval_s: float = 0.03, *, packets: int = 4, reassembles: bool = True) -> Self:
+        """Roughly a BLE connection: `packets` of `mtu` - 3 bytes in each connection interval of `interval_s`.
+
+        The host takes half a second's worth of writes at once, as BlueZ does, and notices a lost link 0.42 s late,
+        the supervision time-out that Zephyr asks for.
+        """
+        return cls(
+            latency_s=interval_s,
+            bytes_per_s=packets * (mtu - 3) / interval_s,
+            write_bytes=mtu - 3,
+            reassembles=reassembles,
+            queue_s=0.5,
+            notice_s=0.42,
+            connect_s=0.5,
+        )
+
+    @classmethod
+    def uart(cls, baud: int = 115200, *, raw: bool = False) -> Self:
+        """A UART with 10 bits per byte; it stays open through a reset. Console framing unless `raw`."""
+        return cls(
+            kind="stream" if raw else "console",
+            bytes_per_s=baud / 10,
+            queue_s=0.1,
+            drops_on_reset=False,
+            quiet_after_reset_s=3.0,
+            silent_boot=True,
+        )
+
+    @classmethod
+    def datagram(cls, latency_s: float = 0.001) -> Self:
+        """Something like UDP in a local network: stays open through a reset, and packets sent meanwhile are lost."""
+        return cls(kind="datagram", latency_s=latency_s, max_message=1472, drops_on_reset=False)
+
+    def framing(self, ops: int = REPLY_OPS) -> Framing:
+        """A new framing for one end of the link."""
+        if self.kind == "console":
+            from mcumgrx.protocol.console import ConsoleFraming
+
+            return ConsoleFraming(ops=ops)
+        return DatagramFraming(ops=ops) if self.kind == "datagram" else StreamFraming(ops=ops)
+
+    @property
+    def limits(self) -> Limits:
+        if self.kind == "console":
+            from mcumgrx.protocol.console import ConsoleFraming
+
+            safe, maximum = ConsoleFraming().one_line, min(self.max_message, ConsoleFraming.MAX_MESSAGE)
+            overhead = ConsoleFraming.OVERHEAD
+        else:
+            safe, maximum, overhead = self.write_bytes or 256, self.max_message, 0
+        if not self.reassembles and self.write_bytes is not None:
+            maximum = min(maximum, self.write_bytes)
+        return Limits(self.safe_message or safe, maximum, self.write_bytes, overhead)
+
+
+Selector = int | Collection[int] | Callable[[int, bytes], bool]
+"""Which messages: a number, several, or a function of number and whole message (header and payload)."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong, message by message.
+
+    Requests and answers are counted from 1 each, over all connections; `requests` and `replies` tell how many there
+    were. A delayed message is overtaken by those behind it. When the link is cut at a message, that one is lost too.
+
+    ::
+
+        Faults(drop_replies=3)                            the answer to the third request is lost
+        Faults(cut_at_request={5, 9}, delay_replies={2: 7.0})
+        Faults(drop_requests=lambda number, message: message[7] == 1)
+    """
+
+    drop_requests: Selector = ()
+    drop_replies: Selector = ()
+    duplicate_requests: Selector = ()
+    duplicate_replies: Selector = ()
+    delay_requests: Mapping[int, float] = field(default_factory=dict)
+    delay_replies: Mapping[int, float] = field(default_factory=dict)
+    cut_at_request: Selector = ()
+    cut_at_reply: Selector = ()
+    requests: int = 0
+    replies: int = 0
+
+    def request(self, message: bytes) -> _Fate:
+        """What becomes of the next request."""
+        self.requests += 1
+        number = self.requests
+        return _Fate(
+            cut=_selected(self.cut_at_request, number, message),
+            copies=_copies(self.drop_requests, self.duplicate_requests, number, message),
+            delay_s=self.delay_requests.get(number, 0.0),
+        )
+
+    def reply(self, message: bytes) -> _Fate:
+        """What becomes of the next answer."""
+        self.replies += 1
+        number = self.replies
+        return _Fate(
+            cut=_selected(self.cut_at_reply, number, message),
+            copies=_copies(self.drop_replies, self.duplicate_replies, number, message),
+            delay_s=self.delay_replies.get(number, 0.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    cut: bool
+    copies: int
+    delay_s: float
+
+
+def _selected(selector: Selector, number: int, message: bytes) -> bool:
+    if callable(selector):
+        return selector(number, message)
+    return number == selector if isinstance(selector, int) else number in selector
+
+
+def _copies(drop: Selector, duplicate: Selector, number: int, message: bytes) -> int:
+    if _selected(drop, number, message):
+        return 0
+    return 2 if _selected(duplicate, number, message) else 1
+
+
+class Runner:
+    """One device going in one loop: requests wait their turn, and what the device does by itself happens in time.
+
+    All links to a device in the same loop share its runner (`runner_of`), as the transports of a Zephyr device share
+    one work queue and one pool of buffers. A request occupies a buffer until it is answered, and its answer another;
+    a request that finds none is lost.
+    """
+
+    def __init__(self, device: SimulatedDevice, loop: asyncio.AbstractEventLoop) -> None:
+        self.device = device
+        self.loop = loop
+        self.lost = 0
+        """Requests that found no free buffer."""
+        self._queue: deque[tuple[bytes, Callable[[bytes], None]]] = deque()
+        self._work: asyncio.TimerHandle | None = None
+        self._wake: asyncio.TimerHandle | None = None
+        device.listeners.append(self._power_changed)
+
+    def advance(self) -> Power:
+        """Bring the device to the present; returns what it is doing."""
+        self.device.advance(self.loop.time())
+        self._plan()
+        return self.device.power
+
+    def submit(self, message: bytes, reply: Callable[[bytes], None]) -> None:
+        """A request has arrived; `reply` is called with each answer, when the device sends it."""
+        if self.advance() is not Power.RUNNING:
+            return
+        executing = 2 if self._work is not None else 1  # with the buffer of its answer
+        if len(self._queue) + executing >= self.device.config.buf_count:
+            self.lost += 1
+            return
+        self._queue.append((message, reply))
+        if self._work is None:
+            self._next()
+
+    def stop(self) -> None:
+        """Let go of the device: another loop has taken it over."""
+        self._forget_requests()
+        if self._wake is not None:
+            self._wake.cancel()
+        if self._power_changed in self.device.listeners:
+            self.device.listeners.remove(self._power_changed)
+
+    def _next(self) -> None:
+        message, reply = self._queue.popleft()
+        answer = self.device.handle(message, self.loop.time())
+        self._plan()
+        self._work = self.loop.call_later(answer.busy_s, self._answered, answer.replies, reply)
+
+    def _answered(self, replies: tuple[bytes, ...], reply: Callable[[bytes], None]) -> None:
+        self._work = None
+        for message in replies:
+            reply(message)
+        if self._queue and self._work is None:
+            self._next()
+
+    def _plan(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self.device.deadline is not None:
+            self._wake = self.loop.call_at(self.device.deadline, self.advance)
+
+    def _power_changed(self, power: Power) -> None:
+        if power is not Power.RUNNING:
+            self._forget_requests()
+
+    def _forget_requests(self) -> None:
+        self._queue.clear()
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+
+
+def runner_of(device: SimulatedDevice) -> Runner:
+    """The runner of `device` in the running loop; that of an earlier loop lets go of it."""
+    loop = asyncio.get_running_loop()
+    runner = device.runner
+    if isinstance(runner, Runner):
+        if runner.loop is loop:
+            return runner
+        runner.stop()
+    runner = device.runner = Runner(device, loop)
+    return runner
+
+
+class SimulatedTransport(Transport):
+    """A link to `device` as `model` describes it, with `faults`."""
+
+    def __init__(
+        self, device: SimulatedDevice, model: LinkModel | None = None, *, faults: Faults | None = None
+    ) -> None:
+        self.device = device
+        self.model = model if model is not None else LinkModel.ideal()
+        self.faults = faults if faults is not None else Faults()
+        # Other transports have these as constants of their class.
+        self.quiet_after_reset_s = self.model.quiet_after_reset_s  # type: ignore[misc]
+        self.silent_boot = self.model.silent_boot  # type: ignore[misc]
+        self._limits = self.model.limits
+        self._runner: Runner | None = None
+        self._lost: LinkLost | None = None
+        self._severed = False  # the link has ended, though the host may not have noticed
+        self._inbox: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._connection = 0  # counts openings, so that answers to an earlier one go nowhere
+        self._uplink = _Pipe(self.model)
+        self._downlink = _Pipe(self.model)
+        self._to_device = self.model.framing(ALL_OPS)
+        self._to_host = self.model.framing()
+
+    def __repr__(self) -> str:
+        return f"<SimulatedTransport to {self.device!r}>"
+
+    @property
+    def identity(self) -> str | None:
+        return f"sim:{self.device.name}" if self.device.name else None
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def framing(self) -> Framing:
+        return self.model.framing()
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    async def open(self, timeout_s: float) -> None:
+        """Wait up to `timeout_s` for a device that is restarting, on links that end with a reset."""
+        self._shut()
+        runner = runner_of(self.device)
+        runner.advance()
+        if self.model.drops_on_reset:
+            await self._wait_running(runner, timeout_s)
+        if self.model.connect_s:
+            if self.model.connect_s > timeout_s:
+                await asyncio.sleep(timeout_s)
+                raise ConnectFailed(f"{self._named()} did not connect within {timeout_s:g} s")
+            await asyncio.sleep(self.model.connect_s)
+        self._connection += 1
+        self._runner = runner
+        self._lost = None
+        self._severed = False
+        self._inbox.clear()
+        now = runner.loop.time()
+        self._uplink.clear(now)
+        self._downlink.clear(now)
+        self._to_device = self.model.framing(ALL_OPS)
+        self._to_host = self.model.framing()
+        self.device.listeners.append(self._power_changed)
+
+    async def _wait_running(self, runner: Runner, timeout_s: float) -> None:
+        running: asyncio.Future[None] = runner.loop.create_future()
+
+        def listen(power: Power) -> None:
+            if power is Power.RUNNING and not running.done():
+                running.set_result(None)
+
+        if runner.advance() is Power.RUNNING:
+            return
+        self.device.listeners.append(listen)
+        try:
+            await asyncio.wait([running], timeout=timeout_s)
+        finally:
+            self.device.listeners.remove(listen)
+            running.cancel()
+        power = runner.advance()
+        if power is Power.RUNNING:
+            return
+        if power is Power.BOOTING:
+            raise ConnectFailed(
+                f"{self._named()} is still starting after {timeout_s:g} s", hint="try again, with a longer time-out"
+            )
+        why = "its bootloader found no image to run" if power is Power.DEAD else "its application has crashed"
+        raise DeviceNotFound(f"{self._named()} does not answer: {why}")
+
+    async def close(self) -> None:
+        self._shut()
+
+    def _shut(self) -> None:
+        self._end(LinkLost("the link was closed"))
+        self._runner = None
+
+    def cut(self, reason: str = "the link was cut") -> None:
+        """End the link now, as an unplugged cable does."""
+        self._end(LinkLost(reason))
+
+    def _end(self, reason: LinkLost) -> None:
+        if self._lost is not None or self._runner is None:
+            return
+        self._lost = reason
+        if self._power_changed in self.device.listeners:
+            self.device.listeners.remove(self._power_changed)
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._wake_receiver()
+
+    def _power_changed(self, power: Power) -> None:
+        if self.model.kind == "console":
+            self._print(power)
+        if power is Power.RUNNING or not self.model.drops_on_reset or self._severed:
+            return
+        self._severed = True
+        reason = LinkLost(f"{self._named()} has reset", hint="it may come back: connect again")
+        if self.model.notice_s:
+            self._later(self.model.notice_s, self._end, reason)
+        else:
+            self._end(reason)
+
+    def _print(self, power: Power) -> None:
+        """What a device writes on its console as it starts."""
+        result = self.device.boot_result
+        lines = []
+        if power is Power.BOOTING and result is not None:
+            lines = ["*** Booting MCUboot ***", *(f"I: {note}" for note in result.notes)]
+        elif power in (Power.RUNNING, Power.HUNG) and result is not None:
+            lines = [f"*** Booting Zephyr OS, application {result.version} ***"]
+        text = "".join(f"{line}\r\n" for line in lines).encode()
+        if text and self._runner is not None:
+            now = self._runner.loop.time()
+            self._later(self._downlink.carry(now, len(text)) - now, self._deliver, self._connection, text)
+
+    def _named(self) -> str:
+        return f"the simulated device {self.device.name}" if self.device.name else "the simulated device"
+
+    # -- bytes --------------------------------------------------------------------------------------------------------
+
+    async def send(self, writes: Sequence[bytes]) -> None:
+        runner = self._open_runner()
+        limit = self.model.write_bytes
+        if limit is not None and any(len(write) > limit for write in writes):
+            raise ValueError(f"a write of more than {limit} bytes was handed to a link that does not take it")
+        loop, connection = runner.loop, self._connection
+        arrival = loop.time()
+        for write in writes:
+            arrival = self._uplink.carry(loop.time(), len(write))
+        # What becomes of a message is decided once for all of its writes.
+        message = b"".join(writes)
+        fate = self.faults.request(self._bare(message))
+        if fate.cut:
+            self.cut()
+            raise self._open_error()
+        for _ in range(fate.copies):
+            self._later(arrival + fate.delay_s - loop.time(), self._arrived, connection, tuple(writes))
+        ahead_s = self.queued_s() - self.model.queue_s
+        if ahead_s > 0:
+            await asyncio.sleep(ahead_s)
+            if self._lost is not None:
+                raise self._open_error()
+
+    async def receive(self) -> bytes:
+        while not self._inbox:
+            if self._lost is not None or self._runner is None:
+                raise self._open_error()
+            self._waiter = self._open_runner().loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._inbox.popleft()
+
+    def queued_s(self) -> float:
+        return self._uplink.busy_s(self._runner.loop.time()) if self._runner is not None else 0.0
+
+    def _open_runner(self) -> Runner:
+        if self._runner is None or self._lost is not None:
+            raise self._open_error()
+        return self._runner
+
+    def _open_error(self) -> LinkLost:
+        reason = self._lost
+        return LinkLost("the link is not open") if reason is None else LinkLost(reason.message, hint=reason.hint)
+
+    def _later(self, delay_s: float, function: Callable[..., None], *arguments: object) -> None:
+        loop = self._open_runner().loop
+
+        def call() -> None:
+            self._timers.discard(timer)
+            function(*arguments)
+
+        # At least one turn of the loop, so that nobody hears back from within `send`.
+        timer = loop.call_later(max(0.0, delay_s), call)
+        self._timers.add(timer)
+
+    def _bare(self, message: bytes) -> bytes:
+        """The message as faults look at it, without the link's framing."""
+        if self.model.kind != "console":
+            return message
+        found = self.model.framing(ALL_OPS).feed(message)
+        return build_message(*found[0]) if found else message
+
+    def _arrived(self, connection: int, writes: tuple[bytes, ...]) -> None:
+        runner = self._runner
+        if runner is None or self._severed or connection != self._connection:
+            return
+        for write in writes:
+            if self.model.kind == "datagram" or not self.model.reassembles:
+                runner.submit(write, lambda message: self._answered(connection, message))
+                continue
+            for found in self._to_device.feed(write):
+                runner.submit(build_message(*found), lambda message: self._answered(connection, message))
+
+    def _answered(self, connection: int, message: bytes) -> None:
+        runner = self._runner
+        if runner is None or self._lost is not None or self._severed or connection != self._connection:
+            return
+        fate = self.faults.reply(message)
+        if fate.cut:
+            self.cut()
+            return
+        now = runner.loop.time()
+        for _ in range(fate.copies):
+            # Fragments of one answer travel one by one, except where it is delayed as a whole.
+            for chunk in self._to_host.encode(message, self.model.write_bytes):
+                arrival = self._downlink.carry(now, len(chunk))
+                self._later(arrival + fate.delay_s - now, self._deliver, connection, chunk)
+
+    def _deliver(self, connection: int, chunk: bytes) -> None:
+        if connection == self._connection and self._lost is None and not self._severed:
+            self._inbox.append(chunk)
+            self._wake_receiver()
+
+    def _wake_receiver(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Pipe:
+    """One direction of a link: bytes follow each other."""
+
+    def __init__(self, model: LinkModel) -> None:
+        self._model = model
+        self._free_at = 0.0
+
+    def clear(self, now: float) -> None:
+        self._free_at = now
+
+    def carry(self, now: float, size: int) -> float:
+        """When the last of `size` bytes, handed over at `now`, arrives."""
+        self._free_at = max(now, self._free_at)
+        if self._model.bytes_per_s is not None:
+            self._free_at += size / self._model.bytes_per_s
+        return self._free_at + self._model.latency_s
+
+    def busy_s(self, now: float) -> float:
+        return max(0.0, self._free_at - now)

@@ -1,0 +1,252 @@
+"""Keeps a simulated device in a file, so that it outlives the process: flash, upload under way, what it was doing.
+
+Between two processes a device has all the time it needs: a reset, a start or a watchdog that was under way when the
+file was written has come to its end when it is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from mcumgrx.errors import UsageError
+from mcumgrx.sim.bootloader import Mode
+from mcumgrx.sim.device import Power, SimulatedDevice
+from mcumgrx.sim.groups.image import UploadSession
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["StateFile"]
+
+FORMAT = "mcumgrx simulated device"
+VERSION = 1
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+class StateFile:
+    """The file at `path`. Lock it before anything else, unlock it at the end.
+
+    Every method but `unlock` raises `UsageError`: a file that is damaged or of somebody else is never written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+        self._saved: tuple[int, ...] | None = None
+        self._saved_marks: tuple[object, ...] | None = None
+
+    # -- one process at a time -----------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Keep other processes out. The system gives the lock back when a process ends, however it does."""
+        if self._lock is not None:
+            return
+        name = self._lock_name
+        for _ in range(100):
+            try:
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise self._unusable(error) from error
+            try:
+                if sys.platform == "win32":
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                else:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                raise UsageError(
+                    f"the simulated device in {self.path} is in use by another process",
+                    hint="wait until that has ended, or name another file",
+                ) from error
+            # Its last owner may have removed the file between our opening and locking it.
+            try:
+                same = os.path.samestat(os.fstat(descriptor), os.stat(name))
+            except OSError:
+                same = False
+            if same:
+                self._lock = descriptor
+                return
+            os.close(descriptor)
+        raise UsageError(f"the lock of {self.path} cannot be had", hint=f"remove {name}")
+
+    def unlock(self) -> None:
+        if self._lock is None:
+            return
+        descriptor, self._lock = self._lock, None
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+            os.close(descriptor)
+            self._remove_lock()  # an open file cannot be removed there
+        else:
+            self._remove_lock()
+            os.close(descriptor)
+
+    @property
+    def _lock_name(self) -> str:
+        return f"{self.path}.lock"
+
+    def _remove_lock(self) -> None:
+        with contextlib.suppress(OSError):  # another process has it open, or may not write here: it does no harm
+            os.unlink(self._lock_name)
+
+    # -- reading and writing -------------------------------------------------------------------------------------------
+
+    def changed(self) -> bool:
+        """Whether somebody else has written the file since this object last read or wrote it."""
+        return self._stamp() != self._saved
+
+    def load(self, device: SimulatedDevice, now: float) -> bool:
+        """Put what the file holds into the device, whose clock shows `now`; false if there is no file yet."""
+        try:
+            if self.path.stat().st_size > MAX_FILE_BYTES:
+                raise self._foreign("it is too large")
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self._foreign("it is not JSON") from error
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise self._foreign("it is something else")
+        if found.get("version") != VERSION:
+            raise UsageError(
+                f"{self.path} has version {found.get('version')!r} of its format; this program reads {VERSION}",
+                hint="it is left as it is; name another file",
+            )
+        geometry = _geometry(device)
+        if found.get("geometry") != geometry:
+            raise UsageError(
+                f"{self.path} holds a device that was built differently: {found.get('geometry')}, not {geometry}",
+                hint="use the options that the file was made with, or name another file",
+            )
+        try:
+            went_on = _restore(device, found, now)
+        except (KeyError, TypeError, ValueError, zlib.error, binascii.Error, IndexError) as error:
+            raise self._foreign(f"it is damaged ({error})") from error
+        self._saved = self._stamp()
+        self._saved_marks = None if went_on else _marks(device)
+        return True
+
+    def save(self, device: SimulatedDevice) -> None:
+        """Write the device to the file, if it has changed; the file is either the old or the new one at any time."""
+        marks = _marks(device)
+        if marks == self._saved_marks and self._saved is not None and not self.changed():
+            return
+        text = json.dumps(_snapshot(device), indent=1)
+        temporary = None
+        try:
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            with open(descriptor, "w", encoding="ascii") as stream:
+                stream.write(text)
+            os.replace(temporary, self.path)
+        except OSError as error:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise self._unusable(error) from error
+        self._saved, self._saved_marks = self._stamp(), marks
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _foreign(self, why: str) -> UsageError:
+        return UsageError(
+            f"{self.path} is not the state of a simulated device: {why}",
+            hint="it is left as it is; name another file, or delete this one to begin with a new device",
+        )
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(f"the state of the simulated device cannot be kept in {self.path}: {error.strerror or error}")
+
+
+def _geometry(device: SimulatedDevice) -> dict[str, Any]:
+    config = device.config
+    return {
+        "slot_size": config.slot_size,
+        "sector_size": config.sector_size,
+        "write_size": config.write_size,
+        "mode": Mode(config.mode).name.lower(),
+    }
+
+
+def _marks(device: SimulatedDevice) -> tuple[object, ...]:
+    """What differs whenever the device has changed; cheap."""
+    session = device.image.session
+    upload = None if session is None else (session.offset, session.size, session.sha)
+    return device.flash.operations, upload, device.power, device.reset_pending, device.boots
+
+
+def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
+    session = device.image.session
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "geometry": _geometry(device),
+        "power": device.power.value,
+        "running_slot": device.running_slot,
+        "reset_pending": device.reset_pending,
+        "upload": None
+        if session is None
+        else {
+            "slot": session.slot,
+            "size": session.size,
+            "sha": session.sha.hex(),
+            "offset": session.offset,
+            "erased": session.erased,
+            "buffer": session.buffer.hex(),
+        },
+        "flash": base64.b64encode(zlib.compress(device.flash.snapshot(), 1)).decode("ascii"),
+    }
+
+
+def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool:
+    """Returns whether the device has gone on from what the file says."""
+    size = device.flash.size
+    content = zlib.decompressobj().decompress(base64.b64decode(found["flash"], validate=True), size + 1)
+    if len(content) != size:
+        raise ValueError("its flash has the wrong size")
+    power = Power(found["power"])
+    running, reset_pending = _number(found, "running_slot", len(device.bootloader.slots) - 1), found["reset_pending"]
+    if not isinstance(reset_pending, bool):
+        raise TypeError("reset_pending is not true or false")
+    session = None
+    if found["upload"] is not None:
+        upload = found["upload"]
+        session = UploadSession(
+            slot=_number(upload, "slot", len(device.bootloader.slots) - 1),
+            size=_number(upload, "size", size),
+            sha=bytes.fromhex(upload["sha"]),
+            offset=_number(upload, "offset", size),
+            erased=_number(upload, "erased", size),
+            buffer=bytearray.fromhex(upload["buffer"]),
+        )
+        if len(session.buffer) > session.offset:
+            raise ValueError("the upload's buffer is larger than its offset")
+    device.flash.restore(content)
+    device.image.session = session
+    device.resume(power, running, now, reset_pending=reset_pending)
+    return reset_pending or device.power is not power
+
+
+def _number(found: dict[str, Any], key: str, largest: int) -> int:
+    value = found[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
+        raise ValueError(f"{key} is {value!r}")
+    return value
