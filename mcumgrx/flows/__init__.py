@@ -1,0 +1,20 @@
+"""Updates from beginning to end: what has to be done to a device, and the doing of it.
+
+::
+
+    from mcumgrx import device, load_image
+    from mcumgrx.flows import DfuPolicy, update
+
+    report = await update(device("serial:/dev/ttyACM0"), load_image("app.signed.bin"), DfuPolicy(), print)
+
+Flows know devices by `contracts` alone: no plugin, no session, no client.
+"""
+
+from __future__ import annotations
+
+from .dfu import OnPlan, update
+from .plan import DeviceState, Plan, make_plan
+from .policy import DfuPolicy, Mode
+from .report import Ending, Report, StepDone
+
+__all__ = ["DeviceState", "DfuPolicy", "Ending", "Mode", "OnPlan", "Plan", "Report", "StepDone", "make_plan", "update"]

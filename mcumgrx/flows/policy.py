@@ -1,0 +1,70 @@
+"""What the user wants of an update, as data. What follows from it for one device is decided in `plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..errors import UsageError
+
+__all__ = ["DfuPolicy", "Mode"]
+
+
+class Mode(StrEnum):
+    """How far an update goes."""
+
+    TEST_AND_CONFIRM = "test-and-confirm"
+    """Boot the new image once, prove that it runs, then make it permanent: whatever fails, the old one comes back."""
+    CONFIRM_ONLY = "confirm-only"
+    """Make it permanent before it has ever run: there is no way back."""
+    TEST_ONLY = "test-only"
+    """Boot it once and prove that it runs; somebody else confirms it."""
+    UPLOAD_ONLY = "upload-only"
+    """Put it into the device, and no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DfuPolicy:
+    """How one update is done.
+
+    Attributes:
+        mode: how far it goes.
+        image: number of the image (core) that the file is for.
+        erase: erase the slot before the upload; devices do that themselves, so it is rarely needed.
+        erase_timeout_s: for an erase, also the one that the first chunk causes.
+        chunk_bytes: at most this many bytes of data in a chunk; None for what device and link take.
+        window: at most this many chunks in flight.
+        boot_timeout_s: from a reset until the application must have answered, swapping included.
+        quiet_s: seconds of silence after a reset before the device is asked; None for what the link needs.
+        upgrade_only: refuse a version that is not newer than the running one.
+        grace_s: after a reset, how long an answer that shows nothing changed is taken for one of the application that
+            is still on its way down. Zephyr waits 250 ms before it resets, applications may wait longer.
+        reconnects: how many times in a row a lost link is opened again without the transfer advancing meanwhile.
+    """
+
+    mode: Mode = Mode.TEST_AND_CONFIRM
+    image: int = 0
+    erase: bool = False
+    erase_timeout_s: float = 60.0
+    chunk_bytes: int | None = None
+    window: int = 1
+    boot_timeout_s: float = 120.0
+    quiet_s: float | None = None
+    upgrade_only: bool = False
+    grace_s: float = 5.0
+    reconnects: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("erase_timeout_s", "boot_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be more than 0 s")
+        for name in ("quiet_s", "grace_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UsageError(f"{name} must not be negative")
+        if self.window < 1:
+            raise UsageError("the window must be at least 1 chunk")
+        if self.chunk_bytes is not None and self.chunk_bytes < 1:
+            raise UsageError("a chunk must be at least 1 byte")
+        if self.image < 0 or self.reconnects < 0:
+            raise UsageError("the image number and the number of reconnects must not be negative")
