@@ -1,0 +1,439 @@
+"""Makes a click command out of an async function that `mcumgrx.plugin_api.command` described.
+
+Here are the options that every command has, the `CommandContext` that its function gets, and the way from its result
+or exception to what is shown and the exit code. Finding commands is the business of `main`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import math
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..errors import McumgrError, PluginError, UsageError
+from ..events import Progress, StageName
+from ..plugin_api import Argument, CommandFunction, CommandSpec, Option
+from .exit_codes import Exit, Failure, Situation, explain
+from .help import NO_BREAK, HelpContext, help_option, write_epilog
+from .logs import logging_to
+from .render import Renderer, make_renderer, printable
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..session import SessionDevice
+
+__all__ = [
+    "Command",
+    "Context",
+    "Settings",
+    "collect",
+    "global_options",
+    "make_command",
+    "show_failure",
+]
+
+log = logging.getLogger("mcumgrx.cli")
+device_log = logging.getLogger("mcumgrx.device")
+
+
+# -- the options of every command -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values of the options that every command has."""
+
+    device: str | None = None
+    json: bool = False
+    timeout: float | None = None
+    verbose: int = 0
+    log_file: Path | None = None
+    yes: bool = False
+
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # generic only since click 8.5
+
+
+class _Number(_Type):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class _Seconds(_Number):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if number <= 0:
+            self.fail("it must be more than 0 seconds", param, ctx)
+        return number
+
+
+class _Integer(_Type):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return int(value, 16 if value.lower().lstrip("+-").startswith("0x") else 10)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+
+
+class _Path(_Type):
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return Path(value)
+
+
+_TYPES: dict[type, _Type] = {
+    str: click.STRING,
+    int: _Integer(),
+    float: _Number(),
+    Path: _Path(),
+    bool: click.BOOL,
+}
+_METAVARS: dict[type, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE"}
+
+# The names of global options inside click, where a command's own parameters live too.
+_PREFIX = "global_"
+
+
+def _environment_name(name: str) -> str:
+    return f"MCUMGRX_{name.upper()}"
+
+
+def global_options() -> list[click.Option]:
+    """New click options for one command; the same for all, before and after the subcommand."""
+
+    def option(name: str, *flags: str, **more: Any) -> click.Option:
+        return click.Option([*flags, _PREFIX + name], envvar=_environment_name(name), **more)
+
+    return [
+        option("device", "-d", "--device", metavar="ADDRESS", help="The device, as serial:/dev/ttyACM0 or sim:."),
+        option("json", "--json", is_flag=True, help="Print JSON: events and the result, an object per line."),
+        option(
+            "timeout",
+            "--timeout",
+            metavar="SECONDS",
+            type=_Seconds(),
+            help="How long an ordinary answer may take [default:\u00a05].",
+        ),
+        option("yes", "--yes", is_flag=True, help="Answer questions with yes."),
+        option("verbose", "-v", "--verbose", count=True, help="Say more on stderr; -vv says all."),
+        option("log_file", "--log-file", metavar="FILE", type=_Path(), help="Append a complete log to FILE."),
+    ]
+
+
+def collect(ctx: click.Context) -> Settings:
+    """The settings so far: what the levels above have, and over it what was given at this one.
+
+    The later one on the command line wins, and any wins over the environment; `-v` adds up.
+    """
+    settings: Settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
+    first = ctx.parent is None
+    for name in settings.__dataclass_fields__:
+        source = ctx.get_parameter_source(_PREFIX + name)
+        if source is ParameterSource.COMMANDLINE or (source is ParameterSource.ENVIRONMENT and first):
+            value = ctx.params[_PREFIX + name]
+            if name == "verbose" and source is ParameterSource.COMMANDLINE and not first:
+                value += settings.verbose
+            settings = replace(settings, **{name: value})
+    ctx.obj = settings
+    return settings
+
+
+# -- the context ------------------------------------------------------------------------------------------------------
+
+
+class Context:
+    """What a command's function gets (`mcumgrx.plugin_api.CommandContext`), and a little more for core commands."""
+
+    def __init__(self, command: str, settings: Settings, renderer: Renderer) -> None:
+        self.command = command
+        self.settings = settings
+        self.renderer = renderer
+        self._clients: list[Client] = []
+        self._scheme = ""
+
+    @property
+    def timeout_s(self) -> float | None:
+        return self.settings.timeout
+
+    @property
+    def progress(self) -> Progress:
+        return self.renderer.event
+
+    @property
+    def device(self) -> SessionDevice:
+        from .. import session
+        from ..address import Address
+        from ..registry import default_registry
+
+        if not self.settings.device:
+            raise _no_device()
+        address = Address.parse(self.settings.device)
+        transport = default_registry().transports.get(address.scheme)
+        self._scheme = transport.scheme if transport is not None else address.scheme
+        return session.device(address, timeout_s=self.timeout_s, on_text=_log_device_text)
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        return self._connect(self.device)
+
+    @asynccontextmanager
+    async def _connect(self, device: SessionDevice) -> AsyncIterator[Client]:
+        try:
+            client = await device.connect()
+            self._clients.append(client)
+            yield client
+        finally:
+            await device.close()
+
+    async def confirm(self, question: str) -> bool:
+        if self.settings.yes:
+            return True
+        if self.settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        self.renderer.pause()
+        answer = await _ask(f"{printable(question)} [y/N] ")
+        return answer.strip().lower() in ("y", "yes")
+
+    def show(self, kind: str, value: object) -> None:
+        """Show a value before the result is there, such as a plan."""
+        self.renderer.show(kind, value)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Tell a story beside what is done, as `demo` does."""
+        self.renderer.say(text, style)
+
+    def situation(self) -> Situation:
+        """How far the command has come, for hints."""
+        early = {StageName.INSPECT, StageName.CONNECT, StageName.READ}
+        last = self.renderer.last_bytes
+        return Situation(
+            command=self.command,
+            scheme=self._scheme,
+            heard=any(client.last_heard_s is not None for client in self._clients),
+            answered=bool(set(self.renderer.stages) - early),
+            sent=None if last is None else last.done - last.resumed_from,
+        )
+
+
+def _no_device() -> UsageError:
+    from ..registry import default_registry
+
+    examples = [one.example for one in dict.fromkeys(default_registry().transports.values()) if one.example]
+    named = " or ".join(f"-d {example}" for example in examples[:3]) or "-d sim:"
+    return UsageError("no device is given", hint=f"name one, for example {named}; or set MCUMGRX_DEVICE")
+
+
+def _log_device_text(text: str) -> None:
+    for line in text.splitlines():
+        device_log.info("%s", line)
+
+
+async def _ask(prompt: str) -> str:
+    """A line from the terminal. The loop goes on meanwhile, and an interrupted question does not keep the process."""
+    import asyncio
+    import threading
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def put(text: str) -> None:
+        if not answer.done():
+            answer.set_result(text)
+
+    def read() -> None:
+        # Not sys.stdin: its lock would be held by this thread when the interpreter ends.
+        text = os.read(sys.stdin.fileno(), 1024).decode(errors="replace")
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(put, text)
+
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    threading.Thread(target=read, name="mcumgrx question", daemon=True).start()
+    return await answer
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+class Command(click.Command):
+    """A click command whose help lists arguments, its own options, and those of every command apart."""
+
+    context_class = HelpContext
+
+    def __init__(self, name: str, *, spec: CommandSpec, **more: Any) -> None:
+        self.spec = spec
+        super().__init__(name, add_help_option=False, **more)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        arguments = [
+            (one.name.upper() + ("…" if one.many else ""), one.help)
+            for one in self.spec.parameters
+            if isinstance(one, Argument)
+        ]
+        own: list[tuple[str, str]] = []
+        common: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                is_own = parameter.name in {one.name for one in self.spec.parameters}
+                (own if is_own else common).append(record)
+        for title, rows in (("Arguments", arguments), ("Options", own), ("Options of every command", common)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_epilog(self.spec.epilog, formatter)
+
+
+def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plugin: str | None = None) -> Command:
+    """The click command for `function`. `plugin` names the third party it is from, for messages.
+
+    Raises `PluginError` for parameters that clash with each other or with the options of every command.
+    """
+    parameters: list[click.Parameter] = [_parameter(one) for one in spec.parameters]
+    common = global_options()
+    taken = {flag for option in common for flag in option.opts} | {"-h", "--help"}
+    for parameter in parameters:
+        clash = taken.intersection(parameter.opts) if isinstance(parameter, click.Option) else ()
+        if clash:
+            raise PluginError(f"the command {name!r} has an option {min(clash)} of its own, which every command has")
+        if parameter.name in [other.name for other in parameters if other is not parameter]:
+            raise PluginError(f"the command {name!r} has two parameters {parameter.name!r}")
+    if not spec.needs_device and name != "demo":
+        for option in common:
+            option.hidden = option.name == f"{_PREFIX}device"
+
+    def callback(**values: Any) -> int:
+        ctx = click.get_current_context()
+        settings = collect(ctx)
+        own = {key: value for key, value in values.items() if not key.startswith(_PREFIX)}
+        return _execute(name, lambda context: function(context, **own), spec, settings, plugin)
+
+    return Command(
+        name.rpartition(" ")[2],
+        spec=spec,
+        params=[*parameters, *common, help_option()],
+        callback=callback,
+        help=inspect.getdoc(function),
+    )
+
+
+def _parameter(one: Argument | Option) -> click.Parameter:
+    kind = _TYPES[one.type]
+    if isinstance(one, Argument):
+        return click.Argument([one.name], type=kind, required=one.required, nargs=-1 if one.many else 1)
+    help_text = one.help
+    more: dict[str, Any] = {}
+    if one.type is bool:
+        more.update(is_flag=True, default=bool(one.default))
+    else:
+        more["metavar"] = one.metavar or ("|".join(one.choices) if one.choices else _METAVARS[one.type])
+        if one.default is not None:
+            more["default"] = one.default
+            shown = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+            help_text = f"{help_text.removesuffix('.')} [default:{NO_BREAK}{shown}]."
+        if one.choices:
+            kind = click.Choice(one.choices)
+        more["type"] = kind
+    return click.Option([one.flag, one.name], help=help_text, envvar=_environment_name(one.name), **more)
+
+
+def _execute(
+    name: str,
+    start: Callable[[Any], Awaitable[Any]],
+    spec: CommandSpec,
+    settings: Settings,
+    plugin: str | None,
+) -> int:
+    """Run a command and show what comes of it; returns the exit code."""
+    renderer = make_renderer(as_json=settings.json)
+    context = Context(name, settings, renderer)
+    try:
+        with logging_to(renderer.log, settings.verbose, settings.log_file):
+            try:
+                if spec.needs_device and not settings.device:
+                    raise _no_device()
+
+                async def work() -> Any:
+                    return await start(context)
+
+                from .run import run
+
+                result = run(work)
+                renderer.result(name, result)
+                return int(getattr(result, "exit_code", Exit.DONE))
+            except KeyboardInterrupt:
+                again = "; run the same command again to continue" if renderer.stages else ""
+                renderer.failure(Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{again}"))
+                return Exit.INTERRUPTED
+            except Exception as error:
+                log.log(logging.DEBUG if isinstance(error, McumgrError) else logging.INFO, "traceback", exc_info=error)
+                return show_failure(renderer, error, context.situation(), plugin=plugin, settings=settings)
+    except UsageError as error:  # the log file
+        return show_failure(renderer, error, context.situation())
+    finally:
+        renderer.close()
+
+
+def show_failure(
+    renderer: Renderer,
+    error: Exception,
+    where: Situation,
+    *,
+    plugin: str | None = None,
+    settings: Settings | None = None,
+) -> int:
+    """Show why a command failed and return its exit code."""
+    failure = explain(error, where)
+    if not isinstance(error, McumgrError):
+        failure = replace(failure, hint=_report_hint(plugin, settings))
+        if plugin is not None:
+            failure = replace(failure, message=failure.message.replace("a bug", f"a bug in the plugin {plugin!r}", 1))
+    renderer.failure(failure)
+    return failure.exit
+
+
+def _report_hint(plugin: str | None, settings: Settings | None) -> str:
+    from importlib import metadata
+
+    if settings is not None and settings.log_file is not None:
+        trace = f"{settings.log_file} holds the details"
+    else:
+        trace = "-v shows where, and --log-file FILE writes a log for a report"
+    if plugin is not None:
+        return f"{trace}; please tell its author"
+    try:
+        links = metadata.metadata("mcumgrx").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        links = []
+    where = next((link.partition(",")[2].strip() for link in links if link.lower().startswith("issues")), None)
+    return f"{trace}; please report it" + (f" at {where}" if where else "")

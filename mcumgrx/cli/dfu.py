@@ -1,0 +1,189 @@
+"""`mcumgrx dfu`: an update from the file to the proof, shown step by step. What an update does is in `flows`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..events import Event, Note, Stage, StageName
+from ..plugin_api import Argument, Option, command
+from .render import duration_text, rate_text, size_text
+
+if TYPE_CHECKING:
+    from ..flows import Plan, Report
+    from ..mcuboot import Image
+    from .command import Context
+
+__all__ = ["DfuResult", "PlanView", "dfu"]
+
+# `flows.policy.Mode` again, because help imports no flows; a test compares the two.
+MODES = ("test-and-confirm", "confirm-only", "test-only", "upload-only")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan as it is shown before anything is touched."""
+
+    address: str
+    hash: str
+    plan: Plan
+
+    def lines(self) -> list[str]:
+        return [
+            f"device   {self.address}",
+            f"running  {self.plan.from_version or 'not known'}",
+            f"new      {self.plan.to_version} (hash {self.hash[:8]})",
+            *(f"{number}. {text}" for number, text in enumerate(self.plan.texts, 1)),
+        ]
+
+    def as_dict(self) -> dict[str, object]:
+        return {"address": self.address, "hash": self.hash, **self.plan.as_dict()}
+
+
+@dataclass(frozen=True, slots=True)
+class DfuResult:
+    """How an update ended, in one sentence for people and in full for scripts."""
+
+    report: Report
+    dry_run: bool = False
+
+    def as_dict(self) -> dict[str, object]:
+        return self.report.as_dict()
+
+    def lines(self) -> list[str]:
+        from ..flows import Ending
+
+        report = self.report
+        if report.ending is Ending.NOTHING_TO_DO:
+            return [f"done: {report.summary}, nothing to do"]
+        if report.ending is Ending.NOT_STARTED:
+            if not report.plan.steps:
+                return [f"dry run: {'; '.join(report.plan.notes) or 'nothing to do'}"]
+            return [*PlanView(report.address, report.hash, report.plan).lines(), "dry run: nothing was changed"]
+        done = {
+            Ending.CONFIRMED: f"{report.to_version} is running and confirmed",
+            Ending.ON_TRIAL: f"{report.to_version} is running on trial: confirm it, or the next reset goes back",
+            Ending.UPLOADED: f"{report.to_version} is in slot {report.plan.slot}",
+        }
+        facts = [duration_text(report.elapsed_s)]
+        if report.bytes_sent:
+            rate = f" at {rate_text(report.bytes_per_s)}" if report.bytes_per_s else ""
+            facts.append(size_text(report.bytes_sent) + rate)
+        return [f"done: {done.get(report.ending, report.summary)} ({', '.join(facts)})"]
+
+
+@command(
+    Argument("file", "the image: a signed MCUboot .bin, such as zephyr.signed.bin", type=Path),
+    Option("--mode", "How far to go.", default="test-and-confirm", choices=MODES, metavar="MODE"),
+    Option("--dry-run", "Show the plan and change nothing.", type=bool),
+    Option("--erase", "Erase the slot first; rarely needed.", type=bool),
+    Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
+    Option("--image", "Number of the image (core) the file is for.", type=int, default=0, metavar="N"),
+    Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
+    Option("--window", "At most this many messages on their way.", type=int, default=1, metavar="N"),
+    Option("--erase-timeout", "How long an erase may take.", type=float, default=60.0, metavar="SECONDS"),
+    Option("--boot-timeout", "How long the device may take to return.", type=float, default=120.0, metavar="SECONDS"),
+    Option(
+        "--quiet-time",
+        "Silence after a reset before the device is asked [default: what the link needs].",
+        type=float,
+        metavar="SECONDS",
+    ),
+    epilog="""
+    Modes:
+      test-and-confirm  boot the image once, prove that it runs, then keep it;
+                        if anything fails, the old image comes back (default)
+      confirm-only      keep it before it has ever run: there is no way back
+      test-only         boot it once; somebody else confirms it
+      upload-only       put it into the device and no more
+
+    Examples:
+      mcumgrx dfu app.signed.bin -d /dev/ttyACM0
+      mcumgrx dfu app.signed.bin -d serial:/dev/ttyACM0,baud=1000000
+      mcumgrx dfu app.signed.bin -d sim:desk,state=device.json --dry-run
+
+    Interrupted? The same command again reads the device and goes on from there.
+    """,
+)
+async def dfu(
+    context: Context,
+    file: Path,
+    mode: str,
+    dry_run: bool,
+    erase: bool,
+    upgrade_only: bool,
+    image: int,
+    chunk: int | None,
+    window: int,
+    erase_timeout: float,
+    boot_timeout: float,
+    quiet_time: float | None,
+) -> DfuResult:
+    """Bring the image in FILE onto a device, and prove that it runs.
+
+    The file is checked, the device is read, and the plan is shown before anything is touched. Then: upload, mark for
+    a test boot, reset, wait for the device to return, prove that the new image is the active one, confirm it. What is
+    done already is not done again.
+    """
+    from ..flows import DfuPolicy, Mode, update
+
+    policy = DfuPolicy(
+        mode=Mode(mode),
+        image=image,
+        erase=erase,
+        erase_timeout_s=erase_timeout,
+        chunk_bytes=chunk,
+        window=window,
+        boot_timeout_s=boot_timeout,
+        quiet_s=quiet_time,
+        upgrade_only=upgrade_only,
+    )
+    device = context.device
+    loaded = _inspect(file, context)
+    listener = _Listener(context, device.address, loaded.hash.hex(), dry_run)
+    report = await update(device, loaded, policy, listener, on_plan=listener.on_plan)
+    return DfuResult(report, dry_run)
+
+
+def _inspect(file: Path, context: Context) -> Image:
+    from time import monotonic
+
+    from ..mcuboot import load_image
+
+    begin_s = monotonic()
+    context.progress(Stage(StageName.INSPECT, f"checking {file.name}"))
+    image = load_image(file)
+    text = f"{file.name}: {image.version}, {size_text(image.size)}, hash {image.hash.hex()[:8]}"
+    context.progress(Stage(StageName.INSPECT, text, finished=True, elapsed_s=monotonic() - begin_s))
+    for warning in image.warnings:
+        context.progress(Note(warning, warning=True))
+    return image
+
+
+class _Listener:
+    """Passes the flow's events on; what concerns the plan is held back until the plan itself has been shown."""
+
+    def __init__(self, context: Context, address: str, hash: str, dry_run: bool) -> None:
+        self._context = context
+        self._address = address
+        self._hash = hash
+        self._dry_run = dry_run
+        self._held: list[Note] | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._held is not None and isinstance(event, Note):
+            self._held.append(event)
+            return
+        self._context.progress(event)
+        if isinstance(event, Stage) and event.name is StageName.PLAN and event.finished:
+            self._held = []
+
+    async def on_plan(self, plan: Any) -> bool:
+        held, self._held = self._held or [], None
+        if plan.steps and not self._dry_run:
+            self._context.show("plan", PlanView(self._address, self._hash, plan))
+        for note in held:
+            if plan.steps or note.warning:  # without steps the note is the result
+                self._context.progress(note)
+        return not self._dry_run

@@ -1,0 +1,208 @@
+"""What went wrong, for people and scripts: exception → exit code, message and hint. One table for each.
+
+A hint that the exception carries itself is preferred. The table here is for what only shows from outside: which
+command was asked for, over which kind of link, and how far it had come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from ..errors import (
+    ConnectFailed,
+    DeviceError,
+    FlowError,
+    ImageError,
+    McumgrError,
+    MessageTooLarge,
+    Outcome,
+    PlanRefused,
+    PluginError,
+    ProtocolError,
+    RequestTimeout,
+    TransferStuck,
+    TransportError,
+    UsageError,
+)
+
+__all__ = ["Exit", "Failure", "Situation", "exit_for", "explain"]
+
+
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    NO_LINK = 3  # no such device, or no link to it
+    NO_ANSWER = 4  # no answer, or no sensible one
+    DEVICE_REFUSED = 5
+    BAD_FILE = 6
+    REVERTED = 7  # the device went back to its old image, or never took the new one
+    PLUGIN = 8
+    UNPROVEN = 9  # it is not known that the new image runs for good
+    UNHEALTHY = 10
+    PLAN_REFUSED = 11
+    FLEET = 12  # some of several devices failed
+    REMOTE_FAILED = 13  # a command that ran on the device failed
+    INTERRUPTED = 130
+
+    @property
+    def label(self) -> str:
+        """As in `--json`: `device-refused`."""
+        return self.name.lower().replace("_", "-")
+
+
+# The first class that fits decides, so the special ones come first.
+_EXITS: tuple[tuple[type[Exception], Exit], ...] = (
+    (UsageError, Exit.USAGE),
+    (MessageTooLarge, Exit.USAGE),
+    (TransportError, Exit.NO_LINK),
+    (ProtocolError, Exit.NO_ANSWER),
+    (RequestTimeout, Exit.NO_ANSWER),
+    (DeviceError, Exit.DEVICE_REFUSED),
+    (ImageError, Exit.BAD_FILE),
+    (PlanRefused, Exit.PLAN_REFUSED),
+    (FlowError, Exit.UNPROVEN),  # where `_OUTCOMES` does not say better
+    (PluginError, Exit.PLUGIN),
+)
+
+_OUTCOMES = {
+    Outcome.REVERTED: Exit.REVERTED,
+    Outcome.REJECTED: Exit.REVERTED,
+    Outcome.NEVER_SWAPPED: Exit.UNPROVEN,
+    Outcome.OTHER_IMAGE: Exit.UNPROVEN,
+    Outcome.NO_RETURN: Exit.UNPROVEN,
+    Outcome.NOT_CONFIRMED: Exit.UNPROVEN,
+    Outcome.UNHEALTHY: Exit.UNHEALTHY,
+}
+
+
+def exit_for(error: BaseException) -> Exit:
+    """The exit code of a command that ended with `error`."""
+    if isinstance(error, FlowError) and error.outcome is not None:
+        return _OUTCOMES[error.outcome]
+    return next((code for kind, code in _EXITS if isinstance(error, kind)), Exit.BUG)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the command line knows about a failure beside the exception.
+
+    Attributes:
+        command: as typed, `os echo`.
+        scheme: of the device's address, without aliases where that is known; empty without a device.
+        heard: bytes have come from the device, be it text or noise.
+        answered: the device has answered at least once, as far as that is known.
+        sent: bytes that were through in the last transfer, or None when there was none.
+    """
+
+    command: str = ""
+    scheme: str = ""
+    heard: bool = False
+    answered: bool = False
+    sent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure, ready to be shown. `fields` are those of the exception, for `--json`."""
+
+    exit: Exit
+    kind: str
+    message: str
+    hint: str | None = None
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+# -- hints ----------------------------------------------------------------------------------------------------------
+
+_UNCONFIRMED = (
+    "the running image may still be unconfirmed, or another one is marked for the next boot: confirm what runs with "
+    "'mcumgrx image confirm', or reset the device, and try again"
+)
+_SLOW_ERASE = (
+    "the device may still be erasing the slot: give it more time with --erase-timeout 120. If it is not, a chunk may "
+    "be larger than it takes: try --chunk 64"
+)
+_STUCK_AT_START = (
+    "the device answers but writes nothing: is the slot erased, and does it hold the whole image? Erase it with "
+    "'mcumgrx image erase', reset the device, and try again with --chunk 64"
+)
+_NO_SECOND_SLOT = (
+    "the device does not list what was uploaded: the file lacks its hash TLV or is signed for another bootloader, or "
+    "the upload went to another image number; see 'mcumgrx image list'"
+)
+
+# Firmware options that put SMP on a link: today's name, and the one before Zephyr 3.3.
+_KCONFIG = {
+    "ble": ("CONFIG_MCUMGR_TRANSPORT_BT", "CONFIG_MCUMGR_SMP_BT"),
+    "udp": ("CONFIG_MCUMGR_TRANSPORT_UDP", "CONFIG_MCUMGR_SMP_UDP"),
+    "serial": ("CONFIG_MCUMGR_TRANSPORT_UART", "CONFIG_MCUMGR_SMP_UART"),
+    "shell": ("CONFIG_MCUMGR_TRANSPORT_SHELL", "CONFIG_MCUMGR_SMP_SHELL"),
+}
+_SERIAL = ("serial", "uart", "usb")
+
+
+def _option(kind: str) -> str:
+    new, old = _KCONFIG[kind]
+    return f"{new} (before Zephyr 3.3: {old})"
+
+
+_SILENT_SERIAL = (
+    "nothing on this port speaks SMP: check the port and its speed (serial:PORT,baud=115200), close other programs "
+    f"that use it, and check that the firmware has {_option('serial')}, or {_option('shell')} if the port is its shell"
+)
+_NOISE_ON_SERIAL = (
+    "something arrives on this port, but no answer: is its speed right (serial:PORT,baud=115200), and is it the port "
+    "that speaks SMP? A device that is only busy needs a longer --timeout SECONDS"
+)
+_SILENT_BLE = f"does the firmware have {_option('ble')}? If it asks for pairing, pair the device first"
+_SILENT_UDP = f"check the address, and that the firmware has {_option('udp')} and its network is up"
+_NO_SERVICE = (
+    f"the device does not offer the SMP service: its firmware needs {_option('ble')}, and registers the service only "
+    "while the application allows it. If it was just updated, the host may remember its old services: forget it there"
+)
+
+
+def _device_said(error: Exception, group: int | None, rc: int) -> bool:
+    return isinstance(error, DeviceError) and error.group == group and error.rc == rc
+
+
+def _silent(error: Exception, where: Situation) -> bool:
+    return isinstance(error, RequestTimeout) and not where.answered
+
+
+def _concerns_image(where: Situation) -> bool:
+    return where.command == "dfu" or where.command.startswith("image ")
+
+
+# The first line that fits gives the hint.
+_HINTS: tuple[tuple[Callable[[Exception, Situation], bool], str], ...] = (
+    # Before SMP version 2, "no free slot" was the plain code 6, and 1/9 came later.
+    (lambda e, w: _concerns_image(w) and (_device_said(e, None, 6) or _device_said(e, 1, 9)), _UNCONFIRMED),
+    (lambda e, w: isinstance(e, TransferStuck) and e.offset == 0, _STUCK_AT_START),
+    (lambda e, w: isinstance(e, RequestTimeout) and w.sent == 0, _SLOW_ERASE),
+    (lambda e, w: isinstance(e, RequestTimeout) and "erase" in e.what, _SLOW_ERASE.partition(". ")[0]),
+    (lambda e, w: isinstance(e, FlowError) and e.stage in ("upload", "mark") and e.outcome is None, _NO_SECOND_SLOT),
+    (lambda e, w: _silent(e, w) and w.scheme in _SERIAL and w.heard, _NOISE_ON_SERIAL),
+    (lambda e, w: _silent(e, w) and w.scheme in _SERIAL, _SILENT_SERIAL),
+    (lambda e, w: _silent(e, w) and w.scheme == "ble", _SILENT_BLE),
+    (lambda e, w: _silent(e, w) and w.scheme == "udp", _SILENT_UDP),
+    (lambda e, w: isinstance(e, ConnectFailed) and w.scheme == "ble" and "service" in e.message, _NO_SERVICE),
+    (lambda e, w: isinstance(e, RequestTimeout), "give the device more time with --timeout SECONDS"),
+    (lambda e, w: isinstance(e, MessageTooLarge), "send less at once"),
+)
+
+
+def explain(error: Exception, where: Situation) -> Failure:
+    """What to tell about `error`. An exception that nobody foresaw is a bug, and says so."""
+    code = exit_for(error)
+    kind = type(error).__name__
+    if not isinstance(error, McumgrError):
+        return Failure(code, kind, f"this is a bug: {kind}: {error}" if str(error) else f"this is a bug: {kind}")
+    hint = error.hint or next((text for fits, text in _HINTS if fits(error, where)), None)
+    fields = {name: value for name, value in vars(error).items() if name not in ("message", "hint") and name[0] != "_"}
+    return Failure(code, kind, error.message, hint, fields)

@@ -1,0 +1,23 @@
+"""`mcumgrx`: the tree of commands, each imported when it is asked for.
+
+Core commands are listed here; all others come from plugins through the registry. `--help`, at any level, imports
+neither asyncio nor what commands need to do their work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (default: those of the process) and return the exit code."""
+    try:
+        from .tree import run_command_line
+
+        return run_command_line(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # before a command runs, or after; while it runs, `run` sees to it
+        sys.stderr.write("interrupted\n")
+        return 130

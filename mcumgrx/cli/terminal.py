@@ -1,0 +1,252 @@
+"""What commands say on a terminal: one moving line for what is under way, a line that stays for each stage done.
+
+rich draws the moving line, and is imported when there is one. Everything else is in `render`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import textwrap
+from collections import deque
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from ..events import Bytes, Note, Stage, StageName
+from .exit_codes import Failure
+from .render import Line, PlainRenderer, duration_text, harmless, printable, rate_text, size_text, to_lines, write_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+    from rich.text import Text
+
+__all__ = ["TerminalRenderer"]
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "ok": {"fg": "green"},
+    "fail": {"fg": "red", "bold": True},
+    "warn": {"fg": "yellow"},
+    "dim": {"dim": True},
+    "bold": {"bold": True},
+}
+_RICH_STYLES = {"ok": "green", "fail": "bold red", "warn": "yellow", "dim": "dim", "bold": "bold"}
+
+_NAME_WIDTH = max(len(name) for name in StageName) + 2
+_MAX_WIDTH = 100
+_INDENT = "  "
+_DONE = "done: "
+_STATS_WIDTH = len("999.9/999.9 KB  99 KB/s  59 s left")
+_TEXT_COLUMN = len(_INDENT) + 2 + _NAME_WIDTH
+
+
+class TerminalRenderer(PlainRenderer):
+    """A line that moves for the stage under way; each finished stage becomes a line with ✓ and how long it took."""
+
+    show_indent = " " * _TEXT_COLUMN
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        super().__init__(out, err)
+        self._colour = not os.environ.get("NO_COLOR")
+        self._unicode = _can_show(err, "✓✗━╸⠋…")
+        self._running: _Running | None = None
+        self._live: Live | None = None
+
+    def stage_begun(self, stage: Stage) -> None:
+        self._running = _Running(stage, self._unicode)
+        if self._live is None:
+            self._live = _start_live(self._err, self._colour)
+        self._live.update(self._running, refresh=True)
+
+    def stage_ended(self, stage: Stage) -> None:
+        self._stop_live()
+        took = duration_text(stage.elapsed_s) if stage.elapsed_s >= 0.05 else ""
+        self._stage_line(("✓" if self._unicode else "+", "ok"), stage.name, stage.text, took)
+
+    def bytes_moved(self, event: Bytes) -> None:
+        if self._running is not None:
+            self._running.moved(event)
+
+    def note(self, note: Note) -> None:
+        mark = ("!", "warn") if note.warning else ("·" if self._unicode else "-", "dim")
+        self.line([_INDENT, mark, " ", (note.text, "warn" if note.warning else "")], hang=4)
+
+    def failure(self, failure: Failure) -> None:
+        self._flush_device_text()
+        if self._running is not None:
+            name, text = self._running.stage.name, self._running.standing()
+            self._stop_live()
+            self._stage_line(("✗" if self._unicode else "x", "fail"), name, text, "")
+        super().failure(failure)
+
+    def result(self, command: str, value: object) -> None:
+        self.close()
+        for line in to_lines(value):
+            line = printable(line)
+            if line.startswith(_DONE) and self._out.isatty():
+                line = self._styled(_DONE, "ok") + line.removeprefix(_DONE)
+            write_line(self._out, line, result=True)
+
+    def pause(self) -> None:
+        self._stop_live()
+
+    def close(self) -> None:
+        super().close()
+        self._stop_live()
+
+    def _stop_live(self) -> None:
+        self._running = None
+        if self._live is not None:
+            live, self._live = self._live, None
+            with contextlib.suppress(OSError):
+                live.stop()
+
+    def _stage_line(self, mark: tuple[str, str], name: StageName, text: str, took: str) -> None:
+        """`  ✓ upload   48.6 KB at 21.4 KB/s                       2.3 s`"""
+        head: list[str | tuple[str, str]] = [_INDENT, mark, " ", (f"{name:<{_NAME_WIDTH}}", "bold")]
+        room = _width() - _TEXT_COLUMN - (len(took) + 2 if took else 0)
+        rows = textwrap.wrap(printable(text), max(20, room), break_on_hyphens=False) or [""]
+        first: list[str | tuple[str, str]] = [*head, rows[0]]
+        if took:
+            first += [" " * max(2, room - len(rows[0]) + 2), (took, "dim")]
+        self.put(first)
+        for row in rows[1:]:
+            self.put([" " * _TEXT_COLUMN, row])
+
+    def wrapped(self, line: Line, hang: int) -> list[Line]:
+        line = harmless(line)
+        text = "".join(piece if isinstance(piece, str) else piece[0] for piece in line)
+        width = _width()
+        if not hang or len(text) <= width:
+            return [line]
+        hang = max(0, hang)  # negative: wrapped without indentation
+        *head, last = line  # only the last piece is ever long
+        body, style = (last, "") if isinstance(last, str) else last
+        rows = textwrap.wrap(body, max(20, width - hang), break_on_hyphens=False, break_long_words=False)
+        first: Line = [*head, (rows[0], style)]
+        rest: list[Line] = [[" " * hang, (row, style)] for row in rows[1:]]
+        return [first, *rest]
+
+    def put(self, line: Line) -> None:
+        if self._live is not None:
+            from rich.text import Text
+
+            pieces = [one if isinstance(one, str) else (one[0], _RICH_STYLES.get(one[1], "")) for one in line]
+            with contextlib.suppress(OSError):
+                self._live.console.print(Text.assemble(*pieces), soft_wrap=True)
+            return
+        write_line(self._err, "".join(piece if isinstance(piece, str) else self._styled(*piece) for piece in line))
+
+    def _styled(self, text: str, style: str) -> str:
+        return click.style(text, **_STYLES[style]) if self._colour and style in _STYLES else text
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _MAX_WIDTH)
+
+
+def _can_show(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _start_live(stream: TextIO, colour: bool) -> Live:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, emoji=False)
+    live = Live(console=console, refresh_per_second=10, transient=True, redirect_stdout=False, redirect_stderr=False)
+    live.start()
+    return live
+
+
+class _Running:
+    """The moving line of one stage: a spinner, then its text or a bar with bytes, rate and the time that is left."""
+
+    _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+    _RATE_WINDOW_S = 4.0
+
+    def __init__(self, stage: Stage, unicode: bool) -> None:
+        from time import monotonic
+
+        self.stage = stage
+        self._unicode = unicode
+        self._clock = monotonic
+        self._begin = monotonic()
+        self._bytes: Bytes | None = None
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def moved(self, event: Bytes) -> None:
+        self._bytes = event
+        self._samples.append((event.elapsed_s, event.done))
+        while event.elapsed_s - self._samples[0][0] > self._RATE_WINDOW_S and len(self._samples) > 2:
+            self._samples.popleft()
+
+    def standing(self) -> str:
+        """What was under way and how far it had come, in words."""
+        if self._bytes is None:
+            return self.stage.text
+        text = self.stage.text or "stopped"
+        return f"{text}, {size_text(self._bytes.done)} of {size_text(self._bytes.total)} done"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        # Room is left for the ^C that a terminal prints: wrapped to a line of its own it could not be cleared.
+        width = min(options.max_width - 3, _MAX_WIDTH)
+        elapsed_s = self._clock() - self._begin
+        spinner = self._SPINNER if self._unicode else "|/-\\"
+        text = Text(f"{_INDENT}", no_wrap=True, overflow="crop", end="")
+        text.append(spinner[int(elapsed_s * 10) % len(spinner)], "cyan")
+        text.append(f" {self.stage.name:<{_NAME_WIDTH}}", "bold")
+        room = width - len(text)
+        if self._bytes is not None and self._bytes.total > 0:
+            self._append_bar(text, room, self._bytes)
+        else:
+            took = duration_text(elapsed_s) if elapsed_s >= 1 else ""
+            said = printable(self.stage.text)
+            space = max(8, room - len(took) - 2)
+            if len(said) > space:
+                said = said[: space - 1] + ("…" if self._unicode else "~")
+            text.append(said.ljust(space + 2))
+            text.append(took, "dim")
+        yield text
+
+    def _append_bar(self, text: Text, room: int, event: Bytes) -> None:
+        rate = self._bytes_per_s()
+        stats = f"{_progress(event)}"
+        if rate is not None:
+            stats += f"  {rate_text(rate):>8}"
+            if rate > 0 and event.done < event.total:
+                stats += f"  {duration_text((event.total - event.done) / rate)} left"
+        bar = max(8, room - max(len(stats), _STATS_WIDTH) - 2)
+        done = bar * min(event.done, event.total) / event.total
+        full = int(done)
+        if self._unicode:
+            half = "╸" if done - full >= 0.5 else ""
+            text.append("━" * full + half, "green" if event.done >= event.total else "cyan")
+            text.append("━" * (bar - full - len(half)), "dim")
+        else:
+            text.append("#" * full)
+            text.append("." * (bar - full), "dim")
+        text.append(f"  {stats}")
+
+    def _bytes_per_s(self) -> float | None:
+        """Over the last seconds; what a device does in bursts evens out."""
+        if len(self._samples) < 2:
+            return None
+        (begin_s, begin), (end_s, end) = self._samples[0], self._samples[-1]
+        return (end - begin) / (end_s - begin_s) if end_s > begin_s else None
+
+
+def _progress(event: Bytes) -> str:
+    """`85.2/212 KB`"""
+    done, total = size_text(event.done), size_text(event.total)
+    if done.split()[1] == total.split()[1]:
+        done = done.split()[0]
+    return f"{done}/{total}"

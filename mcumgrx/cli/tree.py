@@ -1,0 +1,308 @@
+"""The tree of commands: core commands and those of plugins, found by name, and the help that lists them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._version import __version__
+from ..errors import McumgrError, PluginError, UsageError
+from ..plugin_api import CommandPlugin
+from .command import collect, global_options, make_command, show_failure
+from .exit_codes import Exit, Failure, Situation
+from .help import HelpContext, help_option, write_epilog
+from .logs import hold_early_records, logging_to
+from .render import finish, make_renderer
+
+if TYPE_CHECKING:
+    from ..registry import PluginRecord, Registry
+
+__all__ = ["CORE_COMMANDS", "make_root", "run_command_line"]
+
+log = logging.getLogger("mcumgrx.cli")
+
+CORE_COMMANDS = {
+    plugin.name: plugin
+    for plugin in (
+        CommandPlugin("dfu", "Update a device, and prove that the new firmware runs", "mcumgrx.cli.dfu:dfu"),
+        CommandPlugin("demo", "See an update and a rollback, on a simulated device", "mcumgrx.cli.demo:demo"),
+        CommandPlugin("plugins list", "List the plugins, and what does not work", "mcumgrx.cli.plugins:list_plugins"),
+    )
+}
+
+# Headings of the top level; what is not named is about a device.
+_SECTIONS = {
+    "Update": ("dfu",),
+    "Device": (),
+    "Tools": ("scan", "sim", "demo", "plugins", "doctor", "cache", "capture"),
+}
+
+_EXAMPLES = """
+Examples:
+  mcumgrx demo                                see it work, without hardware
+  mcumgrx dfu app.signed.bin -d /dev/ttyACM0  update a device on a serial port
+  mcumgrx image list -d /dev/ttyACM0          what is in its slots
+  mcumgrx os echo hello -d sim: --json        a simulated device, for a script
+
+Every option can be set by the environment, too: -d by MCUMGRX_DEVICE,
+--erase-timeout by MCUMGRX_ERASE_TIMEOUT, and so on.
+"""
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Parse and run; everything that can go wrong becomes a message and an exit code."""
+    # Started with a closed stream (`>&-`), Python has none at all.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    with hold_early_records():
+        try:
+            code = make_root().main(arguments, prog_name="mcumgrx", standalone_mode=False)
+            return int(code or 0)
+        except click.Abort:
+            raise KeyboardInterrupt from None
+        except click.UsageError as error:
+            return _usage(error, arguments)
+        except Exception as error:  # while finding the command: a plugin's trouble, or a bug
+            renderer = make_renderer(as_json=_wants_json(arguments))
+            verbosity = sum(len(one) - 1 for one in arguments if re.fullmatch("-v+", one))
+            with logging_to(renderer.log, verbosity, None):
+                log.log(logging.DEBUG if isinstance(error, McumgrError) else logging.INFO, "traceback", exc_info=error)
+            return show_failure(renderer, error, Situation())
+        finally:
+            finish()
+
+
+def make_root() -> click.Group:
+    """The whole command line."""
+    return _Root()
+
+
+def _usage(error: click.UsageError, arguments: list[str]) -> int:
+    message, _, suggestion = error.format_message().partition("Did you mean")
+    message = message.rstrip(". ")
+    hints = []
+    if suggestion:
+        hints.append(f"did you mean{suggestion.rstrip('?. ')}?")
+    if error.ctx is not None:
+        hints.append(f"{'See' if hints else 'see'} '{error.ctx.command_path} --help'")
+    failure = Failure(Exit.USAGE, "UsageError", message[:1].lower() + message[1:], " ".join(hints) or None)
+    make_renderer(as_json=_wants_json(arguments)).failure(failure)
+    return Exit.USAGE
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether `--json` was given, for errors that keep the command line from being parsed."""
+    before_dashes = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in before_dashes or os.environ.get("MCUMGRX_JSON", "").lower() in ("1", "true", "yes", "on")
+
+
+def _tree_of(names: Iterable[str]) -> dict[str, list[str]]:
+    """First word → second words, `[]` for a command of one word."""
+    tree: dict[str, list[str]] = {}
+    for name in names:
+        first, _, second = name.partition(" ")
+        tree.setdefault(first, [])
+        if second:
+            tree[first].append(second)
+    return tree
+
+
+def _registry() -> Registry:
+    from ..registry import default_registry
+
+    return default_registry()
+
+
+def _make(plugin: CommandPlugin, record: PluginRecord | None) -> click.Command:
+    if plugin.name in CORE_COMMANDS:
+        module, _, name = plugin.load.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        return make_command(plugin.name, function, function.__mcumgrx_command__)
+    function, spec = _registry().command(plugin)
+    third_party = record is not None and record.distribution != "mcumgrx"
+    return make_command(plugin.name, function, spec, plugin=record.name if record is not None and third_party else None)
+
+
+class _Group(click.Group):
+    """A group whose commands are looked up when they are needed."""
+
+    context_class = HelpContext
+
+    def __init__(self, name: str, **more: Any) -> None:
+        parameters: list[click.Parameter] = [*global_options(), help_option()]
+        super().__init__(name, params=parameters, callback=self._begin, add_help_option=False, **more)
+        self.invoke_without_command = True
+        self.no_args_is_help = False
+
+    def _begin(self, **values: object) -> None:
+        ctx = click.get_current_context()
+        collect(ctx)
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+
+    def commands_below(self) -> dict[str, list[str]]:
+        """Names of this group's commands → names of the commands in each."""
+        raise NotImplementedError
+
+    def summary(self, name: str) -> str:
+        """One line about a command of this group."""
+        raise NotImplementedError
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands_below())
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None:
+            raise self.unknown(ctx, name)
+        return name, command, args[1:]
+
+    def unknown(self, ctx: click.Context, name: str) -> McumgrError:
+        """The error for a command that does not exist."""
+        close = difflib.get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.6)
+        path = ctx.command_path
+        if close:
+            hint = f"did you mean {' or '.join(repr(f'{path} {one}') for one in close)}?"
+        else:
+            hint = f"see '{path} --help'"
+        return UsageError(f"there is no command '{path} {name}'", hint=hint)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.summary(name)) for name in self.list_commands(ctx)]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        rows = [record for parameter in self.get_params(ctx) if (record := parameter.get_help_record(ctx)) is not None]
+        with formatter.section("Options of every command, before or after it"):
+            formatter.write_dl(rows)
+
+
+class _Root(_Group):
+    """`mcumgrx` itself."""
+
+    def __init__(self) -> None:
+        super().__init__("mcumgrx", help="Update and manage Zephyr and MCUboot devices over SMP, the MCUmgr protocol.")
+        self.params.append(
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_version,
+                help="Show the version.",
+            )
+        )
+
+    def commands_below(self) -> dict[str, list[str]]:
+        tree = _tree_of(_registry().commands)
+        return dict(sorted({**tree, **_tree_of(CORE_COMMANDS)}.items()))
+
+    def summary(self, name: str) -> str:
+        plugin = CORE_COMMANDS.get(name) or _registry().commands.get(name)
+        if plugin is not None:
+            return plugin.summary
+        return ", ".join(self.commands_below().get(name, ()))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        core = name in _tree_of(CORE_COMMANDS)  # found without looking at plugins
+        known = CORE_COMMANDS if core else dict(_registry().commands)
+        if name in known:
+            return _make(known[name], _owner(name))
+        below = {full: plugin for full, plugin in known.items() if full.startswith(f"{name} ")}
+        return _Section(name, below) if below else None
+
+    def unknown(self, ctx: click.Context, name: str) -> McumgrError:
+        for record in _registry().plugins:
+            if record.name == name and (record.disabled or record.error):
+                return _not_there(record, f"the command '{ctx.command_path} {name}'")
+        error = super().unknown(ctx, name)
+        idle = [record.name for record in _registry().plugins if record.error or record.disabled]
+        if idle:
+            error.hint = f"{error.hint} Not all plugins are at work ({', '.join(idle)}): see 'mcumgrx plugins list'"
+        return error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        named = {name for members in _SECTIONS.values() for name in members}
+        for title, members in _SECTIONS.items():
+            chosen = [name for name in members if name in names] if members else [n for n in names if n not in named]
+            if chosen:
+                width = max(len(name) for name in names)
+                with formatter.section(title):
+                    formatter.write_dl([(name.ljust(width), self.summary(name)) for name in chosen])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        transports = dict.fromkeys(_registry().transports.values())
+        rows = [(one.example or f"{one.scheme}:", one.summary) for one in transports]
+        if rows:
+            with formatter.section("Addresses of devices"):
+                formatter.write_dl(rows, col_max=34)
+        write_epilog(_EXAMPLES, formatter)
+
+
+class _Section(_Group):
+    """A group of commands, such as `mcumgrx os`."""
+
+    def __init__(self, name: str, plugins: dict[str, CommandPlugin]) -> None:
+        self._plugins = {full.partition(" ")[2]: plugin for full, plugin in plugins.items()}
+        super().__init__(name, help=_section_help(name))
+
+    def commands_below(self) -> dict[str, list[str]]:
+        return {name: [] for name in self._plugins}
+
+    def summary(self, name: str) -> str:
+        return self._plugins[name].summary
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        plugin = self._plugins.get(name)
+        return None if plugin is None else _make(plugin, _owner(plugin.name))
+
+
+def _section_help(name: str) -> str:
+    if name == "plugins":
+        return "Plugins: transports, command groups and commands from installed packages."
+    group = next((one for one in _registry().groups.values() if one.name == name), None)
+    return f"{group.summary} (command group {group.id})." if group is not None else ""
+
+
+def _owner(command: str) -> PluginRecord | None:
+    if command in CORE_COMMANDS:
+        return None
+    return next((record for record in _registry().plugins if f"command {command}" in record.supplies), None)
+
+
+def _not_there(record: PluginRecord, what: str) -> PluginError:
+    if record.disabled:
+        problem, hint = "is switched off", "take it out of MCUMGRX_DISABLE_PLUGINS"
+    else:
+        problem, hint = f"does not work: {record.error}", record.hint or "see 'mcumgrx plugins list'"
+    return PluginError(
+        f"{what} belongs to the plugin {record.name!r}, which {problem}",
+        name=record.name,
+        distribution=record.distribution or None,
+        hint=hint,
+    )
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from ..protocol.codec import IMPLEMENTATION
+
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    click.echo(f"mcumgrx {__version__} (codec: {IMPLEMENTATION}, Python {python})")
+    ctx.exit()

@@ -1,0 +1,249 @@
+"""Commands as they are run: the options of every command, results, failures, logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from mcumgrx.cli.command import Settings, make_command
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceText, Option, PluginError, UsageError, command
+
+Cli = Callable[..., Any]
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_echo(cli: Cli) -> None:
+    ended = cli("os", "echo", "hello", "-d", "sim:")
+    assert (ended.exit, ended.out, ended.err) == (0, "hello\n", "")
+
+
+def test_json(cli: Cli) -> None:
+    ended = cli("os", "echo", "hello", "-d", "sim:", "--json")
+    assert ended.records == [{"schema": 1, "command": "os echo", "result": {"text": "hello", "same": True}}]
+    assert ended.err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-d", "sim:", "os", "echo", "hi"],
+        ["os", "-d", "sim:", "echo", "hi"],
+        ["os", "echo", "-d", "sim:", "hi"],
+        ["os", "echo", "hi", "--device", "sim:"],
+        ["-d", "serial:/nowhere", "os", "echo", "hi", "-d", "sim:"],
+    ],
+    ids=" ".join,
+)
+def test_the_device_can_be_named_anywhere_and_the_later_wins(cli: Cli, arguments: list[str]) -> None:
+    assert cli(*arguments).out == "hi\n"
+
+
+def test_the_environment_is_the_weakest(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCUMGRX_DEVICE", "sim:")
+    assert cli("os", "echo", "hi").out == "hi\n"
+    monkeypatch.setenv("MCUMGRX_DEVICE", "serial:/nowhere")
+    monkeypatch.setenv("MCUMGRX_JSON", "1")
+    assert cli("-d", "sim:", "os", "echo", "hi").result["text"] == "hi"
+    assert cli("os", "echo", "hi").exit == 3
+    assert cli("os", "nonsense").error["exit"] == 2
+
+
+def test_without_a_device_the_hint_shows_how_to_name_one(cli: Cli) -> None:
+    ended = cli("os", "echo", "hi")
+    assert ended.exit == 2
+    said, hint = ended.err.splitlines()
+    assert said == "error: no device is given"
+    assert "-d sim:" in hint
+    assert "-d serial:/dev/ttyACM0,baud=115200" in hint
+    assert "MCUMGRX_DEVICE" in hint
+    assert cli("dfu", "no-such-file", "--json").error["message"] == "no device is given"
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "message"),
+    [
+        ("foo:", 2, "no plugin knows addresses that begin with 'foo:'"),
+        ("nonsense", 2, "'nonsense' is not a device address"),
+        ("sim:,colour=red", 2, "sim: does not know the option 'colour'"),
+        ("serial:/nowhere/at/all", 3, "/nowhere/at/all"),
+    ],
+)
+def test_addresses_that_lead_nowhere(cli: Cli, address: str, code: int, message: str) -> None:
+    ended = cli("os", "echo", "hi", "-d", address)
+    assert ended.exit == code
+    assert message in ended.err.splitlines()[0]
+    assert ended.err.splitlines()[1].startswith("hint: ")
+    assert cli("os", "echo", "hi", "-d", address, "--json").error["exit"] == code
+
+
+def test_a_refusal_of_the_device(cli: Cli) -> None:
+    ended = cli("os", "params", "-d", "sim:,params=no", "--json")
+    assert ended.exit == 5
+    assert ended.error["kind"] == "DeviceError"
+    assert ended.error["rc"] == 8
+    assert ended.error["code"] == "device-refused"
+
+
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_file_has_everything_and_stays_plain(cli: Cli, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    assert cli("os", "echo", "hi\x1b[31m", "-d", "sim:", "--log-file", str(log)).err == ""
+    assert cli("os", "echo", "-d", "sim:x,colour=red", "y", "--log-file", str(log)).exit == 2
+    text = log.read_text("utf-8")
+    assert "mcumgrx.protocol" in text
+    assert "Traceback" in text
+    assert "\x1b" not in text
+
+
+def test_a_log_file_that_cannot_be_written(cli: Cli, tmp_path: Path) -> None:
+    ended = cli("os", "echo", "hi", "-d", "sim:", "--log-file", str(tmp_path))
+    assert ended.exit == 2
+    assert "cannot be written" in ended.err
+
+
+def test_verbosity_adds_up(cli: Cli) -> None:
+    assert "mcumgrx." not in cli("os", "echo", "hi", "-d", "sim:").err
+    once = cli("-v", "os", "echo", "hi", "-d", "sim:")
+    twice = cli("-v", "os", "echo", "hi", "-d", "sim:", "-v")
+    assert len(once.err) < len(twice.err)
+    assert "mcumgrx.protocol: " in twice.err
+    assert "asyncio" not in twice.err
+    assert once.out == twice.out == "hi\n"
+
+
+def test_logging_is_left_as_it_was(cli: Cli) -> None:
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    cli("os", "echo", "hi", "-d", "sim:", "-vv")
+    assert (root.level, list(root.handlers)) == before
+
+
+# -- commands of one's own --------------------------------------------------------------------------------------------
+
+
+def run(function: Any, *arguments: str, settings: Settings = Settings()) -> int:  # noqa: B008 - immutable
+    """Run an async function as the command `test it`."""
+    made = make_command("test it", function, function.__mcumgrx_command__)
+    code: int = made.main(list(arguments), standalone_mode=False, obj=settings)
+    return code
+
+
+def test_parameters_reach_the_function_with_their_types() -> None:
+    got: dict[str, Any] = {}
+
+    @command(
+        Argument("number", "", type=int),
+        Argument("files", "", type=Path, many=True),
+        Option("--rate-limit", "", type=float, default=2.5),
+        Option("--kind", "", choices=("a", "b"), default="a"),
+        Option("--fast", "", type=bool),
+        Option("--path", "", type=Path),
+        Option("--count", "", type=int, default=16),
+        needs_device=False,
+    )
+    async def function(context: CommandContext, **values: Any) -> None:
+        got.update(values)
+
+    assert run(function, "0x10", "f1", "f2", "--fast", "--kind", "b", "--count", "-3") == 0
+    assert got == {
+        "number": 16,
+        "files": (Path("f1"), Path("f2")),
+        "rate_limit": 2.5,
+        "kind": "b",
+        "fast": True,
+        "path": None,
+        "count": -3,
+    }
+    with pytest.raises(click.UsageError, match="is not one of 'a', 'b'"):
+        run(function, "1", "--kind", "c")
+
+
+def test_two_parameters_cannot_have_one_name() -> None:
+    @command(Argument("name", ""), Option("--name", ""))
+    async def function(context: CommandContext, name: str) -> None: ...
+
+    with pytest.raises(PluginError, match="two parameters 'name'"):
+        run(function)
+
+
+def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    @command(epilog="mcumgrx test it -d sim:")
+    async def function(context: CommandContext) -> None:
+        """First paragraph of
+        the help.
+
+        Second paragraph.
+        """
+
+    run(function, "--help")
+    out = capsys.readouterr().out
+    assert "  First paragraph of the help.\n\n  Second paragraph.\n" in out
+    assert out.endswith("\nExample:\n  mcumgrx test it -d sim:\n")
+
+
+@pytest.mark.parametrize(("settings", "answer"), [(Settings(), False), (Settings(yes=True), True)])
+def test_a_question_that_nobody_can_answer(settings: Settings, answer: bool) -> None:
+    answers: list[bool] = []
+
+    @command(needs_device=False)
+    async def function(context: CommandContext) -> None:
+        answers.append(await context.confirm("Erase it?"))
+
+    run(function, settings=settings)
+    assert answers == [answer]
+
+
+def test_text_from_the_device_is_harmless_wherever_it_ends_up(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[2J\x07evil"
+
+    @command(needs_device=False)
+    async def function(context: CommandContext) -> dict[str, str]:
+        context.progress(DeviceText(evil + "\n"))
+        logging.getLogger("mcumgrx.test").warning("%s", evil)
+        return {evil: evil}
+
+    @command(needs_device=False)
+    async def failing(context: CommandContext) -> None:
+        raise UsageError(evil, hint=evil)
+
+    run(function)
+    assert run(failing) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\x07" not in out + err
+    assert (out + err).count("evil") == 6
+
+
+def test_a_result_can_carry_an_exit_code() -> None:
+    class Result:
+        exit_code = 13
+
+        def lines(self) -> list[str]:
+            return []
+
+    @command(needs_device=False)
+    async def function(context: CommandContext) -> Result:
+        return Result()
+
+    assert run(function) == 13
+
+
+def test_timeout_reaches_the_command() -> None:
+    got: list[float | None] = []
+
+    @command(needs_device=False)
+    async def function(context: CommandContext) -> None:
+        got.append(context.timeout_s)
+
+    run(function)
+    run(function, "--timeout", "1.5")
+    assert got == [None, 1.5]

@@ -1,0 +1,126 @@
+"""`mcumgrx dfu`, `mcumgrx image upload` and what they say, on simulated devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcumgrx.cli.dfu import MODES
+from mcumgrx.flows import Mode
+
+Cli = Callable[..., Any]
+ImageFile = Callable[..., str]
+
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
+def test_modes_are_those_of_the_policy() -> None:
+    assert tuple(mode.value for mode in Mode) == MODES
+
+
+def test_an_update_and_the_same_again(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    file = image_file("1.1.0")
+    first = cli("dfu", file, "-d", desk)
+    assert first.exit == 0, first.err
+    assert first.out.startswith("done: 1.1.0 is running and confirmed (")
+    lines = first.err.splitlines()
+    plan = lines.index("  running  1.0.0")
+    assert lines[plan + 1].startswith("  new      1.1.0 (hash ")
+    assert lines[plan + 2].startswith("  1. upload 1.1.0")
+    assert plan < next(number for number, line in enumerate(lines) if line.startswith("upload: "))
+    assert "upload: 100 %" in first.err
+
+    again = cli("dfu", file, "-d", desk)
+    assert (again.exit, again.out) == (0, "done: 1.1.0 is already running and confirmed, nothing to do\n")
+    assert "upload" not in again.err
+
+    state = cli("image", "list", "-d", desk, "--json").result["slots"]
+    assert [(slot["version"], slot["active"], slot["confirmed"]) for slot in state] == [
+        ("1.1.0", True, True),
+        ("1.0.0", False, False),
+    ]
+
+
+def test_an_image_that_crashes_is_taken_back(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    ended = cli("dfu", image_file("1.2.0", "crash"), "-d", desk, "--json")
+    assert ended.exit == 7
+    assert ended.error["code"] == "reverted"
+    assert ended.error["outcome"] == "reverted"
+    assert ended.error["stage"] == "prove"
+    assert ended.error["kind"] == "FlowError"
+    assert cli("image", "list", "-d", desk, "--json").result["slots"][0]["version"] == "1.0.0"
+
+
+def test_events_as_json(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    ended = cli("dfu", image_file("1.1.0"), "-d", desk, "--json")
+    assert ended.err == ""
+    *events, last = ended.records
+    assert {event["event"] for event in events} == {"stage", "plan", "bytes", "note"}
+    order = [event["stage"] for event in events if event["event"] == "stage" and event["finished"]]
+    assert order == ["inspect", "connect", "read", "plan", "upload", "mark", "reset", "return", "prove", "confirm"]
+    plan = next(event["plan"] for event in events if event["event"] == "plan")
+    assert [step["name"] for step in plan["steps"]] == ["upload", "mark", "reset", "prove", "confirm"]
+    assert plan["address"] == desk
+    moved = [event for event in events if event["event"] == "bytes"]
+    assert moved[-1]["done"] == moved[-1]["total"]
+    assert last["command"] == "dfu"
+    assert last["result"]["ending"] == "confirmed"
+    assert last["result"]["hash"] == plan["hash"]
+
+
+def test_a_dry_run_changes_nothing(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    ended = cli("dfu", image_file("1.1.0"), "-d", desk, "--dry-run")
+    assert ended.exit == 0
+    *plan, last = ended.out.splitlines()
+    assert last == "dry run: nothing was changed"
+    assert plan[1] == "running  1.0.0"
+    assert plan[-1].startswith("5. confirm 1.1.0")
+    assert len(cli("image", "list", "-d", desk, "--json").result["slots"]) == 1
+    assert cli("dfu", image_file("1.0.0", payload_size=48 * 1024), "-d", desk, "--dry-run").exit == 0
+
+
+def test_modes_end_where_they_say(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    file = image_file("1.1.0")
+    staged = cli("dfu", file, "-d", desk, "--mode", "upload-only")
+    assert staged.out.startswith("done: 1.1.0 is in slot 1 (")
+    on_trial = cli("dfu", file, "-d", desk, "--mode", "test-only")
+    assert on_trial.out.startswith("done: 1.1.0 is running on trial")
+    assert "upload:" not in on_trial.err
+    assert "1.1.0 is already in slot 1" in on_trial.err
+    confirmed = cli("dfu", file, "-d", desk)
+    assert confirmed.out.startswith("done: 1.1.0 is running and confirmed")
+
+
+def test_a_refusal_by_the_plan(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    assert cli("dfu", image_file("1.1.0"), "-d", desk, "--mode", "test-only").exit == 0
+    ended = cli("dfu", image_file("1.3.0"), "-d", desk)
+    assert ended.exit == 11
+    assert "not confirmed" in ended.err
+    assert "mcumgrx image confirm" in ended.err
+
+
+def test_files_that_are_no_images(cli: Cli, tmp_path: Path) -> None:
+    missing = cli("dfu", str(tmp_path / "gone.bin"), "-d", "sim:", "--json")
+    assert missing.exit == 6
+    assert missing.error["kind"] == "ImageError"
+    (tmp_path / "zephyr.elf").write_bytes(b"\x7fELF" + bytes(2000))
+    ended = cli("dfu", str(tmp_path / "zephyr.elf"), "-d", "sim:")
+    assert ended.exit == 6
+    assert "ELF" in ended.err
+    assert "hint: " in ended.err
+
+
+def test_policy_mistakes_are_usage_errors(cli: Cli, image_file: ImageFile) -> None:
+    assert cli("dfu", image_file("1.1.0"), "-d", "sim:", "--erase-timeout", "0").exit == 2
+    assert cli("dfu", image_file("1.1.0"), "-d", "sim:", "--window", "0").exit == 2
+
+
+def test_an_upload_outside_of_a_flow_shows_its_progress(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    ended = cli("image", "upload", image_file("1.1.0"), "-d", desk)
+    assert ended.exit == 0, ended.err
+    assert "upload: 100 %, 4.6 KB of 4.6 KB" in ended.err
+    assert ended.out.startswith("uploaded 1.1.0")

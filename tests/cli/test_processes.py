@@ -1,0 +1,233 @@
+"""What only shows in a process of its own: Ctrl-C, closed pipes, terminals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import command_line, environment
+
+Cli = Callable[..., Any]
+ImageFile = Callable[..., str]
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are different there")
+
+
+def start(tmp_path: Path, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+    variables = streams.pop("variables", {})
+    return subprocess.Popen(
+        command_line(*arguments),
+        cwd=tmp_path,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=streams.pop("stdout", subprocess.PIPE),
+        stderr=streams.pop("stderr", subprocess.PIPE),
+        encoding="utf-8",
+        **streams,
+    )
+
+
+@posix
+@pytest.mark.usefixtures("virtual_time")
+def test_an_interrupted_update_goes_on_where_it_was(tmp_path: Path, desk: str, image_file: ImageFile, cli: Cli) -> None:
+    file = image_file("1.1.0", payload_size=24_000)
+    process = start(tmp_path, "dfu", file, "-d", f"{desk},speed=16000")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("upload: 40 %"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "interrupted; run the same command again to continue"
+    assert "Traceback" not in err
+
+    ended = cli("dfu", file, "-d", desk, "--json")
+    assert ended.exit == 0
+    resumed = [record["resumed_from"] for record in ended.records if record.get("event") == "bytes"]
+    assert min(resumed) > 0
+    assert ended.result["ending"] == "confirmed"
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_as_json(tmp_path: Path, desk: str, image_file: ImageFile, number: signal.Signals) -> None:
+    process = start(tmp_path, "dfu", image_file("1.1.0", payload_size=24_000), "-d", f"{desk},speed=16000", "--json")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"event": "bytes"' in line:
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == ""
+    assert '"code": "interrupted", "exit": 130' in out.splitlines()[-1]
+
+
+HANGING = """
+import asyncio, sys
+from mcumgrx.cli.run import run
+
+async def work():
+    print("running", flush=True)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("closing", flush=True)
+        await asyncio.sleep(60)
+
+run(work)
+"""
+
+
+@posix
+def test_a_second_interruption_ends_what_hangs() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    assert process.stdout is not None
+    for expected in ("running\n", "closing\n"):
+        assert process.stdout.readline() == expected
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+@posix
+def test_a_closed_pipe_does_not_end_an_upload(tmp_path: Path, desk: str, image_file: ImageFile, cli: Cli) -> None:
+    process = start(tmp_path, "image", "upload", image_file("1.1.0"), "-d", desk, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("upload: ")
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert cli("image", "list", "-d", desk, "--json").result["slots"][1]["version"] == "1.1.0"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to write to")
+def test_a_result_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = start(tmp_path, "os", "echo", "hi", "-d", "sim:", stdout=full)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err == "error: the result cannot be written: No space left on device\n"
+
+
+def read_all(descriptor: int) -> str:
+    """What a terminal got, until everybody at its other end has left."""
+    got = b""
+    while True:
+        try:
+            chunk = os.read(descriptor, 65536)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            return got.decode("utf-8")
+        got += chunk
+
+
+def on_terminal(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run a command whose output goes to a terminal; its exit code and everything it wrote."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    try:
+        process = start(tmp_path, *arguments, stdout=theirs, stderr=theirs, variables=variables)
+        os.close(theirs)
+        text = read_all(ours)
+        return process.wait(30), text
+    finally:
+        os.close(ours)
+
+
+@posix
+def test_on_a_terminal(tmp_path: Path, desk: str, image_file: ImageFile) -> None:
+    code, text = on_terminal(tmp_path, "image", "upload", image_file("1.1.0"), "-d", desk, TERM="xterm-256color")
+    assert code == 0
+    assert "\x1b[32m✓\x1b[0m \x1b[1mupload " in text
+    assert "━" in text
+    assert "KB/s" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0  # the cursor is back
+    assert "\r\nuploaded 1.1.0" in text
+
+
+@posix
+def test_on_a_dumb_terminal(tmp_path: Path, desk: str, image_file: ImageFile) -> None:
+    code, text = on_terminal(tmp_path, "image", "upload", image_file("1.1.0"), "-d", desk, TERM="dumb")
+    assert code == 0
+    assert "\x1b" not in text
+    assert "upload: 100 %" in text
+
+
+@posix
+def test_errors_and_help_on_a_terminal(tmp_path: Path) -> None:
+    code, text = on_terminal(tmp_path, "os", "echo", "hi", TERM="xterm")
+    assert code == 2
+    assert text.startswith("\x1b[31m\x1b[1merror: \x1b[0m")
+    code, text = on_terminal(tmp_path, "os", TERM="xterm", NO_COLOR="1")
+    assert code == 0
+    assert "\x1b" not in text
+
+
+# Of a session of its own, the program gets a terminal of its own: Ctrl-C typed there is a signal to it.
+ON_ITS_TERMINAL = """
+import os, sys
+terminal = os.open(sys.argv[1], os.O_RDWR)
+for number in (0, 1, 2):
+    os.dup2(terminal, number)
+os.execv(sys.executable, [sys.executable, "-W", "error", "-c", sys.argv[2]])
+"""
+
+ASKING = """
+import sys
+from mcumgrx.cli.command import Settings, make_command
+from mcumgrx.plugin_api import command
+
+@command(needs_device=False)
+async def ask(context):
+    return "answered " + ("yes" if await context.confirm("Really?\\x1b[2J") else "no")
+
+made = make_command("ask", ask, ask.__mcumgrx_command__)
+sys.exit(made.main([], standalone_mode=False, obj=Settings()))
+"""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("typed", "code", "end"),
+    [("y\n", 0, "answered yes"), ("\n", 0, "answered no"), ("never\n", 0, "answered no"), ("\x03", 130, "interrupted")],
+    ids=["y", "enter", "never", "Ctrl-C"],
+)
+def test_a_question_on_a_terminal(typed: str, code: int, end: str) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_ITS_TERMINAL, os.ttyname(theirs), ASKING], start_new_session=True
+    )
+    try:
+        text = ""
+        while "[y/N] " not in text:
+            text += os.read(ours, 1000).decode()
+        assert "Really?\\x1b[2J [y/N] " in text
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        text = read_all(ours)
+        assert process.wait(20) == code
+        assert text.splitlines()[-1].endswith(end)
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()
+
+
+def test_output_that_the_encoding_lacks(run_process: Cli, desk: str, image_file: ImageFile) -> None:
+    ended = run_process("os", "echo", "naïve ✓", "-d", "sim:", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (ended.exit, ended.out) == (0, "na\\xefve \\u2713\n")

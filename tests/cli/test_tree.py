@@ -1,0 +1,256 @@
+"""The tree of commands: help, names that are not there, plugins that do not work."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from importlib.metadata import EntryPoint
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import mcumgrx
+from mcumgrx import registry
+from mcumgrx.plugin_api import Argument, CommandContext, CommandPlugin, Option, command, hookimpl
+from mcumgrx.registry import Registry
+
+Cli = Callable[..., Any]
+
+HELPS = [
+    [],
+    ["--help"],
+    ["--version"],
+    ["dfu", "-h"],
+    ["demo", "--help"],
+    ["plugins"],
+    ["plugins", "list", "--help"],
+    ["os"],
+    ["os", "echo", "--help"],
+    ["os", "reset", "--help"],
+    ["os", "params", "--help"],
+    ["os", "bootloader", "--help"],
+    ["image", "--help"],
+    *(["image", name, "--help"] for name in ("list", "upload", "test", "confirm", "erase", "slots", "inspect")),
+]
+
+IMPORTS = f"""
+import sys
+from mcumgrx.cli.main import main
+
+for arguments in {HELPS!r}:
+    assert main(arguments) == 0, arguments
+    heavy = {{"asyncio", "bleak", "serial", "rich", "cbor2"}} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", IMPORTS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
+def test_help_fits_eighty_columns(cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = cli(*arguments)
+    assert (ended.exit, ended.err) == (0, "")
+    assert [line for line in ended.out.splitlines() if len(line) > 80] == []
+    assert "\x1b" not in ended.out
+    assert ended.out.endswith("\n")
+
+
+def test_help_teaches_by_example(cli: Cli) -> None:
+    out = cli().out
+    titles = ("Update", "Device", "Tools", "Addresses of devices", "Examples")
+    positions = [out.index(f"\n{title}:\n") for title in titles]
+    assert positions == sorted(positions)
+    assert re.search(r"\n  dfu +Update a device", out)
+    assert re.search(r"\n  os +.*echo", out)
+    assert "mcumgrx demo " in out
+    assert "sim:desk,state=device.json" in out
+
+
+def test_version(cli: Cli) -> None:
+    out = cli("--version").out
+    versions = rf"mcumgrx {re.escape(mcumgrx.__version__)} \(codec: (compiled|python), Python"
+    assert re.fullmatch(rf"{versions} {re.escape(platform.python_version())}\)\n", out)
+
+
+def test_help_of_a_command_shows_its_parts(cli: Cli) -> None:
+    out = cli("dfu", "--help").out
+    for part in ("Arguments:\n  FILE ", "[default: 60]", "Options of every command:", "Modes:", "Examples:"):
+        assert part in out
+    assert "[default:\n" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["dfuu"], "there is no command 'mcumgrx dfuu'", "did you mean 'mcumgrx dfu'?"),
+        (["os", "ecko"], "there is no command 'mcumgrx os ecko'", "did you mean 'mcumgrx os echo'?"),
+        (["xyzzy"], "there is no command 'mcumgrx xyzzy'", "see 'mcumgrx --help'"),
+        (["os", "echo"], "missing argument 'TEXT'", "see 'mcumgrx os echo --help'"),
+        (["os", "echo", "a", "b", "-d", "sim:"], "got unexpected extra argument (b)", "see 'mcumgrx os echo --help'"),
+        (["dfu", "f", "--chnk", "9"], "no such option", "See 'mcumgrx dfu --help'"),
+        (["dfu", "f", "--chunk", "many"], "invalid value for '--chunk': 'many' is not a whole number", "see"),
+        (["dfu", "f", "--timeout", "0"], "invalid value for '--timeout': it must be more than 0 seconds", "see"),
+        (["dfu", "f", "--timeout", "nan"], "invalid value for '--timeout': 'nan' is not a finite number", "see"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_usage_errors(cli: Cli, arguments: list[str], message: str, hint: str) -> None:
+    ended = cli(*arguments)
+    assert (ended.exit, ended.out) == (2, "")
+    said, hinted = ended.err.splitlines()
+    assert said.startswith(f"error: {message}")
+    assert hint in hinted
+
+
+def test_usage_errors_are_objects_with_json(cli: Cli) -> None:
+    ended = cli("os", "echo", "--json")
+    assert (ended.exit, ended.err) == (2, "")
+    assert ended.error == {
+        "code": "usage",
+        "exit": 2,
+        "kind": "UsageError",
+        "message": "missing argument 'TEXT'",
+        "hint": "see 'mcumgrx os echo --help'",
+    }
+    assert cli("--json", "nonsense").error["message"] == "there is no command 'mcumgrx nonsense'"
+    assert cli("os", "echo", "--", "--json", "more").out == ""  # behind -- it is a text
+
+
+# -- plugins ----------------------------------------------------------------------------------------------------------
+
+
+@command(
+    Argument("text", "what to say", required=False), Option("--loud", "Say it loud.", type=bool), needs_device=False
+)
+async def say(context: CommandContext, text: str | None, loud: bool) -> str:
+    """Say TEXT."""
+    return (text or "nothing").upper() if loud else (text or "nothing")
+
+
+@command(Option("--json", "My own."))
+async def clash(context: CommandContext, json: str) -> None:
+    """Clash."""
+
+
+@command(needs_device=False)
+async def crash(context: CommandContext) -> None:
+    """Crash."""
+    raise ZeroDivisionError("oh")
+
+
+class Point(EntryPoint):
+    """An entry point whose module is here."""
+
+    def load(self) -> ModuleType:
+        return sys.modules[__name__] if self.name != "broken" else _explode()
+
+
+def _explode() -> ModuleType:
+    raise ImportError("no module named 'heater'")
+
+
+@hookimpl
+def mcumgrx_commands() -> list[CommandPlugin]:
+    return [
+        CommandPlugin("acme say", "Say something", f"{__name__}:say"),
+        CommandPlugin("acme clash", "Clash", f"{__name__}:clash"),
+        CommandPlugin("acme crash", "Crash", f"{__name__}:crash"),
+        CommandPlugin("acme gone", "Gone", "mcumgrx_acme_gone.commands:gone"),
+    ]
+
+
+@pytest.fixture
+def acme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third party's plugin that works, one that is broken, one that is switched off; ours as they are."""
+    points = [Point(name, f"mcumgrx_{name}", "mcumgrx") for name in ("acme", "broken", "idle")]
+    points += metadata.entry_points(group="mcumgrx")  # type: ignore[arg-type]
+    made = Registry(disabled=["idle"], entry_points=points)
+    monkeypatch.setattr(registry, "default_registry", lambda: made)
+
+
+@pytest.mark.usefixtures("acme")
+class TestPlugins:
+    def test_their_commands_are_like_ours(self, cli: Cli) -> None:
+        assert re.search(r"\n  acme +say, clash, crash, gone\n", cli().out)
+        assert "Say something" in cli("acme").out
+        assert cli("acme", "say", "hello").out == "hello\n"
+        assert cli("acme", "say", "hello", "--loud", "--json").result == "HELLO"
+
+    def test_an_option_can_come_from_the_environment(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MCUMGRX_LOUD", "1")
+        assert cli("acme", "say", "hello").out == "HELLO\n"
+
+    def test_one_that_is_switched_off_is_named(self, cli: Cli) -> None:
+        ended = cli("idle", "temperature")
+        assert ended.exit == 8
+        assert ended.err.splitlines() == [
+            "error: the command 'mcumgrx idle' belongs to the plugin 'idle', which is switched off",
+            "hint: take it out of MCUMGRX_DISABLE_PLUGINS",
+        ]
+
+    def test_one_that_is_broken_is_named_and_breaks_nothing(self, cli: Cli) -> None:
+        assert cli("--help").exit == 0
+        assert cli("acme", "say").err == ""
+        ended = cli("broken", "temperature", "--json")
+        assert ended.exit == 8
+        assert ended.error["kind"] == "PluginError"
+        assert "no module named 'heater'" in ended.error["message"]
+
+    def test_a_command_that_is_not_there_may_be_in_one_that_does_not_work(self, cli: Cli) -> None:
+        ended = cli("heater", "on")
+        assert ended.exit == 2
+        assert "(broken, idle)" in ended.err
+        assert "'mcumgrx plugins list'" in ended.err
+
+    def test_a_command_that_cannot_be_loaded_breaks_only_itself(self, cli: Cli) -> None:
+        ended = cli("acme", "gone")
+        assert ended.exit == 8
+        assert "mcumgrx_acme_gone" in ended.err
+
+    def test_why_it_cannot_be_loaded_shows_with_verbosity(self, cli: Cli) -> None:
+        assert "Traceback" in cli("acme", "gone", "-vv").err
+        assert "Traceback" not in cli("acme", "gone").err
+
+    def test_a_command_cannot_take_the_options_that_all_have(self, cli: Cli) -> None:
+        ended = cli("acme", "clash", "--help")
+        assert ended.exit == 8
+        assert "--json" in ended.err
+
+    def test_a_bug_in_a_plugin_is_its_own(self, cli: Cli) -> None:
+        ended = cli("acme", "crash")
+        assert ended.exit == 1
+        assert "error: this is a bug in the plugin 'acme': ZeroDivisionError: oh" in ended.err
+        assert "please tell its author" in ended.err
+        assert "Traceback" not in ended.err
+        assert "Traceback" in cli("acme", "crash", "-v").err
+
+    def test_the_list_shows_what_works_and_what_does_not(self, cli: Cli) -> None:
+        lines = cli("plugins", "list").out.splitlines()
+        assert any(re.match(r"os +mcumgrx \S+$", line) for line in lines)
+        assert any(re.match(r"broken +unknown distribution, BROKEN$", line) for line in lines)
+        assert any("error: it cannot be imported" in line for line in lines)
+        assert any(re.match(r"idle .*switched off by MCUMGRX_DISABLE_PLUGINS", line) for line in lines)
+        assert all(len(line) <= 80 for line in lines)
+
+    def test_the_list_for_scripts(self, cli: Cli) -> None:
+        plugins = {one["name"]: one for one in cli("plugins", "list", "--json").result["plugins"]}
+        assert plugins["idle"]["disabled"] is True
+        assert plugins["broken"]["supplies"] == []
+        assert "command os echo" in plugins["os"]["supplies"]
+        assert plugins["os"]["distribution"] == "mcumgrx"
+        assert plugins["os"]["error"] is None
+
+
+def test_switching_off_works_from_outside(run_process: Cli) -> None:
+    ended = run_process("os", "echo", "hi", "-d", "sim:", MCUMGRX_DISABLE_PLUGINS="os")
+    assert ended.exit == 8
+    assert "'os', which is switched off" in ended.err
