@@ -10,22 +10,53 @@ The server's rules are those of Zephyr 4.4, `subsys/mgmt/mcumgr/smp/src/smp.c`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
-from mcumgrx.errors import UsageError
+from mcumgrx.errors import ImageError, UsageError
+from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.codec import build_message
-from mcumgrx.protocol.header import HEADER_SIZE, Header, Op, Version
+from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.sim.bootloader import PRIMARY, Bootloader, BootPolicy, BootResult, Layout, Mode
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, BootResult, Layout, Mode
 from mcumgrx.sim.flash import Flash, FlashTiming, PowerCut
-from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, encode
+from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, Unanswered, encode
+from mcumgrx.sim.groups.enumeration import EnumServer
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.groups.os import OsServer
+from mcumgrx.sim.groups.recovery import RecoveryConfig, RecoveryServer
+from mcumgrx.sim.groups.settings import SettingsServer
+from mcumgrx.sim.groups.shell import ShellServer
+from mcumgrx.sim.groups.stat import StatServer
+from mcumgrx.sim.groups.zephyr import StorageUser, ZephyrServer
 from mcumgrx.sim.images import Health, read_application
 
-__all__ = ["Answer", "DeviceConfig", "OsInfo", "Power", "SimulatedDevice", "TaskInfo"]
+__all__ = [
+    "ALL_GROUPS",
+    "FIRMWARE",
+    "Answer",
+    "DeviceConfig",
+    "OsInfo",
+    "Power",
+    "RecoveryConfig",
+    "SimulatedDevice",
+    "TaskInfo",
+]
+
+_OTHER_GROUPS: Mapping[int, Callable[[], GroupServer]] = {
+    GroupId.STATISTICS: StatServer,
+    GroupId.SETTINGS: SettingsServer,
+    GroupId.FILE_SYSTEM: FsServer,
+    GroupId.SHELL: ShellServer,
+    GroupId.ENUMERATION: EnumServer,
+    GroupId.ZEPHYR_BASIC: ZephyrServer,
+}
+RECOVERY_BOOT_MODE = 1
+"""In a reset command: stay in the bootloader, or run the firmware loader (Zephyr `BOOT_MODE_TYPE_BOOTLOADER`)."""
+ALL_GROUPS: tuple[int, ...] = (GroupId.OS, GroupId.IMAGE, *_OTHER_GROUPS)
+"""The command groups that the simulator knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +101,21 @@ class DeviceConfig:
     The defaults make a board on the desk: two slots of 512 KB internal flash as in an nRF52840 (erasing a whole slot
     takes 11 s), a bootloader that swaps by moving, and Zephyr's default buffers.
 
+    Firmware that is older than Zephyr 4.4, or was built otherwise, is a matter of single attributes; those of some
+    known ones are in `FIRMWARE`, and `DeviceConfig.like` takes them from there.
+
     Attributes:
+        groups: the command groups of the application, each with its defaults; `add_group` replaces them.
         buf_size: of each network buffer; no request or answer is longer.
-        buf_count: buffers in all; what does not find one is lost.
+        buf_count: buffers in all; what becomes of a message that finds none depends on the link.
+        line_count: buffers for lines of a UART or shell with console framing, which a burst overruns
+            (`CONFIG_UART_MCUMGR_RX_BUF_COUNT`); None for as many as it takes.
+        line_size: of each (`CONFIG_UART_MCUMGR_RX_BUF_SIZE`). Longer lines are lost whole.
+        line_s: until the server has emptied one.
         params: answers the parameter query, which Zephyr does not by default.
         mode: how the bootloader updates.
         policy: the bootloader's build options.
+        recovery: the bootloader's serial recovery; None for a bootloader without it.
         boot_s: from the bootloader's jump until the application answers; swapping comes on top.
         reset_delay_s: between the answer to a reset and the reset.
         watchdog_s: after which an application that hangs is reset.
@@ -83,17 +123,37 @@ class DeviceConfig:
         original_only: a server before Zephyr 3.4: ignores the version bits and answers as version 1.
         refuses_original: built without version 1.
         canonical: answers with maps and arrays of definite length.
-        legacy_rc: successful answers carry `rc: 0`.
+        legacy_rc: successful answers carry `rc: 0` (Zephyr's `CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR`, and Mynewt).
+        reply_flags: in the header of every answer; Mynewt sends 1.
+        ret_errors: errors of version 2 stand under `ret`, as in Zephyr 3.4, which called it `err` later.
         verbose_errors: errors of version 1 carry a text.
-        bootloader_info: answers the bootloader query.
+        os_info: answers the information query, which came with Zephyr 3.4.
+        bootloader_info: answers the bootloader query, which came with Zephyr 3.5.
+        slot_info: answers the slot information query, which came with Zephyr 4.0.
         image_check: compares an upload with its `sha` (`CONFIG_IMG_ENABLE_IMAGE_CHECK`).
+        size_check: refuses an upload that is larger than the slot. Before Zephyr 3.5 it died silently at the end of
+            the slot.
+        session_survives: errors and erasing do not end the upload session, as before Zephyr 3.3: what is resumed
+            then is not what the flash holds.
+        cuts_chunks: takes only whole write units of a chunk, unless it is the last, as before Zephyr 3.0.
+        direct_upload: `image` n in an upload is slot n - 1, 0 the default (`CONFIG_MCUMGR_GRP_IMG_DIRECT_UPLOAD`).
+        erases_pending: a slot that is marked for the next boot can be erased and written to
+            (`CONFIG_MCUMGR_GRP_IMG_ALLOW_ERASE_PENDING`).
+        confirms_other: an image that does not run can be made permanent
+            (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_SLOT`).
+        hash_size: of the hashes that are listed and asked for: 32, or 48 or 64 for SHA-384 and SHA-512. A request
+            with a hash of another size is refused.
         erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
         frugal_list: leaves false flags out of the image list.
         unhealthy: versions whose application crashes, whatever the image says itself.
     """
 
+    groups: tuple[int, ...] = ALL_GROUPS
     buf_size: int = 384
     buf_count: int = 4
+    line_count: int | None = 2
+    line_size: int = 128
+    line_s: float = 0.0005
     params: bool = True
     slot_size: int = 512 * 1024
     sector_size: int = 4096
@@ -101,6 +161,7 @@ class DeviceConfig:
     timing: FlashTiming = field(default_factory=FlashTiming)
     mode: Mode = Mode.SWAP_MOVE
     policy: BootPolicy = field(default_factory=BootPolicy)
+    recovery: RecoveryConfig | None = None
     boot_s: float = 0.5
     reset_delay_s: float = 0.25
     watchdog_s: float = 2.0
@@ -109,9 +170,20 @@ class DeviceConfig:
     refuses_original: bool = False
     canonical: bool = False
     legacy_rc: bool = False
+    reply_flags: int = 0
+    ret_errors: bool = False
     verbose_errors: bool = True
+    os_info: bool = True
     bootloader_info: bool = True
+    slot_info: bool = True
     image_check: bool = False
+    size_check: bool = True
+    session_survives: bool = False
+    cuts_chunks: bool = False
+    direct_upload: bool = False
+    erases_pending: bool = True
+    confirms_other: bool = True
+    hash_size: int = 32
     erase_progressively: bool = False
     frugal_list: bool = False
     unhealthy: frozenset[str] = frozenset()
@@ -121,11 +193,71 @@ class DeviceConfig:
     def __post_init__(self) -> None:
         if self.buf_size < 64 or self.buf_count < 2:
             raise UsageError(f"no server works with {self.buf_count} buffers of {self.buf_size} bytes")
-        for name in ("boot_s", "reset_delay_s", "request_s"):
+        if (self.line_count is not None and self.line_count < 1) or self.line_size < 8:
+            raise UsageError(f"no console works with {self.line_count} lines of {self.line_size} bytes")
+        if self.hash_size not in (32, 48, 64):
+            raise UsageError(f"no image has a hash of {self.hash_size} bytes")
+        unknown = set(self.groups) - set(ALL_GROUPS)
+        if unknown:
+            raise UsageError(f"the simulator has no group {', '.join(map(str, sorted(unknown)))}")
+        for name in ("boot_s", "reset_delay_s", "request_s", "line_s"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is negative")
         if self.watchdog_s <= 0:
             raise UsageError("watchdog_s must be more than 0, or a crashing device would restart for ever at once")
+
+    @classmethod
+    def like(cls, firmware: str, **changes: Any) -> Self:
+        """The configuration of a known firmware, a key of `FIRMWARE`, with changes. Raises `UsageError`."""
+        if firmware not in FIRMWARE:
+            raise UsageError(f"there is no firmware {firmware}", hint=f"known are {', '.join(FIRMWARE)}")
+        return cls(**{**FIRMWARE[firmware], **changes})
+
+
+_BASIC_GROUPS = (GroupId.OS, GroupId.IMAGE, GroupId.STATISTICS)
+_ZEPHYR_34: Mapping[str, Any] = {
+    "groups": (*_BASIC_GROUPS, GroupId.FILE_SYSTEM, GroupId.SHELL, GroupId.ZEPHYR_BASIC),
+    "ret_errors": True,
+    "size_check": False,
+    "bootloader_info": False,
+    "slot_info": False,
+    "info": OsInfo(release="v3.4.0", version="3.4.0"),
+}
+_ZEPHYR_32: Mapping[str, Any] = {
+    **_ZEPHYR_34,
+    "ret_errors": False,
+    "original_only": True,
+    "legacy_rc": True,
+    "session_survives": True,
+    "os_info": False,
+    "info": OsInfo(release="v3.2.0", version="3.2.0"),
+}
+FIRMWARE: Mapping[str, Mapping[str, Any]] = {
+    "zephyr-4.4": {},
+    "zephyr-3.4": _ZEPHYR_34,
+    "zephyr-3.2": _ZEPHYR_32,
+    "zephyr-2.7": {
+        **_ZEPHYR_32,
+        "cuts_chunks": True,
+        "params": False,
+        "info": OsInfo(release="v2.7.0", version="2.7.0"),
+    },
+    "mynewt": {
+        "groups": _BASIC_GROUPS,
+        "original_only": True,
+        "legacy_rc": True,
+        "reply_flags": 1,
+        "params": False,
+        "os_info": False,
+        "bootloader_info": False,
+        "slot_info": False,
+        "size_check": False,
+        "session_survives": True,
+        "verbose_errors": False,
+    },
+}
+"""Firmware that answers otherwise than Zephyr 4.4, as fields of `DeviceConfig`: what each answers that a client must
+get over, not all that sets it apart."""
 
 
 class Power(Enum):
@@ -136,6 +268,8 @@ class Power(Enum):
     BOOTING = "booting"
     """The bootloader is at work, or the application has not come up yet."""
     RUNNING = "running"
+    RECOVERY = "recovery"
+    """The bootloader's serial recovery answers; no application runs."""
     HUNG = "hung"
     """The application has crashed; the watchdog will reset the device."""
     DEAD = "dead"
@@ -163,9 +297,9 @@ class SimulatedDevice:
     def __init__(self, config: DeviceConfig | None = None, *, name: str = "") -> None:
         self.config = config = config if config is not None else DeviceConfig()
         self.name = name
-        slot, sector = config.slot_size, config.sector_size
-        self.flash = Flash(2 * slot, sector_size=sector, write_size=config.write_size, timing=config.timing)
-        layout = Layout.equal_slots(slot, max_sectors=max(128, slot // sector))
+        layout = _layout(config)
+        size = layout.scratch_offset + layout.scratch_size or layout.secondary_offset + layout.secondary_size
+        self.flash = Flash(size, sector_size=config.sector_size, write_size=config.write_size, timing=config.timing)
         self.bootloader = Bootloader(self.flash, layout, config.mode, policy=config.policy)
         self.power = Power.OFF
         self.boots = 0
@@ -178,13 +312,27 @@ class SimulatedDevice:
         """Called with each new state."""
         self.runner: object | None = None
         """What keeps the device going in an event loop (`link.Runner`), where something does."""
+        self.crashes = 0
+        """How often `crash` has been called."""
         self.image = ImageServer(self)
+        self.recovery = RecoveryServer(self, config.recovery) if config.recovery is not None else None
+        """The bootloader's own server, if it has one."""
         self._groups: dict[int, GroupServer] = {}
-        self.add_group(OsServer())
-        self.add_group(self.image)
+        if GroupId.OS in config.groups:
+            self.add_group(OsServer())
+        if GroupId.IMAGE in config.groups:
+            self.add_group(self.image)
+        for number, server in _OTHER_GROUPS.items():
+            if number in config.groups:
+                self.add_group(server())
         self._now = 0.0
         self._deadline: float | None = None
         self._reset_wanted = False
+        self._boot_done_at = 0.0  # when the bootloader has done with the flash
+        self._in_window = False  # it waits whether somebody wants its recovery
+        self._to_recovery = False  # where the start that is under way leads to
+        self.boot_mode = 0
+        """What the last reset command asked the bootloader for (`RECOVERY_BOOT_MODE`), until it has been done."""
 
     def __repr__(self) -> str:
         return f"<SimulatedDevice {self.name or 'unnamed'}, {self.power.value}>"
@@ -217,6 +365,27 @@ class SimulatedDevice:
         result = self.boot_result
         return PRIMARY if result is None or result.slot is None else result.slot
 
+    @property
+    def answering(self) -> bool:
+        """Whether requests are taken: the application runs, or the bootloader's recovery, or waits for being asked."""
+        return self.power in (Power.RUNNING, Power.RECOVERY) or self._in_window
+
+    @property
+    def bound_for_recovery(self) -> bool:
+        """Whether the device is in the bootloader's recovery, or on its way there."""
+        return self.power is Power.RECOVERY or (self.power is Power.BOOTING and self._to_recovery)
+
+    @property
+    def in_bootloader(self) -> bool:
+        """Whether it is the bootloader that takes requests: over its own serial port, whatever links there are."""
+        return self.power is Power.RECOVERY or self._in_window
+
+    def erase_storage(self) -> None:
+        """The storage partition is erased, by whom it may be."""
+        for group in self._groups.values():
+            if isinstance(group, StorageUser):
+                group.storage_erased()
+
     # -- time ---------------------------------------------------------------------------------------------------------
 
     @property
@@ -228,14 +397,18 @@ class SimulatedDevice:
         """Let everything happen that is due at `now`."""
         if now < self._now and self._deadline is not None:
             self._deadline += now - self._now  # another clock, such as that of a new event loop: time goes on there
+            self._boot_done_at += now - self._now
         self._now = now
         if self.power is Power.OFF:
             self._start(now)
-            self.flash.take_busy_s()
+            self._boot_done_at = now  # long ago, and with it the wait for recovery
             self._started(now)
         while self._deadline is not None and self._deadline <= now:
             due = self._deadline
-            if self.power is Power.BOOTING:
+            if self._in_window:
+                self._in_window = False
+                self._become(Power.BOOTING, due + self.config.boot_s)
+            elif self.power is Power.BOOTING:
                 self._started(due)
             else:
                 self._start(due)
@@ -244,6 +417,13 @@ class SimulatedDevice:
         """Press the reset button: what the device was doing is lost."""
         self.advance(now)
         self._start(now)
+
+    def crash(self, now: float) -> None:
+        """The application stops where it is, until the watchdog resets the device."""
+        self.advance(now)
+        if self.power is Power.RUNNING:
+            self.crashes += 1
+            self._become(Power.HUNG, now + self.config.watchdog_s)
 
     def settle(self) -> None:
         """Let a reset, start or watchdog that is under way come to its end, however long it takes.
@@ -259,7 +439,7 @@ class SimulatedDevice:
     @property
     def reset_pending(self) -> bool:
         """A reset has been asked for and answered, and will happen shortly."""
-        return self.power is Power.RUNNING and self._deadline is not None
+        return self.power in (Power.RUNNING, Power.RECOVERY) and self._deadline is not None
 
     def resume(self, power: Power, running_slot: int, now: float, *, reset_pending: bool = False) -> None:
         """Go on as the device that had this state, with this flash, long ago: what was under way has ended."""
@@ -273,22 +453,53 @@ class SimulatedDevice:
             self.settle()
 
     def _start(self, now: float) -> None:
-        """The reset itself. `boot_mode` 1 of the reset command would lead into serial recovery from here."""
+        """The reset itself: the bootloader does its work, then recovery, the wait for it, or the application begins."""
         self.boots += 1
         self._reset_wanted = False
+        boot_mode, self.boot_mode = self.boot_mode, 0
         for group in self._groups.values():
             group.restarted()
+        if self.recovery is not None:
+            self.recovery.restarted()
         while True:
             try:
                 self.boot_result = self.bootloader.boot()
                 break
             except PowerCut:
                 continue  # power has come back: the bootloader goes on from what lies in the flash
-        self._become(Power.BOOTING, now + self.flash.take_busy_s() + self.config.boot_s)
+        if boot_mode == RECOVERY_BOOT_MODE and self.config.mode is Mode.FIRMWARE_LOADER:
+            self.boot_result = self._loader() or self.boot_result
+        self._boot_done_at = now + self.flash.take_busy_s()
+        options = self.config.recovery
+        asked = boot_mode == RECOVERY_BOOT_MODE and self.config.mode is not Mode.FIRMWARE_LOADER
+        stranded = self.boot_result.slot is None
+        self._in_window = self._to_recovery = False
+        if options is not None and ((asked and options.boot_mode) or (stranded and options.no_application)):
+            self._to_recovery = True
+            self._become(Power.BOOTING, self._boot_done_at + options.start_s)
+        elif options is not None and options.window_s > 0:
+            # The window is open from the start; what comes while the flash is busy waits in the line buffers.
+            self._in_window = True
+            self._become(Power.BOOTING, max(self._boot_done_at, now + options.window_s))
+        else:
+            self._become(Power.BOOTING, self._boot_done_at + self.config.boot_s)
+
+    def _loader(self) -> BootResult | None:
+        """The firmware loader in slot 1, where it is good: the application has asked for it."""
+        area = self.bootloader.slots[SECONDARY]
+        try:
+            image = parse_image(area.image_bytes() or b"")
+        except ImageError:
+            return None
+        good = image.bootable and self.bootloader.verify(image)
+        return BootResult(SECONDARY, image.header, image, notes=("running the firmware loader",)) if good else None
 
     def _started(self, now: float) -> None:
         result = self.boot_result
-        if result is None or result.slot is None:
+        if self._to_recovery:
+            self._to_recovery = False
+            self._become(Power.RECOVERY, None)
+        elif result is None or result.slot is None:
             self._become(Power.DEAD, None)
         elif self._crashes(result):
             self._become(Power.HUNG, now + self.config.watchdog_s)
@@ -306,22 +517,26 @@ class SimulatedDevice:
     def _become(self, power: Power, deadline: float | None) -> None:
         self.power = power
         self._deadline = deadline
+        self._in_window = self._in_window and power is Power.BOOTING
         for listener in list(self.listeners):
             listener(power)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def request_reset(self) -> None:
+    def request_reset(self, boot_mode: int = 0) -> None:
         """For handlers: reset the device `reset_delay_s` after the answer to the present request."""
         self._reset_wanted = True
+        self.boot_mode = boot_mode
 
     def handle(self, message: bytes, now: float) -> Answer:
         """Take up one request, as it came from the link, at `now`.
 
-        A device that is not running, or whose buffers the message does not fit, gives no answer. Several requests in
-        one message are answered one by one, as over UDP.
+        A device that takes no requests, or whose buffers the message does not fit, gives no answer. Several requests
+        in one message are answered one by one, as over UDP, but not by the bootloader.
         """
         self.advance(now)
+        if self.in_bootloader:
+            return self._recover(message, now)
         if self.power is not Power.RUNNING or len(message) > self.config.buf_size:
             return Answer()
         replies: list[bytes] = []
@@ -338,6 +553,8 @@ class SimulatedDevice:
                     replies.append(self._reply(header, {"rc": int(refusal.rc)}))
                     break
                 message = message[header.length :]
+        except Unanswered:
+            pass
         except PowerCut:
             self._start(now)
             return Answer()
@@ -345,6 +562,30 @@ class SimulatedDevice:
         if self._reset_wanted and self._deadline is None:
             self._deadline = now + busy_s + self.config.reset_delay_s
         return Answer(tuple(replies), busy_s)
+
+    def no_memory(self, message: bytes) -> tuple[bytes, ...]:
+        """The answer to a request for whose answer there is no buffer. It is not executed."""
+        return (self._reply(Header.unpack(message), {"rc": int(SmpError.NO_MEMORY)}),) if len(message) >= 8 else ()
+
+    def _recover(self, message: bytes, now: float) -> Answer:
+        """Let the bootloader answer. It does one thing at a time: behind a reset command, nothing any more."""
+        assert self.recovery is not None
+        if self._deadline is not None and not self._in_window:
+            return Answer()
+        try:
+            replies = self.recovery.handle(message)
+        except PowerCut:
+            self._start(now)
+            return Answer()
+        self.requests += 1
+        started = max(now, self._boot_done_at)
+        if self._in_window and replies:
+            self._in_window = False
+            self._become(Power.RECOVERY, None)
+        busy_s = started - now + self.config.request_s + self.flash.take_busy_s()
+        if self._reset_wanted and self._deadline is None:
+            self._deadline = now + busy_s + self.config.reset_delay_s
+        return Answer(replies, busy_s)
 
     def _serve(self, header: Header, payload: bytes, now: float) -> bytes:
         config = self.config
@@ -366,11 +607,16 @@ class SimulatedDevice:
                 body = {"rc": 0, **body}
         except GroupError as error:
             if version == Version.V1:
-                body = {"rc": group.legacy_codes.get(error.rc, int(SmpError.UNKNOWN))}
+                rc = group.legacy_codes.get(error.rc, int(SmpError.UNKNOWN))
+                if rc == SmpError.OK:
+                    # Zephyr takes it for a success without an answer, and sends a header that nobody has filled in.
+                    raise Unanswered from error
+                body = {"rc": rc}
                 if error.rsn is not None and config.verbose_errors:
                     body["rsn"] = error.rsn
             else:
-                body = {"err": {"group": group.group, "rc": int(error.rc)}, **error.extra}
+                key = "ret" if config.ret_errors else "err"
+                body = {key: {"group": group.group, "rc": int(error.rc)}, **error.extra}
         reply = self._reply(header, body)
         if len(reply) > config.buf_size:
             raise Refused(SmpError.MESSAGE_SIZE)
@@ -380,4 +626,18 @@ class SimulatedDevice:
         op = Op.READ_REPLY if header.op == Op.READ else Op.WRITE_REPLY
         version = Version.V1 if self.config.original_only else min(header.version, Version.V2)
         payload = encode(body, canonical=self.config.canonical)
-        return build_message(op, version, 0, header.group, header.sequence, header.command, payload)
+        return build_message(op, version, self.config.reply_flags, header.group, header.sequence, header.command, payload)
+
+
+def _layout(config: DeviceConfig) -> Layout:
+    """Two slots of equal size one after the other, and behind them a scratch area where the bootloader needs one.
+
+    Modes with a single slot have no second one.
+    """
+    slot, sector = config.slot_size, config.sector_size
+    layout = Layout.equal_slots(slot, max_sectors=max(128, slot // sector))
+    if config.mode in (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD):
+        return replace(layout, secondary_size=0)
+    if config.mode is not Mode.SWAP_SCRATCH:
+        return layout
+    return replace(layout, scratch_offset=2 * slot, scratch_size=min(8 * sector, slot // sector * sector))

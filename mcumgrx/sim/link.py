@@ -8,16 +8,19 @@ It needs no task: everything that happens later is a timer of the loop, and a lo
 from __future__ import annotations
 
 import asyncio
+import functools
+import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError
 from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import HEADER_SIZE, REPLY_OPS
-from mcumgrx.sim.device import Power, SimulatedDevice
+from mcumgrx.sim.device import Answer, Power, SimulatedDevice
 from mcumgrx.transport import Limits, Transport
 
 __all__ = ["Faults", "LinkModel", "Runner", "SimulatedTransport", "runner_of"]
@@ -26,6 +29,15 @@ ALL_OPS = 0xFF
 """A server looks at messages of every op, if only to refuse them."""
 
 LinkKind = Literal["stream", "datagram", "console"]
+ServerKind = Literal["plain", "uart", "raw", "shell"]
+
+UDP_MTU = 1500
+"""Zephyr's receive buffer for datagrams; what is longer is cut."""
+SHELL_LINES = 2
+"""Line buffers of the shell transport (`CONFIG_MCUMGR_TRANSPORT_SHELL_RX_BUF_COUNT`)."""
+SHELL_TEXT_S = 0.05
+"""How long the shell is busy with text: a message that comes earlier is taken for more of it."""
+LINE_MARKERS = (b"\x06\x09", b"\x04\x14")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,10 @@ class LinkModel:
 
     Attributes:
         kind: `stream` (BLE, raw UART), `datagram` (UDP) or `console` (lines of text, between which the device prints).
+        server: what the device does with more than it can take: `plain` loses the message (Bluetooth LE, UDP), `raw`
+            (UART) crashes, `uart` and `shell` lose lines, and crash where the lines were enough. See `Runner`.
+        bootloader: whether the bootloader's recovery is reached over this link.
+        gap_s: between the messages of a host that sends several at once.
         latency_s: from the last bit sent to its arrival.
         bytes_per_s: None for no limit.
         write_bytes: largest single write or fragment; None for no limit.
@@ -48,6 +64,9 @@ class LinkModel:
     """
 
     kind: LinkKind = "stream"
+    server: ServerKind = "plain"
+    bootloader: bool = True
+    gap_s: float = 0.0
     latency_s: float = 0.0
     bytes_per_s: float | None = None
     write_bytes: int | None = None
@@ -80,6 +99,7 @@ class LinkModel:
         the supervision time-out that Zephyr asks for.
         """
         return cls(
+            bootloader=False,
             latency_s=interval_s,
             bytes_per_s=packets * (mtu - 3) / interval_s,
             write_bytes=mtu - 3,
@@ -94,6 +114,7 @@ class LinkModel:
         """A UART with 10 bits per byte; it stays open through a reset. Console framing unless `raw`."""
         return cls(
             kind="stream" if raw else "console",
+            server="raw" if raw else "uart",
             bytes_per_s=baud / 10,
             queue_s=0.1,
             drops_on_reset=False,
@@ -102,23 +123,24 @@ class LinkModel:
         )
 
     @classmethod
+    def shell(cls, baud: int = 115200) -> Self:
+        """A UART with an interactive shell, which takes messages between its lines."""
+        return replace(cls.uart(baud), server="shell")
+
+    @classmethod
     def datagram(cls, latency_s: float = 0.001) -> Self:
         """Something like UDP in a local network: stays open through a reset, and packets sent meanwhile are lost."""
-        return cls(kind="datagram", latency_s=latency_s, max_message=1472, drops_on_reset=False)
+        return cls(kind="datagram", bootloader=False, latency_s=latency_s, max_message=1472, drops_on_reset=False)
 
     def framing(self, ops: int = REPLY_OPS) -> Framing:
         """A new framing for one end of the link."""
         if self.kind == "console":
-            from mcumgrx.protocol.console import ConsoleFraming
-
             return ConsoleFraming(ops=ops)
         return DatagramFraming(ops=ops) if self.kind == "datagram" else StreamFraming(ops=ops)
 
     @property
     def limits(self) -> Limits:
         if self.kind == "console":
-            from mcumgrx.protocol.console import ConsoleFraming
-
             safe, maximum = ConsoleFraming().one_line, min(self.max_message, ConsoleFraming.MAX_MESSAGE)
             overhead = ConsoleFraming.OVERHEAD
         else:
@@ -197,21 +219,66 @@ def _copies(drop: Selector, duplicate: Selector, number: int, message: bytes) ->
     return 2 if _selected(duplicate, number, message) else 1
 
 
+class Agenda:
+    """What is to happen when; at the same time, in the order it was added, which the loop's timers do not promise."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._entries: list[tuple[float, int, Callable[[], None]]] = []
+        self._added = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._added += 1
+        heapq.heappush(self._entries, (self._loop.time() + delay_s, self._added, function))
+        self._plan()
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._plan()
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._entries:
+            self._timer = self._loop.call_at(self._entries[0][0], self._run)
+
+    def _run(self) -> None:
+        while self._entries and self._entries[0][0] <= self._loop.time():
+            heapq.heappop(self._entries)[2]()
+        self._plan()
+
+
 class Runner:
     """One device going in one loop: requests wait their turn, and what the device does by itself happens in time.
 
     All links to a device in the same loop share its runner (`runner_of`), as the transports of a Zephyr device share
-    one work queue and one pool of buffers. A request occupies a buffer until it is answered, and its answer another;
-    a request that finds none is lost.
+    one work queue and one pool of buffers. A request occupies a buffer until it is answered, and its answer another.
+    Where there is none, it depends on the transport of the server:
+
+    * `plain`: the request is lost. One that arrives in the same moment as others is taken up before the next arrives.
+    * `raw`, `uart`, `shell`: the device crashes (Zephyr 4.4 takes the missing buffer for one). Requests that arrive in
+      the same moment are all there before the first is taken up; if they leave no buffer for its answer, that is
+      `rc` 2, and it is not executed.
+
+    The bootloader has one buffer, whatever the transport: one request waits in it while another is being answered.
     """
 
     def __init__(self, device: SimulatedDevice, loop: asyncio.AbstractEventLoop) -> None:
         self.device = device
         self.loop = loop
         self.lost = 0
-        """Requests that found no free buffer."""
-        self._queue: deque[tuple[bytes, Callable[[bytes], None]]] = deque()
+        """Requests that found no free buffer, without those that made the device crash."""
+        self.lost_lines = 0
+        """Lines of console framing that found no free line buffer."""
+        self.idle: list[Callable[[], None]] = []
+        """Called whenever the last request has been answered."""
+        self.agenda = Agenda(loop)
+        """What the links have under way."""
+        self._queue: deque[tuple[bytes, Callable[[bytes], None], bool]] = deque()
         self._work: asyncio.TimerHandle | None = None
+        self._starting: asyncio.Handle | None = None
         self._wake: asyncio.TimerHandle | None = None
         device.listeners.append(self._power_changed)
 
@@ -221,38 +288,66 @@ class Runner:
         self._plan()
         return self.device.power
 
-    def submit(self, message: bytes, reply: Callable[[bytes], None]) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, or about to be."""
+        return self._work is not None or bool(self._queue)
+
+    def submit(self, message: bytes, reply: Callable[[bytes], None], server: ServerKind = "plain") -> None:
         """A request has arrived; `reply` is called with each answer, when the device sends it."""
-        if self.advance() is not Power.RUNNING:
+        self.advance()
+        if not self.device.answering:
             return
-        executing = 2 if self._work is not None else 1  # with the buffer of its answer
-        if len(self._queue) + executing >= self.device.config.buf_count:
-            self.lost += 1
+        serial = server != "plain"
+        executing = self._work is not None or (not serial and self._starting is None)
+        used = len(self._queue) + (2 if executing else 0)  # with the buffer of its answer
+        if self.device.in_bootloader:
+            if len(self._queue) + (self._work is not None) >= 2:
+                self.lost += 1
+                return
+        elif used >= self.device.config.buf_count:
+            if serial:
+                self.device.crash(self.loop.time())
+                self._plan()
+            else:
+                self.lost += 1
             return
-        self._queue.append((message, reply))
-        if self._work is None:
-            self._next()
+        self._queue.append((message, reply, serial))
+        if self._work is None and self._starting is None:
+            if serial:
+                self._starting = self.loop.call_soon(self._next)
+            else:
+                self._next()
 
     def stop(self) -> None:
         """Let go of the device: another loop has taken it over."""
         self._forget_requests()
         if self._wake is not None:
             self._wake.cancel()
+        self.agenda.clear()
         if self._power_changed in self.device.listeners:
             self.device.listeners.remove(self._power_changed)
 
     def _next(self) -> None:
-        message, reply = self._queue.popleft()
-        answer = self.device.handle(message, self.loop.time())
-        self._plan()
+        self._starting = None
+        message, reply, serial = self._queue.popleft()
+        now = self.loop.time()
+        if serial and not self.device.in_bootloader and len(self._queue) + 1 >= self.device.config.buf_count:
+            answer = Answer(self.device.no_memory(message), self.device.config.request_s)
+        else:
+            answer = self.device.handle(message, now)
+            self._plan()
         self._work = self.loop.call_later(answer.busy_s, self._answered, answer.replies, reply)
 
     def _answered(self, replies: tuple[bytes, ...], reply: Callable[[bytes], None]) -> None:
         self._work = None
         for message in replies:
             reply(message)
-        if self._queue and self._work is None:
+        if self._queue and self._work is None and self._starting is None:
             self._next()
+        if not self.busy:
+            for tell in list(self.idle):
+                tell()
 
     def _plan(self) -> None:
         if self._wake is not None:
@@ -262,11 +357,14 @@ class Runner:
             self._wake = self.loop.call_at(self.device.deadline, self.advance)
 
     def _power_changed(self, power: Power) -> None:
-        if power is not Power.RUNNING:
+        if power not in (Power.RUNNING, Power.RECOVERY):
             self._forget_requests()
 
     def _forget_requests(self) -> None:
         self._queue.clear()
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
         if self._work is not None:
             self._work.cancel()
             self._work = None
@@ -294,20 +392,21 @@ class SimulatedTransport(Transport):
         self.model = model if model is not None else LinkModel.ideal()
         self.faults = faults if faults is not None else Faults()
         # Other transports have these as constants of their class.
-        self.quiet_after_reset_s = self.model.quiet_after_reset_s  # type: ignore[misc]
-        self.silent_boot = self.model.silent_boot  # type: ignore[misc]
+        self.quiet_after_reset_s = self.model.quiet_after_reset_s
+        self.silent_boot = self.model.silent_boot
         self._limits = self.model.limits
         self._runner: Runner | None = None
         self._lost: LinkLost | None = None
         self._severed = False  # the link has ended, though the host may not have noticed
         self._inbox: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
         self._connection = 0  # counts openings, so that answers to an earlier one go nowhere
         self._uplink = _Pipe(self.model)
         self._downlink = _Pipe(self.model)
         self._to_device = self.model.framing(ALL_OPS)
         self._to_host = self.model.framing()
+        self._lines = _LineInput(self)
+        self._printed = 0  # the start whose banner has been shown
 
     def __repr__(self) -> str:
         return f"<SimulatedTransport to {self.device!r}>"
@@ -347,16 +446,23 @@ class SimulatedTransport(Transport):
         self._downlink.clear(now)
         self._to_device = self.model.framing(ALL_OPS)
         self._to_host = self.model.framing()
+        self._lines.clear()
         self.device.listeners.append(self._power_changed)
+        runner.idle.append(self._lines.pump)
+
+    def _reachable(self) -> bool:
+        """Whether the device takes requests from this link."""
+        return self.device.answering and (self.model.bootloader or not self.device.in_bootloader)
 
     async def _wait_running(self, runner: Runner, timeout_s: float) -> None:
         running: asyncio.Future[None] = runner.loop.create_future()
 
         def listen(power: Power) -> None:
-            if power is Power.RUNNING and not running.done():
+            if self._reachable() and not running.done():
                 running.set_result(None)
 
-        if runner.advance() is Power.RUNNING:
+        runner.advance()
+        if self._reachable():
             return
         self.device.listeners.append(listen)
         try:
@@ -365,13 +471,16 @@ class SimulatedTransport(Transport):
             self.device.listeners.remove(listen)
             running.cancel()
         power = runner.advance()
-        if power is Power.RUNNING:
+        if self._reachable():
             return
         if power is Power.BOOTING:
             raise ConnectFailed(
                 f"{self._named()} is still starting after {timeout_s:g} s", hint="try again, with a longer time-out"
             )
-        why = "its bootloader found no image to run" if power is Power.DEAD else "its application has crashed"
+        why = {
+            Power.DEAD: "its bootloader found no image to run",
+            Power.RECOVERY: "it is in its bootloader's recovery, which has no such link",
+        }.get(power, "its application has crashed")
         raise DeviceNotFound(f"{self._named()} does not answer: {why}")
 
     async def close(self) -> None:
@@ -391,28 +500,38 @@ class SimulatedTransport(Transport):
         self._lost = reason
         if self._power_changed in self.device.listeners:
             self.device.listeners.remove(self._power_changed)
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        if self._lines.pump in self._runner.idle:
+            self._runner.idle.remove(self._lines.pump)
+        self._severed = True
         self._wake_receiver()
 
     def _power_changed(self, power: Power) -> None:
+        if self._lost is not None:
+            return
+        if power is Power.BOOTING:
+            self._to_device.reset()
+            self._lines.clear()
         if self.model.kind == "console":
             self._print(power)
-        if power is Power.RUNNING or not self.model.drops_on_reset or self._severed:
+        if self._reachable() or not self.model.drops_on_reset or self._severed:
             return
         self._severed = True
         reason = LinkLost(f"{self._named()} has reset", hint="it may come back: connect again")
         if self.model.notice_s:
-            self._later(self.model.notice_s, self._end, reason)
+            self._later(self.model.notice_s, self._noticed, self._connection, reason)
         else:
+            self._end(reason)
+
+    def _noticed(self, connection: int, reason: LinkLost) -> None:
+        if connection == self._connection:
             self._end(reason)
 
     def _print(self, power: Power) -> None:
         """What a device writes on its console as it starts."""
         result = self.device.boot_result
         lines = []
-        if power is Power.BOOTING and result is not None:
+        if power is Power.BOOTING and result is not None and self._printed != self.device.boots:
+            self._printed = self.device.boots
             lines = ["*** Booting MCUboot ***", *(f"I: {note}" for note in result.notes)]
         elif power in (Power.RUNNING, Power.HUNG) and result is not None:
             lines = [f"*** Booting Zephyr OS, application {result.version} ***"]
@@ -435,6 +554,7 @@ class SimulatedTransport(Transport):
         arrival = loop.time()
         for write in writes:
             arrival = self._uplink.carry(loop.time(), len(write))
+        self._uplink.wait(self.model.gap_s)
         # What becomes of a message is decided once for all of its writes.
         message = b"".join(writes)
         fate = self.faults.request(self._bare(message))
@@ -473,15 +593,8 @@ class SimulatedTransport(Transport):
         return LinkLost("the link is not open") if reason is None else LinkLost(reason.message, hint=reason.hint)
 
     def _later(self, delay_s: float, function: Callable[..., None], *arguments: object) -> None:
-        loop = self._open_runner().loop
-
-        def call() -> None:
-            self._timers.discard(timer)
-            function(*arguments)
-
         # At least one turn of the loop, so that nobody hears back from within `send`.
-        timer = loop.call_later(max(0.0, delay_s), call)
-        self._timers.add(timer)
+        self._open_runner().agenda.add(max(0.0, delay_s), functools.partial(function, *arguments))
 
     def _bare(self, message: bytes) -> bytes:
         """The message as faults look at it, without the link's framing."""
@@ -494,12 +607,25 @@ class SimulatedTransport(Transport):
         runner = self._runner
         if runner is None or self._severed or connection != self._connection:
             return
+        if self.device.in_bootloader and not self.model.bootloader:
+            return
+
+        def reply(message: bytes) -> None:
+            self._answered(connection, message)
+
+        model = self.model
+        if model.server in ("uart", "shell"):
+            self._lines.feed(b"".join(writes), reply)
+            return
         for write in writes:
-            if self.model.kind == "datagram" or not self.model.reassembles:
-                runner.submit(write, lambda message: self._answered(connection, message))
+            if model.kind == "datagram" or not model.reassembles:
+                runner.submit(write[:UDP_MTU] if model.kind == "datagram" else write, reply, model.server)
                 continue
             for found in self._to_device.feed(write):
-                runner.submit(build_message(*found), lambda message: self._answered(connection, message))
+                message = build_message(*found)
+                if model.kind == "console" and len(message) + ConsoleFraming.OVERHEAD > self.device.config.buf_size:
+                    continue
+                runner.submit(message, reply, model.server)
 
     def _answered(self, connection: int, message: bytes) -> None:
         runner = self._runner
@@ -526,6 +652,102 @@ class SimulatedTransport(Transport):
             self._waiter.set_result(None)
 
 
+class _LineInput:
+    """The lines of console framing on their way into the device, through line buffers that a burst overruns.
+
+    In the application each line occupies a buffer until the server has emptied it, a short time; what finds none is
+    lost, and with it the message, without a word. In the bootloader lines wait until it has done with the message
+    before.
+    """
+
+    def __init__(self, transport: SimulatedTransport) -> None:
+        self._transport = transport
+        self._rest = b""
+        self._free_at: deque[float] = deque()  # when the buffers in use will be free
+        self._waiting: deque[tuple[bytes, Callable[[bytes], None]]] = deque()
+        self._typed_at = float("-inf")  # when text came that was no message
+
+    def clear(self) -> None:
+        self._rest = b""
+        self._free_at.clear()
+        self._waiting.clear()
+        self._typed_at = float("-inf")
+
+    def feed(self, chunk: bytes, reply: Callable[[bytes], None]) -> None:
+        """Bytes of which the last has just arrived, the others as much earlier as the link is slow."""
+        transport = self._transport
+        runner = transport._open_runner()
+        device = transport.device
+        runner.advance()
+        now = runner.loop.time()
+        if transport.model.server == "shell" and not device.in_bootloader:
+            text = not self._rest and not chunk.startswith(LINE_MARKERS)
+            if text or now < self._typed_at + SHELL_TEXT_S:
+                # The shell is at work on what was typed, and takes what follows for more of it.
+                self._typed_at = now
+                self._rest = b""
+                transport._to_device.reset()
+                return
+        if not device.answering:
+            self._rest = b""
+            return
+        lines = (self._rest + chunk).split(b"\n")
+        behind = len(chunk)
+        self._rest = lines.pop()[-device.config.line_size :]
+        for line in lines:
+            line += b"\n"
+            behind = max(0, behind - len(line))
+            rate = transport.model.bytes_per_s
+            self._arrived(line, now - (behind / rate if rate else 0.0), reply)
+
+    def pump(self) -> None:
+        """The bootloader has done with a message: on to the lines that have been waiting."""
+        runner = self._transport._runner
+        while self._waiting and runner is not None and not runner.busy:
+            self._take(*self._waiting.popleft())
+
+    def _arrived(self, line: bytes, at: float, reply: Callable[[bytes], None]) -> None:
+        transport = self._transport
+        runner, device = transport._open_runner(), transport.device
+        config = device.config
+        if device.recovery is not None and device.in_bootloader:
+            if not runner.busy and not self._waiting:
+                self._take(line, reply)
+            elif len(self._waiting) < device.recovery.config.line_count:
+                self._waiting.append((line, reply))
+            else:
+                runner.lost_lines += 1
+            return
+        count = SHELL_LINES if transport.model.server == "shell" else config.line_count
+        while self._free_at and self._free_at[0] <= at:
+            self._free_at.popleft()
+        if count is not None:
+            if len(self._free_at) >= count:
+                runner.lost_lines += 1
+                return
+            self._free_at.append(max(at, self._free_at[-1] if self._free_at else at) + config.line_s)
+        self._take(line, reply)
+
+    def _take(self, line: bytes, reply: Callable[[bytes], None]) -> None:
+        transport = self._transport
+        device = transport.device
+        bootloader = device.recovery.config if device.recovery is not None and device.in_bootloader else None
+        if len(line) > device.config.line_size:
+            return
+        if not line.startswith(LINE_MARKERS):
+            if transport.model.server == "shell" and bootloader is None:
+                transport._to_device.reset()
+            return
+        if bootloader is not None and line.endswith(b"\r\n"):
+            return  # it takes one byte off the end, and then meets a character that is no base64
+        # Length, message and CRC share the buffer; the bootloader's has a byte more.
+        room = device.config.buf_size if bootloader is None else bootloader.buf_size + 1
+        for found in transport._to_device.feed(line):
+            message = build_message(*found)
+            if len(message) + ConsoleFraming.OVERHEAD <= room:
+                transport._open_runner().submit(message, reply, transport.model.server)
+
+
 class _Pipe:
     """One direction of a link: bytes follow each other."""
 
@@ -542,6 +764,10 @@ class _Pipe:
         if self._model.bytes_per_s is not None:
             self._free_at += size / self._model.bytes_per_s
         return self._free_at + self._model.latency_s
+
+    def wait(self, gap_s: float) -> None:
+        """Let the next bytes begin so much later."""
+        self._free_at += gap_s
 
     def busy_s(self, now: float) -> float:
         return max(0.0, self._free_at - now)

@@ -20,6 +20,8 @@ __all__ = ["Deadlock", "VirtualTimeLoop", "run"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+RESOLUTION_S = 1e-9
+
 
 class Deadlock(RuntimeError):
     """Nothing is ready, no timer is set and no thread is at work: every task would wait for ever."""
@@ -54,8 +56,11 @@ class _JumpingSelector(_Selector):
             if len(self.get_map()) > 1:  # beside that socket: something of the program's own may still come
                 return super().select(None)
             raise Deadlock(self.explain())
-        # Late in a long run `timeout` can be less than the clock resolves; the clock must move all the same.
-        self.now = max(self.now + timeout, math.nextafter(self.now, math.inf))
+        self.now += timeout
+        if math.ulp(self.now) > RESOLUTION_S:
+            # After a hundred days a timer is no longer "less than the resolution away" when its time has come, but
+            # only once it has passed.
+            self.now = math.nextafter(self.now, math.inf)
         return []
 
 
@@ -66,6 +71,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._jumping = _JumpingSelector()
         self._jumping.explain = self._waiting
         super().__init__(self._jumping)
+        # asyncio runs timers up to the resolution of the system's clock early. On Windows that is 16 ms, in which this
+        # clock would never move on; so the loop is told that of this clock.
+        self._clock_resolution = RESOLUTION_S
 
     def time(self) -> float:
         return self._jumping.now

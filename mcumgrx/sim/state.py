@@ -1,4 +1,4 @@
-"""Keeps a simulated device in a file, so that it outlives the process: flash, upload under way, what it was doing.
+"""Keeps a simulated device in a file, so that it outlives the process: flash, files, settings, uploads under way.
 
 Between two processes a device has all the time it needs: a reset, a start or a watchdog that was under way when the
 file was written has come to its end when it is read.
@@ -14,13 +14,16 @@ import os
 import sys
 import tempfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mcumgrx.errors import UsageError
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import Power, SimulatedDevice
+from mcumgrx.sim.groups import Persistent
 from mcumgrx.sim.groups.image import UploadSession
+from mcumgrx.sim.groups.recovery import RecoveryUpload
 
 if sys.platform == "win32":
     import msvcrt
@@ -190,7 +193,10 @@ def _marks(device: SimulatedDevice) -> tuple[object, ...]:
     """What differs whenever the device has changed; cheap."""
     session = device.image.session
     upload = None if session is None else (session.offset, session.size, session.sha)
-    return device.flash.operations, upload, device.power, device.reset_pending, device.boots
+    recovery = device.recovery
+    taken = None if recovery is None else (recovery.upload.offset, recovery.upload.image, recovery.upload.size)
+    changes = tuple(group.changes for group in device.groups.values() if isinstance(group, Persistent))
+    return device.flash.operations, upload, taken, changes, device.power, device.reset_pending, device.boots
 
 
 def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
@@ -199,9 +205,10 @@ def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "geometry": _geometry(device),
-        "power": device.power.value,
+        "power": (Power.RECOVERY if device.bound_for_recovery else device.power).value,
         "running_slot": device.running_slot,
         "reset_pending": device.reset_pending,
+        "boot_mode": device.boot_mode,
         "upload": None
         if session is None
         else {
@@ -211,6 +218,10 @@ def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
             "offset": session.offset,
             "erased": session.erased,
             "buffer": session.buffer.hex(),
+        },
+        "recovery_upload": None if device.recovery is None else asdict(device.recovery.upload),
+        "groups": {
+            str(number): group.snapshot() for number, group in device.groups.items() if isinstance(group, Persistent)
         },
         "flash": base64.b64encode(zlib.compress(device.flash.snapshot(), 1)).decode("ascii"),
     }
@@ -239,8 +250,22 @@ def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool
         )
         if len(session.buffer) > session.offset:
             raise ValueError("the upload's buffer is larger than its offset")
+    boot_mode = _number(found, "boot_mode", 0xFF)
+    recovery_upload = None
+    if device.recovery is not None and found["recovery_upload"] is not None:
+        upload = found["recovery_upload"]
+        numbers = {name: _number(upload, name, 0xFFFFFFFF) for name in ("image", "size", "offset", "erased")}
+        recovery_upload = RecoveryUpload(**numbers)
+    if power is Power.RECOVERY and device.recovery is None:
+        raise ValueError("it is in a recovery that it does not have")
+    for number, group in device.groups.items():
+        if isinstance(group, Persistent) and str(number) in found["groups"]:
+            group.restore(found["groups"][str(number)])
     device.flash.restore(content)
     device.image.session = session
+    if device.recovery is not None and recovery_upload is not None:
+        device.recovery.upload = recovery_upload
+    device.boot_mode = boot_mode
     device.resume(power, running, now, reset_pending=reset_pending)
     return reset_pending or device.power is not power
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import cbor2
 
@@ -20,7 +20,19 @@ from mcumgrx.protocol.message import SmpError
 if TYPE_CHECKING:
     from mcumgrx.sim.device import SimulatedDevice
 
-__all__ = ["MISSING", "Call", "GroupError", "GroupServer", "Handler", "Kind", "Refused", "encode", "read_map"]
+__all__ = [
+    "MISSING",
+    "Call",
+    "GroupError",
+    "GroupServer",
+    "Handler",
+    "Kind",
+    "Persistent",
+    "Refused",
+    "Unanswered",
+    "encode",
+    "read_map",
+]
 
 Body = Mapping[str, Any]
 
@@ -53,6 +65,10 @@ class GroupError(Exception):
         self.rc = rc
         self.rsn = rsn
         self.extra = dict(extra or {})
+
+
+class Unanswered(Exception):
+    """The request gets no answer, and so do those behind it in the same message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,21 @@ class GroupServer:
 
     def restarted(self) -> None:
         """The device has been reset: forget what was only in its RAM."""
+
+
+@runtime_checkable
+class Persistent(Protocol):
+    """A group with something to keep in the device's state file.
+
+    `changes` counts what `snapshot`, which is JSON-safe, would show differently. `restore` raises `ValueError`,
+    `KeyError` or `TypeError` for anything else.
+    """
+
+    changes: int
+
+    def snapshot(self) -> dict[str, Any]: ...
+
+    def restore(self, found: Mapping[str, Any]) -> None: ...
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

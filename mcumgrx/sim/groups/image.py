@@ -6,7 +6,7 @@ Sources: Zephyr `subsys/mgmt/mcumgr/grp/img_mgmt/src/` (`img_mgmt.c`, `img_mgmt_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.standard import ImageErrorCode
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Mode, SwapType
 from mcumgrx.sim.flash import FlashError
-from mcumgrx.sim.groups import MISSING, Call, GroupError, GroupServer, Refused
+from mcumgrx.sim.groups import MISSING, Call, GroupError, GroupServer, Refused, Unanswered
 from mcumgrx.sim.slots import Slot
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageServer", "UploadSession"]
 
-HASH_BYTES = 32
+SHA_BYTES = 32
+"""Longest `sha` of an upload: a SHA-256 of the whole file, whatever hash the images have."""
+_HASH_TLVS = {32: TlvType.SHA256, 48: TlvType.SHA384, 64: TlvType.SHA512}
 HEADER_BYTES = 32
 BLOCK_BYTES = 512
 """Uploads are written through a buffer of this size (`CONFIG_IMG_BLOCK_BUF_SIZE`)."""
 
-_NO_STATE = frozenset({Mode.DIRECT_XIP, Mode.RAM_LOAD, Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD})
+_ONE_SLOT = frozenset({Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD})
+_NO_STATE = _ONE_SLOT | {Mode.DIRECT_XIP, Mode.RAM_LOAD, Mode.FIRMWARE_LOADER}
 """Modes in whose builds test and confirm do not exist."""
 _DIRECT = frozenset({Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT, Mode.RAM_LOAD})
 
@@ -114,7 +117,7 @@ class ImageServer(GroupServer):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return self.device.bootloader.slots
+        return tuple(slot for slot in self.device.bootloader.slots if slot.size)
 
     @property
     def running(self) -> int:
@@ -150,14 +153,24 @@ class ImageServer(GroupServer):
             tlvs, _ = parse_tlvs(data, header)
         except ImageError:
             return None
-        hashes = [tlv.value for tlv in tlvs if tlv.type == TlvType.SHA256 and not tlv.protected]
-        return (header, hashes[0]) if len(hashes) == 1 and len(hashes[0]) == HASH_BYTES else None
+        size = self.device.config.hash_size
+        hashes = [tlv.value for tlv in tlvs if tlv.type == _HASH_TLVS[size] and not tlv.protected]
+        return (header, hashes[0]) if len(hashes) == 1 and len(hashes[0]) == size else None
 
     def _in_use(self, slot: int) -> bool:
-        """Whether a slot may not be written: it runs, or is the way back. A pending one may be (the default build)."""
+        """Whether a slot may not be written: it runs, or is the way back. A pending one may be in the default build."""
         if slot == self.running:
             return True
-        return self.device.bootloader.mode not in _DIRECT and self._swap_type() is SwapType.REVERT
+        if self.device.bootloader.mode in _DIRECT:
+            return not self.device.config.erases_pending and "pending" in self._flags(slot)
+        kind = self._swap_type()
+        pending = kind in (SwapType.TEST, SwapType.PERM)
+        return kind is SwapType.REVERT or (pending and not self.device.config.erases_pending)
+
+    def _only_in_loader(self) -> None:
+        """With a firmware loader the application writes no images. Raises `Refused`."""
+        if self.device.bootloader.mode is Mode.FIRMWARE_LOADER and self.running == PRIMARY:
+            raise Refused(SmpError.NOT_SUPPORTED)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -209,7 +222,7 @@ class ImageServer(GroupServer):
         confirm: bool = wanted.get("confirm", False)
         digest: bytes = wanted.get("hash", b"")
         if digest:
-            if len(digest) != HASH_BYTES:
+            if len(digest) != self.device.config.hash_size:
                 raise GroupError(ImageErrorCode.INVALID_HASH)
             slot = self._holding(digest)
         elif confirm:
@@ -239,6 +252,8 @@ class ImageServer(GroupServer):
         refusal = _SET_STATE.get(swap_type, _SET_STATE[SwapType.NONE])[column]
         if refusal is not None:
             raise GroupError(refusal)
+        if slot != self.running and confirm and not self.device.config.confirms_other:
+            raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
         if slot == self.running:
             if bootloader.set_confirmed():
                 raise GroupError(ImageErrorCode.INVALID_IMAGE_VECTOR_TABLE)
@@ -248,11 +263,13 @@ class ImageServer(GroupServer):
     # -- upload -------------------------------------------------------------------------------------------------------
 
     def upload(self, call: Call) -> dict[str, Any]:
+        self._only_in_loader()
         chunk = call.read(image="uint", data="bytes", len="uint", off="uint", sha="bytes", upgrade="flag")
         try:
             return self._upload(chunk)
         except GroupError:
-            self.session = None  # every one of them: resuming is over
+            if not self.device.config.session_survives:
+                self.session = None  # every one of them: resuming is over
             raise
 
     def _upload(self, chunk: dict[str, Any]) -> dict[str, Any]:
@@ -285,14 +302,12 @@ class ImageServer(GroupServer):
             header = parse_header(data)
         except ImageError as error:
             raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC, rsn="magic mismatch") from error
-        if len(sha) > HASH_BYTES:
+        if len(sha) > SHA_BYTES:
             raise GroupError(ImageErrorCode.INVALID_HASH)
         if sha and self.session is not None and self.session.sha == sha:
             return {"off": self.session.offset}  # resumed: nothing else of this request is looked at
-        slot = next((slot for slot in range(len(self.slots)) if not self._in_use(slot)), None)
-        if slot is None:
-            raise GroupError(ImageErrorCode.NO_FREE_SLOT, rsn="no slot")
-        if size > self.slots[slot].size:
+        slot = self._target(chunk.get("image", 0))
+        if self.device.config.size_check and size > self.slots[slot].size:
             raise GroupError(ImageErrorCode.INVALID_IMAGE_TOO_LARGE, rsn="img too large")
         if chunk.get("upgrade", False):
             running = self.read_image(self.running)
@@ -306,6 +321,16 @@ class ImageServer(GroupServer):
             return {"off": size, "match": True}
         self._prepare(self.session)
         return None
+
+    def _target(self, image: int) -> int:
+        """The slot that an upload goes to. Raises `GroupError`."""
+        wanted: Iterable[int] = range(len(self.slots))
+        if self.device.config.direct_upload and image:
+            wanted = [image - 1] if image <= len(self.slots) else []
+        for slot in wanted:
+            if not self._in_use(slot):
+                return slot
+        raise GroupError(ImageErrorCode.NO_FREE_SLOT, rsn="no slot")
 
     def _prepare(self, session: UploadSession) -> None:
         """Make room: the sectors of the image and of the trailer, unless the whole slot is empty already."""
@@ -333,6 +358,12 @@ class ImageServer(GroupServer):
         return self.device.bootloader.upload_offset if session.slot == SECONDARY else 0
 
     def _take(self, session: UploadSession, data: bytes) -> dict[str, Any]:
+        end = session.offset + len(data)
+        if self.device.config.cuts_chunks and end < session.size:
+            data = data[: max(0, len(data) - end % self.device.flash.write_size)]
+            end = session.offset + len(data)
+        if not self.device.config.size_check and end > self.slots[session.slot].size - self._upload_offset(session):
+            raise Unanswered
         session.buffer += data
         session.offset += len(data)
         done = session.offset == session.size
@@ -356,7 +387,7 @@ class ImageServer(GroupServer):
 
     def _matches(self, session: UploadSession) -> bool:
         """Whether the slot holds what was announced, on builds that check it."""
-        if not self.device.config.image_check or len(session.sha) != HASH_BYTES:
+        if not self.device.config.image_check or len(session.sha) != SHA_BYTES:
             return False
         content = self.slots[session.slot].read(self._upload_offset(session), session.size)
         return hashlib.sha256(content).digest() == session.sha
@@ -364,6 +395,7 @@ class ImageServer(GroupServer):
     # -- erase and slots ----------------------------------------------------------------------------------------------
 
     def erase(self, call: Call) -> dict[str, Any]:
+        self._only_in_loader()
         slot: int = call.read(slot="uint").get("slot", self.other)
         if slot >= len(self.slots):
             raise GroupError(ImageErrorCode.FLASH_OPEN_FAILED)
@@ -372,14 +404,18 @@ class ImageServer(GroupServer):
         area = self.slots[slot]
         if not self.device.flash.is_erased(area.offset, area.size):
             area.erase()
-        self.session = None
+        if not self.device.config.session_survives:
+            self.session = None
         return {}
 
     def slot_info(self, call: Call) -> dict[str, Any]:
+        if not self.device.config.slot_info:
+            raise Refused(SmpError.NOT_SUPPORTED)
+        direct = self.device.config.direct_upload
         slots = []
         for slot, area in enumerate(self.slots):
             entry = {"slot": slot, "size": area.size}
             if slot != self.running:
-                entry["upload_image_id"] = 0
+                entry["upload_image_id"] = slot + 1 if direct else 0
             slots.append(entry)
         return {"images": [{"image": 0, "slots": slots}]}

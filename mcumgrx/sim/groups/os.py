@@ -61,9 +61,10 @@ class OsServer(GroupServer):
             wanted = call.read(force="flag", boot_mode="uint")
         except Refused:
             wanted = {}  # what cannot be decoded is ignored: the reset happens
-        if wanted.get("boot_mode", 0) > 0xFF:
+        boot_mode: int = wanted.get("boot_mode", 0)
+        if boot_mode > 0xFF:
             raise Refused(SmpError.INVALID)
-        call.device.request_reset()
+        call.device.request_reset(boot_mode)
         return {}
 
     def params(self, call: Call) -> dict[str, Any]:
@@ -73,6 +74,8 @@ class OsServer(GroupServer):
         return {"buf_size": config.buf_size, "buf_count": config.buf_count}
 
     def info(self, call: Call) -> dict[str, Any]:
+        if not call.device.config.os_info:
+            raise Refused(SmpError.NOT_SUPPORTED)
         wanted = call.read(format="text").get("format") or "s"
         if set(wanted) - set(INFO_LETTERS + "a"):
             raise GroupError(OsErrorCode.INVALID_FORMAT)

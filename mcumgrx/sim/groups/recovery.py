@@ -1,0 +1,323 @@
+"""MCUboot's serial recovery: the small SMP server of the bootloader, which takes an image while no application runs.
+
+It is a server of its own beside the application's, with its own rules: no checks of what is written, errors as plain
+`rc`, `rc: 0` in some answers. When a device is in it is `device`'s business.
+
+Sources: MCUboot `boot/boot_serial/src/boot_serial.c`, `boot/zephyr/serial_adapter.c`, `boot/zephyr/Kconfig.serial_recovery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mcumgrx.errors import ImageError, UsageError
+from mcumgrx.mcuboot import Image, ImageFlag, parse_image
+from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op
+from mcumgrx.protocol.message import SmpError
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Mode, SwapType
+from mcumgrx.sim.flash import FlashError
+from mcumgrx.sim.groups import MISSING, Refused, encode, read_map
+
+if TYPE_CHECKING:
+    from mcumgrx.sim.device import SimulatedDevice
+    from mcumgrx.sim.slots import Slot
+
+__all__ = ["RecoveryConfig", "RecoveryServer", "RecoveryUpload"]
+
+Body = Mapping[str, Any]
+HASH_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryConfig:
+    """How the bootloader's serial recovery was built. Sizes in bytes, times in seconds.
+
+    The defaults are MCUboot's, except that it tells its buffers, as the recorded server does.
+
+    Attributes:
+        buf_size: of the one buffer for messages (`BOOT_SERIAL_MAX_RECEIVE_SIZE`).
+        line_count: buffers for lines of console framing. While a command is carried out nothing is taken from them.
+        params: answers the parameter query (`BOOT_MGMT_MCUMGR_PARAMS`).
+        echo: answers the echo (`BOOT_MGMT_ECHO`).
+        image_state: flags in the image list, and test and confirm (`BOOT_SERIAL_IMG_GRP_IMAGE_STATE`).
+        slot_info: tells sizes and upload numbers of the slots (`BOOT_SERIAL_IMG_GRP_SLOT_INFO`).
+        direct_upload: the number in an upload names a slot: 0 and 1 the primary, 2 the secondary
+            (`MCUBOOT_SERIAL_DIRECT_IMAGE_UPLOAD`).
+        erase_progressively: erases as the upload arrives, not the whole slot at its first chunk.
+        storage_erase: erases the storage partition on demand (`BOOT_MGMT_CUSTOM_STORAGE_ERASE`).
+        no_application: entered where no image can be run (`BOOT_SERIAL_NO_APPLICATION`).
+        boot_mode: entered when a reset asks for it (`BOOT_SERIAL_BOOT_MODE`).
+        window_s: after each reset it waits this long for a message, which it then stays for
+            (`BOOT_SERIAL_WAIT_FOR_DFU_TIMEOUT`); 0 does not wait.
+        start_s: until the first message is taken, beside what the bootloader does to the flash.
+        verify_s, verify_s_per_byte: for checking an image and its signature, which listing does with each.
+    """
+
+    buf_size: int = 1024
+    line_count: int = 8
+    params: bool = True
+    echo: bool = False
+    image_state: bool = False
+    slot_info: bool = False
+    direct_upload: bool = False
+    erase_progressively: bool = False
+    storage_erase: bool = False
+    no_application: bool = True
+    boot_mode: bool = True
+    window_s: float = 0.0
+    start_s: float = 0.1
+    verify_s: float = 0.3
+    verify_s_per_byte: float = 2e-6
+
+    def __post_init__(self) -> None:
+        if self.buf_size < 64 or self.line_count < 1:
+            raise UsageError(f"no recovery works with {self.line_count} lines and a buffer of {self.buf_size} bytes")
+        for name in ("window_s", "start_s", "verify_s", "verify_s_per_byte"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is negative")
+
+
+@dataclass(slots=True)
+class RecoveryUpload:
+    """The upload under way: `image` as the first chunk named it, `erased` how far the flash is ready for it."""
+
+    image: int = 0
+    size: int = 0
+    offset: int = 0
+    erased: int = 0
+
+
+@dataclass(slots=True)
+class RecoveryServer:
+    """The server. `handle` takes one message; the device asks it only while it is in recovery.
+
+    Everything it knows is in RAM and gone with the next reset, but for what is in the flash.
+    """
+
+    device: SimulatedDevice
+    config: RecoveryConfig
+    upload: RecoveryUpload = field(default_factory=RecoveryUpload)
+
+    def restarted(self) -> None:
+        self.upload = RecoveryUpload()
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def handle(self, message: bytes) -> tuple[bytes, ...]:
+        """The answers to one message; none to what it drops without a word.
+
+        Dropped are messages of another op than read and write, cut headers, and payloads longer than the header says.
+        A shorter one is taken.
+        """
+        if len(message) < HEADER_SIZE:
+            return ()
+        header = Header.unpack(message)
+        payload = message[HEADER_SIZE:]
+        if header.op not in (Op.READ, Op.WRITE) or len(payload) > header.length:
+            return ()
+        try:
+            answer = self._handler(header)(payload)
+            bodies: tuple[Body, ...] = answer if isinstance(answer, tuple) else (answer,)
+        except Refused as refusal:
+            bodies = ({"rc": int(refusal.rc)},)
+        return tuple(_reply(message, body) for body in bodies)
+
+    def _handler(self, header: Header) -> Callable[[bytes], Body | tuple[Body, ...]]:
+        """What carries a command out. Most look at no op: params, console echo, reset and upload take both."""
+        config = self.config
+        command = header.group, header.command
+        if command == (GroupId.IMAGE, 0):
+            return self._list if header.op == Op.READ else self._set_state
+        handlers: dict[tuple[int, int], tuple[bool, Callable[[bytes], Body | tuple[Body, ...]]]] = {
+            (GroupId.OS, 0): (config.echo, self._echo),
+            (GroupId.OS, 1): (True, lambda payload: {"rc": 0}),  # console echo: there is nothing to switch off
+            (GroupId.OS, 5): (True, self._reset),
+            (GroupId.OS, 6): (config.params, self._params),
+            (GroupId.IMAGE, 1): (True, self._upload),
+            (GroupId.IMAGE, 6): (config.slot_info, lambda payload: self._slot_info(header.op)),
+            (GroupId.ZEPHYR_BASIC, 0): (config.storage_erase, self._erase_storage),
+        }
+        there, handler = handlers.get(command, (False, self._echo))
+        if not there:
+            raise Refused(SmpError.NOT_SUPPORTED)
+        return handler
+
+    # -- group 0 ------------------------------------------------------------------------------------------------------
+
+    def _echo(self, payload: bytes) -> Body:
+        return {"r": read_map(payload, {"d": "text"}).get("d", "")}
+
+    def _reset(self, payload: bytes) -> Body:
+        self.device.request_reset()
+        return {"rc": 0}
+
+    def _params(self, payload: bytes) -> Body:
+        return {"buf_size": self.config.buf_size, "buf_count": 1}
+
+    def _erase_storage(self, payload: bytes) -> Body:
+        self.device.erase_storage()
+        return {"rc": 0}
+
+    # -- images -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _slots(self) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.device.bootloader.slots if slot.size)
+
+    def _image(self, slot: int) -> Image | None:
+        """The image in a slot if it proves good, which takes its time."""
+        bootloader = self.device.bootloader
+        offset = 0
+        if slot == SECONDARY and bootloader.swap_type() is not SwapType.REVERT:
+            offset = bootloader.upload_offset
+        area = self._slots[slot]
+        if not area.has_magic(offset):
+            return None
+        data = area.image_bytes(offset)
+        self.device.flash.busy_s += self.config.verify_s + self.config.verify_s_per_byte * len(data or b"")
+        try:
+            image = parse_image(data or b"")
+        except ImageError:
+            return None
+        return image if bootloader.verify(image) else None
+
+    def _list(self, payload: bytes = b"") -> Body:
+        images = []
+        for slot in range(len(self._slots)):
+            image = self._image(slot)
+            if image is None:
+                continue
+            entry: dict[str, Any] = dict.fromkeys(self._flags(slot, image), True) if self.config.image_state else {}
+            entry |= {"slot": slot, "hash": image.hash, "version": image.header.version.device_text}
+            images.append(entry)
+        return {"images": images}
+
+    def _flags(self, slot: int, image: Image) -> list[str]:
+        """The flags that are set, in the order of the answer."""
+        kind = self.device.bootloader.swap_type()
+        confirmed = slot == (SECONDARY if kind is SwapType.REVERT else PRIMARY)
+        flags = {
+            "active": slot == PRIMARY and kind in (SwapType.NONE, SwapType.REVERT),
+            "bootable": ImageFlag.NON_BOOTABLE not in image.header.flags,
+            "confirmed": confirmed,
+            "pending": slot == SECONDARY and kind in (SwapType.TEST, SwapType.PERM),
+            "permanent": slot == SECONDARY and kind is SwapType.PERM,
+        }
+        return [name for name, is_set in flags.items() if is_set]
+
+    def _set_state(self, payload: bytes) -> Body:
+        """Mark the secondary for the next boot. Which slot has the hash makes no difference (MCUboot's own rule).
+
+        A test that is pending already stays one, and the answer is a success all the same.
+        """
+        bootloader = self.device.bootloader
+        if not self.config.image_state or bootloader.mode in (Mode.DIRECT_XIP, Mode.RAM_LOAD):
+            raise Refused(SmpError.NOT_SUPPORTED)
+        wanted = read_map(payload, {"confirm": "flag", "hash": "bytes"})
+        digest: bytes = wanted.get("hash", b"")
+        if digest:
+            if len(digest) != HASH_BYTES:
+                raise Refused(SmpError.INVALID)
+            images = [self._image(slot) for slot in range(len(self._slots))]
+            if not any(image is not None and image.hash == digest for image in images):
+                raise Refused(SmpError.NO_ENTRY)
+        rc = bootloader.set_pending(wanted.get("confirm", False))
+        if rc:
+            raise Refused(rc)
+        return self._list()
+
+    def _slot_info(self, op: int) -> tuple[Body, ...]:
+        slots = []
+        for slot, area in enumerate(self._slots):
+            entry: dict[str, Any] = {"slot": slot, "size": area.size}
+            if self.config.direct_upload:
+                entry["upload_image_id"] = slot + 1
+            elif slot == PRIMARY:
+                entry["upload_image_id"] = 0
+            slots.append(entry)
+        told: Body = {"images": [{"image": 0, "slots": slots}]}
+        # A write is refused, and then answered all the same.
+        return (told,) if op == Op.READ else ({"rc": int(SmpError.NOT_SUPPORTED)}, told)
+
+    # -- upload -------------------------------------------------------------------------------------------------------
+
+    def _upload(self, payload: bytes) -> Body:
+        chunk = read_map(payload, {"image": "uint", "data": "bytes", "len": "uint", "off": "uint"})
+        offset: int = chunk.get("off", MISSING)
+        data: bytes | None = chunk.get("data")
+        if offset == MISSING or data is None:
+            raise Refused(SmpError.INVALID)
+        upload = self.upload
+        if offset == 0:
+            upload.image = chunk.get("image", 0)
+        area, start = self._target(upload.image)
+        if offset == 0:
+            self._begin(area, chunk.get("len", MISSING))
+        elif offset != upload.offset:
+            return {"rc": 0, "off": upload.offset}
+        elif offset + len(data) > upload.size:
+            raise Refused(SmpError.INVALID)
+        try:
+            self._take(area, start, data)
+        except FlashError as error:
+            raise Refused(SmpError.INVALID) from error
+        return {"rc": 0, "off": upload.offset}
+
+    def _target(self, image: int) -> tuple[Slot, int]:
+        """The slot that this number stands for, and where an image begins in it."""
+        bootloader = self.device.bootloader
+        slots = self._slots
+        if image == 0 or (image == 1 and self.config.direct_upload):
+            return slots[PRIMARY], 0
+        if image == 2 and self.config.direct_upload and len(slots) > 1:
+            return slots[SECONDARY], bootloader.upload_offset
+        raise Refused(SmpError.INVALID)
+
+    def _begin(self, area: Slot, size: int) -> None:
+        """A first chunk begins anew, whatever was there, even where it is then refused."""
+        upload = self.upload
+        upload.offset = 0
+        if size > area.size:
+            raise Refused(SmpError.INVALID)
+        upload.erased = 0
+        if not self.config.erase_progressively:
+            area.erase()
+            upload.erased = area.size
+        upload.size = size
+
+    def _take(self, area: Slot, start: int, data: bytes) -> None:
+        """Write the whole units of a chunk, and of the last one all; what is left out is asked for again."""
+        upload = self.upload
+        unit = self.device.flash.write_size
+        end = upload.offset + len(data)
+        taken = len(data) if end >= upload.size else len(data) // unit * unit
+        if data:
+            self._erase_up_to(area, start + end)
+        if start + upload.offset + taken > area.size:
+            raise FlashError("the upload does not fit the slot")
+        if taken:
+            area.write(start + upload.offset, data[:taken])
+        upload.offset += taken
+        if upload.offset == upload.size and self.config.erase_progressively:
+            # The trailer's first sector, so that no old mark is left: only where the image has not reached it.
+            sector = (area.size - area.trailer.size) // area.sector_size
+            for index in range(sector, area.sectors):
+                if index * area.sector_size >= upload.erased:
+                    area.erase_sector(index)
+
+    def _erase_up_to(self, area: Slot, end: int) -> None:
+        upload = self.upload
+        if self.config.erase_progressively and end > area.size:
+            raise FlashError("the upload does not fit the slot")
+        while upload.erased < end and upload.erased < area.size:
+            area.erase_sector(upload.erased // area.sector_size)
+            upload.erased += area.sector_size
+
+
+def _reply(message: bytes, body: Body) -> bytes:
+    """The answer: version and reserved bits as they came, everything else as an answer has it."""
+    payload = encode(body)
+    first = message[0] & ~0x07 | (message[0] & 0x07) + 1
+    return bytes([first, 0]) + len(payload).to_bytes(2, "big") + message[4:HEADER_SIZE] + payload

@@ -1,0 +1,252 @@
+"""The transport of `sim:` addresses: options, devices by name, and their state files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mcumgrx.mcuboot import Version
+from mcumgrx.plugin_api import Address, OptionReader, UsageError
+from mcumgrx.sim.bootloader import PRIMARY, BootPolicy, Mode
+from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
+from mcumgrx.sim.flash import FlashError, FlashTiming
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import LinkModel, SimulatedTransport
+from mcumgrx.sim.state import StateFile
+
+__all__ = ["SimTransport"]
+
+log = logging.getLogger("mcumgrx.sim")
+
+# While an upload is under way its progress is saved this often, in seconds; everything else at once.
+SAVE_EVERY_S = 1.0
+
+_MODES: Mapping[str, Mode] = {
+    "swap-move": Mode.SWAP_MOVE,
+    "swap-offset": Mode.SWAP_OFFSET,
+    "swap-scratch": Mode.SWAP_SCRATCH,
+    "overwrite": Mode.OVERWRITE,
+    "direct-xip": Mode.DIRECT_XIP,
+    "direct-xip-revert": Mode.DIRECT_XIP_REVERT,
+}
+_LINKS = ("ideal", "ble", "uart", "raw", "datagram")
+
+
+@dataclass(slots=True)
+class _Desk:
+    """A device in a loop, found again under its name by every transport of that loop."""
+
+    device: SimulatedDevice
+    config: DeviceConfig
+    state: StateFile | None
+    users: int = 0
+    saved_at: float = float("-inf")
+    ready: bool = False
+
+
+_desks: dict[asyncio.AbstractEventLoop, dict[str, _Desk]] = {}
+
+
+class SimTransport(SimulatedTransport):
+    """A simulated device, made when it is first opened: version 1.0.0 runs, confirmed, and slot 1 is empty.
+
+    `sim:NAME,key=value…`; within one program the same name is the same device, also after a reset. Options of the
+    device (sizes in bytes, times in seconds, switches `yes` or `no`):
+
+    ==============  ===================================================================================
+    `state=FILE`    keep the device in this file from one program to the next
+    `version`       of the first image (1.0.0)
+    `unhealthy`     versions whose application crashes, joined by `+`; whatever the image itself says
+    `buf_size`      of a buffer (384)
+    `buf_count`     number of buffers (4)
+    `params`        whether it tells them (yes)
+    `slot_size`     of each of the two slots (524288)
+    `sector_size`   of the flash (4096)
+    `write_size`    of the flash (4)
+    `erase`         time to erase a whole slot (11)
+    `mode`          of the bootloader: swap-move (default), swap-offset, swap-scratch, overwrite,
+                    direct-xip, direct-xip-revert
+    `downgrade`     whether the bootloader installs older versions (yes)
+    `bootloader`    whether it tells the bootloader's mode (yes)
+    `boot`          time to start (0.5)
+    `reset_delay`   between the answer to a reset and the reset (0.25)
+    `watchdog`      time until a crashed application is reset (2)
+    `smp`           2 (default) or 1: a server of before 2023 that knows no version 2
+    ==============  ===================================================================================
+
+    Options of the link:
+
+    ==============  ===================================================================================
+    `link`          ideal (default), ble, uart (console framing), raw (UART without), datagram
+    `latency`       one way
+    `speed`         bytes per second
+    `mtu`           ATT MTU of the link `ble` (247)
+    `baud`          of the links `uart` and `raw` (115200)
+    ==============  ===================================================================================
+    """
+
+    def __init__(self, address: Address) -> None:
+        options = OptionReader(address)
+        state = options.text("state", "")
+        try:
+            self._first = Version.parse(options.text("version", "1.0.0"))
+            config = _device_config(options)
+            model = _link_model(options)
+            options.finish()
+            super().__init__(SimulatedDevice(config, name=address.target), model)
+        except FlashError as error:
+            raise UsageError(f"{address}: {error}", hint="slots are whole sectors, sectors whole writes") from error
+        self._name = address.target
+        self._state_path = Path(state).expanduser() if state else None
+        self._desk: _Desk | None = None
+
+    async def open(self, timeout_s: float) -> None:
+        await self.close()
+        desk = self._find_desk()
+        self._take(desk)
+        try:
+            await super().open(timeout_s)
+        except BaseException:
+            self._give_back()
+            raise
+
+    async def close(self) -> None:
+        await super().close()
+        self._give_back()
+
+    # -- devices by name -----------------------------------------------------------------------------------------------
+
+    def _find_desk(self) -> _Desk:
+        loop = asyncio.get_running_loop()
+        for other in [other for other in _desks if other.is_closed()]:
+            del _desks[other]
+        desks = _desks.setdefault(loop, {})
+        desk = desks.get(self._name)
+        if desk is None:
+            state = StateFile(self._state_path) if self._state_path is not None else None
+            return _Desk(self.device, self.device.config, state)
+        kept = desk.state.path if desk.state is not None else None
+        # Options that are left out are those of the device that is there.
+        if (self._state_path is not None and self._state_path != kept) or (
+            self.device.config not in (desk.config, DeviceConfig())
+        ):
+            raise UsageError(
+                f"sim:{self._name} exists already, and was made with other options",
+                hint="give the new device another name",
+            )
+        return desk
+
+    def _take(self, desk: _Desk) -> None:
+        loop = asyncio.get_running_loop()
+        if desk.users == 0 and desk.state is not None:
+            desk.state.lock()
+        try:
+            device = desk.device
+            loaded = False
+            if desk.state is not None and desk.users == 0 and (not desk.ready or desk.state.changed()):
+                loaded = desk.state.load(device, loop.time())
+            if not desk.ready and not loaded:
+                device.install(build_image(self._first))
+                if desk.config.mode is Mode.DIRECT_XIP_REVERT:
+                    # There an image without a trailer is erased at the first start.
+                    device.bootloader.set_next(PRIMARY, active=True, confirm=True)
+            device.advance(loop.time())
+            if desk.state is not None:
+                desk.state.save(device)
+        except BaseException:
+            if desk.users == 0 and desk.state is not None:
+                desk.state.unlock()
+            raise
+        desk.ready = True
+        desk.users += 1
+        _desks[loop][self._name] = desk
+        self.device = desk.device
+        self._desk = desk
+
+    def _give_back(self) -> None:
+        if self._desk is None:
+            return
+        desk, self._desk = self._desk, None
+        desk.users -= 1
+        if desk.state is not None:
+            try:
+                desk.state.save(desk.device)
+            except UsageError as error:
+                log.error("%s", error)
+            if desk.users == 0:
+                desk.state.unlock()
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def _answered(self, connection: int, message: bytes) -> None:
+        # Before the answer leaves: what the client has been told is kept, whatever happens to this process.
+        self._save()
+        super()._answered(connection, message)
+
+    def _power_changed(self, power: Power) -> None:
+        self._save()
+        super()._power_changed(power)
+
+    def _save(self) -> None:
+        desk = self._desk
+        if desk is None or desk.state is None or self._runner is None:
+            return
+        now = self._runner.loop.time()
+        if desk.device.image.session is not None and 0 <= now - desk.saved_at < SAVE_EVERY_S:
+            return
+        desk.saved_at = now
+        try:
+            desk.state.save(desk.device)
+        except UsageError as error:
+            self.cut(str(error))
+
+
+def _device_config(options: OptionReader) -> DeviceConfig:
+    default = DeviceConfig()
+    slot_size = options.integer("slot_size", default.slot_size, minimum=8192, maximum=64 * 1024 * 1024)
+    sector_size = options.integer("sector_size", default.sector_size, minimum=16)
+    timing = FlashTiming()
+    if sector_size and slot_size % sector_size == 0:
+        whole_s = timing.erase_s_per_sector * slot_size / sector_size
+        per_sector_s = options.number("erase", whole_s, maximum=3600) * sector_size / slot_size
+        timing = replace(timing, erase_s_per_sector=per_sector_s)
+    unhealthy = options.text("unhealthy", "")
+    return DeviceConfig(
+        buf_size=options.integer("buf_size", default.buf_size, minimum=64, maximum=65536 + 8),
+        buf_count=options.integer("buf_count", default.buf_count, minimum=2, maximum=255),
+        params=options.flag("params", default.params),
+        slot_size=slot_size,
+        sector_size=sector_size,
+        write_size=options.integer("write_size", default.write_size, minimum=1, maximum=32),
+        timing=timing,
+        mode=_MODES[options.choice("mode", "swap-move", tuple(_MODES))],
+        policy=BootPolicy(downgrade_prevention=not options.flag("downgrade", True)),
+        boot_s=options.number("boot", default.boot_s),
+        reset_delay_s=options.number("reset_delay", default.reset_delay_s),
+        watchdog_s=options.number("watchdog", default.watchdog_s, minimum=0.01),
+        original_only=options.choice("smp", "2", ("1", "2")) == "1",
+        bootloader_info=options.flag("bootloader", default.bootloader_info),
+        unhealthy=frozenset(str(Version.parse(part)) for part in unhealthy.split("+") if part),
+    )
+
+
+def _link_model(options: OptionReader) -> LinkModel:
+    kind = options.choice("link", "ideal", _LINKS)
+    mtu = options.integer("mtu", 247, minimum=23, maximum=517)
+    baud = options.integer("baud", 115200, minimum=300)
+    latency_s = options.number("latency", -1.0, minimum=-1.0, maximum=3600)
+    speed = options.number("speed", 0.0)
+    if kind == "ble":
+        model = LinkModel.ble(mtu)
+    elif kind in ("uart", "raw"):
+        model = LinkModel.uart(baud, raw=kind == "raw")
+    else:
+        model = LinkModel.datagram() if kind == "datagram" else LinkModel.ideal()
+    if latency_s >= 0:
+        model = replace(model, latency_s=latency_s)
+    if speed:
+        model = replace(model, bytes_per_s=speed)
+    return model

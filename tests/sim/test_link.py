@@ -1,0 +1,490 @@
+"""Links to the simulated device: the transport contract, timing, faults, buffers, and any cut of the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import warnings
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcumgrx.client import Client
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, RequestTimeout, UsageError
+from mcumgrx.mcuboot import parse_image
+from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.framing import StreamFraming
+from mcumgrx.protocol.header import Op
+from mcumgrx.protocol.standard import Echo, EraseImage, ReadImageState, Reset
+from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
+from mcumgrx.sim.flash import INSTANT
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import ALL_OPS, Faults, LinkModel, SimulatedTransport, runner_of
+from mcumgrx.sim.loop import run
+
+CONFIG = DeviceConfig(slot_size=64 * 1024, request_s=0.0, boot_s=1.0)
+IMAGE = build_image("1.0.0", payload_size=2_000)
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in virtual time."""
+
+    @functools.wraps(test)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return wrapper
+
+
+def new_device(config: DeviceConfig = CONFIG, image: bytes = IMAGE, name: str = "") -> SimulatedDevice:
+    device = SimulatedDevice(config, name=name)
+    device.install(image)
+    return device
+
+
+def request(text: str = "x", sequence: int = 0) -> bytes:
+    return build_message(Op.WRITE, 1, 0, 0, sequence, 0, cbor2.dumps({"d": text}))
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+MODELS = {
+    "ideal": LinkModel.ideal(),
+    "ble": LinkModel.ble(),
+    "ble with the smallest mtu": LinkModel.ble(mtu=23),
+    "uart": LinkModel.uart(),
+    "raw uart": LinkModel.uart(raw=True),
+    "datagram": LinkModel.datagram(),
+}
+
+
+# -- the contract -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@virtual
+async def test_a_client_works_over_every_link(name: str) -> None:
+    transport = SimulatedTransport(new_device(), MODELS[name])
+    for _ in range(2):
+        async with Client(transport) as client:
+            assert await client.request(Echo("hello")) == "hello"
+            long = "x" * 200
+            assert await client.request(Echo(long)) == long
+            assert (await client.request(ReadImageState())).slots[0].version == "1.0.0"
+
+
+@virtual
+async def test_closing_ends_a_waiting_receive_and_is_harmless_when_repeated() -> None:
+    transport = SimulatedTransport(new_device())
+    await transport.close()
+    await transport.open(1.0)
+    receiving = asyncio.create_task(transport.receive())
+    await asyncio.sleep(1)
+    await transport.close()
+    await transport.close()
+    with pytest.raises(LinkLost, match="closed"):
+        await receiving
+    for use in (transport.receive(), transport.send([b"x" * 8])):
+        with pytest.raises(LinkLost):
+            await use
+    await transport.open(1.0)
+    await transport.send([request()])
+    assert await transport.receive()
+
+
+@virtual
+async def test_a_link_that_was_never_open_is_lost() -> None:
+    transport = SimulatedTransport(new_device())
+    with pytest.raises(LinkLost, match="not open"):
+        await transport.receive()
+    assert transport.queued_s() == 0.0
+
+
+@virtual
+async def test_a_cancelled_receive_loses_nothing() -> None:
+    transport = SimulatedTransport(new_device(), replace(LinkModel.ideal(), latency_s=0.5))
+    await transport.open(1.0)
+    await transport.send([request()])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.9):
+            await transport.receive()
+    assert await transport.receive()
+    assert now() == pytest.approx(1.0)
+
+
+@virtual
+async def test_a_cut_wakes_the_receiver_at_once_and_for_good() -> None:
+    transport = SimulatedTransport(new_device(), replace(LinkModel.ideal(), latency_s=5.0))
+    await transport.open(1.0)
+    await transport.send([request()])
+    receiving = asyncio.create_task(transport.receive())
+    await asyncio.sleep(1)
+    transport.cut("the cable was pulled")
+    with pytest.raises(LinkLost, match="pulled"):
+        await receiving
+    with pytest.raises(LinkLost, match="pulled"):
+        await transport.receive()
+    with pytest.raises(LinkLost, match="pulled"):
+        await transport.send([request()])
+    assert now() == 1.0
+    # What was on its way is not delivered to the next connection.
+    await transport.open(1.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(60):
+            await transport.receive()
+
+
+@virtual
+async def test_identity_is_that_of_a_named_device() -> None:
+    assert SimulatedTransport(new_device()).identity is None
+    assert SimulatedTransport(new_device(name="desk")).identity == "sim:desk"
+
+
+def test_models_that_cannot_be() -> None:
+    with pytest.raises(UsageError):
+        LinkModel(bytes_per_s=0)
+    with pytest.raises(UsageError):
+        LinkModel(write_bytes=7)
+
+
+def test_nothing_is_left_behind_when_a_test_fails_with_the_link_open() -> None:
+    async def main() -> None:
+        transport = SimulatedTransport(new_device(), LinkModel.ble())
+        client = Client(transport)
+        await client.open()
+        asking = asyncio.create_task(client.request(EraseImage()))
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        raise ValueError("the test failed")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="the test failed"):
+            run(main())
+        gc.collect()
+
+
+def test_it_works_in_a_real_loop_too() -> None:
+    async def main() -> str:
+        async with Client(SimulatedTransport(new_device(replace(CONFIG, timing=INSTANT)))) as client:
+            return await client.request(Echo("real"))
+
+    assert asyncio.run(main()) == "real"
+
+
+def test_a_device_can_go_from_one_loop_to_the_next() -> None:
+    device = new_device()
+
+    async def reset() -> None:
+        async with Client(SimulatedTransport(device)) as client:
+            await asyncio.sleep(100)
+            await client.request(Reset())
+
+    async def wait() -> float:
+        async with Client(SimulatedTransport(device)) as client:
+            await client.wait_lost()
+        async with Client(SimulatedTransport(device)):
+            return now()
+
+    run(reset())
+    assert run(wait()) == pytest.approx(0.25 + 1.0)
+
+
+# -- resets -----------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_reset_drops_the_link_and_opening_waits_for_the_device() -> None:
+    device = new_device()
+    async with Client(SimulatedTransport(device)) as client:
+        await client.request(Reset())
+        lost = await client.wait_lost()
+        assert "reset" in str(lost)
+        assert now() == pytest.approx(0.25)
+    async with Client(SimulatedTransport(device)) as client:
+        assert now() == pytest.approx(1.25)
+        assert await client.request(Echo("back")) == "back"
+
+
+@virtual
+async def test_a_lost_radio_link_is_noticed_late() -> None:
+    model = replace(LinkModel.ble(), notice_s=0.42)
+    async with Client(SimulatedTransport(new_device(), model)) as client:
+        await client.request(Reset())
+        begin = now()
+        await client.wait_lost()
+        assert now() - begin == pytest.approx(0.25 + 0.42, abs=0.1)
+
+
+@virtual
+async def test_a_request_to_a_link_that_is_dead_but_not_noticed_is_lost() -> None:
+    device = new_device(replace(CONFIG, boot_s=0.0))
+    transport = SimulatedTransport(device, replace(LinkModel.ideal(), notice_s=5.0))
+    async with Client(transport) as client:
+        await client.request(Reset())
+        await asyncio.sleep(1)
+        assert device.power is Power.RUNNING
+        assert client.connected
+        with pytest.raises(LinkLost):
+            await client.request(Echo("hello?"), timeout_s=60)
+
+
+@pytest.mark.parametrize("name", ["uart", "datagram"])
+@virtual
+async def test_other_links_stay_open_through_a_reset(name: str) -> None:
+    async with Client(SimulatedTransport(new_device(), MODELS[name])) as client:
+        await client.request(Reset())
+        await asyncio.sleep(0.5)
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("?"), timeout_s=0.3, repeats=0)
+        await asyncio.sleep(1.0)
+        assert await client.request(Echo("back")) == "back"
+
+
+@virtual
+async def test_opening_a_device_that_does_not_come_up() -> None:
+    device = new_device(replace(CONFIG, boot_s=60.0))
+    transport = SimulatedTransport(device)
+    async with Client(transport) as client:
+        await client.request(Reset())
+        await client.wait_lost()
+    with pytest.raises(ConnectFailed, match="still starting after 5 s"):
+        await transport.open(5.0)
+    await transport.open(60.0)
+    assert now() == pytest.approx(60.25)
+    await transport.close()
+    # The crashed one comes up, and goes down, for ever.
+    crashing = new_device(replace(CONFIG, boot_s=0.0), build_image("1.0.0", payload_size=100, health="crash"))
+    with pytest.raises(DeviceNotFound, match="crashed"):
+        await SimulatedTransport(crashing).open(5.0)
+    with pytest.raises(DeviceNotFound, match="no image"):
+        await SimulatedTransport(SimulatedDevice(CONFIG)).open(5.0)
+    slow = SimulatedTransport(new_device(), replace(LinkModel.ideal(), connect_s=9.0))
+    with pytest.raises(ConnectFailed, match="within 5 s"):
+        await slow.open(5.0)
+
+
+@virtual
+async def test_programming_an_open_device_restarts_it() -> None:
+    device = new_device()
+    async with Client(SimulatedTransport(device)) as client:
+        device.install(build_image("2.0.0", payload_size=100))
+        await client.wait_lost()
+    async with Client(SimulatedTransport(device)) as client:
+        assert (await client.request(ReadImageState())).slots[0].version == "2.0.0"
+
+
+@virtual
+async def test_a_console_shows_the_start() -> None:
+    texts: list[str] = []
+    transport = SimulatedTransport(new_device(), LinkModel.uart())
+    client = Client(transport, on_text=texts.append)
+    await client.open()
+    assert (transport.quiet_after_reset_s, transport.silent_boot) == (3.0, True)
+    await client.request(Reset())
+    await asyncio.sleep(5)
+    assert "".join(texts).splitlines() == ["*** Booting MCUboot ***", "*** Booting Zephyr OS, application 1.0.0 ***"]
+    assert await client.request(Echo("x")) == "x"
+    await client.close()
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_latency_and_speed_add_up() -> None:
+    model = LinkModel(latency_s=0.1, bytes_per_s=100.0)
+    transport = SimulatedTransport(new_device(), model)
+    await transport.open(1.0)
+    message = request("x" * 30)
+    await transport.send([message])
+    assert now() == pytest.approx(len(message) / 100), "the link has taken it once it is sent"
+    reply = await transport.receive()
+    assert now() == pytest.approx((len(message) + len(reply)) / 100 + 0.2)
+
+
+@virtual
+async def test_what_the_host_takes_ahead_is_estimated() -> None:
+    transport = SimulatedTransport(new_device(), LinkModel(bytes_per_s=100.0, queue_s=10.0))
+    await transport.open(1.0)
+    for _ in range(2):
+        await transport.send([request("x" * 30)])
+    assert now() == 0.0
+    size = len(request("x" * 30))
+    assert transport.queued_s() == pytest.approx(2 * size / 100)
+    await asyncio.sleep(0.5)
+    assert transport.queued_s() == pytest.approx(2 * size / 100 - 0.5)
+    await asyncio.sleep(10)
+    assert transport.queued_s() == 0.0
+
+
+@virtual
+async def test_an_erase_blocks_the_device() -> None:
+    device = new_device()
+    device.install(IMAGE, slot=1)
+    async with Client(SimulatedTransport(device), in_flight=2) as client:
+        erasing = asyncio.create_task(client.request(EraseImage()))
+        await asyncio.sleep(0.1)
+        assert await client.request(Echo("waits its turn")) == "waits its turn"
+        assert erasing.done()
+        assert now() == pytest.approx(16 * 0.085)
+
+
+# -- sizes and buffers ------------------------------------------------------------------------------------------------
+
+
+def test_limits_are_those_of_the_link() -> None:
+    assert LinkModel.ble(mtu=100).limits.write == 97
+    assert LinkModel.ble(mtu=100).limits.message(384) == 384
+    assert LinkModel.ble(mtu=100, reassembles=False).limits.message(384) == 97
+    assert LinkModel.ble(mtu=100).limits.message(None) == 97
+    assert LinkModel.uart().limits.message(384) == 380
+    assert LinkModel.uart().limits.safe_message < 128
+    assert LinkModel.datagram().limits.message(2048) == 1472
+
+
+@virtual
+async def test_a_device_that_does_not_reassemble_loses_long_messages() -> None:
+    for reassembles in (True, False):
+        model = LinkModel.ble(mtu=60, reassembles=reassembles)
+        transport = SimulatedTransport(new_device(), model)
+        await transport.open(1.0)
+        await transport.send(transport.framing().encode(request("x" * 100), 57))
+        if reassembles:
+            assert await transport.receive()
+        else:
+            # The first fragment claims more than it holds; the others are no headers that make sense.
+            reply = await transport.receive()
+            assert reply[8:] == bytes.fromhex("bf62726309ff")
+
+
+@virtual
+async def test_a_write_too_long_for_the_link_is_a_mistake() -> None:
+    transport = SimulatedTransport(new_device(), LinkModel.ble(mtu=23))
+    await transport.open(1.0)
+    with pytest.raises(ValueError, match="20 bytes"):
+        await transport.send([b"x" * 21])
+
+
+@pytest.mark.parametrize("buf_count", [2, 4, 6])
+@virtual
+async def test_requests_that_find_no_buffer_are_lost_and_the_others_keep_their_order(buf_count: int) -> None:
+    device = new_device(replace(CONFIG, buf_count=buf_count, request_s=0.1))
+    transports = [SimulatedTransport(device) for _ in range(2)]
+    for transport in transports:
+        await transport.open(1.0)
+    for sequence in range(10):
+        await transports[sequence % 2].send([request(sequence=sequence)])
+    answered = []
+    for transport in transports:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while True:
+                    answered.append((await transport.receive())[6])
+        await transport.close()
+    # All transports share the pool: one request being answered takes two buffers, each that waits takes one.
+    assert sorted(answered) == list(range(buf_count - 1))
+    assert runner_of(device).lost == 10 - (buf_count - 1)
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+async def echoes(client: Client, count: int) -> list[str]:
+    results = []
+    for number in range(1, count + 1):
+        try:
+            results.append(await client.request(Echo(str(number)), timeout_s=1.0, repeats=0))
+        except (RequestTimeout, LinkLost) as error:
+            results.append(type(error).__name__)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected", "handled"),
+    [
+        (Faults(), ["1", "2", "3"], 3),
+        (Faults(drop_requests=2), ["1", "RequestTimeout", "3"], 2),
+        (Faults(drop_replies={1, 2}), ["RequestTimeout", "RequestTimeout", "3"], 3),
+        (Faults(duplicate_requests=1), ["1", "2", "3"], 4),
+        (Faults(duplicate_replies=lambda number, message: number == 1), ["1", "2", "3"], 3),
+        (Faults(delay_requests={1: 1.5}), ["RequestTimeout", "2", "3"], 2),
+        (Faults(delay_replies={2: 7.0}), ["1", "RequestTimeout", "3"], 3),
+        (Faults(cut_at_request=2), ["1", "LinkLost", "LinkLost"], 1),
+        (Faults(cut_at_reply=range(2, 9)), ["1", "LinkLost", "LinkLost"], 2),
+        (Faults(drop_requests=lambda number, message: message.endswith(b"2")), ["1", "RequestTimeout", "3"], 2),
+    ],
+)
+@pytest.mark.parametrize("model", [LinkModel.ideal(), LinkModel.uart()])
+def test_faults(faults: Faults, expected: list[str], handled: int, model: LinkModel) -> None:
+    device = new_device()
+    mine = replace(faults)  # the parameters are shared by all runs, and faults count
+
+    async def main() -> None:
+        async with Client(SimulatedTransport(device, model, faults=mine)) as client:
+            assert await echoes(client, 3) == expected
+
+    run(main())
+    assert device.requests == handled
+
+
+@virtual
+async def test_faults_count_over_all_connections() -> None:
+    faults = Faults(cut_at_request={1, 3})
+    transport = SimulatedTransport(new_device(), faults=faults)
+    results = []
+    for _ in range(4):
+        async with Client(transport) as client:
+            results += await echoes(client, 1)
+    assert results == ["LinkLost", "1", "LinkLost", "1"]
+    assert (faults.requests, faults.replies) == (4, 2)
+
+
+# -- any cut gives the same answers -----------------------------------------------------------------------------------
+
+UPLOAD = build_image("1.1.0", payload_size=600)
+CHUNKS = [{"off": at, "len": len(UPLOAD), "data": UPLOAD[at:][:200]} for at in range(0, len(UPLOAD), 200)]
+STREAM = b"".join(
+    [
+        request("first"),
+        *(build_message(2, 1, 0, 1, number, 1, cbor2.dumps(chunk)) for number, chunk in enumerate(CHUNKS)),
+        build_message(0, 1, 0, 1, 90, 0, b"\xa0"),
+        build_message(2, 1, 0, 1, 91, 0, cbor2.dumps({"hash": parse_image(UPLOAD).hash})),
+        build_message(4, 1, 0, 0, 92, 0, b"\xa0"),
+        build_message(0, 0, 0, 99, 93, 0, b"\xa0"),
+        build_message(2, 1, 0, 0, 94, 0, b""),
+    ]
+)
+
+
+def answers(cuts: list[int]) -> list[bytes]:
+    device = new_device(replace(CONFIG, timing=INSTANT))
+    framing = StreamFraming(ops=ALL_OPS)
+    found: list[bytes] = []
+    for start, end in zip([0, *cuts], [*cuts, len(STREAM)], strict=True):
+        for message in framing.feed(STREAM[start:end]):
+            found += device.handle(build_message(*message), 0.0).replies
+    assert framing.discarded == 0
+    return found
+
+
+WHOLE = answers([])
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=40).map(sorted))
+def test_any_cut_of_the_requests_gives_the_same_answers(cuts: list[int]) -> None:
+    assert answers(cuts) == WHOLE
+
+
+def test_requests_byte_by_byte_give_the_same_answers() -> None:
+    assert len(WHOLE) == 6 + len(CHUNKS)
+    assert answers(list(range(1, len(STREAM)))) == WHOLE
