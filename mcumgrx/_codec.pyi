@@ -1,8 +1,23 @@
 """Types of the compiled codec; what the names do is said in `mcumgrx._pycodec`."""
 
-from typing import final
+from typing import TypeAlias, final
 
-__all__ = ["HEADER_SIZE", "Reassembler", "build_message", "pack_header", "unpack_header"]
+_BytesLike: TypeAlias = bytes | bytearray | memoryview
+# op, version, flags, group, sequence, command, payload
+_RawMessage: TypeAlias = tuple[int, int, int, int, int, int, bytes]
+
+__all__ = [
+    "HEADER_SIZE",
+    "ConsoleDecoder",
+    "Reassembler",
+    "build_console_frame",
+    "build_message",
+    "build_upload",
+    "pack_header",
+    "read_upload_offset",
+    "split_messages",
+    "unpack_header",
+]
 
 HEADER_SIZE: int
 
@@ -12,7 +27,7 @@ def pack_header(op: int, version: int, flags: int, length: int, group: int, sequ
     Raises ValueError with the name of the first field that is out of range, TypeError when one is no integer.
     """
 
-def unpack_header(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[int, int, int, int, int, int, int]:
+def unpack_header(data: _BytesLike, offset: int = 0) -> tuple[int, int, int, int, int, int, int]:
     """(op, version, flags, length, group, sequence, command) of the header at `offset`; reserved bits are ignored.
 
     Raises ValueError when the offset is negative or fewer than eight bytes follow it.
@@ -25,11 +40,17 @@ def build_message(
     group: int,
     sequence: int,
     command: int,
-    payload: bytes | bytearray | memoryview,
+    payload: _BytesLike,
 ) -> bytes:
     """Header and payload in one piece; the length field is that of the payload.
 
     Raises ValueError as `pack_header` does, and for a payload of more than 65535 bytes.
+    """
+
+def split_messages(data: _BytesLike, ops: int) -> tuple[list[_RawMessage], int]:
+    """The whole messages at the beginning of a datagram, as `Reassembler.feed` gives them, and how many bytes are left.
+
+    It ends at the first message that is not whole or whose op is not in the bit mask `ops`.
     """
 
 @final
@@ -52,9 +73,65 @@ class Reassembler:
     def reset(self) -> None:
         """Drop the incomplete message; its bytes count as discarded."""
 
-    def feed(self, chunk: bytes | bytearray | memoryview) -> list[tuple[int, int, int, int, int, int, bytes]]:
+    def feed(self, chunk: _BytesLike) -> list[_RawMessage]:
         """Take bytes; (op, version, flags, group, sequence, command, payload) of every message now complete.
 
         Raises TypeError for an object without bytes and BufferError for bytes that are not C-contiguous; both leave
         the state as it was.
         """
+
+def build_console_frame(message: _BytesLike, characters: int) -> bytes:
+    """All console lines of `message`, each but the last with `characters` of base64: whole groups of four.
+
+    Raises ValueError for `characters` that are not 4..87384 or no multiple of four, and for a message of more than
+    65533 bytes.
+    """
+
+@final
+class ConsoleDecoder:
+    """Takes console lines and the text around them apart; any cut of the same bytes gives the same result.
+
+    `max_length`: longest payload accepted, 0..65535. `ops`: bit mask of the op values accepted, 1..255. `max_text`: how
+    much text is kept that nobody takes, in bytes. Not for use by several threads at once.
+    """
+
+    def __new__(cls, max_length: int, ops: int, max_text: int) -> ConsoleDecoder: ...
+    @property
+    def pending(self) -> int:
+        """Bytes of lines, markers included, whose message is not complete."""
+
+    @property
+    def discarded(self) -> int:
+        """Bytes of lines given up since the beginning, those dropped by `reset` included."""
+
+    def reset(self) -> None:
+        """Drop the incomplete message and the rest of its line; half a marker becomes text."""
+
+    def take_text(self) -> bytes:
+        """The text since the last call, as it came: a prompt without a newline too."""
+
+    def feed(self, chunk: _BytesLike) -> list[_RawMessage]:
+        """Take bytes; (op, version, flags, group, sequence, command, payload) of every message now complete.
+
+        Raises TypeError for an object without bytes and BufferError for bytes that are not C-contiguous; both leave
+        the state as it was.
+        """
+
+def build_upload(
+    offset: int,
+    data: _BytesLike,
+    length: int | None = None,
+    image: int | None = None,
+    sha: _BytesLike | None = None,
+    upgrade: bool = False,
+) -> bytes | None:
+    """The CBOR map of one chunk of an image, as an encoder of definite lengths and shortest heads lays it.
+
+    None for numbers that are no plain integers or not 0..2**32 - 1, and for strings of more than 65535 bytes.
+    """
+
+def read_upload_offset(payload: _BytesLike) -> int | None:
+    """The `off` of the usual answer to a chunk: one map with `off` alone or beside an `rc` of 0, and nothing behind it.
+
+    None for any other answer, which is left to a full decoder.
+    """

@@ -25,6 +25,7 @@ __all__ = ["Address", "OptionReader"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _KEY = re.compile(r"[a-z][a-z0-9_-]*")
+_ENDPOINT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>.*))?")
 _BARE_PORT = re.compile(r"/.+|(\\\\\.\\)?COM[0-9]+", re.IGNORECASE)
 _SAFE = "/:._-+@="  # besides letters, digits and "_.-~": harmless unquoted in POSIX shells, cmd and PowerShell
 _FORMS = "use SCHEME:TARGET[,key=value], for example ble:Widget, serial:/dev/ttyACM0,baud=115200 or sim:"
@@ -71,6 +72,26 @@ class Address:
                 raise UsageError(f"{key!r} is given twice in the address {text!r}")
             options[key] = _unescape(value, text)
         return cls(scheme, _unescape(target, text), options)
+
+    def endpoint(self, default_port: int | None = None) -> tuple[str, int]:
+        """The target as host and port: `HOST:PORT`, `[IPV6]:PORT`, or without the port where there is a default.
+
+        Raises `UsageError` where it is none of these.
+        """
+        found = _ENDPOINT.fullmatch(self.target)
+        example = f"{self.scheme}:192.0.2.7" + (":1234" if default_port is None else "")
+        if found is None:
+            if self.target.count(":") > 1:
+                example = f"{self.scheme}:[{self.target.strip('[]')}]"
+            raise UsageError(f"{self} does not name a host and a port", hint=f"for example {example}")
+        host, port = found["ipv6"] or found["host"], found["port"]
+        if port is None and default_port is not None:
+            return host, default_port
+        if port is None:
+            raise UsageError(f"{self} names no port", hint=f"for example {example}")
+        if not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 0xFFFF:
+            raise UsageError(f"{port!r} in {self} is not a port", hint="a port is a number from 1 to 65535")
+        return host, int(port)
 
     def __str__(self) -> str:
         parts = [f"{self.scheme}:{_escape(self.target)}"]

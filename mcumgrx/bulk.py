@@ -64,7 +64,7 @@ async def upload(
                 continue
             while (chunk := plan.next_chunk()) is not None:
                 if plan.phase is Phase.FIRST:
-                    patience_s = max(first_timeout_s, timeout_s)
+                    patience_s = first_timeout_s
                 else:
                     patience_s = timeout_s if chunk.end < plan.size else max(timeout_s, _LAST_TIMEOUT_S)
                 task = asyncio.create_task(client.request(chunk.command, timeout_s=patience_s, repeats=0))
@@ -81,6 +81,9 @@ async def upload(
                     if plan.losses >= (_OPENING_LOSSES if opening else _LOSSES) and not smaller:
                         raise _silent(error, plan, opening) from error
                 except DeviceError as error:
+                    if _cut_short(error) and plan.message_bytes > client.limits.safe_message:
+                        plan.lost(chunk)  # too large for one write, and the device does not put several together
+                        continue
                     if not _try_again(error) or busy >= len(_BUSY_PAUSES_S):
                         raise
                     plan.lost(chunk)
@@ -100,6 +103,10 @@ async def upload(
 
 def _try_again(error: DeviceError) -> bool:
     return error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY)
+
+
+def _cut_short(error: DeviceError) -> bool:
+    return error.group is None and error.rc == SmpError.CORRUPT
 
 
 def _silent(error: RequestTimeout, plan: UploadPlan, opening: bool) -> RequestTimeout:

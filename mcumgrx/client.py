@@ -49,7 +49,7 @@ class Client:
             print(await client.request(Echo("hello")))
 
     Arguments:
-        timeout_s: seconds for an answer, where neither the command nor the caller says otherwise.
+        timeout_s: seconds for an answer, where the caller says nothing else; commands that take longer get more.
         repeats: how often a request is sent again when no answer comes, if repeating it is safe.
         in_flight: how many requests may wait for answers at once; further ones queue here. A device has few buffers,
             and Zephyr 4.4 crashes on a serial line when one too many arrives, so more than 1 is for who knows.
@@ -181,7 +181,7 @@ class Client:
         Raises `DeviceError` (the device said no), `RequestTimeout`, `LinkLost`, `MalformedReply`, `MessageTooLarge`.
         """
         if timeout_s is None:
-            timeout_s = command.timeout_s if command.timeout_s is not None else self.timeout_s
+            timeout_s = max(self.timeout_s, command.timeout_s or 0.0)
         request = command.request()
         attempts = 1 + ((self.repeats if repeats is None else repeats) if request.repeatable else 0)
         reply = await self._ask(request, timeout_s, attempts)

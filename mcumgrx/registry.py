@@ -205,6 +205,8 @@ class Registry:
             self._records.append(record := loading.record())
             for description in loading.taken:
                 self._owners[description] = record
+            if record.error:
+                _log(record)
 
     def _ask(self, loading: _Loading) -> None:
         """Import one plugin and take over what its hooks return."""
@@ -536,6 +538,12 @@ def _unfit_class(value: object, base: type) -> str | None:
 def _repair(name: str, distribution: str) -> str:
     install = f"pip install --upgrade {distribution}" if distribution else "reinstall its distribution"
     return f"try '{install}', or switch it off with MCUMGRX_DISABLE_PLUGINS={name}"
+
+
+def _log(record: PluginRecord) -> None:
+    import logging  # only now: it costs every start a few milliseconds
+
+    logging.getLogger("mcumgrx.registry").info("plugin %s (%s): %s", record.name, record.distribution, record.error)
 
 
 _LONGEST_TEXT = 300

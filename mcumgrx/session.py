@@ -101,6 +101,9 @@ class SessionDevice:
                     return client
                 if await self._keeps_quiet(client, loop.time(), quiet_s, deadline):
                     return client
+        except BaseException:
+            await self.close()  # nobody else could: the caller got no connection
+            raise
         finally:
             self._listener = ignore_progress
 
@@ -121,7 +124,7 @@ class SessionDevice:
     async def _keeps_quiet(self, client: Client, since: float, quiet_s: float, deadline: float) -> bool:
         """Listen until the device has been quiet for `quiet_s` seconds (or the deadline); false if the link ends."""
         loop = asyncio.get_running_loop()
-        lost = asyncio.ensure_future(client.wait_lost())
+        lost = asyncio.create_task(client.wait_lost())
         try:
             while True:
                 heard = since if client.last_heard_s is None else max(since, client.last_heard_s)
@@ -133,6 +136,7 @@ class SessionDevice:
                 await asyncio.wait([lost], timeout=remaining_s)
         finally:
             lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
 
     def _hear(self, text: str) -> None:
         self._listener(DeviceText(text))
@@ -171,7 +175,7 @@ async def connect(
 
     ::
 
-        async with mcumgrx.connect("ble:Widget") as client:
+        async with mcumgrx.connect("serial:/dev/ttyACM0") as client:
             ...
 
     Arguments:

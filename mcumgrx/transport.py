@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from .protocol.framing import Framing
 
@@ -57,11 +57,11 @@ class Transport(ABC):
     """One link. The constructor takes an `Address`, checks its options (`UsageError`), and opens nothing."""
 
     # After a reset, on a link that has stayed open: seconds without a byte from the device before it may be asked.
-    quiet_after_reset_s: ClassVar[float] = 2.0
+    quiet_after_reset_s: float = 2.0
 
     # An early byte can do harm while the device boots (a serial bootloader's wait window), so the silence is kept
     # after the link was opened anew, too.
-    silent_boot: ClassVar[bool] = False
+    silent_boot: bool = False
 
     @abstractmethod
     def __init__(self, address: Address) -> None: ...
@@ -84,7 +84,10 @@ class Transport(ABC):
     async def send(self, writes: Sequence[bytes]) -> None:
         """Hand one message to the link as the given writes, nothing in between; return when the link has taken them.
 
-        Never called twice at once, and never cancelled half way. Raises `LinkLost`.
+        Never called twice at once, and never cancelled half way except by closing. The writes fit `limits` as they
+        were when the message was laid out; a stream transport may cut them again if the limits have shrunk since, but
+        never joins two messages. Raises `LinkLost`, or a plain `TransportError` for a message that could not be sent
+        on a link that is still up.
         """
 
     @abstractmethod
@@ -111,7 +114,7 @@ class Transport(ABC):
     def identity(self) -> str | None:
         """What tells this very device from all others, such as a USB serial number; None when the link cannot say.
 
-        Never a port name or a network address: those move from device to device.
+        Never a port name, an IP address or a private (random) BLE address: those move from device to device.
         """
         return None
 

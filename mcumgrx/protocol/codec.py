@@ -16,9 +16,14 @@ __all__ = [
     "FALLBACK_REASON",
     "HEADER_SIZE",
     "IMPLEMENTATION",
+    "ConsoleDecoder",
     "Reassembler",
+    "build_console_frame",
     "build_message",
+    "build_upload",
     "pack_header",
+    "read_upload_offset",
+    "split_messages",
     "unpack_header",
 ]
 
@@ -26,17 +31,48 @@ IMPLEMENTATION: Literal["compiled", "python"]
 FALLBACK_REASON: str
 
 if TYPE_CHECKING:
-    from mcumgrx._codec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
-elif os.environ.get("MCUMGRX_PURE_PYTHON", "") not in ("", "0"):
-    from mcumgrx._pycodec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
-
-    IMPLEMENTATION, FALLBACK_REASON = "python", "MCUMGRX_PURE_PYTHON is set"
+    from mcumgrx._codec import (
+        HEADER_SIZE,
+        ConsoleDecoder,
+        Reassembler,
+        build_console_frame,
+        build_message,
+        build_upload,
+        pack_header,
+        read_upload_offset,
+        split_messages,
+        unpack_header,
+    )
 else:
     try:
-        from mcumgrx._codec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
+        if os.environ.get("MCUMGRX_PURE_PYTHON", "") not in ("", "0"):
+            raise ImportError("MCUMGRX_PURE_PYTHON is set")
+        from mcumgrx._codec import (
+            HEADER_SIZE,
+            ConsoleDecoder,
+            Reassembler,
+            build_console_frame,
+            build_message,
+            build_upload,
+            pack_header,
+            read_upload_offset,
+            split_messages,
+            unpack_header,
+        )
     except ImportError as error:
-        # Not built here (no compiler), or built for something else: slower, but all of it works.
-        from mcumgrx._pycodec import HEADER_SIZE, Reassembler, build_message, pack_header, unpack_header
+        # Not wanted, not built here (no compiler), or built for something else: slower, but all of it works.
+        from mcumgrx._pycodec import (
+            HEADER_SIZE,
+            ConsoleDecoder,
+            Reassembler,
+            build_console_frame,
+            build_message,
+            build_upload,
+            pack_header,
+            read_upload_offset,
+            split_messages,
+            unpack_header,
+        )
 
         IMPLEMENTATION, FALLBACK_REASON = "python", str(error)
     else:

@@ -83,7 +83,8 @@ class Exchange:
         """
         sequence = self._allocate()
         writes = self._framing.encode(request.encode(version, sequence), write_bytes)
-        self._waiting[sequence] = _Waiting(request.op.reply, request.group, request.command, deadline)
+        # `op | 1` is `op.reply` without the look-up of its name, which would cost as much as laying the message.
+        self._waiting[sequence] = _Waiting(request.op | 1, request.group, request.command, deadline)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %d/%d seq %d %d B", request.what, request.group, request.command, sequence, request.size)
         return Sent(sequence, writes)
@@ -99,13 +100,14 @@ class Exchange:
         for op, version, flags, group, sequence, command, payload in self._framing.feed(chunk):
             reply = Reply(op, version, flags, group, sequence, command, payload)
             waiting = self._waiting.get(sequence)
-            if waiting is None or (waiting.op, waiting.group, waiting.command) != (op, group, command):
+            expected = waiting is not None and (waiting.op, waiting.group, waiting.command) == (op, group, command)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s%s", "" if expected else "ignored ", reply)
+            if expected:
+                del self._waiting[sequence]
+                answered.append((sequence, reply))
+            else:
                 self.ignored += 1
-                log.debug("ignored %s", reply)
-                continue
-            del self._waiting[sequence]
-            log.debug("%s", reply)
-            answered.append((sequence, reply))
         return answered
 
     def expire(self, now: float) -> list[int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .codec import HEADER_SIZE, Reassembler, unpack_header
+from .codec import HEADER_SIZE, Reassembler, split_messages
 from .header import REPLY_OPS
 
 __all__ = ["MAX_LENGTH", "DatagramFraming", "Framing", "RawMessage", "StreamFraming"]
@@ -60,16 +60,8 @@ class DatagramFraming:
         return [message]
 
     def feed(self, chunk: bytes) -> list[RawMessage]:
-        messages: list[RawMessage] = []
-        start = 0
-        while len(chunk) - start >= HEADER_SIZE:
-            op, version, flags, length, group, sequence, command = unpack_header(chunk, start)
-            end = start + HEADER_SIZE + length
-            if end > len(chunk) or not self._ops >> op & 1:
-                break
-            messages.append((op, version, flags, group, sequence, command, bytes(chunk[start + HEADER_SIZE : end])))
-            start = end
-        self._discarded += len(chunk) - start
+        messages, left = split_messages(chunk, self._ops)
+        self._discarded += left
         return messages
 
     def reset(self) -> None:

@@ -45,7 +45,7 @@ class OsErrorCode(ErrorCode):
     UNKNOWN = 1, "unknown error"
     INVALID_FORMAT = 2, "the format of the request is not valid"
     QUERY_YIELDS_NO_ANSWER = 3, "the bootloader does not know this query"
-    RTC_NOT_SET = 4, "the clock has not been set", "set it first"
+    RTC_NOT_SET = 4, "the clock has not been set", "set it with 'mcumgrx os datetime --set now'"
     RTC_COMMAND_FAILED = 5, "the clock did not take the command"
     QUERY_RESPONSE_VALUE_NOT_VALID = 6, "the bootloader's answer to the query makes no sense"
 
@@ -426,7 +426,10 @@ class EraseImage(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class SlotInfo:
-    """Size of one slot in bytes, or the code `rc` of why it is not known."""
+    """Size of one slot in bytes, or the code `rc` of why it is not known.
+
+    `max_image_size` and unknown keys of the image are repeated in each of its slots.
+    """
 
     image: int
     slot: int
@@ -451,7 +454,9 @@ class ReadSlotInfo(Command[tuple[SlotInfo, ...]]):
         for item in fields.maps("images"):
             image = item.integer("image", 0)
             largest = item.optional_integer("max_image_size")
-            for slot in item.maps("slots"):
+            slots = list(item.maps("slots"))
+            more = item.extra()
+            for slot in slots:
                 found.append(
                     SlotInfo(
                         image=image,
@@ -460,7 +465,7 @@ class ReadSlotInfo(Command[tuple[SlotInfo, ...]]):
                         rc=slot.optional_integer("rc"),
                         upload_image_id=slot.optional_integer("upload_image_id"),
                         max_image_size=largest,
-                        extra=slot.extra(),
+                        extra={**more, **slot.extra()},
                     )
                 )
         return tuple(found)

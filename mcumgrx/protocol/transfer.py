@@ -20,11 +20,11 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import MalformedReply, MessageTooLarge, TransferStuck
-from .header import HEADER_SIZE
-from .message import Command, encode_body
+from . import codec
+from .message import Command, Reply, Request
 from .standard import UploadChunk, UploadProgress
 
-__all__ = ["Chunk", "ImageUpload", "Phase", "Source", "UploadMessages", "UploadPlan", "largest_data"]
+__all__ = ["Chunk", "ImageChunk", "ImageUpload", "Phase", "Source", "UploadMessages", "UploadPlan", "largest_data"]
 
 # The server wants the whole image header in the first chunk (Zephyr: error 22).
 FIRST_DATA_MINIMUM = 32
@@ -50,7 +50,30 @@ class UploadMessages(Protocol):
     """How chunks of one kind of upload look on the wire."""
 
     def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
-        """The request for `data` at `offset` of `length` bytes in total; at offset 0 it opens the transfer."""
+        """The request for `data` at `offset` of `length` bytes in total; at offset 0 it opens the transfer.
+
+        Beside the data, requests at other offsets differ only in that number.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChunk(UploadChunk):
+    """An `UploadChunk` that is laid, and whose usual answer is read, by the codec instead of a CBOR library.
+
+    Only the time differs, not a byte; whatever the codec does not hold goes the general way.
+    """
+
+    # No super() in these: a class with slots is made anew, and super() would still name the old one.
+
+    def request(self) -> Request:
+        payload = codec.build_upload(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
+        if payload is None:
+            return UploadChunk.request(self)
+        return Request(self.op, self.group, self.command, payload, self.what, self.repeatable)
+
+    def result(self, reply: Reply) -> UploadProgress:
+        offset = codec.read_upload_offset(reply.payload)
+        return UploadChunk.result(self, reply) if offset is None else UploadProgress(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +86,8 @@ class ImageUpload:
 
     def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
         if offset > 0:
-            return UploadChunk(offset, data)
-        return UploadChunk(offset, data, length, self.image, self.sha, self.upgrade)
+            return ImageChunk(offset, data)
+        return ImageChunk(offset, data, length, self.image, self.sha, self.upgrade)
 
     def smaller(self) -> ImageUpload | None:
         """The same upload with a shorter first message, or None when nothing can be left out.
@@ -162,9 +185,10 @@ class UploadPlan:
         self._in_flight: dict[int, Chunk] = {}
         self._stuck = 0
         self._restarts = 0
-        self._unsettled = 0
+        self._session_closed = False
         self._tail_sent = False
         self._opening_epoch = 0
+        self._fixed: dict[int, int] = {}  # of `_room`
         self._messages = self._fitting(messages)
 
     # -- what to do ------------------------------------------------------------------------------------------------
@@ -228,7 +252,7 @@ class UploadPlan:
         self.losses += 1
         if chunk.epoch != self._epoch:
             return  # one loss, one reaction: the others of its window are its consequence
-        if HEADER_SIZE + len(encode_body(chunk.command.body())) > self._least_bytes:
+        if chunk.command.request().size > self._least_bytes:
             # Perhaps it was too large for a buffer on the way: devices and links drop those in silence.
             self.message_bytes = max(self._least_bytes, self.message_bytes // 2)
         self.window = max(1, self.window // 2)
@@ -249,13 +273,12 @@ class UploadPlan:
             self.acknowledged_bytes = self.size
             self.phase = Phase.DONE
             return
-        self._unsettled += 1
         self.phase = Phase.BODY
-        if self._unsettled == 1:
-            self._tail_sent = False
-            self._go_back(self.acknowledged_bytes, counts=False)  # most likely the last request was lost, not its answer
-        else:
+        if self._session_closed:
             self._restart()
+        else:
+            self._tail_sent = False
+            self._go_back(self.acknowledged_bytes)  # then it was the last request that was lost, not its answer
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -302,6 +325,7 @@ class UploadPlan:
     def _session_gone(self) -> None:
         """The device wants offset 0 after progress: it was reset or erased, or it has finished (Zephyr clears then)."""
         if self._tail_sent:
+            self._session_closed = True
             self.phase = Phase.SETTLE
         else:
             self._restart()
@@ -321,6 +345,7 @@ class UploadPlan:
         self.acknowledged_bytes = 0
         self.resumed_from = 0
         self._tail_sent = False
+        self._session_closed = False
         self.phase = Phase.FIRST
 
     def _count_stuck(self) -> None:
@@ -338,7 +363,7 @@ class UploadPlan:
         """`messages`, made as small as needed for the first chunk to hold an image header."""
         needed = min(FIRST_DATA_MINIMUM, self.size)
         current: UploadMessages = messages
-        while self._room(current, 0) < needed:
+        while largest_data(self.message_bytes, self._fixed_bytes(current, 0)) < needed:
             shorter = current.smaller() if isinstance(current, ImageUpload) else None
             if shorter is None:
                 least = self._fixed_bytes(current, 0) + needed + 2
@@ -350,22 +375,28 @@ class UploadPlan:
                     "(CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY)",
                 )
             current = shorter
+        self._fixed.clear()
         return current
 
     def _fixed_bytes(self, messages: UploadMessages, offset: int) -> int:
-        # encode_body lays an empty byte string with a head of one byte.
-        return HEADER_SIZE + len(encode_body(messages.command(offset, b"", self.size).body())) - 1
+        # An empty byte string has a head of one byte.
+        return messages.command(offset, b"", self.size).request().size - 1
 
-    def _room(self, messages: UploadMessages, offset: int) -> int:
-        return largest_data(self.message_bytes, self._fixed_bytes(messages, offset))
+    def _room(self, offset: int) -> int:
+        # From 32 on, offsets of as many bits take as many bytes: encoding one of them tells for all.
+        kind = offset if offset < 32 else -offset.bit_length()
+        fixed = self._fixed.get(kind)
+        if fixed is None:
+            fixed = self._fixed[kind] = self._fixed_bytes(self._messages, offset)
+        return largest_data(self.message_bytes, fixed)
 
     def _chunk(self, offset: int) -> Chunk:
-        size = self._room(self._messages, offset)
+        size = self._room(offset)
         if self._chunk_bytes is not None:
             size = min(size, max(self._chunk_bytes, FIRST_DATA_MINIMUM if offset == 0 else 1))
         if offset == 0 and size < min(FIRST_DATA_MINIMUM, self.size):
             self._messages = self._fitting(self._messages)  # the message size was halved since
-            size = self._room(self._messages, offset)
+            size = self._room(offset)
         end = offset + size
         if end >= self.size:
             end = self.size

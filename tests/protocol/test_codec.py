@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import array
+import base64
 import importlib.util
 import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
+import cbor2
 import pytest
 
 import mcumgrx
@@ -326,6 +329,419 @@ class TestReassembler:
         for start in range(0, len(stream), 1000):
             reassembler.feed(stream[start : start + 1000])
             assert reassembler.pending < codec.HEADER_SIZE + 64
+
+
+class TestSplitMessages:
+    @each_message
+    def test_one(self, codec: ModuleType, wire: bytes, fields: tuple[object, ...]) -> None:
+        assert codec.split_messages(wire, ANY_OP) == ([fields], 0)
+
+    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=lambda make: make.__name__)
+    def test_two_and_what_is_left(self, codec: ModuleType, make: type) -> None:
+        for size in range(len(ANSWER)):
+            found = codec.split_messages(make(RESET + ANSWER + ANSWER[:size]), RESPONSES)
+            assert found == ([RESET_FIELDS, ANSWER_FIELDS], size)
+
+    def test_ends_at_a_foreign_op(self, codec: ModuleType) -> None:
+        request, _ = WIRE["params"]
+        assert codec.split_messages(RESET + request + RESET, RESPONSES) == ([RESET_FIELDS], len(request + RESET))
+        assert codec.split_messages(request, RESPONSES) == ([], len(request))
+
+    def test_reserved_bits_are_ignored(self, codec: ModuleType) -> None:
+        assert codec.split_messages(bytes([RESET[0] | 0xE0]) + RESET[1:], RESPONSES) == ([RESET_FIELDS], 0)
+
+    def test_wrong_arguments(self, codec: ModuleType) -> None:
+        assert codec.split_messages(b"", RESPONSES) == ([], 0)
+        for ops in (-1, 0, 0x100, 1 << 70):
+            with pytest.raises(ValueError, match=rf"^ops must be 1\.\.255, not {ops}$"):
+                codec.split_messages(RESET, ops)
+        with pytest.raises(TypeError):
+            codec.split_messages("text", RESPONSES)
+        with pytest.raises(BufferError):
+            codec.split_messages(memoryview(RESET)[::2], RESPONSES)
+
+
+# (message, characters in a line, frame)
+FRAMES = {
+    "v2 echo": (WIRE["v2 echo"][0], 124, b"\x06\x09ABMKAAAJAAAqAKFhZGVoZWxsbwo4\n"),
+    "v1 echo": (WIRE["v1 echo"][0], 124, b"\x06\x09ABMCAAAJAAAqAKFhZGVoZWxsb40o\n"),
+    "padding": (WIRE["v2 echo answer, indefinite map"][0], 124, b"\x06\x09ABQLAAAKAAAqAL9hcmVoZWxsb/+Esw==\n"),
+    "line just full": (WIRE["v2 echo"][0], 28, b"\x06\x09ABMKAAAJAAAqAKFhZGVoZWxsbwo4\n"),
+    "last line of one group": (WIRE["v2 echo"][0], 24, b"\x06\x09ABMKAAAJAAAqAKFhZGVoZWxs\n\x04\x14bwo4\n"),
+    "a group in each line": (
+        WIRE["reset answer"][0],
+        4,
+        b"\x06\x09AAwL\n\x04\x14AAAC\n\x04\x14AAAI\n\x04\x14Bb//\n\x04\x145Zc=\n",
+    ),
+}
+each_frame = pytest.mark.parametrize(("message", "characters", "frame"), FRAMES.values(), ids=FRAMES)
+
+
+def parsed(message: bytes) -> tuple[object, ...]:
+    return (message[0] & 7, message[0] >> 3, message[1], *message[5:8], message[8:])
+
+
+class TestBuildConsoleFrame:
+    @each_frame
+    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=lambda make: make.__name__)
+    def test_build(self, codec: ModuleType, message: bytes, characters: int, frame: bytes, make: type) -> None:
+        assert codec.build_console_frame(make(message), characters) == frame
+
+    @pytest.mark.parametrize(
+        ("message", "base64_text"),
+        [(b"", b"AAIAAA=="), (b"\x01", b"AAMBECE="), (b"123456789", b"AAsxMjM0NTY3ODkxww==")],
+    )
+    def test_messages_without_a_header(self, codec: ModuleType, message: bytes, base64_text: bytes) -> None:
+        # The last is the check value of the CRC: 31 C3.
+        assert codec.build_console_frame(message, 124) == b"\x06\x09" + base64_text + b"\n"
+
+    @pytest.mark.parametrize("characters", [4, 8, 120, 124, 128, 87384])
+    def test_lines_of_every_size(self, codec: ModuleType, characters: int) -> None:
+        for size in (*range(400), 4096, 0xFFFF - 2):
+            message = random.Random(size).randbytes(size)
+            first, *rest, end = codec.build_console_frame(message, characters).split(b"\n")
+            assert end == b""
+            assert first[:2] == b"\x06\x09"
+            assert all(line[:2] == b"\x04\x14" and len(line) > 2 for line in rest)
+            texts = [line[2:] for line in (first, *rest)]
+            assert all(len(text) == characters for text in texts[:-1])
+            assert len(texts[-1]) <= characters
+            assert base64.b64decode(b"".join(texts), validate=True)[2:-2] == message
+            if size == 399 and characters < 120:
+                break  # in short lines the long messages take their time
+
+    @pytest.mark.parametrize("characters", [-4, 0, 3, 87385, 87388, 1 << 70])
+    def test_characters_out_of_range(self, codec: ModuleType, characters: int) -> None:
+        with pytest.raises(ValueError, match=rf"^characters must be 4\.\.87384, not {characters}$"):
+            codec.build_console_frame(b"", characters)
+
+    def test_wrong_arguments(self, codec: ModuleType) -> None:
+        with pytest.raises(ValueError, match=r"^characters must be a multiple of four, not 126$"):
+            codec.build_console_frame(b"", 126)
+        with pytest.raises(ValueError, match=r"^message must be 0\.\.65533 bytes, not 65534$"):
+            codec.build_console_frame(bytes(65534), 124)
+        for wrong in ("text", 5, None):
+            with pytest.raises(TypeError):
+                codec.build_console_frame(wrong, 124)
+        with pytest.raises(TypeError):
+            codec.build_console_frame(b"", 124.0)
+        with pytest.raises(BufferError):
+            codec.build_console_frame(memoryview(bytes(16))[::2], 124)
+
+
+class TestConsoleDecoder:
+    @each_frame
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+    def test_decode(self, codec: ModuleType, message: bytes, characters: int, frame: bytes, size: int) -> None:
+        decoder = codec.ConsoleDecoder(400, ANY_OP, 100)
+        wire = b"> " + frame + b"log\n" + frame
+        found = [each for start in range(0, len(wire), size) for each in decoder.feed(wire[start : start + size])]
+        assert found == [parsed(message)] * 2
+        assert decoder.take_text() == b"> log\n"
+        assert (decoder.take_text(), decoder.pending, decoder.discarded) == (b"", 0, 0)
+
+    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=lambda make: make.__name__)
+    def test_kinds_of_bytes(self, codec: ModuleType, make: type) -> None:
+        decoder = codec.ConsoleDecoder(400, RESPONSES, 100)
+        chunk = make(codec.build_console_frame(ANSWER, 8) + b"text")
+        assert decoder.feed(chunk) == [ANSWER_FIELDS]
+        assert decoder.take_text() == b"text"
+        assert decoder.feed(memoryview(array.array("H", codec.build_console_frame(RESET, 8)[:20]))) == []
+        assert decoder.pending == 19  # a newline less
+
+    def test_every_byte_is_accounted_for(self, codec: ModuleType) -> None:
+        decoder = codec.ConsoleDecoder(400, RESPONSES, 100)
+        frame = codec.build_console_frame(ANSWER, 8)
+        for end in range(len(frame)):
+            decoder.feed(frame[end : end + 1])
+            newlines = frame.count(b"\n", 0, end + 1)
+            if end == 0:
+                assert (decoder.pending, decoder.take_text()) == (0, b"")  # half a marker
+            elif end < len(frame) - 1 and frame[end] != 0x04:
+                assert decoder.pending == end + 1 - newlines
+        assert (decoder.pending, decoder.discarded) == (0, 0)
+
+    def test_longest_message_and_one_byte_more(self, codec: ModuleType) -> None:
+        for size in range(40, 49):
+            decoder = codec.ConsoleDecoder(size, RESPONSES, 100)
+            fits = codec.build_message(1, 1, 0, 1, 2, 3, bytes(size))
+            longer = codec.build_message(1, 1, 0, 1, 2, 3, bytes(size + 1))
+            for characters in (4, 8, 124):
+                assert decoder.feed(codec.build_console_frame(longer, characters)) == []
+                assert decoder.feed(codec.build_console_frame(fits, characters)) == [parsed(fits)]
+
+    def test_longest_message_of_all(self, codec: ModuleType) -> None:
+        message = codec.build_message(1, 1, 0, 1, 2, 3, random.Random(1).randbytes(0xFFFF - 10))
+        decoder = codec.ConsoleDecoder(0xFFFF, RESPONSES, 0)
+        for characters in (124, 87384):
+            assert decoder.feed(codec.build_console_frame(message, characters)) == [parsed(message)]
+
+    @pytest.mark.parametrize(
+        ("text", "good"),
+        [
+            (b"AAgBAAAAAAAAAA==", False),  # a CRC of other bytes
+            (b"AAoBAAAAAAAAAEfT", True),
+            (b"AAoBAAAAAAAAAEfT=", False),
+            (b"AAoBAAAAAAAAAEfT====", False),
+            (b"AAoBAAAAAAAAAEf=", False),
+            (b"AAoBAAAAAAAAAEf", False),
+            (b"AAoBAAAAAAAAAD==", False),
+            (b"A===", False),
+            (b"====", False),
+        ],
+    )
+    def test_groups_and_padding(self, codec: ModuleType, text: bytes, good: bool) -> None:
+        for size in (1, 100):
+            decoder = codec.ConsoleDecoder(400, RESPONSES, 100)
+            wire = b"\x06\x09" + text + b"\n"
+            found = [each for start in range(0, len(wire), size) for each in decoder.feed(wire[start : start + size])]
+            decoder.reset()
+            assert found == ([(1, 0, 0, 0, 0, 0, b"")] if good else [])
+            assert decoder.discarded == (0 if good else len(wire) - 1)
+
+    def test_padding_in_every_line(self, codec: ModuleType) -> None:
+        packet = base64.b64decode(codec.build_console_frame(ANSWER, 124)[2:])
+        wire = b""
+        for start in range(0, len(packet), 4):
+            wire += (b"\x04\x14" if start else b"\x06\x09") + base64.b64encode(packet[start : start + 4]) + b"\r\n"
+        assert codec.ConsoleDecoder(400, RESPONSES, 100).feed(wire) == [ANSWER_FIELDS]
+
+    def test_text_is_bounded_and_its_end_kept(self, codec: ModuleType) -> None:
+        decoder = codec.ConsoleDecoder(400, RESPONSES, 10)
+        decoder.feed(b"abc")
+        decoder.feed(b"0123456789")
+        decoder.feed(b"x")
+        assert decoder.take_text() == b"123456789x"
+        silent = codec.ConsoleDecoder(400, RESPONSES, 0)
+        silent.feed(b"text\x06")
+        silent.reset()
+        silent.feed(b"more")
+        assert silent.take_text() == b""
+
+    def test_memory_is_bounded_whatever_comes(self, codec: ModuleType) -> None:
+        decoder = codec.ConsoleDecoder(1000, RESPONSES, 1000)
+        endless = b"QUFB" * 10_000
+        short = b"\x04\x14" + b"QUFB" * 30 + b"\n"
+        tracemalloc.start()
+        try:
+            decoder.feed(b"\x06\x09")
+            for _ in range(30):
+                decoder.feed(endless)
+            decoder.feed(b"\n\x06\x09//8A\n")
+            for _ in range(3000):
+                decoder.feed(short)
+            for _ in range(30):
+                decoder.feed(b"." * 40_000)
+            held, _peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 8000 if codec.__name__ == "mcumgrx._codec" else held < 80_000  # a bytearray keeps what it had
+
+    def test_reset_inside_a_line(self, codec: ModuleType) -> None:
+        decoder = codec.ConsoleDecoder(400, RESPONSES, 100)
+        frame = codec.build_console_frame(ANSWER, 124)
+        decoder.feed(frame[:20])
+        decoder.reset()
+        assert (decoder.pending, decoder.discarded) == (0, 20)
+        assert decoder.feed(frame[20:] + frame) == [ANSWER_FIELDS]
+        assert (decoder.take_text(), decoder.discarded) == (b"", len(frame) - 1)
+        decoder.feed(b"\x06")
+        decoder.reset()
+        assert decoder.feed(b"\x09") == []
+        assert decoder.take_text() == b"\x06\x09"
+
+    @pytest.mark.parametrize("held", [0, 1, 3, 10, 30])
+    def test_wrong_type_changes_nothing(self, codec: ModuleType, held: int) -> None:
+        decoder = codec.ConsoleDecoder(400, RESPONSES, 100)
+        frame = codec.build_console_frame(ANSWER, 8)
+        decoder.feed(b"?" + frame[:held])
+        for wrong in ("text", 5, None, [0x06]):
+            with pytest.raises(TypeError):
+                decoder.feed(wrong)
+        with pytest.raises(BufferError):
+            decoder.feed(memoryview(frame)[::2])
+        assert decoder.feed(frame[held:]) == [ANSWER_FIELDS]
+        assert decoder.take_text() == b"?"
+
+    def test_the_chunk_is_released_and_not_kept(self, codec: ModuleType) -> None:
+        decoder = codec.ConsoleDecoder(400, RESPONSES, 100)
+        chunk = bytearray(codec.build_console_frame(ANSWER, 8))
+        messages = decoder.feed(chunk)
+        chunk[:] = bytes(len(chunk))
+        chunk.extend(b"not refused because of an export")
+        assert messages == [ANSWER_FIELDS]
+
+    def test_arguments(self, codec: ModuleType) -> None:
+        for wrong in (-1, 0x10000, 1 << 70):
+            with pytest.raises(ValueError, match=rf"^max_length must be 0\.\.65535, not {wrong}$"):
+                codec.ConsoleDecoder(wrong, RESPONSES, 100)
+        for wrong in (-1, 0, 0x100):
+            with pytest.raises(ValueError, match=rf"^ops must be 1\.\.255, not {wrong}$"):
+                codec.ConsoleDecoder(400, wrong, 100)
+        for wrong in (-1, 1 << 31, 1 << 70):
+            with pytest.raises(ValueError, match=rf"^max_text must be 0\.\.2147483647, not {wrong}$"):
+                codec.ConsoleDecoder(400, RESPONSES, wrong)
+        for arguments in ((), (400, RESPONSES), (400, "1", 100), (4.0, 1, 1), (400, 1, None)):
+            with pytest.raises(TypeError):
+                codec.ConsoleDecoder(*arguments)
+
+
+HASH = bytes(range(32))
+HASH_HEX = HASH.hex()
+LARGEST = 0xFFFFFFFF
+# (arguments, map, bytes)
+UPLOADS = {
+    "continuing": ((100_000, b"\1\2"), {"off": 100_000, "data": b"\1\2"}, "a2 636f6666 1a000186a0 6464617461 420102"),
+    "continuing, no data": ((23, b""), {"off": 23, "data": b""}, "a2 636f6666 17 6464617461 40"),
+    "first": (
+        (0, b"\1", 4096, 0, HASH),
+        {"image": 0, "len": 4096, "off": 0, "sha": HASH, "data": b"\1"},
+        f"a5 65696d616765 00 636c656e 191000 636f6666 00 63736861 5820 {HASH_HEX} 6464617461 4101",
+    ),
+    "first, all of it": (
+        (0, b"\1", 65_536, 1, b"\7", True),
+        {"image": 1, "len": 65_536, "off": 0, "sha": b"\7", "upgrade": True, "data": b"\1"},
+        "a6 65696d616765 01 636c656e 1a00010000 636f6666 00 63736861 4107 6775706772616465 f5 6464617461 4101",
+    ),
+    "first, little of it": (
+        (0, b"\1", 1),
+        {"len": 1, "off": 0, "data": b"\1"},
+        "a3 636c656e 01 636f6666 00 6464617461 4101",
+    ),
+}
+each_upload = pytest.mark.parametrize(("arguments", "body", "text"), UPLOADS.values(), ids=UPLOADS)
+
+
+class TestBuildUpload:
+    @each_upload
+    def test_both_ways(self, codec: ModuleType, arguments: tuple[object, ...], body: object, text: str) -> None:
+        assert codec.build_upload(*arguments) == bytes.fromhex(text)
+        assert cbor2.loads(bytes.fromhex(text)) == body
+
+    def test_arguments_by_name(self, codec: ModuleType) -> None:
+        named = codec.build_upload(offset=0, data=b"\1", length=2, image=3, sha=b"\4", upgrade=True)
+        assert named == codec.build_upload(0, b"\1", 2, 3, b"\4", True)
+
+    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=lambda make: make.__name__)
+    def test_kinds_of_bytes(self, codec: ModuleType, make: type) -> None:
+        expected = cbor2.dumps({"off": 0, "sha": HASH, "data": b"data"})
+        assert codec.build_upload(0, make(b"data"), sha=make(HASH)) == expected
+        halves = memoryview(array.array("H", b"data"))
+        assert codec.build_upload(0, halves) == cbor2.dumps({"off": 0, "data": b"data"})
+
+    @pytest.mark.parametrize("number", [0, 23, 24, 255, 256, 65_535, 65_536, LARGEST])
+    def test_heads_of_every_size(self, codec: ModuleType, number: int) -> None:
+        body = {"image": number, "len": number, "off": number, "data": b""}
+        assert codec.build_upload(number, b"", number, number) == cbor2.dumps(body)
+        if number <= 0xFFFF:
+            data = bytes(number)
+            assert codec.build_upload(0, data, sha=data) == cbor2.dumps({"off": 0, "sha": data, "data": data})
+
+    @pytest.mark.parametrize("wrong", [-1, LARGEST + 1, 1 << 70, -(1 << 70), True, 1.0, "1"])
+    def test_numbers_that_are_left_to_others(self, codec: ModuleType, wrong: object) -> None:
+        assert codec.build_upload(wrong, b"") is None
+        assert codec.build_upload(0, b"", wrong) is None
+        assert codec.build_upload(0, b"", None, wrong) is None
+
+    def test_an_offset_is_needed(self, codec: ModuleType) -> None:
+        assert codec.build_upload(None, b"") is None
+
+    def test_strings_that_are_left_to_others(self, codec: ModuleType) -> None:
+        assert codec.build_upload(0, bytes(0x10000)) is None
+        assert codec.build_upload(0, b"", sha=bytes(0x10000)) is None
+
+    def test_no_bytes(self, codec: ModuleType) -> None:
+        for wrong in ("text", 5, None):
+            with pytest.raises(TypeError):
+                codec.build_upload(0, wrong)
+        for wrong in ("text", 5):
+            with pytest.raises(TypeError):
+                codec.build_upload(0, b"", sha=wrong)
+        with pytest.raises(BufferError):
+            codec.build_upload(0, memoryview(b"1234")[::2])
+        with pytest.raises(BufferError):
+            codec.build_upload(0, b"", sha=memoryview(b"1234")[::2])
+
+    def test_the_buffers_are_released(self, codec: ModuleType) -> None:
+        data, sha = bytearray(b"1"), bytearray(b"2")
+        codec.build_upload(0, data, None, None, sha)
+        assert codec.build_upload(-1, data, None, None, sha) is None
+        data.extend(b"not refused")
+        sha.extend(b"because of an export")
+
+
+OFF = "63 6f 66 66"
+RC = "62 72 63"
+ANSWERS = {
+    f"a1 {OFF} 00": 0,
+    f"a1 {OFF} 17": 23,
+    f"a1 {OFF} 18 18": 24,
+    f"a1 {OFF} 19 01 80": 384,
+    f"a1 {OFF} 1a 00 01 86 a0": 100_000,
+    f"a1 {OFF} 1b 00 00 00 00 00 01 86 a0": 100_000,  # longer than needed
+    f"a1 {OFF} 1b ff ff ff ff ff ff ff ff": (1 << 64) - 1,
+    f"bf {OFF} 19 01 80 ff": 384,
+    f"bf {RC} 00 {OFF} 19 01 80 ff": 384,  # Zephyr with CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR, MCUboot
+    f"bf {OFF} 19 01 80 {RC} 00 ff": 384,
+    f"a2 {RC} 00 {OFF} 05": 5,
+    f"a2 {OFF} 05 {RC} 00": 5,
+    f"bf {OFF} 18 ff ff": 255,
+}
+OTHER_ANSWERS = [
+    "",
+    "a0",
+    "bf ff",
+    f"a1 {RC} 00",
+    f"a1 {RC} 03",
+    f"bf {RC} 03 ff",
+    f"a2 {RC} 03 {OFF} 05",  # an error beside the offset
+    f"a2 {RC} 18 00 {OFF} 05",
+    f"bf {OFF} 19 01 80 65 6d 61 74 63 68 f5 ff",  # with "match"
+    f"a2 {OFF} 05 {OFF} 06",
+    f"bf {RC} 00 {RC} 00 {OFF} 05 ff",
+    f"a2 {OFF} 05",  # an entry is missing
+    f"a1 {OFF} 05 {RC} 00",  # and one too many
+    f"a1 {OFF} 05 00",  # bytes behind the map
+    f"bf {OFF} 05",
+    f"bf {OFF} 05 ff ff",
+    f"bf {OFF} 18 ff",  # the end of the map is the number's
+    f"a1 {OFF} 20",  # negative
+    f"a1 {OFF} 1c 05",
+    f"a1 {OFF} 19 01",
+    f"a1 {OFF} 1b 01 02 03 04 05 06 07",
+    f"a1 {OFF} f9 3c 00",  # 1.0
+    f"a1 {OFF} f4",
+    "a1 63 4f 66 66 05",
+    "a1 78 03 6f 66 66 05",  # a longer head than needed
+    f"b8 01 {OFF} 05",
+    f"81 {OFF} 05",
+    f"a3 {RC} 00 {OFF} 05 00 00",
+]
+
+
+class TestReadUploadOffset:
+    @pytest.mark.parametrize(("text", "offset"), ANSWERS.items())
+    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=lambda make: make.__name__)
+    def test_usual_answers(self, codec: ModuleType, text: str, offset: int, make: type) -> None:
+        payload = bytes.fromhex(text)
+        assert codec.read_upload_offset(make(payload)) == offset == cbor2.loads(payload)["off"]
+
+    @pytest.mark.parametrize("text", OTHER_ANSWERS)
+    def test_answers_left_to_others(self, codec: ModuleType, text: str) -> None:
+        assert codec.read_upload_offset(bytes.fromhex(text)) is None
+
+    @pytest.mark.parametrize("text", ANSWERS)
+    def test_cut_answers(self, codec: ModuleType, text: str) -> None:
+        payload = bytes.fromhex(text)
+        for size in range(len(payload)):
+            assert codec.read_upload_offset(payload[:size]) is None
+
+    def test_no_bytes(self, codec: ModuleType) -> None:
+        for wrong in ("text", 5, None):
+            with pytest.raises(TypeError):
+                codec.read_upload_offset(wrong)
+        with pytest.raises(BufferError):
+            codec.read_upload_offset(memoryview(bytes(16))[::2])
 
 
 class TestChoice:

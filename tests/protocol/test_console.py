@@ -282,17 +282,6 @@ def test_text_that_nobody_takes_is_bounded_and_its_end_kept() -> None:
     assert text.endswith(b"000049\n")
 
 
-def test_memory_is_bounded_whatever_comes() -> None:
-    framing = ConsoleFraming()
-    for piece in (b"\x06\x09", *[b"QUFB" * 10_000] * 10):
-        framing.feed(piece)
-    assert len(framing._data) <= framing._max_data + 1
-    framing.feed(b"\n\x06\x09//8A\n")
-    for _ in range(40):
-        framing.feed(b"\x04\x14" + b"QUFB" * 1000 + b"\n")
-    assert framing._packet is None or len(framing._packet) <= framing._max_packet
-
-
 # -- any cut, any noise ----------------------------------------------------------------------------------------------
 
 payloads = st.binary(max_size=400)

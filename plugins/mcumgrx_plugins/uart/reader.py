@@ -17,7 +17,9 @@ from typing import TypeVarTuple
 
 import serial
 
-__all__ = ["PortEnded", "ThreadedPort"]
+from .stream import StreamEnded
+
+__all__ = ["ThreadedPort"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -26,8 +28,9 @@ Ts = TypeVarTuple("Ts")
 _CANCEL_AGAIN_S = 0.05
 
 
-class PortEnded(Exception):
-    """The port is closed; `__cause__` is what closed it, None when it was `close`."""
+# Bytes that the event loop has not taken yet; beyond this the thread leaves the rest to the operating system, which
+# drops what its own buffer does not hold.
+_MAX_UNREAD = 256 * 1024
 
 
 class ThreadedPort:
@@ -45,6 +48,9 @@ class ThreadedPort:
         self._ended: asyncio.Future[Exception | None] = self._loop.create_future()
         self._received = bytearray()
         self._news = asyncio.Event()
+        self._posted = 0  # bytes handed to the event loop, counted by the thread
+        self._taken = 0  # bytes read from it, counted by the loop
+        self._room = threading.Event()
         self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[Exception | None]] | None] = SimpleQueue()
         self._leave = False  # the threads are to end
         self._failure: Exception | None = None  # why, where it was not asked for
@@ -62,26 +68,28 @@ class ThreadedPort:
             async with asyncio.timeout(timeout_s):
                 error = await asyncio.shield(self._opened)
         except (TimeoutError, asyncio.CancelledError):
-            self._leave = True  # should it open after all, its thread closes it
+            self._stop()  # should it open after all, its thread closes it
             self._cancel_read()
             raise
         if error is not None:
             raise error
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte. Raises `PortEnded` once all that came before the end was returned."""
+        """What has arrived, at least one byte. Raises `StreamEnded` once all that came before the end was returned."""
         while not self._received:
             self._raise_if_ended()
             self._news.clear()
             await self._news.wait()
         data = bytes(self._received)
         self._received.clear()
+        self._taken += len(data)
+        self._room.set()
         return data
 
     async def write(self, data: bytes, timeout_s: float) -> None:
         """Hand `data` to the operating system, in one piece.
 
-        Raises `PortEnded`, or `TimeoutError` when it was not taken in `timeout_s` seconds; how much was is not known.
+        Raises `StreamEnded`, or `TimeoutError` when it was not taken in `timeout_s` seconds; how much was is not known.
         """
         self._raise_if_ended()
         taken: asyncio.Future[Exception | None] = self._loop.create_future()
@@ -91,12 +99,12 @@ class ThreadedPort:
         if not taken.done():
             raise TimeoutError
         if (error := taken.result()) is not None:
-            raise PortEnded from error
+            raise StreamEnded from error
 
     async def close(self, failure: Exception | None = None) -> None:
         """Close the port, because of `failure` if one is given, and wait until its threads are done with it."""
         self._failure = self._failure or failure
-        self._leave = True
+        self._stop()
         self._jobs.put(None)
         while not self._ended.done():
             self._cancel_read()
@@ -104,7 +112,7 @@ class ThreadedPort:
 
     def _raise_if_ended(self) -> None:
         if self._ended.done():
-            raise PortEnded from self._ended.result()
+            raise StreamEnded from self._ended.result()
 
     def _take(self, data: bytes) -> None:
         self._received += data
@@ -133,11 +141,13 @@ class ThreadedPort:
                     data += self._port.read(self._port.in_waiting)
                 finally:
                     if data:
+                        self._posted += len(data)
                         self._post(self._take, data)
+                self._wait_for_room()
         except Exception as error:  # pyserial lets a TypeError or struct.error pass when a port vanishes under it
             self._failure = self._failure or error
         self._left.set()
-        self._leave = True
+        self._stop()
         self._jobs.put(None)
         while self._writer.is_alive():
             with suppress(Exception):  # the port may be past every call
@@ -157,13 +167,24 @@ class ThreadedPort:
                     return
             except Exception as error:
                 self._failure = self._failure or error
-                self._leave = True
+                self._stop()
                 self._post(taken.set_result, error)
                 while not self._left.is_set():
                     self._cancel_read()
                     self._left.wait(_CANCEL_AGAIN_S)
                 return
             self._post(taken.set_result, None)
+
+    def _wait_for_room(self) -> None:
+        while self._posted - self._taken > _MAX_UNREAD and not self._leave:
+            self._room.clear()
+            if self._posted - self._taken > _MAX_UNREAD and not self._leave:
+                self._room.wait()
+
+    def _stop(self) -> None:
+        """Let the threads end. Whoever waits in a call of the port must be woken besides."""
+        self._leave = True
+        self._room.set()
 
     def _cancel_read(self) -> None:
         with self._closing, suppress(Exception):

@@ -1,38 +1,32 @@
-"""`SerialTransport`: SMP in console framing over a serial port.
+"""`UartTransport`: SMP over a stream of bytes with a UART at its end; what serial ports and TCP sockets have in common.
 
-Here: options, limits, the order of things after opening, and pyserial's errors in our words. The waiting is done in
-`reader`; what a message looks like on the line is `ConsoleFraming`.
+Here: options, limits, the pauses that a UART's receiver needs, and finding out the framing. How the stream is opened
+is the subclass's, what a message looks like on it the framing's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import sys
+import logging
+from abc import abstractmethod
 from collections.abc import Sequence
-
-import serial
 
 from mcumgrx.plugin_api import (
     Address,
-    ConnectFailed,
     ConsoleFraming,
-    DeviceNotFound,
+    Framing,
     Limits,
     LinkLost,
     OptionReader,
     Transport,
-    TransportError,
-    UsageError,
 )
 
-from .reader import PortEnded, ThreadedPort
+from .framing import PROBE, AutoFraming, Kind, WatchedConsole, WatchedRaw
+from .stream import ByteStream, StreamEnded
 
-if sys.platform != "win32":
-    import grp
+__all__ = ["UartTransport"]
 
-__all__ = ["SerialTransport"]
+log = logging.getLogger("mcumgrx.uart")
 
 # A start, eight data bits and a stop.
 _BITS_PER_BYTE = 10
@@ -42,213 +36,267 @@ _BITS_PER_BYTE = 10
 _WAKE = b"\n"
 _WAKE_S = 0.06
 
+# A raw receiver drops the beginning of a message after 3 s without a byte: Zephyr's
+# CONFIG_MCUMGR_TRANSPORT_RAW_UART_INPUT_TIMEOUT, and the same in MCUboot.
+_RAW_SILENCE_S = 3.1
+
+# How long a device may take to answer a question of no consequence, while its framing is looked for.
+_PROBE_S = 1.0
+
 # Beyond the time on the wire a driver takes its bytes at once, unless flow control or a device that no longer reads its
 # USB endpoint holds them. After this long nothing will.
 _STALLED_S = 10.0
 
+# What arrives faster than this for long is no answer of a device: 12 Mbaud and USB full speed bring half as much. It is
+# left in the system's buffers, which drop it, so that a stream of noise leaves the processor to others.
+_MAX_BYTES_PER_S = 2_000_000
+_BURST_BYTES = 256 * 1024
 
-class SerialTransport(Transport):
-    """`serial:PORT[,baud=115200][,line=127][,rtscts=no][,dtr=yes][,rts=yes]`
+# Default NETBUF_SIZE of Zephyr is 384, of MCUboot's raw recovery 1024; older ones and small devices have 256. There are
+# no line buffers to overrun.
+_RAW_SAFE_MESSAGE = 256
 
-    * `baud`: bits per second; without meaning on USB CDC ACM.
+
+class UartTransport(Transport):
+    """Options of every address of this plugin:
+
+    * `framing`: `console` (default), `raw`, or `auto`: the first request asks in console framing, which a raw server
+      takes for rubbish and forgets, then in raw. With a raw server that costs four seconds.
     * `line`: longest line to send, in bytes; more than 127 only for a device built with larger line buffers.
-    * `rtscts`: hardware flow control.
-    * `dtr`, `rts`: state of these lines while the port is open. Some USB devices only talk with DTR on; some boards are
-      reset by it.
+    * `pause`: milliseconds between the lines of a message, for a device that loses lines when they come in a burst.
 
     Nothing is sent by opening: after a reset the first byte may hold the device in its bootloader. The newline that
-    clears the device's line buffer goes out in front of the first message.
+    clears the device's line buffer goes out in front of the first message, and of the first after one that was not
+    answered. A raw receiver is given the silence that it needs instead.
     """
 
     quiet_after_reset_s: float = 3.0
     silent_boot: bool = True
 
-    def __init__(self, address: Address) -> None:
-        if not address.target:
-            raise UsageError(f"{address} names no port", hint="for example serial:/dev/ttyACM0 or serial:COM3")
+    def __init__(self, address: Address, options: OptionReader, *, baud: int | None = None) -> None:
         self._address = str(address)
-        self._path = address.target
-        options = OptionReader(address)
-        self._baud = options.integer("baud", 115200, minimum=1)
+        self._name = address.target
+        self._wire_baud = baud
+        framing = options.choice("framing", "console", ("console", "raw", "auto"))
+        self._framing_kind = None if framing == "auto" else Kind(framing)
         self._line_length = options.integer("line", 127, minimum=32, maximum=0xFFFF)
-        self._rtscts = options.flag("rtscts", False)
-        self._dtr = options.flag("dtr", True)
-        self._rts = options.flag("rts", True)
+        self._pause_s = options.number("pause", 0, maximum=60_000) / 1000
         options.finish()
-        self._limits = Limits(
-            safe_message=ConsoleFraming(line_length=self._line_length).one_line,
-            max_message=ConsoleFraming.MAX_MESSAGE,
-            buffer_overhead=ConsoleFraming.OVERHEAD,
-        )
-        self._port: ThreadedPort | None = None
-        self._identity: str | None = None
-        self._awake = False
+        self._limits = {
+            Kind.CONSOLE: Limits(
+                safe_message=ConsoleFraming(line_length=self._line_length).one_line,
+                max_message=ConsoleFraming.MAX_MESSAGE,
+                buffer_overhead=ConsoleFraming.OVERHEAD,
+            ),
+            Kind.RAW: Limits(safe_message=_RAW_SAFE_MESSAGE),
+        }
+        self._stream: ByteStream | None = None
+        self._auto: AutoFraming | None = None
+        self._last_kind = Kind.CONSOLE  # what `auto` found last, tried first
+        self._awake = False  # the device's line buffer is known to be empty
+        self._in_step = False  # a raw device is known to wait for a header
         self._sent_at = 0.0  # loop time when the last byte handed over will have left
+        self._ready_at = 0.0  # loop time when what is held back will be handed over
+        self._later: asyncio.Task[None] | None = None  # hands it over
+        self._allowance = float(_BURST_BYTES)
+        self._received_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<SerialTransport {self._address}>"
+        return f"<{type(self).__name__} {self._address}>"
+
+    @abstractmethod
+    async def _open_stream(self, timeout_s: float) -> ByteStream:
+        """Open the link. Raises `DeviceNotFound` or `ConnectFailed`."""
+
+    @abstractmethod
+    def _lost(self, cause: BaseException) -> LinkLost:
+        """The error for a link that was ended by `cause`."""
+
+    # -- opening and closing -------------------------------------------------------------------------------------------
 
     async def open(self, timeout_s: float) -> None:
         await self.close()
-        loop = asyncio.get_running_loop()
-        # Beside the opening, because listing the ports takes as long again.
-        identity = loop.run_in_executor(None, _usb_serial_number, self._path)
-        port = ThreadedPort(self._unopened())
-        try:
-            await port.open(timeout_s)
-        except TimeoutError as error:
-            raise ConnectFailed(
-                f"{self._path} could not be opened in {timeout_s:g} s",
-                address=self._address,
-                hint="its driver does not answer; unplug the device and plug it in again",
-            ) from error
-        except Exception as error:  # OSError, ValueError, termios.error: all that pyserial lets out means the same
-            raise await loop.run_in_executor(None, self._translated, error) from error
-        self._port = port
+        self._stream = await self._open_stream(timeout_s)
         self._awake = False
-        self._sent_at = 0.0
-        self._identity = await identity
-
-    def _unopened(self) -> serial.Serial:
-        port = serial.Serial(timeout=None, write_timeout=None, exclusive=True)
-        port.port = self._path
-        port.baudrate = self._baud
-        port.rtscts = self._rtscts
-        port.dtr = self._dtr
-        port.rts = self._rts
-        return port
+        self._in_step = True
+        self._sent_at = self._ready_at = 0.0
 
     async def close(self) -> None:
-        port, self._port = self._port, None
-        if port is not None:
-            await port.close()
+        later, self._later = self._later, None
+        if later is not None:
+            later.cancel()
+            await asyncio.gather(later, return_exceptions=True)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
 
     async def send(self, writes: Sequence[bytes]) -> None:
-        port = self._open_port()
+        stream = self._opened()
+        message = b"".join(writes)
+        wait_s = self._held_back_s()
+        if wait_s > 0 or self._pending(self._later):
+            # Returned at once: `queued_s` tells when the message will have left, and time-outs count from there.
+            self._ready_at = max(self._ready_at, asyncio.get_running_loop().time()) + wait_s
+            self._later = asyncio.create_task(self._send_later(stream, message, self._later), name="mcumgrx uart send")
+            return
         try:
-            if not self._awake:
-                await self._write(port, _WAKE)
-                await asyncio.sleep(_WAKE_S)
-                self._awake = True
-            await self._write(port, b"".join(writes))
-        except PortEnded as end:
-            raise self._lost(end) from end.__cause__
+            await self._send_now(stream, message)
+        except StreamEnded as end:
+            raise self._ended(end) from end.__cause__
 
-    async def _write(self, port: ThreadedPort, data: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        self._sent_at = max(self._sent_at, loop.time()) + len(data) * _BITS_PER_BYTE / self._baud
+    def _held_back_s(self) -> float:
+        """How long a message will have to wait before it is sent, at most."""
+        if self._auto is not None and self._auto.kind is None:
+            return _WAKE_S + _RAW_SILENCE_S + 2 * _PROBE_S
+        if self._kind is Kind.RAW and not self._in_step:
+            return self._silence_left_s()
+        return 0.0
+
+    def _silence_left_s(self) -> float:
+        return max(0.0, self._sent_at + _RAW_SILENCE_S - asyncio.get_running_loop().time())
+
+    async def _send_later(self, stream: ByteStream, message: bytes, previous: asyncio.Task[None] | None) -> None:
         try:
-            await port.write(data, self.queued_s() + _STALLED_S)
+            if previous is not None:
+                await asyncio.wait([previous])
+            auto = self._auto
+            if auto is not None and auto.kind is None and not await self._find_framing(stream, auto):
+                log.info("%s: no answer, neither in console nor in raw framing", self._name)
+                return
+            if self._kind is Kind.RAW and not self._in_step:
+                await asyncio.sleep(self._silence_left_s())
+            await self._send_now(stream, message)
+        except StreamEnded:
+            pass  # `receive` tells why
+        finally:
+            self._ready_at = 0.0
+
+    async def _send_now(self, stream: ByteStream, message: bytes) -> None:
+        if self._auto is not None:
+            message = self._auto.lay_out(message, self._kind)
+        if self._kind is Kind.RAW:
+            self._in_step = True
+            await self._write(stream, message)
+            return
+        if not self._awake:
+            await self._wake(stream)
+        if not self._pause_s:
+            await self._write(stream, message)
+            return
+        lines = message.splitlines(keepends=True)
+        for line in lines[:-1]:
+            await self._write(stream, line)
+            await asyncio.sleep(self._on_wire_s() + self._pause_s)
+        await self._write(stream, lines[-1])
+
+    async def _wake(self, stream: ByteStream) -> None:
+        await self._write(stream, _WAKE)
+        await asyncio.sleep(_WAKE_S)
+        self._awake = True
+
+    async def _write(self, stream: ByteStream, data: bytes) -> None:
+        if self._wire_baud is not None:
+            now = asyncio.get_running_loop().time()
+            self._sent_at = max(self._sent_at, now) + len(data) * _BITS_PER_BYTE / self._wire_baud
+        try:
+            await stream.write(data, self._on_wire_s() + _STALLED_S)
         except TimeoutError:
             stalled = TimeoutError(f"it has taken no more bytes for {_STALLED_S:g} s")
-            await port.close(stalled)
-            raise PortEnded from stalled
+            await stream.close(stalled)
+            raise StreamEnded from stalled
+        if self._wire_baud is None:
+            self._sent_at = asyncio.get_running_loop().time()
 
-    async def receive(self) -> bytes:
-        try:
-            return await self._open_port().read()
-        except PortEnded as end:
-            raise self._lost(end) from end.__cause__
+    def queued_s(self) -> float:
+        now = asyncio.get_running_loop().time()
+        held_s = max(0.0, self._ready_at - now) if self._pending(self._later) else 0.0
+        return self._on_wire_s() + held_s
+
+    def _on_wire_s(self) -> float:
+        return max(0.0, self._sent_at - asyncio.get_running_loop().time())
+
+    @staticmethod
+    def _pending(task: asyncio.Task[None] | None) -> bool:
+        return task is not None and not task.done()
+
+    # -- framing -------------------------------------------------------------------------------------------------------
+
+    def framing(self) -> Framing:
+        self._auto = None
+        if self._framing_kind is None:
+            self._auto = AutoFraming(self._line_length, self._unanswered)
+            return self._auto
+        if self._framing_kind is Kind.RAW:
+            return WatchedRaw(self._unanswered)
+        return WatchedConsole(self._line_length, self._unanswered)
+
+    @property
+    def _kind(self) -> Kind:
+        """The framing in use; console as long as it is not known."""
+        if self._framing_kind is not None:
+            return self._framing_kind
+        return (self._auto.kind if self._auto is not None else None) or Kind.CONSOLE
 
     @property
     def limits(self) -> Limits:
-        return self._limits
+        return self._limits[self._kind]
 
-    def framing(self) -> ConsoleFraming:
-        return ConsoleFraming(line_length=self._line_length)
+    def _unanswered(self) -> None:
+        """A request was not answered: half of it may lie in the device's buffer, and must not spoil the next."""
+        self._awake = False
+        self._in_step = False
 
-    def queued_s(self) -> float:
-        return max(0.0, self._sent_at - asyncio.get_running_loop().time())
+    async def _find_framing(self, stream: ByteStream, auto: AutoFraming) -> bool:
+        """Ask in each framing; whether an answer came."""
+        first = self._last_kind
+        for kind in (first, Kind.RAW if first is Kind.CONSOLE else Kind.CONSOLE):
+            probe = auto.lay_out(PROBE, kind)
+            if kind is Kind.CONSOLE:
+                await self._wake(stream)
+                await self._write(stream, probe)
+                # If the device is a raw one, it needs the silence to forget this.
+                patience_s = _RAW_SILENCE_S if kind is first else _PROBE_S
+            else:
+                await asyncio.sleep(0 if self._in_step else self._silence_left_s())
+                await self._write(stream, probe)
+                patience_s = _PROBE_S
+            if await auto.decide(self._on_wire_s() + patience_s):
+                self._last_kind = self._kind
+                self._in_step = True
+                log.info("%s speaks %s framing", self._name, self._kind.value)
+                return True
+            self._unanswered()
+        return False
 
-    @property
-    def identity(self) -> str | None:
-        return self._identity
+    # -- receiving -----------------------------------------------------------------------------------------------------
 
-    # -- errors ------------------------------------------------------------------------------------------------------
-
-    def _open_port(self) -> ThreadedPort:
-        if self._port is None:
-            raise LinkLost(f"{self._path} is not open", address=self._address)
-        return self._port
-
-    def _lost(self, end: PortEnded) -> LinkLost:
-        if end.__cause__ is None:
-            return LinkLost(f"{self._path} was closed", address=self._address)
-        return LinkLost(
-            f"the serial link over {self._path} has ended: {end.__cause__}",
-            address=self._address,
-            hint="the device was unplugged, has reset its USB interface, or holds the line by flow control",
-        )
-
-    def _translated(self, error: Exception) -> TransportError:
-        """What pyserial's exception on opening means. May look at ports and groups, so not for the event loop."""
-        number = _errno(error)
-        if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTDIR):
-            ports = ", ".join(sorted(info.device for info in _list_ports()))
-            return DeviceNotFound(
-                f"there is no serial port {self._path}",
-                address=self._address,
-                hint=f"the ports of this computer are: {ports}" if ports else "this computer has no serial port now",
-            )
-        if number in (errno.EACCES, errno.EPERM):
-            said = "may not be opened by you"
-            group = _group_of(self._path)
-            hint = f"join the group that owns it: sudo usermod -aG {group} $USER, then log in again"
-        elif number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
-            said = "is in use by another program"
-            hint = "close the terminal or tool that has it open; ModemManager may hold a new port for half a minute"
-        elif number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR):
-            said = "is not a serial port"
-            hint = "name the port's device file"
-        elif number == errno.EIO:
-            said = "has no hardware behind it"
-            hint = "name another port"
-        elif isinstance(error, ValueError | OverflowError):
-            said = f"does not take baud={self._baud}"
-            hint = "use a baud rate that its driver knows"
-        else:
-            said, hint = f"could not be opened ({error})", None
-        return ConnectFailed(f"{self._path} {said}", address=self._address, hint=hint)
-
-
-def _errno(error: BaseException) -> int | None:
-    """The number behind an exception of pyserial, which gives it in three ways."""
-    # termios.error is no OSError and comes as the context of a SerialException without a number.
-    for cause in (error, error.__context__):
-        number = getattr(cause, "errno", None) or (cause.args[0] if cause is not None and cause.args else None)
-        if isinstance(number, int):
-            return number
-    # Windows: pyserial writes the repr of the OSError into its own text. Access is denied there to a port in use.
-    text = str(error)
-    return errno.ENOENT if "FileNotFoundError" in text else errno.EBUSY if "PermissionError" in text else None
-
-
-def _list_ports() -> list[serial.tools.list_ports_common.ListPortInfo]:
-    from serial.tools import list_ports  # late: only some openings need it
-
-    return list(list_ports.comports())
-
-
-def _usb_serial_number(path: str) -> str | None:
-    """Serial number of the USB device that is the port `path`, or None when it is no USB device or has none."""
-    # A link such as /dev/serial/by-id/… is resolved; on macOS each port has two names.
-    wanted = os.path.realpath(path).replace("/dev/tty.", "/dev/cu.") if os.name == "posix" else path.upper()
-    if os.name == "posix" and not os.path.basename(wanted).startswith(("tty", "cu.", "rfcomm")):
-        return None  # a pseudo-terminal: not listed
-    try:
-        for info in _list_ports():
-            if (info.device if os.name == "posix" else info.device.upper()) == wanted.removeprefix("\\\\.\\"):
-                return info.serial_number or None
-    except Exception:  # it is asked for by the way: no reason to refuse a port that opens
-        return None
-    return None
-
-
-def _group_of(path: str) -> str:
-    """Name of the group that owns `path`, for the hint; the usual one when it cannot be told."""
-    if sys.platform != "win32":
+    async def receive(self) -> bytes:
+        await self._hold_noise()
         try:
-            return grp.getgrgid(os.stat(path).st_gid).gr_name
-        except (OSError, KeyError):
-            pass
-    return "dialout"
+            data = await self._opened().read()
+        except StreamEnded as end:
+            raise self._ended(end) from end.__cause__
+        self._allowance -= len(data)
+        return data
+
+    async def _hold_noise(self) -> None:
+        now = asyncio.get_running_loop().time()
+        earned = (now - self._received_at) * _MAX_BYTES_PER_S
+        self._allowance = min(float(_BURST_BYTES), self._allowance + earned)
+        self._received_at = now
+        if self._allowance < 0:
+            await asyncio.sleep(_BURST_BYTES / 2 / _MAX_BYTES_PER_S)
+
+    # -- errors --------------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> ByteStream:
+        if self._stream is None:
+            raise LinkLost(f"{self._name} is not open", address=self._address)
+        return self._stream
+
+    def _ended(self, end: StreamEnded) -> LinkLost:
+        if end.__cause__ is None:
+            return LinkLost(f"{self._name} was closed", address=self._address)
+        return self._lost(end.__cause__)

@@ -1,0 +1,555 @@
+"""The commands `mcumgrx image …`. Imports nothing heavy: help must stay quick."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcumgrx.plugin_api import (
+    Argument,
+    Bytes,
+    CommandContext,
+    DeviceError,
+    Event,
+    Option,
+    Stage,
+    StageName,
+    UsageError,
+    command,
+)
+
+if TYPE_CHECKING:
+    from mcumgrx.errors import PlanRefused
+    from mcumgrx.mcuboot import Image
+
+    from .group import ImageGroup
+    from .messages import ImageState, Slot, SlotInfo
+
+_FLAGS = ("active", "confirmed", "pending", "permanent", "bootable")
+
+# Whether a loader and the application split from it fit each other; 0, "not applicable", is not shown (newtmgr).
+_SPLIT = {1: "loader and application do not match", 2: "loader and application match"}
+
+_FEWEST_DIGITS = 4
+_HASH = re.compile(rf"[0-9a-fA-F]{{{_FEWEST_DIGITS},128}}")
+_HASH_DIGITS = (64, 96, 128)  # SHA-256, SHA-384, SHA-512
+
+_HASH_ARGUMENT_HELP = f"hash of the image, or its first {_FEWEST_DIGITS} digits or more"
+_ERASE_TIMEOUT = Option(
+    "--erase-timeout",
+    "How long the device may take to erase the slot.",
+    type=float,
+    default=60.0,
+    metavar="SECONDS",
+)
+
+
+# -- image list -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImageList:
+    """The image list. `split_status` and `extra` are what the device says beside it."""
+
+    slots: tuple[Slot, ...]
+    split_status: int | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: ImageState) -> ImageList:
+        return cls(state.slots, state.split_status, state.extra)
+
+    def lines(self) -> list[str]:
+        lines = self._slot_lines() if self.slots else ["the device lists no image"]
+        if self.split_status:
+            lines.append(f"split status {self.split_status} ({_SPLIT.get(self.split_status, 'unknown')})")
+        return lines + [f"{key} {_shown(value)}" for key, value in self.extra.items()]
+
+    def _slot_lines(self) -> list[str]:
+        """Two lines a slot, and those of one image together under its number where there are several."""
+        images = list(dict.fromkeys(slot.image for slot in self.slots))
+        if images == [0]:
+            return [line for slot in self.slots for line in _described(slot)]
+        lines: list[str] = []
+        for image in images:
+            lines.append(f"image {image}")
+            lines += [f"  {line}" for slot in self.slots if slot.image == image for line in _described(slot)]
+        return lines
+
+
+def _described(slot: Slot) -> list[str]:
+    name = f"slot {slot.slot}"
+    flags = ", ".join(flag for flag in _FLAGS if getattr(slot, flag) and flag != "bootable")
+    if not slot.bootable and flags:
+        flags += ", not bootable"
+    indent = " " * len(name)
+    return [
+        f"{name}  {slot.version or 'no version'}" + (f"  {flags}" if flags else ""),
+        f"{indent}  hash {slot.hash.hex() if slot.hash is not None else 'not told'}",
+        *(f"{indent}  {key} {_shown(value)}" for key, value in slot.extra.items()),
+    ]
+
+
+@command(
+    epilog="""
+    mcumgrx image list -d serial:/dev/ttyACM0
+    mcumgrx image list --json -d serial:/dev/ttyACM0
+    """
+)
+async def list_images(context: CommandContext) -> ImageList:
+    """Show the images in the device: slot, version, state and hash.
+
+    Empty slots are not listed; see 'mcumgrx image slots' for those.
+    """
+    from .group import ImageGroup
+
+    async with context.connect() as client:
+        return ImageList.of(await client.group(ImageGroup).state())
+
+
+# -- image upload ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UploadResult:
+    """What was transferred; `match` is the device's own check, where it makes one. Sizes in bytes."""
+
+    file: str
+    version: str
+    hash: str
+    size: int
+    sent: int
+    elapsed_s: float
+    match: bool | None
+
+    def lines(self) -> list[str]:
+        rate = f", {self.sent / self.elapsed_s / 1000:.1f} KB/s" if self.elapsed_s >= 0.05 else ""
+        resumed = "" if self.sent == self.size else f" (the other {self.size - self.sent} were there already)"
+        lines = [
+            f"uploaded {self.version}: {self.sent} bytes in {self.elapsed_s:.1f} s{rate}{resumed}",
+            f"hash {self.hash}",
+        ]
+        if self.match is not None:
+            lines.append(f"the device's own check: {'good' if self.match else 'BAD, the data in the slot differ'}")
+        return [*lines, "it will not be booted before it is marked: mcumgrx image test"]
+
+
+@command(
+    Argument("file", "signed image, such as zephyr.signed.bin", type=Path),
+    Option("--image", "Number of the image (core) that the file is for.", type=int, default=0, metavar="N"),
+    _ERASE_TIMEOUT,
+    Option(
+        "--chunk", "At most this much data in a message; default: what device and link take.", type=int, metavar="BYTES"
+    ),
+    Option("--window", "At most this many chunks on their way at once.", type=int, default=1, metavar="N"),
+    Option("--upgrade-only", "Let the device refuse a version that is not newer.", type=bool, default=False),
+    epilog="mcumgrx image upload build/zephyr/zephyr.signed.bin -d /dev/ttyACM0",
+)
+async def upload(
+    context: CommandContext,
+    file: Path,
+    image: int,
+    erase_timeout: float,
+    chunk: int | None,
+    window: int,
+    upgrade_only: bool,
+) -> UploadResult:
+    """Transfer the image FILE into the free slot, without marking or booting it.
+
+    An interrupted upload is resumed by running the same command again. For a whole update see 'mcumgrx dfu'.
+    """
+    import asyncio
+
+    from mcumgrx.contracts import UploadOptions
+    from mcumgrx.mcuboot import load_image
+
+    from .group import ImageGroup
+
+    if image < 0 or window < 1 or erase_timeout <= 0 or (chunk is not None and chunk < 1):
+        raise UsageError("--image starts at 0, --window and --chunk at 1, and --erase-timeout is more than 0")
+    loaded = load_image(file)
+    options = UploadOptions(image, erase_timeout, chunk, window, upgrade_only)
+    progress = _Counting(context)
+    async with context.connect() as client:
+        group = client.group(ImageGroup)
+        begin = asyncio.get_running_loop().time()
+        context.progress(Stage(StageName.UPLOAD, f"{loaded.version}, {loaded.size} bytes"))
+        answer = await group.upload(loaded, options, progress)
+        elapsed_s = asyncio.get_running_loop().time() - begin
+        context.progress(Stage(StageName.UPLOAD, "", finished=True, elapsed_s=elapsed_s))
+    return UploadResult(
+        file=str(file),
+        version=str(loaded.version),
+        hash=loaded.hash.hex(),
+        size=loaded.size,
+        sent=loaded.size - progress.resumed_from,
+        elapsed_s=elapsed_s,
+        match=answer.match,
+    )
+
+
+class _Counting:
+    """Passes progress on, and keeps how much had been there before."""
+
+    def __init__(self, context: CommandContext) -> None:
+        self._progress = context.progress
+        self.resumed_from = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Bytes):
+            self.resumed_from = event.resumed_from
+        self._progress(event)
+
+
+# -- image test, image confirm --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MarkResult:
+    """An image that was marked, and the list that the device answered with."""
+
+    done: str
+    hash: str | None
+    slots: tuple[Slot, ...]
+
+    def lines(self) -> list[str]:
+        return [self.done, "", *ImageList(self.slots).lines()]
+
+
+@command(
+    Argument("hash", f"{_HASH_ARGUMENT_HELP}; default: the image in the other slot", required=False),
+    epilog="mcumgrx image test 4f1c -d /dev/ttyACM0",
+)
+async def test(context: CommandContext, hash: str | None) -> MarkResult:
+    """Mark an image to be booted once.
+
+    After the next reset it runs on trial: confirm it, or the reset after that brings the old image back.
+    """
+    from .group import ImageGroup
+
+    _check_hash(hash)
+    async with context.connect() as client:
+        group = client.group(ImageGroup)
+        wanted = await _other_hash(group) if hash is None else await _full_hash(group, hash)
+        state = await group.test(wanted)
+    return MarkResult("marked to be booted once, at the next reset", wanted.hex(), state.slots)
+
+
+@command(
+    Argument("hash", f"{_HASH_ARGUMENT_HELP}; default: the running image", required=False),
+    epilog="mcumgrx image confirm -d /dev/ttyACM0",
+)
+async def confirm(context: CommandContext, hash: str | None) -> MarkResult:
+    """Make an image permanent: the running one, or the one with this hash from the next reset on."""
+    from .group import ImageGroup
+
+    _check_hash(hash)
+    async with context.connect() as client:
+        group = client.group(ImageGroup)
+        wanted = None if hash is None else await _full_hash(group, hash)
+        state = await group.confirm(wanted)
+    running = wanted is None or any(slot.active and slot.hash == wanted for slot in state.slots)
+    done = "the running image is confirmed" if running else "the image will be booted for good at the next reset"
+    return MarkResult(done, wanted.hex() if wanted is not None else None, state.slots)
+
+
+def _check_hash(text: str | None) -> None:
+    """Before a device is bothered. Raises `UsageError`."""
+    if text is not None and not _HASH.fullmatch(text):
+        raise UsageError(
+            f"{text!r} is not a hash",
+            hint=f"give {_FEWEST_DIGITS} or more hexadecimal digits of a hash that 'mcumgrx image list' shows",
+        )
+
+
+async def _full_hash(group: ImageGroup, text: str) -> bytes:
+    """The hash that `text` means: all of it, or the beginning of one in the image list."""
+    if len(text) in _HASH_DIGITS:
+        return bytes.fromhex(text)  # perhaps of an image that the list does not show; the device decides
+    state = await group.state()
+    hashes = {slot.hash for slot in state.slots if slot.hash is not None}
+    found = [hash for hash in hashes if hash.hex().startswith(text.lower())]
+    if not found:
+        raise _refused(f"no image in the device has a hash that begins with {text}", _known(state.slots))
+    if len(found) > 1:
+        raise UsageError(f"{text} is the beginning of {len(found)} hashes", hint=_known(state.slots))
+    return found[0]
+
+
+async def _other_hash(group: ImageGroup) -> bytes:
+    """The hash of the one image that does not run."""
+    state = await group.state()
+    others = [slot for slot in state.slots if not slot.active]
+    if not others:
+        numbers = [f"{1 - slot.slot}" for slot in state.slots if slot.active and slot.image == 0] or ["1"]
+        raise _refused(f"no image in slot {numbers[0]}", "upload one first: mcumgrx image upload FILE")
+    if len(others) > 1:
+        raise UsageError(f"{len(others)} images do not run: say which by its hash", hint=_known(others))
+    if others[0].hash is None:
+        raise _refused(
+            "the device does not tell the hash of its images",
+            "give the hash that the file has: mcumgrx image inspect FILE",
+        )
+    return others[0].hash
+
+
+def _refused(message: str, hint: str) -> PlanRefused:
+    from mcumgrx.errors import PlanRefused
+
+    return PlanRefused(message, hint=hint)
+
+
+def _known(slots: Iterable[Slot]) -> str:
+    known = [
+        f"{slot.hash.hex()[:12]}… ({slot.version}, {_slot_name(slot.image, slot.slot, slot.image != 0)})"
+        for slot in slots
+        if slot.hash is not None
+    ]
+    return f"the device has {', '.join(known)}" if known else "the device lists no image: upload one first"
+
+
+# -- image erase ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EraseResult:
+    """The slot that was erased, counted over all images; None for the one that the device chose."""
+
+    slot: int | None
+    elapsed_s: float
+
+    def lines(self) -> list[str]:
+        name = "the slot that is not running" if self.slot is None else f"slot {self.slot}"
+        return [f"erased {name} in {self.elapsed_s:.1f} s"]
+
+
+@command(
+    Option(
+        "--slot",
+        "The slot to erase, counted over all images (2 * image + slot); default: the one not running.",
+        type=int,
+        metavar="N",
+    ),
+    _ERASE_TIMEOUT,
+    epilog="mcumgrx image erase --slot 1 -d /dev/ttyACM0",
+)
+async def erase(context: CommandContext, slot: int | None, erase_timeout: float) -> EraseResult:
+    """Erase a slot; this also takes back a mark for the next boot.
+
+    Never needed before an upload, which erases by itself. The device answers nothing else meanwhile.
+    """
+    import asyncio
+
+    from .group import ImageGroup
+
+    if erase_timeout <= 0 or (slot is not None and slot < 0):
+        raise UsageError("--erase-timeout is more than 0, and --slot starts at 0")
+    async with context.connect() as client:
+        group = client.group(ImageGroup)
+        begin = asyncio.get_running_loop().time()
+        context.progress(Stage(StageName.ERASE, "this can take a minute"))
+        await group.erase(slot, timeout_s=erase_timeout)
+        elapsed_s = asyncio.get_running_loop().time() - begin
+        context.progress(Stage(StageName.ERASE, "", finished=True, elapsed_s=elapsed_s))
+    return EraseResult(slot, elapsed_s)
+
+
+# -- image slots ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SlotList:
+    """The slots of the device; sizes in bytes."""
+
+    slots: tuple[SlotInfo, ...]
+
+    def lines(self) -> list[str]:
+        if not self.slots:
+            return ["the device lists no slot"]
+        several = any(slot.image != 0 for slot in self.slots)
+        rows = [("slot", "size", "largest image", "upload with", "erase with")]
+        for slot in self.slots:
+            rows.append(
+                (
+                    _slot_name(slot.image, slot.slot, several).removeprefix("slot "),
+                    _size(slot.size) if slot.size is not None else f"unknown (error {slot.rc})",
+                    _size(slot.max_image_size) if slot.max_image_size is not None else "",
+                    f"--image {slot.upload_image_id}" if slot.upload_image_id is not None else "",
+                    # Clear by itself with one image.
+                    f"--slot {2 * slot.image + slot.slot}" if several else "",
+                )
+            )
+        lines = _table(rows)
+        for slot in self.slots:
+            name = _slot_name(slot.image, slot.slot, several)
+            lines += [f"{name}: {key} {_shown(value)}" for key, value in slot.extra.items()]
+        return lines
+
+
+@command(epilog="mcumgrx image slots -d /dev/ttyACM0")
+async def slots(context: CommandContext) -> SlotList:
+    """Show the device's slots, their sizes, and with which image number an upload reaches them."""
+    from .group import ImageGroup
+
+    async with context.connect() as client:
+        found = await client.group(ImageGroup).slots()
+    if found is None:
+        raise DeviceError(
+            "the device does not tell its slots",
+            group=None,
+            rc=8,
+            name="NOT_SUPPORTED",
+            hint="Zephyr can from 4.0 on, built with CONFIG_MCUMGR_GRP_IMG_SLOT_INFO; nothing else needs it",
+        )
+    return SlotList(found)
+
+
+# -- image inspect --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TlvFacts:
+    """One record behind the image."""
+
+    name: str
+    size: int
+    protected: bool
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What one image file contains. Sizes in bytes, hashes and values in hexadecimal."""
+
+    file: str
+    version: str
+    size: int
+    header_size: int
+    image_size: int
+    protected_tlv_size: int
+    load_address: int
+    flags: tuple[str, ...]
+    hash_type: str
+    hash: str
+    file_sha256: str
+    signature: str | None
+    key_hash: str | None
+    security_counter: int | None
+    dependencies: tuple[str, ...]
+    padded: bool
+    pad_confirmed: bool
+    tlvs: tuple[TlvFacts, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, image: Image, file: str) -> FileFacts:
+        signature = image.signature_type
+        return cls(
+            file=file,
+            version=str(image.version),
+            size=image.size,
+            header_size=image.header.header_size,
+            image_size=image.header.image_size,
+            protected_tlv_size=image.header.protected_tlv_size,
+            load_address=image.load_address,
+            flags=tuple(flag.name or f"0x{flag:08x}" for flag in image.flags),
+            hash_type=image.hash_type.name,
+            hash=image.hash.hex(),
+            file_sha256=image.file_sha256.hex(),
+            signature=signature.name if signature is not None else None,
+            key_hash=image.key_hash.hex() if image.key_hash is not None else None,
+            security_counter=image.security_counter,
+            dependencies=tuple(f"image {need.image} at least {need.minimum}" for need in image.dependencies),
+            padded=image.padded,
+            pad_confirmed=image.pad_confirmed,
+            tlvs=tuple(TlvFacts(tlv.name, len(tlv.value), tlv.protected, tlv.value.hex()) for tlv in image.tlvs),
+            warnings=image.warnings,
+        )
+
+    def lines(self) -> list[str]:
+        padding = "marked as confirmed" if self.pad_confirmed else "marked for a test boot"
+        rows = [
+            ("version", self.version),
+            ("file size", _size(self.size)),
+            ("header", f"{_size(self.header_size)}, load address 0x{self.load_address:08x}"),
+            ("payload", _size(self.image_size)),
+            ("flags", ", ".join(self.flags) or "none"),
+            ("hash", self.hash),
+            ("file SHA-256", self.file_sha256),
+            ("signature", self.signature or "none"),
+            ("key hash", self.key_hash or ""),
+            ("security counter", "" if self.security_counter is None else str(self.security_counter)),
+            ("needs", ", ".join(self.dependencies)),
+            ("padded", f"to the end of the slot, {padding}" if self.padded else "no"),
+        ]
+        lines = [self.file, *(f"  {line}" for line in _table([row for row in rows if row[1]]))]
+        tlvs = [("TLV", "bytes", "", "value")]
+        for tlv in self.tlvs:
+            # The long ones are signatures and keys: their beginning tells them apart.
+            value = tlv.value if len(tlv.value) <= 64 else f"{tlv.value[:32]}…"
+            tlvs.append((tlv.name, str(tlv.size), "protected" if tlv.protected else "", value))
+        lines += [f"  {line}" for line in _table(tlvs)]
+        return lines + [f"  warning: {warning}" for warning in self.warnings]
+
+
+@dataclass(frozen=True, slots=True)
+class InspectResult:
+    """The files, in the order given."""
+
+    files: tuple[FileFacts, ...]
+
+    def lines(self) -> list[str]:
+        lines: list[str] = []
+        for facts in self.files:
+            lines += ["", *facts.lines()] if lines else facts.lines()
+        return lines
+
+
+@command(
+    Argument("files", "signed image, such as zephyr.signed.bin", type=Path, many=True),
+    needs_device=False,
+    epilog="mcumgrx image inspect build/zephyr/zephyr.signed.bin",
+)
+async def inspect(context: CommandContext, files: Sequence[Path]) -> InspectResult:
+    """Show what image FILES contain, and check their structure and hash. The signature only a device can check."""
+    from mcumgrx.mcuboot import load_image
+
+    return InspectResult(tuple(FileFacts.of(load_image(file), str(file)) for file in files))
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+def _slot_name(image: int, slot: int, several: bool) -> str:
+    return f"image {image} slot {slot}" if several else f"slot {slot}"
+
+
+def _shown(value: object) -> str:
+    """A value that the device sent, in one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value) or "none"
+    return str(value)
+
+
+def _size(size: int) -> str:
+    return f"{size} bytes" if size < 1024 else f"{size} bytes ({size / 1024:.0f} KiB)"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows with their columns under each other; columns that are empty but for their head are left out."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = [column for column in columns if any(column[1:]) or len(rows) == 1]
+    widths = [max(len(cell) for cell in column) for column in columns]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]

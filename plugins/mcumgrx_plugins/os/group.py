@@ -1,0 +1,244 @@
+"""`OsGroup`: the commands of group 0 over a client; it fills the role `mcumgrx.contracts.OsGroup`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+from mcumgrx.plugin_api import Body, DeviceError, Group, LinkLost, RequestTimeout, UsageError
+from mcumgrx.protocol.message import SmpError
+
+from .messages import (
+    BOOT_MODE_MAXIMUM,
+    INFO_ALL,
+    INFO_FIELDS,
+    Bootloader,
+    ControlConsoleEcho,
+    DeviceTime,
+    Echo,
+    Info,
+    MemoryPools,
+    OsErrorCode,
+    Params,
+    QueryBootloader,
+    ReadActiveB0Slot,
+    ReadBootloader,
+    ReadBootloaderMode,
+    ReadDatetime,
+    ReadInfo,
+    ReadMemoryPools,
+    ReadParams,
+    ReadTasks,
+    Reset,
+    Tasks,
+    WriteDatetime,
+)
+
+__all__ = ["OsGroup"]
+
+# Plain codes of servers without the command, or without an answer to this question: most have neither (8); errors of
+# the group in their version 1 form are 1, 3 and 5; Zephyr 3.5 sends a bare 3 for a question it does not know.
+_CANNOT_TELL = frozenset({SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY, SmpError.INVALID, SmpError.UNKNOWN})
+
+_QUERIES = "MCUboot knows 'mode', and with the nRF Connect SDK 'active_b0_slot'"
+_FORMATS = (
+    f"Zephyr knows the letters {' '.join(INFO_FIELDS)} (b only if built with "
+    f"CONFIG_MCUMGR_GRP_OS_INFO_BUILD_DATE_TIME) and {INFO_ALL}; others are the application's own"
+)
+_NO_POOLS = "Zephyr has no such command, Apache Mynewt has"
+_CLOCK_OPTION = "CONFIG_MCUMGR_GRP_OS_DATETIME (Zephyr 3.6 or later, and a devicetree alias rtc)"
+_CLOCK_NOT_SET = OsErrorCode.RTC_NOT_SET.hint
+_CLOCK_TEXT = "its clock may keep only some years: try a time of today"
+
+
+class OsGroup(Group):
+    """Group 0 of a connected device. Every method raises the errors of `Client.request`."""
+
+    id = 0
+
+    async def echo(self, text: str) -> str:
+        """Send `text` and get it back; how long it can be, the device's buffers decide."""
+        with _needs("CONFIG_MCUMGR_GRP_OS_ECHO", "in MCUboot's recovery that is CONFIG_BOOT_MGMT_ECHO"):
+            return await self.request(Echo(text))
+
+    async def console_echo(self, on: bool) -> None:
+        """Let the device's console echo what is typed, or not. Zephyr applications refuse this."""
+        await self.request(ControlConsoleEcho(on))
+
+    async def in_recovery(self) -> bool:
+        """Whether MCUboot's recovery answers, and not an application of Zephyr.
+
+        MCUboot takes a setting of the console's echo (and does nothing), Zephyr has no such command. An application
+        of Apache Mynewt takes it too, and turns its echo off.
+        """
+        try:
+            await self.console_echo(False)
+        except DeviceError as error:
+            if _not_supported(error):
+                return False
+            raise
+        return True
+
+    async def tasks(self) -> Tasks:
+        """The threads: priorities, states, stacks."""
+        with _needs("CONFIG_MCUMGR_GRP_OS_TASKSTAT"):
+            return await self.request(ReadTasks())
+
+    async def memory_pools(self) -> MemoryPools:
+        """The memory pools and how full they are."""
+        try:
+            return await self.request(ReadMemoryPools())
+        except DeviceError as error:
+            if _not_supported(error):
+                error.hint = _NO_POOLS
+            raise
+
+    async def clock(self) -> DeviceTime:
+        """The device's clock."""
+        with _needs(_CLOCK_OPTION):
+            try:
+                return await self.request(ReadDatetime())
+            except DeviceError as error:
+                if _is(error, OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
+                    error.hint = _CLOCK_NOT_SET
+                raise
+
+    async def set_clock(self, time: datetime) -> None:
+        """Set the device's clock, in UTC; a time without a time zone counts as UTC."""
+        with _needs(_CLOCK_OPTION):
+            try:
+                await self.request(WriteDatetime(time))
+            except DeviceError as error:
+                refused = _is(error, OsErrorCode.INVALID_FORMAT, SmpError.INVALID)
+                if refused or _is(error, OsErrorCode.RTC_COMMAND_FAILED):
+                    error.hint = _CLOCK_TEXT
+                raise
+
+    async def reset(self, *, force: bool = False, boot_mode: int | None = None) -> None:
+        """Restart the device: asked once, never repeated.
+
+        Many links drop before the answer has left the device, so a missing answer or a link lost meanwhile count as
+        done; whether it has restarted shows when it is back. `force` only tells an application that would refuse.
+        `boot_mode` 1 asks for the bootloader's recovery mode; devices built without that ignore it silently.
+
+        Raises `DeviceError` where the device refuses, `LinkLost` where the link was gone before.
+        """
+        if boot_mode is not None and not 0 <= boot_mode <= BOOT_MODE_MAXIMUM:
+            raise UsageError(f"the boot mode {boot_mode} is not in the range 0 to {BOOT_MODE_MAXIMUM}")
+        was_connected = self.client.connected
+        try:
+            await self.client.request(Reset(force, boot_mode), repeats=0)
+        except RequestTimeout:
+            pass
+        except LinkLost:
+            if not was_connected:
+                raise
+        except DeviceError as error:
+            if not force and error.rc == SmpError.BUSY:
+                # The application's reset hook says no with this code unless it has a better one.
+                error.hint = "its application is not ready for a reset: try again later, or force it with --force"
+            elif _not_supported(error):
+                error.hint = "its firmware was built without CONFIG_REBOOT"
+            raise
+
+    async def params(self) -> Params:
+        """The device's buffers, asked anew. `Client.params` remembers them, and takes a refusal for an answer."""
+        with _needs("CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS", "nothing else needs it"):
+            return await self.request(ReadParams())
+
+    async def info(self) -> Info:
+        """What the device tells of its firmware, asked field by field; what it does not know is None.
+
+        A field that it cannot tell is no error, unless that is so with all of them.
+        """
+        found: dict[str, str] = {}
+        refusal: DeviceError | None = None
+        for letter, name in INFO_FIELDS.items():
+            try:
+                found[name] = await self.info_text(letter)
+            except DeviceError as error:
+                if not _is(error, OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
+                    raise
+                refusal = error
+        if refusal is not None and not found:
+            raise refusal
+        return Info(**found)
+
+    async def info_text(self, format: str | None = None) -> str:
+        """One text with the fields that the letters of `format` ask for (`INFO_FIELDS`, `INFO_ALL`, the device's own).
+
+        Its order is that of `INFO_FIELDS`, whatever that of the letters. Without a format: the kernel's name.
+        """
+        with _needs("CONFIG_MCUMGR_GRP_OS_INFO"):
+            try:
+                return await self.request(ReadInfo(format))
+            except DeviceError as error:
+                if _is(error, OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
+                    error.hint = _FORMATS
+                elif error.group is None and error.rc == SmpError.MESSAGE_SIZE:
+                    error.hint = "ask for fewer fields at once, or raise CONFIG_MCUMGR_GRP_OS_INFO_MAX_RESPONSE_SIZE"
+                raise
+
+    async def bootloader(self) -> Bootloader:
+        """The bootloader's name and mode; what the device cannot tell stays unknown."""
+        try:
+            name = await self.request(ReadBootloader())
+        except DeviceError as error:
+            if _cannot_tell(error):
+                return Bootloader()
+            raise
+        try:
+            return replace(await self.request(ReadBootloaderMode()), name=name)
+        except DeviceError as error:
+            if _cannot_tell(error):
+                return Bootloader(name)
+            raise
+
+    async def active_b0_slot(self) -> int | None:
+        """The slot that MCUboot itself was started from (0 or 1), or None where the device cannot tell.
+
+        Only firmware of the nRF Connect SDK with a first-stage bootloader can.
+        """
+        try:
+            return await self.request(ReadActiveB0Slot())
+        except DeviceError as error:
+            if _cannot_tell(error):
+                return None
+            raise
+
+    async def query_bootloader(self, query: str) -> Body:
+        """The answer to any query of the bootloader, as it is. Raises `DeviceError` where it has none."""
+        with _needs("CONFIG_MCUMGR_GRP_OS_BOOTLOADER_INFO"):
+            try:
+                return await self.request(QueryBootloader(query))
+            except DeviceError as error:
+                if _is(error, OsErrorCode.QUERY_YIELDS_NO_ANSWER, SmpError.INVALID, SmpError.NO_ENTRY):
+                    error.hint = _QUERIES
+                raise
+
+
+@contextmanager
+def _needs(option: str, more: str = "MCUboot's recovery never has this command") -> Iterator[None]:
+    """What raises "not supported" inside gets the hint which build option the firmware lacks."""
+    try:
+        yield
+    except DeviceError as error:
+        if _not_supported(error):
+            error.hint = f"its firmware was built without {option}; {more}"
+        raise
+
+
+def _not_supported(error: DeviceError) -> bool:
+    return error.group is None and error.rc == SmpError.NOT_SUPPORTED
+
+
+def _is(error: DeviceError, code: OsErrorCode, *plain: SmpError) -> bool:
+    """Whether the refusal is `code` of this group, or one of the plain codes that stand for it in version 1."""
+    return error.rc in plain if error.group is None else (error.group, error.rc) == (OsGroup.id, code)
+
+
+def _cannot_tell(error: DeviceError) -> bool:
+    """Whether this refusal means that the device has no answer, rather than none at the moment."""
+    return error.group is not None or error.rc in _CANNOT_TELL

@@ -1,0 +1,447 @@
+"""Messages of group 0.
+
+Those that the core needs too are in `mcumgrx.protocol.standard` and only named here; a message that nobody but this
+group uses belongs here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, ClassVar, TypeGuard, TypeVar
+
+from mcumgrx.plugin_api import Body, Command, Fields, GroupId, MalformedReply, Op, UsageError
+from mcumgrx.protocol.standard import (
+    Bootloader,
+    BootloaderMode,
+    Echo,
+    OsErrorCode,
+    Params,
+    ReadBootloader,
+    ReadBootloaderMode,
+    ReadParams,
+    Reset,
+)
+
+from .pairs import map_as_pairs
+
+__all__ = [
+    "BOOT_MODES",
+    "BOOT_MODE_BOOTLOADER",
+    "BOOT_MODE_MAXIMUM",
+    "BOOT_MODE_NORMAL",
+    "INFO_ALL",
+    "INFO_FIELDS",
+    "Bootloader",
+    "BootloaderMode",
+    "ControlConsoleEcho",
+    "DeviceTime",
+    "Echo",
+    "Info",
+    "MemoryPool",
+    "MemoryPools",
+    "OsErrorCode",
+    "Params",
+    "QueryBootloader",
+    "ReadActiveB0Slot",
+    "ReadBootloader",
+    "ReadBootloaderMode",
+    "ReadDatetime",
+    "ReadInfo",
+    "ReadMemoryPools",
+    "ReadParams",
+    "ReadTasks",
+    "Reset",
+    "Task",
+    "Tasks",
+    "WriteDatetime",
+    "parse_time",
+]
+
+Result = TypeVar("Result")
+
+# Values of `boot_mode` in a reset (Zephyr `retention/bootmode.h`); the application may define others.
+BOOT_MODE_NORMAL = 0
+BOOT_MODE_BOOTLOADER = 1
+BOOT_MODES = {"application": BOOT_MODE_NORMAL, "bootloader": BOOT_MODE_BOOTLOADER}
+
+# One byte of retained memory; Zephyr refuses more with rc 3 and does not reset.
+BOOT_MODE_MAXIMUM = 255
+
+
+# -- answers with something under each of several names ---------------------------------------------------------------
+
+
+class _ByName(Command[Result]):
+    """A command whose answer has a map by names, which need not be unique, under `key`."""
+
+    __slots__ = ()
+
+    key: ClassVar[str]
+
+    def result(self, reply: Any) -> Result:
+        try:
+            return Command.result(self, replace(reply, payload=map_as_pairs(reply.payload, self.key)))
+        except MalformedReply as error:
+            error.payload = reply.payload
+            raise
+
+
+def _by_name(key: str, value: object) -> Iterator[tuple[str, Fields]]:
+    """The names and maps in `value`: a map, or the array of its keys and values. Raises `MalformedReply`."""
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list) and len(value) % 2 == 0:
+        items = list(zip(value[::2], value[1::2], strict=True))
+    else:
+        raise MalformedReply(f"{key!r} in the reply is {type(value).__name__}, not a map")
+    for name, item in items:
+        if not isinstance(name, str) or not _is_body(item):
+            raise MalformedReply(f"{key!r} in the reply holds something else than maps by name")
+        yield name, Fields(item)
+
+
+def _is_body(value: object) -> TypeGuard[Body]:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+# -- task statistics --------------------------------------------------------------------------------------------------
+
+_STACK_UNIT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thread; what the firmware does not measure is None.
+
+    `name` is empty for threads without one, and the priority or number as text on builds without names. `prio` is
+    negative for cooperative threads of Zephyr, unless it was built to send one byte without sign. `state` is the
+    scheduler's own number, `tid` a running one. `runtime` and both check-ins are in cycles or ticks of the device.
+    """
+
+    name: str
+    prio: int
+    tid: int
+    state: int
+    stack_size_bytes: int | None = None
+    stack_used_bytes: int | None = None
+    context_switches: int | None = None
+    runtime: int | None = None
+    last_checkin: int | None = None
+    next_checkin: int | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """All threads in the device's order, two of the same name included."""
+
+    tasks: tuple[Task, ...]
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTasks(_ByName[Tasks]):
+    """Task statistics. Stack sizes come in words of 4 bytes (Zephyr and Mynewt) and leave here in bytes."""
+
+    what: ClassVar[str] = "task statistics query"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 2
+    repeatable: ClassVar[bool] = True
+    key: ClassVar[str] = "tasks"
+
+    def parse(self, fields: Fields) -> Tasks:
+        body = fields.extra()
+        if self.key not in body:
+            raise MalformedReply(f"the reply lacks {self.key!r}")
+        tasks = tuple(_task(name, item) for name, item in _by_name(self.key, body.pop(self.key)))
+        return Tasks(tasks, body)
+
+
+def _task(name: str, fields: Fields) -> Task:
+    size = fields.optional_integer("stksiz")
+    if size is None:
+        size = fields.optional_integer("stksize")  # the spelling of some clients and the servers written after them
+    used = fields.optional_integer("stkuse")
+    return Task(
+        name=name,
+        prio=fields.integer("prio"),
+        tid=fields.integer("tid"),
+        state=fields.integer("state"),
+        stack_size_bytes=None if size is None else size * _STACK_UNIT_BYTES,
+        stack_used_bytes=None if used is None else used * _STACK_UNIT_BYTES,
+        context_switches=fields.optional_integer("cswcnt"),
+        runtime=fields.optional_integer("runtime"),
+        last_checkin=fields.optional_integer("last_checkin"),
+        next_checkin=fields.optional_integer("next_checkin"),
+        extra=fields.extra(),
+    )
+
+
+# -- memory pool statistics -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPool:
+    """One pool of blocks; `least_free` is the lowest number of free blocks so far."""
+
+    name: str
+    block_bytes: int
+    blocks: int
+    free: int
+    least_free: int | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPools:
+    """All pools, in the device's order."""
+
+    pools: tuple[MemoryPool, ...]
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMemoryPools(_ByName[MemoryPools]):
+    """Memory pool statistics.
+
+    Mynewt answers with the pools under `mpools` (newtmgr `mpstat.go`). Zephyr, which only documents this command, has
+    them at the top level, and writes `nrfree` in one of two places: both are read.
+    """
+
+    what: ClassVar[str] = "memory pool query"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 3
+    repeatable: ClassVar[bool] = True
+    key: ClassVar[str] = "mpools"
+
+    def parse(self, fields: Fields) -> MemoryPools:
+        body = fields.extra()
+        if self.key in body:
+            pools = tuple(_pool(name, item) for name, item in _by_name(self.key, body.pop(self.key)))
+        else:
+            pools = tuple(_pool(name, Fields(item)) for name, item in body.items() if _is_body(item))
+            body = {key: value for key, value in body.items() if not _is_body(value)}
+        return MemoryPools(pools, body)
+
+
+def _pool(name: str, fields: Fields) -> MemoryPool:
+    free = fields.optional_integer("nfree")
+    least = fields.optional_integer("min")
+    return MemoryPool(
+        name=name,
+        block_bytes=fields.integer("blksiz"),
+        blocks=fields.integer("nblks"),
+        free=fields.integer("nrfree") if free is None else free,
+        least_free=fields.optional_integer("min'") if least is None else least,
+        extra=fields.extra(),
+    )
+
+
+# -- date and time ----------------------------------------------------------------------------------------------------
+
+_TIME = re.compile(
+    r"\s*(\d{1,5})-(\d\d?)-(\d\d?)[Tt ](\d\d?):(\d\d?):(\d\d?)(?:[.,](\d{1,9}))?\s*(?:([Zz])|([+-])(\d\d):?(\d\d))?\s*",
+    re.ASCII,
+)
+
+# Zephyr's parser (`os_mgmt.c`) takes no year before this one.
+_FIRST_YEAR = 1900
+
+
+def parse_time(text: str) -> datetime | None:
+    """The time that a device's text means, or None where it is none. One without a time zone counts as UTC.
+
+    Zephyr writes milliseconds without leading zeros (`56.7` is 56.007 s), Mynewt six digits of a fraction.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    numbers, fraction, sign = match.groups()[:6], match[7], match[9]
+    zone = UTC
+    microseconds = 0
+    if fraction is not None:
+        is_milliseconds = len(fraction) <= 3 and not (match[8] or sign)
+        microseconds = int(fraction) * 1000 if is_milliseconds else int(fraction[:6].ljust(6, "0"))
+    try:
+        if sign:
+            ahead = timedelta(hours=int(match[10]), minutes=int(match[11]))
+            zone = timezone(ahead if sign == "+" else -ahead)
+        year, month, day, hour, minute, second = map(int, numbers)
+        return datetime(year, month, day, hour, minute, second, microseconds, zone)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTime:
+    """The device's clock: `text` as it says it, and `time`, or None where the text means none."""
+
+    text: str
+    time: datetime | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDatetime(Command[DeviceTime]):
+    """The device's clock (Zephyr 3.6 and later)."""
+
+    what: ClassVar[str] = "clock query"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 4
+    repeatable: ClassVar[bool] = True
+
+    def parse(self, fields: Fields) -> DeviceTime:
+        text = fields.text("datetime")
+        return DeviceTime(text, parse_time(text), fields.extra())
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDatetime(Command[None]):
+    """Set the device's clock to `time`; one without a time zone counts as UTC.
+
+    Sent is UTC, and no zone beside it: Zephyr takes 19 to 25 characters and ignores a zone, Mynewt takes a missing one
+    for UTC. Milliseconds are sent where there are any; firmware that does not keep them ignores them. Not repeated
+    when no answer comes: the second would set a time that has passed. Raises `UsageError` for years before 1900.
+    """
+
+    time: datetime
+    what: ClassVar[str] = "clock setting"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 4
+    op: ClassVar[Op] = Op.WRITE
+
+    @property
+    def text(self) -> str:
+        """The time as it is sent."""
+        try:
+            time = self.time.astimezone(UTC) if self.time.tzinfo is not None else self.time
+        except OverflowError as error:
+            raise UsageError(f"{self.time} is out of range in UTC") from error
+        if time.year < _FIRST_YEAR:
+            raise UsageError(f"no device takes the year {time.year}", hint=f"years begin with {_FIRST_YEAR}")
+        milliseconds = time.microsecond // 1000
+        return time.strftime("%Y-%m-%dT%H:%M:%S") + (f".{milliseconds:03}" if milliseconds else "")
+
+    def body(self) -> Body:
+        return {"datetime": self.text}
+
+    def parse(self, fields: Fields) -> None:
+        return None
+
+
+# -- information on the application -----------------------------------------------------------------------------------
+
+INFO_FIELDS: Mapping[str, str] = {
+    "s": "kernel",
+    "n": "node",
+    "r": "release",
+    "v": "version",
+    "b": "build",
+    "m": "machine",
+    "p": "processor",
+    "i": "board",
+    "o": "os",
+}
+"""The letters of a format, in the order of the answer, and the fields of `Info` that they ask for."""
+
+INFO_ALL = "a"
+"""The letter for all of them, and for what the application adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What the device tells of its firmware; None for what it does not know.
+
+    `release` is mostly a Git description, `version` that of the kernel, `build` date and time of the build, `machine`
+    the architecture.
+    """
+
+    kernel: str | None = None
+    node: str | None = None
+    release: str | None = None
+    version: str | None = None
+    build: str | None = None
+    machine: str | None = None
+    processor: str | None = None
+    board: str | None = None
+    os: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInfo(Command[str]):
+    """Information on the application, as `uname` has it: fields of `format` (default: the kernel's name) in one text.
+
+    Their order is the device's and they hold spaces themselves, so that only single ones can be told apart.
+    """
+
+    format: str | None = None
+    what: ClassVar[str] = "information query"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 7
+    repeatable: ClassVar[bool] = True
+
+    def body(self) -> Body:
+        return {} if self.format is None else {"format": self.format}
+
+    def parse(self, fields: Fields) -> str:
+        return fields.text("output")
+
+
+# -- bootloader information -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBootloader(Command[Body]):
+    """Any query of the bootloader; the result is the answer as it is."""
+
+    query: str
+    what: ClassVar[str] = "bootloader query"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 8
+    repeatable: ClassVar[bool] = True
+
+    def body(self) -> Body:
+        return {"query": self.query}
+
+    def parse(self, fields: Fields) -> Body:
+        return fields.extra()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadActiveB0Slot(Command[int | None]):
+    """The slot that the first-stage bootloader of the nRF Connect SDK (B0) started MCUboot from: 0 or 1."""
+
+    what: ClassVar[str] = "bootloader slot query"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 8
+    repeatable: ClassVar[bool] = True
+
+    def body(self) -> Body:
+        return {"query": "active_b0_slot"}
+
+    def parse(self, fields: Fields) -> int | None:
+        return fields.optional_integer("active")
+
+
+# -- console echo -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ControlConsoleEcho(Command[None]):
+    """Let the device's console echo what is typed, or not. Zephyr has no such command; MCUboot's recovery says yes."""
+
+    on: bool
+    what: ClassVar[str] = "console echo setting"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 1
+    op: ClassVar[Op] = Op.WRITE
+    repeatable: ClassVar[bool] = True
+
+    def body(self) -> Body:
+        return {"echo": int(self.on)}
+
+    def parse(self, fields: Fields) -> None:
+        return None

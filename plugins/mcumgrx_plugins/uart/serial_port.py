@@ -1,0 +1,166 @@
+"""`SerialTransport`: a serial port of this computer, by its name. And pyserial's errors in our words."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+
+import serial
+
+from mcumgrx.plugin_api import (
+    Address,
+    ConnectFailed,
+    DeviceNotFound,
+    LinkLost,
+    OptionReader,
+    TransportError,
+    UsageError,
+)
+
+from .ports import Lister, list_ports
+from .reader import ThreadedPort
+from .transport import UartTransport
+
+if sys.platform != "win32":
+    import grp
+
+__all__ = ["SerialTransport"]
+
+
+class SerialTransport(UartTransport):
+    """`serial:PORT[,baud=115200][,framing=console][,line=127][,pause=0][,rtscts=no][,dtr=yes][,rts=yes]`
+
+    * `baud`: bits per second; without meaning on USB CDC ACM.
+    * `rtscts`: hardware flow control.
+    * `dtr`, `rts`: state of these lines while the port is open. Some USB devices only talk with DTR on; some boards are
+      reset by it.
+    * `framing`, `line`, `pause`: see `UartTransport`.
+
+    No other program can open the port meanwhile. `lister` tells the ports of this computer.
+    """
+
+    def __init__(self, address: Address, lister: Lister = list_ports) -> None:
+        options = OptionReader(address)
+        self._baud = options.integer("baud", 115200, minimum=1)
+        self._rtscts = options.flag("rtscts", False)
+        self._dtr = options.flag("dtr", True)
+        self._rts = options.flag("rts", True)
+        self._lister = lister
+        self._identity: str | None = None
+        self._read_target(address, options)
+        super().__init__(address, options, baud=self._baud)
+
+    def _read_target(self, address: Address, options: OptionReader) -> None:
+        if not address.target:
+            raise UsageError(f"{address} names no port", hint="for example serial:/dev/ttyACM0 or serial:COM3")
+
+    @property
+    def identity(self) -> str | None:
+        return self._identity
+
+    async def _open_stream(self, timeout_s: float) -> ThreadedPort:
+        # Beside the opening, because listing the ports takes as long again.
+        looking = asyncio.get_running_loop().run_in_executor(None, self._serial_number_of, self._name)
+        port = await self._open_port(self._name, timeout_s)
+        self._identity = await looking
+        return port
+
+    async def _open_port(self, path: str, timeout_s: float) -> ThreadedPort:
+        port = ThreadedPort(self._unopened(path))
+        try:
+            await port.open(timeout_s)
+        except TimeoutError as error:
+            raise ConnectFailed(
+                f"{path} could not be opened in {timeout_s:g} s",
+                address=self._address,
+                hint="its driver does not answer; unplug the device and plug it in again",
+            ) from error
+        except Exception as error:  # OSError, ValueError, termios.error: all that pyserial lets out means the same
+            loop = asyncio.get_running_loop()
+            raise await loop.run_in_executor(None, self._translated, path, error) from error
+        return port
+
+    def _unopened(self, path: str) -> serial.Serial:
+        port = serial.Serial(timeout=None, write_timeout=None, exclusive=True)
+        port.port = path
+        port.baudrate = self._baud
+        port.rtscts = self._rtscts
+        port.dtr = self._dtr
+        port.rts = self._rts
+        return port
+
+    def _lost(self, cause: BaseException) -> LinkLost:
+        return LinkLost(
+            f"the serial link over {self._name} has ended: {cause}",
+            address=self._address,
+            hint="the device was unplugged, has reset its USB interface, or holds the line by flow control",
+        )
+
+    def _translated(self, path: str, error: Exception) -> TransportError:
+        """What pyserial's exception on opening means. May look at ports and groups, so not for the event loop."""
+        number = _errno(error)
+        if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTDIR):
+            ports = ", ".join(port.path for port in self._lister())
+            return DeviceNotFound(
+                f"there is no serial port {path}",
+                address=self._address,
+                hint=f"the ports of this computer are: {ports}" if ports else "this computer has no serial port now",
+            )
+        hint: str | None
+        if number in (errno.EACCES, errno.EPERM):
+            said = "may not be opened by you"
+            group = _group_of(path)
+            hint = f"join the group that owns it: sudo usermod -aG {group} $USER, then log in again"
+        elif number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
+            said = "is in use by another program"
+            hint = "close the terminal or tool that has it open; ModemManager may hold a new port for half a minute"
+        elif number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR):
+            said = "is not a serial port"
+            hint = "name the port's device file"
+        elif number == errno.EIO:
+            said = "has no hardware behind it"
+            hint = "name another port"
+        elif isinstance(error, ValueError | OverflowError):
+            said = f"does not take baud={self._baud}"
+            hint = "use a baud rate that its driver knows"
+        else:
+            said, hint = f"could not be opened ({error})", None
+        return ConnectFailed(f"{path} {said}", address=self._address, hint=hint)
+
+    def _serial_number_of(self, path: str) -> str | None:
+        """Serial number of the USB device that is the port `path`, or None when it is no USB device or has none."""
+        # A link such as /dev/serial/by-id/… is resolved; on macOS each port has two names.
+        wanted = os.path.realpath(path).replace("/dev/tty.", "/dev/cu.") if os.name == "posix" else path.upper()
+        if os.name == "posix" and not os.path.basename(wanted).startswith(("tty", "cu.", "rfcomm")):
+            return None  # a pseudo-terminal: not listed
+        try:
+            for port in self._lister():
+                if (port.path if os.name == "posix" else port.path.upper()) == wanted.removeprefix("\\\\.\\"):
+                    return port.serial_number or None
+        except Exception:  # it is asked for by the way: no reason to refuse a port that opens
+            return None
+        return None
+
+
+def _errno(error: BaseException) -> int | None:
+    """The number behind an exception of pyserial, which gives it in three ways."""
+    # termios.error is no OSError and comes as the context of a SerialException without a number.
+    for cause in (error, error.__context__):
+        number = getattr(cause, "errno", None) or (cause.args[0] if cause is not None and cause.args else None)
+        if isinstance(number, int):
+            return number
+    # Windows: pyserial writes the repr of the OSError into its own text. Access is denied there to a port in use.
+    text = str(error)
+    return errno.ENOENT if "FileNotFoundError" in text else errno.EBUSY if "PermissionError" in text else None
+
+
+def _group_of(path: str) -> str:
+    """Name of the group that owns `path`, for the hint; the usual one when it cannot be told."""
+    if sys.platform != "win32":
+        try:
+            return grp.getgrgid(os.stat(path).st_gid).gr_name
+        except (OSError, KeyError):
+            pass
+    return "dialout"

@@ -1,0 +1,27 @@
+"""`ByteStream`: what a link of bytes does for `UartTransport`, be it a serial port or a socket."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["ByteStream", "StreamEnded"]
+
+
+class StreamEnded(Exception):
+    """The stream is closed; `__cause__` is what closed it, None when it was `close`."""
+
+
+class ByteStream(Protocol):
+    """One opening of one link, thrown away when it has ended."""
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte. Raises `StreamEnded` once all that came before the end was returned."""
+
+    async def write(self, data: bytes, timeout_s: float) -> None:
+        """Hand `data` to the operating system, in one piece.
+
+        Raises `StreamEnded`, or `TimeoutError` when it was not taken in `timeout_s` seconds; how much was is not known.
+        """
+
+    async def close(self, failure: Exception | None = None) -> None:
+        """Close it, because of `failure` if one is given; never raises."""

@@ -1,0 +1,154 @@
+"""`TcpTransport`: a TCP socket whose other end is a UART, as terminal servers and emulators offer it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from contextlib import suppress
+
+from mcumgrx.plugin_api import (
+    Address,
+    ConnectFailed,
+    DeviceNotFound,
+    LinkLost,
+    OptionReader,
+    TransportError,
+)
+
+from .stream import StreamEnded
+from .transport import UartTransport
+
+__all__ = ["TcpTransport"]
+
+_READ_BYTES = 64 * 1024
+
+# A terminal server that has lost its power says nothing. Keep-alive finds that out within half a minute.
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+class TcpTransport(UartTransport):
+    """`tcp:HOST:PORT[,framing=console][,line=127][,pause=0]`; an IPv6 address stands in brackets.
+
+    The socket carries the UART's bytes and nothing else: no telnet, no RFC 2217. Options: see `UartTransport`.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._host, self._port = address.endpoint()
+        super().__init__(address, OptionReader(address))
+
+    async def _open_stream(self, timeout_s: float) -> _SocketStream:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._connect()
+        except TimeoutError as error:
+            raise ConnectFailed(
+                f"{self._name} did not answer in {timeout_s:g} s",
+                address=self._address,
+                hint="check the address, the network, and what stands in between",
+            ) from error
+
+    async def _connect(self) -> _SocketStream:
+        """A connection to the first of the host's addresses that takes one."""
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        try:
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
+            raise DeviceNotFound(
+                f"no host is known as {self._host!r} ({_said(error)})",
+                address=self._address,
+                hint="check the name, or give an IP address",
+            ) from error
+        for family, kind, protocol, _, where in found:
+            link: socket.socket | None = None
+            try:
+                link = socket.socket(family, kind, protocol)
+                link.setblocking(False)
+                await loop.sock_connect(link, where)
+                _configure(link)
+                return _SocketStream(*await asyncio.open_connection(sock=link))
+            except OSError as error:
+                failure = failure or error
+                if link is not None:
+                    link.close()
+            except BaseException:
+                if link is not None:
+                    link.close()
+                raise
+        assert failure is not None
+        raise self._refused(failure) from failure
+
+    def _refused(self, error: OSError) -> TransportError:
+        if error.errno == errno.ECONNREFUSED:
+            said, hint = "refuses the connection", "nothing listens on that port, or its one connection is taken"
+        elif error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
+            said, hint = "cannot be reached", "no route leads there: check the address and the network"
+        else:
+            said, hint = f"could not be connected to ({_said(error)})", "check the address and the network"
+        return ConnectFailed(f"{self._name} {said}", address=self._address, hint=hint)
+
+    def _lost(self, cause: BaseException) -> LinkLost:
+        return LinkLost(
+            f"the connection to {self._name} has ended: {_said(cause)}",
+            address=self._address,
+            hint="the emulator or terminal server has closed it, or gives its port to one client at a time",
+        )
+
+
+class _SocketStream:
+    """A connected socket as `ByteStream`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._closed = False
+        self._failure: Exception | None = None
+
+    async def read(self) -> bytes:
+        try:
+            data = await self._reader.read(_READ_BYTES)
+        except OSError as error:
+            raise StreamEnded from error
+        if not data:
+            self._raise_ended()
+        return data
+
+    async def write(self, data: bytes, timeout_s: float) -> None:
+        if self._closed or self._reader.at_eof():
+            self._raise_ended()
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._writer.write(data)
+                await self._writer.drain()
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise StreamEnded from (self._failure if self._closed else error)
+
+    async def close(self, failure: Exception | None = None) -> None:
+        self._failure = self._failure or failure
+        self._closed = True
+        self._writer.transport.abort()  # what is not sent yet has no reader any more
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+    def _raise_ended(self) -> None:
+        cause = self._failure
+        if not self._closed:
+            cause = ConnectionError("the other end has closed it")
+        raise StreamEnded from cause
+
+
+def _configure(link: socket.socket) -> None:
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            with suppress(OSError):
+                link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _said(error: BaseException) -> str:
+    """What the system says, without its number."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

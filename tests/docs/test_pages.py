@@ -1,0 +1,146 @@
+"""README and documentation agree with the code, with the repository, and with each other."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mcumgrx import errors
+from mcumgrx.address import Address
+from mcumgrx.cli.exit_codes import Exit
+from mcumgrx.cli.tree import CORE_COMMANDS, make_root
+from mcumgrx.errors import Outcome, UsageError
+from mcumgrx.events import StageName
+from mcumgrx.flows import Ending
+from mcumgrx.registry import default_registry
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def read(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+# -- what follows from the code ---------------------------------------------------------------------------------------
+
+
+def test_generated_parts_are_up_to_date(generate: ModuleType) -> None:
+    pages = generate.pages()
+    assert {page.name for page in pages} == {"README.md", "commands.md", "errors.md"}
+    stale = [page.name for page in pages if generate.generated(page) != page.read_text(encoding="utf-8")]
+    assert not stale, f"{', '.join(stale)}: run python docs/generate.py"
+
+
+def test_the_readme_names_every_command_and_no_other() -> None:
+    registry = default_registry()
+    ours = [record for record in registry.plugins if record.distribution == "mcumgrx"]
+    known = {what.removeprefix("command ") for one in ours for what in one.supplies if what.startswith("command ")}
+    known |= set(CORE_COMMANDS)
+    table = README.partition("<!-- begin command-table -->")[2].partition("<!-- end command-table -->")[0]
+    named = set()
+    for first, rest in re.findall(r"^\| `mcumgrx (\S+)`(.*?) \|", table, re.M):
+        named |= {f"{first} {second}" for second in re.findall(r"`(.+?)`", rest)} or {first}
+    assert named == known
+    # The same, as click finds them.
+    root = make_root()
+    context = root.make_context("mcumgrx", ["--json"], resilient_parsing=True)
+    assert {name.split(" ")[0] for name in known} <= set(root.list_commands(context))
+
+
+def test_the_readme_has_every_exit_code() -> None:
+    assert {int(number) for number in re.findall(r"^\| (\d+) \|", README, re.M)} == {int(code) for code in Exit}
+
+
+def test_the_error_page_has_every_exception_and_outcome() -> None:
+    page = read("reference/errors.md")
+    for name in errors.__all__:
+        assert f"`{name}`" in page or f"`mcumgrx.{name}`" in page or name == "Outcome", name
+    for outcome in Outcome:
+        assert f"`{outcome.value}`" in page
+
+
+@pytest.mark.parametrize("scheme", re.findall(r"^## (\w+):", read("reference/addresses.md"), re.M))
+def test_the_address_page_has_every_option(scheme: str) -> None:
+    section = read("reference/addresses.md").partition(f"## {scheme}:")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", section, re.M))
+    with pytest.raises(UsageError) as caught:
+        default_registry().transport(Address.parse(f"{scheme}:target,no-such-option=1"))
+    assert caught.value.hint is not None
+    assert documented == set(caught.value.hint.removeprefix("its options are: ").split(", "))
+
+
+def test_the_address_page_has_every_scheme() -> None:
+    page = read("reference/addresses.md")
+    ours = {
+        plugin.scheme for plugin in default_registry().transports.values() if plugin.load.startswith("mcumgrx_plugins")
+    }
+    assert set(re.findall(r"^## (\w+):", page, re.M)) == ours
+
+
+def test_links_that_are_not_there_yet_are_not_there() -> None:
+    sentence = re.search(r"\*\*Not there yet: (.*?)\*\*", README)
+    missing = set(re.findall(r"`(\w+):`", sentence[1])) if sentence else set()
+    assert not missing & set(default_registry().transports)
+
+
+def test_the_json_page_has_every_stage_and_ending() -> None:
+    page = read("reference/json.md")
+    for name in [*StageName, *Ending]:
+        assert f"`{name.value}`" in page, name
+
+
+# -- the pages themselves ---------------------------------------------------------------------------------------------
+
+
+def test_the_readme_can_be_read_at_once() -> None:
+    assert len(README.splitlines()) < 250
+
+
+def test_what_the_readme_says_is_where_it_is() -> None:
+    tree = README.partition("## What is where\n\n```text\n")[2].partition("```")[0]
+    folder = ""
+    named = set()
+    for line in tree.splitlines():
+        inside = line.startswith("  ")
+        for path in line[:31].split():
+            where = f"{folder}{path}" if inside else path
+            assert (ROOT / where).exists(), where
+            named.add(where.rstrip("/"))
+        if not inside:
+            folder = line.split(" ")[0]
+    private = {"__init__.py", "__main__.py", "_version.py", "_pycodec.py"}
+    core = {f"mcumgrx/{path.name}" for path in (ROOT / "mcumgrx").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert core - {f"mcumgrx/{name}" for name in (*private, "__pycache__")} <= named
+
+
+def test_links_lead_somewhere(examples: ModuleType) -> None:
+    for page in examples.pages():
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            assert "://" not in target, f"{page.name}: {target}"
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = read("index.md")
+    for path in (ROOT / "docs").rglob("*.md"):
+        name = path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        if name != "index" and "_build" not in name:
+            assert f"\n{name}\n" in index, name
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("myst_parser") is None, reason="needs the extra docs: pip install -e .[docs]"
+)
+def test_the_documentation_is_built_without_warnings(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(ROOT / "docs"), str(tmp_path / "html")]
+    done = subprocess.run([*words, "-d", str(tmp_path / "trees")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "html" / "index.html").exists()

@@ -1,0 +1,722 @@
+"""Group 1 against the simulated device: what each command means, what its answer proves, and what people see."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcumgrx import contracts
+from mcumgrx.client import Client
+from mcumgrx.contracts import UploadOptions
+from mcumgrx.errors import (
+    DeviceError,
+    FlowError,
+    ImageError,
+    LinkLost,
+    MalformedReply,
+    Outcome,
+    PlanRefused,
+    RequestTimeout,
+    TransferStuck,
+    UsageError,
+)
+from mcumgrx.events import Bytes, Note, Stage, StageName
+from mcumgrx.mcuboot import parse_image, trailer_magic
+from mcumgrx.protocol.standard import ImageErrorCode, ImageState, Slot, SlotInfo, UploadProgress
+from mcumgrx.sim.bootloader import Mode
+from mcumgrx.sim.device import DeviceConfig
+from mcumgrx.sim.flash import FlashTiming
+from mcumgrx.sim.groups import Call, GroupError, Refused
+from mcumgrx.sim.groups.image import ImageServer
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import Faults, LinkModel
+from mcumgrx_plugins.image import commands
+from mcumgrx_plugins.image.group import ImageGroup
+
+from ..support.simulated import RUNNING, Desk
+
+OLD = parse_image(RUNNING)
+NEW = parse_image(build_image("1.1.0", payload_size=6000))
+
+
+def upload(desk: Desk, image: Any = NEW, **options: Any) -> UploadProgress:
+    async def work(client: Client) -> UploadProgress:
+        return await client.group(ImageGroup).upload(image, UploadOptions(**options), desk.events.append)
+
+    return desk.client(work)
+
+
+def state(desk: Desk) -> ImageState:
+    async def work(client: Client) -> ImageState:
+        return await client.group(ImageGroup).state()
+
+    return desk.client(work)
+
+
+def mark(desk: Desk, hash: bytes | None, *, confirm: bool = False) -> ImageState:
+    async def work(client: Client) -> ImageState:
+        group = client.group(ImageGroup)
+        if confirm:
+            return await group.confirm(hash)
+        assert hash is not None
+        return await group.test(hash)
+
+    return desk.client(work)
+
+
+def staged(config: DeviceConfig | None = None, **more: Any) -> Desk:
+    """A device with the new image in slot 1."""
+    desk = Desk(config, **more)
+    desk.device.install(NEW.data, slot=1)
+    return desk
+
+
+def reset(desk: Desk) -> None:
+    desk.device.reset(0.0)
+    desk.device.settle()
+
+
+def test_it_fills_the_role_that_flows_ask_for() -> None:
+    async def work(client: Client) -> contracts.ImageGroup:
+        return client.group(ImageGroup)  # mypy compares the two
+
+    assert Desk().client(work) is not None
+
+
+# -- state ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_image_list() -> None:
+    found = state(staged())
+    assert found.active() == Slot(0, 0, "1.0.0", OLD.hash, bootable=True, confirmed=True, active=True)
+    assert found.other() == Slot(0, 1, "1.1.0", NEW.hash, bootable=True)
+    assert state(staged(DeviceConfig(frugal_list=True))) == found
+    assert state(staged(DeviceConfig(canonical=True, legacy_rc=True))) == found
+
+
+# -- upload -----------------------------------------------------------------------------------------------------------
+
+
+def stored(desk: Desk, image: Any = NEW) -> bool:
+    """Whether slot 1 holds the image, byte by byte."""
+    slot = desk.device.bootloader.slots[1]
+    return bytes(slot.read(desk.device.bootloader.upload_offset, image.size)) == image.data
+
+
+@pytest.mark.parametrize("model", [LinkModel.ideal(), LinkModel.ble(), LinkModel.uart(), LinkModel.datagram()])
+def test_upload(model: LinkModel) -> None:
+    desk = Desk(model=model)
+    assert upload(desk).offset == NEW.size
+    assert stored(desk)
+    other = state(desk).other()
+    assert other is not None
+    assert (other.hash, other.pending) == (NEW.hash, False)
+    progress = [event for event in desk.events if isinstance(event, Bytes)]
+    assert progress[-1].done == progress[-1].total == NEW.size
+    assert [event.done for event in progress] == sorted(event.done for event in progress)
+
+
+def test_upload_to_a_device_that_does_not_tell_its_buffers() -> None:
+    desk = Desk(DeviceConfig(params=False), model=LinkModel.uart())
+    upload(desk, window=4)
+    assert stored(desk)
+    assert desk.events[0] == Note("window 1 instead of 4: the device does not tell its buffers")
+
+
+@pytest.mark.parametrize(("wanted", "buffers", "told"), [(2, 4, False), (3, 4, False), (4, 4, True), (9, 2, True)])
+def test_the_window_leaves_the_device_a_buffer(wanted: int, buffers: int, told: bool) -> None:
+    desk = Desk(DeviceConfig(buf_count=buffers), model=LinkModel.uart())
+    upload(desk, window=wanted)
+    assert stored(desk)
+    notes = [event for event in desk.events if isinstance(event, Note)]
+    assert bool(notes) is told
+    if told:
+        assert notes[0].text == f"window {buffers - 1} instead of {wanted}: the device has {buffers} buffers"
+
+
+def test_a_chunk_size_of_ones_own() -> None:
+    desk = Desk()
+    upload(desk, chunk_bytes=64)
+    assert stored(desk)
+    assert desk.device.requests > NEW.size / 64
+
+
+def test_an_interrupted_upload_is_resumed() -> None:
+    desk = Desk(faults=Faults(cut_at_request=10))
+    with pytest.raises(LinkLost):
+        upload(desk)
+    sent = desk.device.requests
+    desk.events.clear()
+    upload(desk)
+    assert stored(desk)
+    last = desk.events[-1]
+    assert isinstance(last, Bytes)
+    assert 0 < last.resumed_from < last.done == NEW.size
+    assert desk.device.requests - sent < NEW.size / 300
+
+
+def last_reply(desk: Desk) -> int:
+    """The number of the answer to an upload's last chunk: that of the last answer of one without faults."""
+    upload(desk)
+    return desk.faults.replies
+
+
+def test_a_lost_answer_to_the_last_chunk_is_settled_by_the_image_list() -> None:
+    desk = Desk(faults=Faults(drop_replies=last_reply(Desk())))
+    assert upload(desk).offset == NEW.size
+    assert stored(desk)
+    # The chunk was not sent again: after the last byte that would have begun a new upload.
+    assert desk.device.image.session is None
+
+
+def test_the_same_image_running_is_no_proof_that_the_last_chunk_arrived() -> None:
+    desk = Desk()
+    upload(desk, OLD)
+    number = desk.faults.requests
+    desk = Desk(faults=Faults(drop_requests=number))
+    upload(desk, OLD)
+    assert stored(desk, OLD)
+    assert [slot.hash for slot in state(desk).slots] == [OLD.hash, OLD.hash]
+
+
+def test_padding_belongs_to_the_image() -> None:
+    config = DeviceConfig(slot_size=16 * 1024)
+    padded = parse_image(NEW.data.ljust(16 * 1024 - 16, b"\xff") + trailer_magic(8))
+    assert padded.padded
+    reference = Desk(config)
+    upload(reference, padded)
+    desk = Desk(config, faults=Faults(drop_requests=reference.faults.requests))
+    upload(desk, padded)
+    assert stored(desk, padded)
+    other = state(desk).other()
+    assert other is not None
+    assert other.pending
+
+
+def test_the_devices_own_check() -> None:
+    config = DeviceConfig(image_check=True)
+    assert upload(Desk(config)).match is True
+    assert upload(Desk()).match is None
+
+
+def test_only_upgrades() -> None:
+    desk = Desk()
+    with pytest.raises(DeviceError) as raised:
+        upload(desk, OLD, upgrade_only=True)
+    assert raised.value.rc == ImageErrorCode.CURRENT_VERSION_IS_NEWER
+    upload(desk, NEW, upgrade_only=True)
+
+
+def test_no_free_slot_while_the_running_image_is_unconfirmed() -> None:
+    desk = staged()
+    mark(desk, NEW.hash)
+    reset(desk)
+    with pytest.raises(DeviceError) as raised:
+        upload(desk, parse_image(build_image("1.2.0", payload_size=2000)))
+    assert raised.value.rc == ImageErrorCode.NO_FREE_SLOT
+    assert "mcumgrx image confirm" in str(raised.value.hint)
+
+
+def test_an_image_larger_than_the_slot() -> None:
+    with pytest.raises(DeviceError, match="does not fit the slot") as raised:
+        upload(Desk(DeviceConfig(slot_size=16 * 1024)), parse_image(build_image("2.0.0", payload_size=20_000)))
+    assert "image slots" in str(raised.value.hint)
+
+
+def test_an_erase_that_takes_longer_than_allowed() -> None:
+    desk = staged(DeviceConfig(timing=FlashTiming(erase_s_per_sector=10.0)))
+    with pytest.raises(RequestTimeout, match="stuck at 0 %") as raised:
+        upload(desk, erase_timeout_s=6.0)
+    assert "--erase-timeout" in str(raised.value.hint)
+    upload(staged(desk.device.config), erase_timeout_s=60.0)
+
+
+def test_a_device_that_takes_nothing() -> None:
+    class Stubborn(ImageServer):
+        def upload(self, call: Call) -> dict[str, Any]:
+            return {"off": 0}
+
+    desk = Desk()
+    desk.device.add_group(Stubborn(desk.device))
+    with pytest.raises(TransferStuck, match="stuck at 0 %"):
+        upload(desk)
+
+
+# -- test and confirm -------------------------------------------------------------------------------------------------
+
+
+def test_test_and_confirm() -> None:
+    desk = staged()
+    other = mark(desk, NEW.hash).other()
+    assert other is not None
+    assert (other.pending, other.permanent) == (True, False)
+    mark(desk, NEW.hash)  # twice does the same
+    reset(desk)
+    running = state(desk).active()
+    assert running is not None
+    assert (running.hash, running.confirmed) == (NEW.hash, False)
+    running = mark(desk, None, confirm=True).active()
+    assert running is not None
+    assert running.confirmed
+    reset(desk)
+    running = state(desk).active()
+    assert running is not None
+    assert running.hash == NEW.hash
+
+
+def test_confirm_before_it_has_run() -> None:
+    other = mark(staged(), NEW.hash, confirm=True).other()
+    assert other is not None
+    assert other.pending
+    assert other.permanent
+
+
+def test_confirm_the_way_back_while_testing_is_taken_as_the_device_means_it() -> None:
+    desk = staged()
+    mark(desk, NEW.hash)
+    reset(desk)
+    mark(desk, OLD.hash, confirm=True)  # it is confirmed already
+
+
+def test_the_running_image_by_its_hash() -> None:
+    running = mark(Desk(), OLD.hash, confirm=True).active()
+    assert running is not None
+    assert running.confirmed
+
+
+def test_a_hash_that_no_slot_has() -> None:
+    with pytest.raises(DeviceError) as raised:
+        mark(Desk(), NEW.hash)
+    assert raised.value.rc == ImageErrorCode.HASH_NOT_FOUND
+    assert "image list" in str(raised.value.hint)
+
+
+def test_a_device_without_test_and_confirm() -> None:
+    with pytest.raises(DeviceError) as raised:
+        mark(Desk(DeviceConfig(mode=Mode.DIRECT_XIP)), OLD.hash, confirm=True)
+    assert (raised.value.group, raised.value.rc) == (None, 8)
+
+
+class YesMan(ImageServer):
+    """Says yes to a mark, with this image list, and does nothing."""
+
+    images: tuple[dict[str, Any], ...] = ()
+
+    def set_state(self, call: Call) -> dict[str, Any]:
+        return {"images": list(self.images)}
+
+
+def yes_man(*images: dict[str, Any]) -> Desk:
+    desk = staged()
+    server = YesMan(desk.device)
+    server.images = images
+    desk.device.add_group(server)
+    return desk
+
+
+RUNS = {"slot": 0, "version": "1.0.0", "hash": OLD.hash, "active": True, "confirmed": True}
+WAITS = {"slot": 1, "version": "1.1.0", "hash": NEW.hash}
+
+
+@pytest.mark.parametrize(("images", "slot"), [([RUNS, WAITS], 1), ([RUNS], None), ([], None)])
+def test_a_mark_that_does_not_show_is_a_rejection(images: list[dict[str, Any]], slot: int | None) -> None:
+    with pytest.raises(FlowError, match="has not marked") as raised:
+        mark(yes_man(*images), NEW.hash)
+    error = raised.value
+    assert (error.stage, error.outcome, error.slot) == (StageName.MARK, Outcome.REJECTED, slot)
+    assert "older versions" in str(error.hint)
+
+
+def test_a_slot_of_another_image_is_named_by_its_number_over_all_images() -> None:
+    with pytest.raises(FlowError) as raised:
+        mark(yes_man(RUNS, {**WAITS, "image": 1}), NEW.hash)
+    assert raised.value.slot == 3
+
+
+@pytest.mark.parametrize(
+    ("hash", "images", "text"),
+    [
+        (None, [{**RUNS, "confirmed": False}], "not made the image permanent"),
+        (OLD.hash, [{**RUNS, "confirmed": False}], "not made the image permanent"),
+        (NEW.hash, [RUNS, WAITS], "not made the image permanent"),
+        (NEW.hash, [RUNS], "not made the image permanent"),
+        (NEW.hash, [RUNS, {**WAITS, "pending": True}], "still marked for one boot only"),
+    ],
+)
+def test_a_confirmation_that_does_not_show(hash: bytes | None, images: list[dict[str, Any]], text: str) -> None:
+    with pytest.raises(FlowError, match=text) as raised:
+        mark(yes_man(*images), hash, confirm=True)
+    assert (raised.value.stage, raised.value.outcome) == (StageName.CONFIRM, Outcome.NOT_CONFIRMED)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("images", [[RUNS], [{**RUNS, "image": 1}], []])
+def test_a_confirmation_that_shows_or_cannot(images: list[dict[str, Any]]) -> None:
+    mark(yes_man(*images), None, confirm=True)
+
+
+# -- erase, slots -----------------------------------------------------------------------------------------------------
+
+
+def erase(desk: Desk, slot: int | None = None, **more: Any) -> None:
+    async def work(client: Client) -> None:
+        await client.group(ImageGroup).erase(slot, **more)
+
+    desk.client(work)
+
+
+@pytest.mark.parametrize("slot", [None, 1])
+def test_erase(slot: int | None) -> None:
+    desk = staged()
+    erase(desk, slot)
+    assert state(desk).other() is None
+
+
+def test_erase_of_a_slot_that_is_in_use_or_absent() -> None:
+    with pytest.raises(DeviceError) as raised:
+        erase(Desk(), 0)
+    assert raised.value.rc == ImageErrorCode.NO_FREE_SLOT
+    with pytest.raises(DeviceError) as raised:
+        erase(Desk(), 7)
+    assert raised.value.rc == ImageErrorCode.FLASH_OPEN_FAILED
+    with pytest.raises(UsageError):
+        erase(Desk(), -1)
+
+
+def test_an_erase_is_sent_once_and_its_time_out_says_what_to_do() -> None:
+    desk = staged()
+    with pytest.raises(RequestTimeout) as raised:
+        erase(desk, timeout_s=1.0)
+    assert "--erase-timeout" in str(raised.value.hint)
+    assert desk.faults.requests == 1
+
+
+class Small(ImageServer):
+    """A server without erase and slot information, as MCUboot's recovery."""
+
+    refusal: Exception = Refused(8)
+
+    def erase(self, call: Call) -> dict[str, Any]:
+        raise self.refusal
+
+    def slot_info(self, call: Call) -> dict[str, Any]:
+        raise self.refusal
+
+
+def small(refusal: Exception) -> Desk:
+    desk = Desk()
+    server = Small(desk.device)
+    server.refusal = refusal
+    desk.device.add_group(server)
+    return desk
+
+
+def test_a_device_without_erase() -> None:
+    with pytest.raises(DeviceError) as raised:
+        erase(small(Refused(8)))
+    assert "erases the slot by itself" in str(raised.value.hint)
+
+
+def slots(desk: Desk) -> tuple[SlotInfo, ...] | None:
+    async def work(client: Client) -> tuple[SlotInfo, ...] | None:
+        return await client.group(ImageGroup).slots()
+
+    return desk.client(work)
+
+
+def test_slots() -> None:
+    size = 512 * 1024
+    assert slots(Desk()) == (SlotInfo(0, 0, size), SlotInfo(0, 1, size, upload_image_id=0))
+    assert slots(small(Refused(8))) is None
+    assert slots(small(Refused(5))) is None
+    for refusal in (Refused(10), GroupError(1), Refused(2)):
+        with pytest.raises(DeviceError):
+            slots(small(refusal))
+
+
+# -- commands: list ---------------------------------------------------------------------------------------------------
+
+
+def test_the_list_command() -> None:
+    desk = staged()
+    mark(desk, NEW.hash)
+    assert desk.command(commands.list_images).lines() == [
+        "slot 0  1.0.0  active, confirmed",
+        f"        hash {OLD.hash.hex()}",
+        "slot 1  1.1.0  pending",
+        f"        hash {NEW.hash.hex()}",
+    ]
+
+
+def test_lists_that_are_out_of_the_ordinary() -> None:
+    assert commands.ImageList(()).lines() == ["the device lists no image"]
+    several = (
+        Slot(0, 0, "1.0.0", b"\x01" * 32, active=True, bootable=False),
+        Slot(1, 1, "", None, extra={"compressed": True}),
+    )
+    assert commands.ImageList(several).lines() == [
+        "image 0 slot 0  1.0.0  active, not bootable",
+        f"                hash {'01' * 32}",
+        "image 1 slot 1  no version",
+        "                hash not told",
+        "                compressed True",
+    ]
+
+
+# -- commands: upload -------------------------------------------------------------------------------------------------
+
+DEFAULTS: dict[str, Any] = {"image": 0, "erase_timeout": 60.0, "chunk": None, "window": 1, "upgrade_only": False}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "zephyr.signed.bin"
+    path.write_bytes(NEW.data)
+    return path
+
+
+def test_the_upload_command(file: Path) -> None:
+    desk = Desk(model=LinkModel.uart())
+    result = desk.command(commands.upload, file=file, **DEFAULTS)
+    assert (result.version, result.size, result.sent, result.hash) == ("1.1.0", NEW.size, NEW.size, NEW.hash.hex())
+    assert result.elapsed_s > 0.5
+    assert result.lines()[0].startswith(f"uploaded 1.1.0: {NEW.size} bytes in ")
+    assert "KB/s" in result.lines()[0]
+    stages = [event for event in desk.events if isinstance(event, Stage)]
+    assert [(event.name, event.finished) for event in stages] == [(StageName.UPLOAD, False), (StageName.UPLOAD, True)]
+    assert stored(desk)
+
+
+def test_the_upload_command_resumes(file: Path) -> None:
+    desk = Desk(faults=Faults(cut_at_request=10))
+    with pytest.raises(LinkLost):
+        desk.command(commands.upload, file=file, **DEFAULTS)
+    result = desk.command(commands.upload, file=file, **DEFAULTS)
+    assert result.sent < result.size
+    assert f"(the other {result.size - result.sent} were there already)" in result.lines()[0]
+
+
+def test_the_upload_command_tells_of_the_devices_own_check(file: Path) -> None:
+    good = Desk(DeviceConfig(image_check=True)).command(commands.upload, file=file, **DEFAULTS)
+    assert "the device's own check: good" in good.lines()
+
+
+def test_the_upload_command_looks_at_the_file_before_the_device(tmp_path: Path) -> None:
+    desk = Desk()
+    with pytest.raises(ImageError, match="no such file"):
+        desk.command(commands.upload, file=tmp_path / "none.bin", **DEFAULTS)
+    unsigned = tmp_path / "zephyr.elf"
+    unsigned.write_bytes(b"\x7fELF" + bytes(100))
+    with pytest.raises(ImageError, match="ELF"):
+        desk.command(commands.upload, file=unsigned, **DEFAULTS)
+    assert desk.faults.requests == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"image": -1}, {"window": 0}, {"chunk": 0}, {"erase_timeout": 0.0}, {"erase_timeout": -1.0}]
+)
+def test_the_upload_command_refuses_values_that_cannot_be(file: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Desk().command(commands.upload, file=file, **{**DEFAULTS, **wrong})
+
+
+# -- commands: test, confirm ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "typed", [None, NEW.hash.hex()[:4], NEW.hash.hex()[:9].upper(), NEW.hash.hex(), NEW.hash.hex().upper()]
+)
+def test_the_test_command_finds_the_image(typed: str | None) -> None:
+    desk = staged()
+    result = desk.command(commands.test, hash=typed)
+    assert result.hash == NEW.hash.hex()
+    assert result.lines()[0] == "marked to be booted once, at the next reset"
+    assert any(slot.pending for slot in state(desk).slots)
+
+
+@pytest.mark.parametrize("typed", ["", "abc", "xyzw", "0x4f1c", "-abcd", "a" * 129, "ab cd"])
+def test_what_is_no_hash_is_refused_before_the_device_is_asked(typed: str) -> None:
+    desk = staged()
+    for function in (commands.test, commands.confirm):
+        with pytest.raises(UsageError, match="is not a hash") as raised:
+            desk.command(function, hash=typed)
+        assert "4 or more" in str(raised.value.hint)
+    assert desk.faults.requests == 0
+
+
+def absent(*taken: bytes) -> str:
+    """Four digits that none of these hashes begins with."""
+    return next(f"{n:04x}" for n in range(10_000) if not any(hash.hex().startswith(f"{n:04x}") for hash in taken))
+
+
+def test_a_prefix_that_fits_nothing_tells_what_there_is() -> None:
+    with pytest.raises(PlanRefused, match="no image in the device") as raised:
+        staged().command(commands.test, hash=absent(OLD.hash, NEW.hash))
+    assert f"{NEW.hash.hex()[:12]}… (1.1.0, slot 1)" in str(raised.value.hint)
+
+
+def test_a_prefix_of_several_is_not_guessed() -> None:
+    one, two = b"\xab\xcd" + bytes(30), b"\xab\xcd" + bytes(29) + b"\x01"
+
+    class Twins(ImageServer):
+        def state(self, call: Call) -> dict[str, Any]:
+            return {"images": [{**RUNS, "hash": one}, {**WAITS, "hash": two}]}
+
+    desk = staged()
+    desk.device.add_group(Twins(desk.device))
+    with pytest.raises(UsageError, match="abcd is the beginning of 2 hashes"):
+        desk.command(commands.test, hash="abcd")
+
+
+def test_a_whole_hash_is_the_devices_to_judge() -> None:
+    with pytest.raises(DeviceError) as raised:
+        Desk().command(commands.test, hash=NEW.hash.hex())
+    assert raised.value.rc == ImageErrorCode.HASH_NOT_FOUND
+
+
+def test_nothing_to_test() -> None:
+    desk = Desk()
+    with pytest.raises(PlanRefused, match="no image in slot 1") as raised:
+        desk.command(commands.test, hash=None)
+    assert "image upload" in str(raised.value.hint)
+
+
+def images(*found: dict[str, Any]) -> Desk:
+    """A device with this image list."""
+
+    class Listing(ImageServer):
+        def state(self, call: Call) -> dict[str, Any]:
+            return {"images": list(found)}
+
+    desk = staged()
+    desk.device.add_group(Listing(desk.device))
+    return desk
+
+
+def test_several_to_test() -> None:
+    other = {**WAITS, "image": 1, "hash": bytes(32), "version": "7.0.0"}
+    with pytest.raises(UsageError, match="2 images do not run") as raised:
+        images(RUNS, WAITS, other).command(commands.test, hash=None)
+    assert "(7.0.0, image 1 slot 1)" in str(raised.value.hint)
+
+
+def test_an_image_without_a_hash_cannot_be_named() -> None:
+    with pytest.raises(PlanRefused, match="does not tell the hash"):
+        images(RUNS, {"slot": 1, "version": "1.1.0"}).command(commands.test, hash=None)
+    with pytest.raises(PlanRefused, match="no image in slot 1"):
+        images().command(commands.test, hash=None)
+    with pytest.raises(PlanRefused, match="no image in slot 0"):
+        images({**RUNS, "slot": 1}).command(commands.test, hash=None)  # direct XIP: the other slot may be the first
+
+
+def test_the_confirm_command() -> None:
+    desk = staged()
+    result = desk.command(commands.confirm, hash=None)
+    assert result.hash is None
+    assert result.lines()[0] == "the running image is confirmed"
+    assert desk.command(commands.confirm, hash=OLD.hash.hex()[:8]).lines()[0] == "the running image is confirmed"
+    result = desk.command(commands.confirm, hash=NEW.hash.hex()[:8])
+    assert result.lines()[0] == "the image will be booted for good at the next reset"
+    assert "slot 1  1.1.0  pending, permanent" in result.lines()
+
+
+# -- commands: erase, slots -------------------------------------------------------------------------------------------
+
+
+def test_the_erase_command() -> None:
+    desk = staged()
+    result = desk.command(commands.erase, slot=None, erase_timeout=60.0)
+    assert 10 < result.elapsed_s < 12
+    assert result.lines()[0].startswith("erased the slot that is not running in 1")
+    assert [event.finished for event in desk.events if isinstance(event, Stage)] == [False, True]
+    assert state(desk).other() is None
+    assert desk.command(commands.erase, slot=1, erase_timeout=60.0).lines()[0].startswith("erased slot 1 in ")
+    for wrong in ({"slot": -1, "erase_timeout": 60.0}, {"slot": 1, "erase_timeout": 0.0}):
+        with pytest.raises(UsageError):
+            desk.command(commands.erase, **wrong)
+
+
+def test_the_slots_command() -> None:
+    assert Desk().command(commands.slots).lines() == [
+        "slot  size                    upload with",
+        "0     524288 bytes (512 KiB)",
+        "1     524288 bytes (512 KiB)  --image 0",
+    ]
+    with pytest.raises(DeviceError, match="does not tell its slots") as raised:
+        small(Refused(8)).command(commands.slots)
+    assert "CONFIG_MCUMGR_GRP_IMG_SLOT_INFO" in str(raised.value.hint)
+
+
+def test_slot_lists_that_are_out_of_the_ordinary() -> None:
+    assert commands.SlotList(()).lines() == ["the device lists no slot"]
+    several = (
+        SlotInfo(0, 0, 1000, max_image_size=900),
+        SlotInfo(1, 1, None, 10, 3, extra={"colour": "blue"}),
+    )
+    assert commands.SlotList(several).lines() == [
+        "slot            size                largest image  upload with",
+        "image 0 slot 0  1000 bytes          900 bytes",
+        "image 1 slot 1  unknown (error 10)                 --image 3",
+        "image 1 slot 1: colour blue",
+    ]
+
+
+# -- commands: inspect ------------------------------------------------------------------------------------------------
+
+
+def test_the_inspect_command_needs_no_device(file: Path) -> None:
+    spec = commands.inspect.__mcumgrx_command__  # type: ignore[attr-defined]
+    assert not spec.needs_device
+    desk = Desk()
+    (facts,) = desk.command(commands.inspect, files=(file,)).files
+    assert desk.faults.requests == 0
+    assert (facts.version, facts.size, facts.hash) == ("1.1.0", NEW.size, NEW.hash.hex())
+    assert facts.file_sha256 == NEW.file_sha256.hex() != facts.hash
+    assert (facts.signature, facts.padded) == (None, False)
+    assert [(tlv.name, tlv.size, tlv.protected) for tlv in facts.tlvs] == [("SHA256", 32, False)]
+    assert any("no signature" in warning for warning in facts.warnings)
+    lines = facts.lines()
+    assert lines[0] == str(file)
+    assert any(line.split() == ["version", "1.1.0"] for line in lines)
+    assert any(line.startswith("  warning: ") for line in lines)
+
+
+def test_the_inspect_command_with_several_files(file: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.bin"
+    old.write_bytes(RUNNING)
+    result = Desk().command(commands.inspect, files=(file, old))
+    assert [facts.version for facts in result.files] == ["1.1.0", "1.0.0"]
+    assert "" in result.lines()
+    with pytest.raises(ImageError, match="no such file"):
+        Desk().command(commands.inspect, files=(file, tmp_path / "none.bin"))
+
+
+def test_the_inspect_command_and_an_image_of_imgtool(file: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("imgtool") is None:
+        pytest.skip("imgtool is not installed")
+    key, plain, signed = tmp_path / "key.pem", tmp_path / "plain.bin", tmp_path / "signed.bin"
+    plain.write_bytes(bytes(range(256)) * 8)
+    imgtool = [sys.executable, "-m", "imgtool.main"]
+    subprocess.run([*imgtool, "keygen", "-t", "ecdsa-p256", "-k", str(key)], check=True, capture_output=True)
+    sign = [*imgtool, "sign", "--key", str(key), "--align", "4", "--header-size", "0x200", "--pad-header"]
+    sign += ["--slot-size", "0x8000", "--version", "2.3.4+5", "--security-counter", "7", "--pad"]
+    sign += ["--dependencies", "(1, 1.2.3+0)", str(plain), str(signed)]
+    subprocess.run(sign, check=True, capture_output=True)
+    (facts,) = Desk().command(commands.inspect, files=(signed,)).files
+    assert (facts.version, facts.signature, facts.security_counter) == ("2.3.4+5", "ECDSA_SIG", 7)
+    assert facts.dependencies == ("image 1 at least 1.2.3",)
+    assert (facts.padded, facts.pad_confirmed) == (True, False)
+    assert facts.key_hash is not None
+    shown = "\n".join(facts.lines())
+    for text in ("ECDSA_SIG", "KEYHASH", "protected", "marked for a test boot", "image 1 at least 1.2.3"):
+        assert text in shown
+
+
+def test_an_image_list_that_makes_no_sense() -> None:
+    with pytest.raises(MalformedReply, match="'hash'"):
+        state(images({**RUNS, "hash": "text"}))

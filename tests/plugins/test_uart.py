@@ -1,0 +1,549 @@
+"""The serial transport over real pseudo-terminals, with a peer in this process and with a simulator in another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from mcumgrx.address import Address
+from mcumgrx.client import Client
+from mcumgrx.errors import (
+    ConnectFailed,
+    DeviceError,
+    DeviceNotFound,
+    LinkLost,
+    MessageTooLarge,
+    RequestTimeout,
+    UsageError,
+)
+from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.console import ConsoleFraming
+from mcumgrx.protocol.framing import RawMessage
+from mcumgrx.protocol.header import REQUEST_OPS, Op
+from mcumgrx.protocol.message import Command, Fields
+from mcumgrx.protocol.standard import Echo, Params, ReadImageState, Reset
+from mcumgrx.sim.images import build_image
+
+if sys.platform == "win32":
+    pytest.skip("pseudo-terminals are POSIX; Windows needs a real port", allow_module_level=True)
+
+import tty
+
+from mcumgrx_plugins.uart import transport as uart
+from mcumgrx_plugins.uart.ports import Lister, Port
+from mcumgrx_plugins.uart.reader import ThreadedPort
+from mcumgrx_plugins.uart.serial_port import SerialTransport
+
+from ..support.pty_simulator import pty_simulator
+
+REQUEST = build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1adehello")
+REPLY = build_message(Op.WRITE_REPLY, 1, 0, 0, 7, 0, b"\xa1arehello")
+PARSED = (Op.WRITE_REPLY, 1, 0, 0, 7, 0, b"\xa1arehello")
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown(Command[None]):
+    """A command of a group that no device has."""
+
+    what: ClassVar[str] = "unknown command"
+    group: ClassVar[int] = 999
+    command: ClassVar[int] = 1
+
+    def parse(self, fields: Fields) -> None:
+        return None
+
+
+class Peer:
+    """The device's end of a pseudo-terminal: keeps what comes, and answers what `answer` says."""
+
+    def __init__(self) -> None:
+        self.master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.path = os.ttyname(self._slave)
+        self.received = b""
+        self.arrived_at: list[float] = []
+        self.answer: Callable[[RawMessage], bytes | None] | None = None
+        self._framing = ConsoleFraming(ops=REQUEST_OPS)
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._loop.add_reader(self.master, self._read)
+
+    def _read(self) -> None:
+        data = os.read(self.master, 65536)
+        self.received += data
+        self.arrived_at.append(self._loop.time())
+        for message in self._framing.feed(data):
+            reply = self.answer(message) if self.answer else None
+            if reply is not None:
+                self.write(reply)
+        self._news.set()
+
+    def write(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._news.clear()
+            await self._news.wait()
+
+    def deaf(self) -> None:
+        """No longer read, so that the buffers fill up."""
+        self._loop.remove_reader(self.master)
+
+    def hang_up(self) -> None:
+        if self.master >= 0:
+            self._loop.remove_reader(self.master)
+            os.close(self.master)
+            self.master = -1
+
+    def close(self) -> None:
+        self.hang_up()
+        os.close(self._slave)
+
+
+def echo(message: RawMessage) -> bytes:
+    op, version, flags, group, sequence, command, payload = message
+    body = payload.replace(b"\xa1ad", b"\xa1ar", 1)
+    (write,) = ConsoleFraming().encode(build_message(op | 1, version, flags, group, sequence, command, body))
+    return write
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    peer = Peer()
+    peer.answer = echo
+    yield peer
+    peer.close()
+
+
+def no_ports() -> list[Port]:
+    return []
+
+
+def serial_transport(path: str, lister: Lister = no_ports, **options: str) -> SerialTransport:
+    return SerialTransport(Address("serial", path, options), lister)
+
+
+@pytest.fixture
+async def link(peer: Peer) -> AsyncIterator[SerialTransport]:
+    link = serial_transport(peer.path)
+    await link.open(5)
+    yield link
+    await link.close()
+
+
+async def ask(link: SerialTransport, request: bytes = REQUEST) -> tuple[list[RawMessage], bytes]:
+    """Send `request` and read until messages come; them, and the text before them."""
+    framing = link.framing()
+    await link.send(framing.encode(request))
+    messages: list[RawMessage] = []
+    while not messages:
+        messages = framing.feed(await link.receive())
+    return messages, framing.take_text()
+
+
+def threads_end() -> None:
+    """The port was given back: no thread holds it. The last one may still be on its way out."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("serial "):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+# -- the road there and back -----------------------------------------------------------------------------------------
+
+
+async def test_round_trip(link: SerialTransport) -> None:
+    for _ in range(3):
+        assert await ask(link) == ([PARSED], b"")
+
+
+async def test_text_and_garbage_around_the_answer(peer: Peer, link: SerialTransport) -> None:
+    frame = echo((Op.WRITE, 1, 0, 0, 7, 0, b"\xa1ad" + b"e" + b"x" * 300))
+    first, *others = frame.splitlines(keepends=True)
+    noise = [b"[00:00:01.000] <inf> app: on\r\n", b"\xff\x00\x06\x04 half", b"\x04\x14====\n"]
+    peer.answer = lambda message: b"".join([b"uart:~$ ", first, noise[0], others[0], noise[1], *others[1:]])
+    messages, text = await ask(link)
+    assert len(messages[0][-1]) == 304
+    assert text == b"uart:~$ " + noise[0] + noise[1]
+    peer.answer = lambda message: noise[2] + frame[:40] + b"\n" + echo(message)
+    assert (await ask(link))[0] == [PARSED]
+
+
+async def test_many_lines_are_one_piece(peer: Peer, link: SerialTransport) -> None:
+    request = build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1ad" + bytes(2400))
+    messages, _ = await ask(link, request)
+    assert messages[0][-1] == b"\xa1ar" + bytes(2400)
+
+
+async def test_opening_sends_nothing_and_the_first_message_is_preceded_by_a_newline(peer: Peer) -> None:
+    peer.answer = None
+    link = serial_transport(peer.path)
+    framing = link.framing()
+    frame = framing.encode(REQUEST)
+    await link.open(5)
+    peer.write(b"*** Booting ***\n")
+    assert await link.receive() == b"*** Booting ***\n"
+    assert peer.received == b""
+    await link.send(frame)
+    await peer.until(lambda: peer.received == b"\n" + frame[0])
+    newline, *others = peer.arrived_at
+    assert others[0] - newline >= 0.05
+    await link.send(frame)
+    await peer.until(lambda: peer.received == b"\n" + frame[0] * 2)
+    await link.close()
+
+
+async def test_reopening_the_same_object(peer: Peer, link: SerialTransport) -> None:
+    for _ in range(3):
+        assert (await ask(link))[0] == [PARSED]
+        await link.close()
+        with pytest.raises(LinkLost):
+            await link.send([b"x"])
+        with pytest.raises(LinkLost):
+            await link.receive()
+        await link.close()
+        await link.open(5)
+    assert peer.received.count(b"\n\x06") == 3
+
+
+async def test_a_cancelled_receive_loses_nothing(peer: Peer, link: SerialTransport) -> None:
+    got = b""
+    for number in range(20):
+        task = asyncio.create_task(link.receive())
+        await asyncio.sleep(0)
+        peer.write(b"%d," % number)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            got += await task
+    wanted = b"".join(b"%d," % number for number in range(20))
+    while len(got) < len(wanted):
+        got += await link.receive()
+    assert got == wanted
+
+
+async def test_limits_follow_the_line_length(peer: Peer) -> None:
+    limits = serial_transport(peer.path).limits
+    assert (limits.safe_message, limits.write, limits.buffer_overhead) == (89, None, 4)
+    assert (limits.message(None), limits.message(384), limits.message(1024)) == (89, 380, 1020)
+    wide = serial_transport(peer.path, line="512")
+    assert wide.limits.safe_message == 377
+    (write,) = wide.framing().encode(bytes(377))
+    assert write.count(b"\n") == 1
+
+
+async def test_time_on_the_wire_is_estimated(peer: Peer) -> None:
+    peer.answer = None
+    link = serial_transport(peer.path, baud="1200")
+    await link.open(5)
+    assert link.queued_s() == 0
+    await link.send([bytes(120)])
+    assert 0.8 < link.queued_s() <= 1.0
+    await link.send([bytes(120)])
+    assert 1.7 < link.queued_s() <= 2.0
+    await link.close()
+    await link.open(5)
+    assert link.queued_s() == 0
+    await link.close()
+
+
+# -- the end of a link -----------------------------------------------------------------------------------------------
+
+
+async def test_hanging_up_wakes_receive_and_ends_the_link_for_good(peer: Peer, link: SerialTransport) -> None:
+    await ask(link)
+    waiting = asyncio.create_task(link.receive())
+    await asyncio.sleep(0)
+    peer.hang_up()
+    async with asyncio.timeout(5):
+        with pytest.raises(LinkLost) as caught:
+            await waiting
+    assert caught.value.hint is not None
+    assert caught.value.address == f"serial:{peer.path}"
+    for _ in range(2):
+        with pytest.raises(LinkLost):
+            await link.receive()
+        with pytest.raises(LinkLost):
+            await link.send([b"x"])
+    threads_end()  # the port is given back even though nobody has closed it
+
+
+async def test_what_came_before_the_end_is_still_read(peer: Peer, link: SerialTransport) -> None:
+    peer.write(b"last words")
+    # Not through receive(): the bytes must have left the terminal, which forgets them when it is hung up.
+    port = link._stream
+    assert isinstance(port, ThreadedPort)
+    while not port._received:
+        port._news.clear()
+        await port._news.wait()
+    peer.hang_up()
+    await asyncio.wait({port._ended})
+    assert await link.receive() == b"last words"
+    with pytest.raises(LinkLost):
+        await link.receive()
+
+
+async def test_closing_wakes_receive(link: SerialTransport) -> None:
+    waiting = asyncio.create_task(link.receive())
+    await asyncio.sleep(0)
+    await link.close()
+    with pytest.raises(LinkLost):
+        await waiting
+    threads_end()
+
+
+async def test_a_device_that_no_longer_reads_ends_the_link(
+    peer: Peer, link: SerialTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uart, "_STALLED_S", 0.1)
+    peer.deaf()
+    waiting = asyncio.create_task(link.receive())
+    monkeypatch.setattr(link, "_wire_baud", 10**9)  # a pseudo-terminal takes nothing like the time of its baud rate
+    with pytest.raises(LinkLost, match="no more bytes"):
+        await link.send([bytes(1_000_000)])
+    with pytest.raises(LinkLost, match="no more bytes"):
+        await waiting
+
+
+async def test_closing_in_the_middle_of_a_blocked_write(peer: Peer, link: SerialTransport) -> None:
+    peer.deaf()
+    sending = asyncio.create_task(link.send([bytes(1_000_000)]))
+    await asyncio.wait({sending}, timeout=0.2)
+    assert not sending.done()
+    await link.close()
+    with pytest.raises(LinkLost):
+        await sending
+    threads_end()
+
+
+async def test_a_blocked_write_does_not_block_the_loop(peer: Peer, link: SerialTransport) -> None:
+    peer.deaf()
+    sending = asyncio.create_task(link.send([bytes(1_000_000)]))
+    peer.write(b"log")
+    assert await link.receive() == b"log"
+    await link.close()
+    with pytest.raises(LinkLost):
+        await sending
+
+
+async def test_an_abandoned_opening_gives_the_port_back(peer: Peer) -> None:
+    link = serial_transport(peer.path)
+    with pytest.raises(ConnectFailed, match="could not be opened in 0 s"):
+        await link.open(0)
+    threads_end()
+    await link.open(5)
+    await link.close()
+
+
+# -- ports that cannot be opened -------------------------------------------------------------------------------------
+
+
+async def test_a_busy_port(peer: Peer, link: SerialTransport) -> None:
+    with pytest.raises(ConnectFailed, match="in use by another program") as caught:
+        await serial_transport(peer.path).open(5)
+    assert caught.value.hint is not None
+    assert caught.value.address == f"serial:{peer.path}"
+    assert (await ask(link))[0] == [PARSED]
+
+
+async def test_a_missing_port_lists_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(DeviceNotFound, match="there is no serial port") as caught:
+        await serial_transport(str(tmp_path / "ttyNONE")).open(5)
+    assert caught.value.hint is not None
+    assert "port" in caught.value.hint
+
+
+async def test_no_permission(peer: Peer) -> None:
+    os.chmod(peer.path, 0)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)  # root may open everything
+    try:
+        with pytest.raises(ConnectFailed, match="may not be opened by you") as caught:
+            await serial_transport(peer.path).open(5)
+    finally:
+        if was_root:
+            os.seteuid(0)
+    assert caught.value.hint is not None
+    assert "usermod -aG" in caught.value.hint
+
+
+async def test_not_a_port(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path):
+        with pytest.raises(ConnectFailed, match="is not a serial port"):
+            await serial_transport(str(path)).open(5)
+
+
+async def test_a_baud_rate_that_the_driver_does_not_take(peer: Peer) -> None:
+    with pytest.raises(ConnectFailed, match="does not take baud=4294967295"):
+        await serial_transport(peer.path, baud="4294967295").open(5)
+    threads_end()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("could not open port 'COM9': FileNotFoundError(2, 'The system cannot find it', None, 2)", "no serial port"),
+        ("could not open port 'COM3': PermissionError(13, 'Access is denied.', None, 5)", "in use by another"),
+        ("could not open port 'COM3': OSError(22, 'strange', None, 1167)", "could not be opened"),
+    ],
+)
+def test_what_windows_says(text: str, number: str) -> None:
+    import serial
+
+    error = serial_transport("COM3")._translated("COM3", serial.SerialException(text))
+    assert number in str(error)
+
+
+@pytest.mark.parametrize(
+    "address", ["serial:", "serial:/dev/x,baud=fast", "serial:/dev/x,line=10", "serial:/dev/x,parity=odd"]
+)
+def test_addresses_that_mean_nothing(address: str) -> None:
+    with pytest.raises(UsageError):
+        SerialTransport(Address.parse(address))
+
+
+# -- which device it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "serial_number"),
+    [
+        ("/dev/ttyACM7", "E6614103E7"),
+        ("/dev/ttyUSB8", None),
+        ("/dev/ttyACM9", None),
+        ("/dev/pts/3", None),
+    ],
+)
+def test_the_serial_number_of_a_usb_port(path: str, serial_number: str | None, tmp_path: Path) -> None:
+    ports = [Port("/dev/ttyACM7", serial_number="E6614103E7"), Port("/dev/ttyUSB8")]
+    transport = serial_transport(path, lambda: ports)
+    assert transport._serial_number_of(path) == serial_number
+    link = tmp_path / "usb-Acme_Widget-if00"
+    link.symlink_to(path)
+    assert transport._serial_number_of(str(link)) == serial_number
+
+
+def test_ports_that_cannot_be_listed_do_not_matter() -> None:
+    def fail() -> list[Port]:
+        raise OSError("no sysfs")
+
+    assert serial_transport("/dev/ttyACM7", fail)._serial_number_of("/dev/ttyACM7") is None
+
+
+async def test_a_pseudo_terminal_has_no_identity(link: SerialTransport) -> None:
+    assert link.identity is None
+
+
+# -- with the real client, and a simulated device in another process ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "1.0.0.bin"
+    path.write_bytes(build_image("1.0.0", payload_size=1024))
+    return path
+
+
+async def test_requests_to_a_device_in_another_process(image: Path) -> None:
+    async with pty_simulator(image) as device, Client(serial_transport(device.path)) as client:
+        assert await client.request(Echo("hello")) == "hello"
+        assert await client.params() == Params(384, 4)
+        long = "x" * 300
+        assert await client.request(Echo(long)) == long
+        state = await client.request(ReadImageState())
+        assert [slot.version for slot in state.slots] == ["1.0.0"]
+        with pytest.raises(DeviceError) as refused:
+            await client.request(Unknown())
+        assert refused.value.rc == 8
+        with pytest.raises(MessageTooLarge):
+            await client.request(Echo("x" * 380))
+
+
+async def test_the_port_stays_open_through_a_reset_and_boot_text_arrives(image: Path) -> None:
+    heard: list[str] = []
+    async with pty_simulator(image, boot_s=0.05, reset_delay_s=0.01) as device:
+        client = Client(serial_transport(device.path), on_text=heard.append)
+        async with client:
+            await client.request(Reset())
+            await device.until(lambda: "power running" in device.events)
+            assert await client.request(Echo("back")) == "back"
+            assert client.connected
+            assert not any(event.startswith("early") for event in device.events)
+        text = "".join(heard)
+        assert "*** Booting MCUboot ***" in text
+        assert "application 1.0.0 ***\r\nuart:~$ " in text
+
+
+async def test_a_silent_device_times_out_and_answers_later(peer: Peer) -> None:
+    peer.answer = None
+    async with Client(serial_transport(peer.path), timeout_s=0.05, repeats=0) as client:
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("anybody"))
+        peer.write(echo((Op.WRITE, 1, 0, 0, 7, 0, bytes(100)))[:60])  # half a frame for ever
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("anybody"))
+        peer.answer = echo
+        client.timeout_s = 5
+        assert await client.request(Echo("there?")) == "there?"
+
+
+async def test_hanging_up_ends_requests_at_once(peer: Peer) -> None:
+    peer.answer = None
+    async with Client(serial_transport(peer.path), timeout_s=60) as client:
+        request = asyncio.create_task(client.request(Echo("anybody")))
+        await peer.until(lambda: b"\x06\x09" in peer.received)
+        peer.hang_up()
+        async with asyncio.timeout(5):
+            with pytest.raises(LinkLost):
+                await request
+            await client.wait_lost()
+        assert not client.connected
+
+
+async def test_the_death_of_the_other_process_is_noticed(image: Path) -> None:
+    async with pty_simulator(image) as device, Client(serial_transport(device.path)) as client:
+        assert await client.request(Echo("hello")) == "hello"
+        await device.kill()
+        async with asyncio.timeout(5):
+            assert "has ended" in str(await client.wait_lost())
+    threads_end()
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_idle_link_does_nothing(link: SerialTransport) -> None:
+    """No polling: neither does processor time pass, nor does the reading thread wake."""
+    await ask(link)
+    assert isinstance(link._stream, ThreadedPort)
+    port = link._stream._port
+    calls = 0
+    original = port.read
+
+    def counting(size: int = 1) -> bytes:
+        nonlocal calls
+        calls += 1
+        return original(size)
+
+    port.read = counting  # type: ignore[method-assign]
+    waiting = asyncio.create_task(link.receive())
+    used = time.process_time()
+    await asyncio.wait({waiting}, timeout=0.5)
+    used = time.process_time() - used
+    assert calls <= 1  # the wait itself, where the thread comes to it only now
+    assert used < 0.5 * 0.02
+    await link.close()
+    with pytest.raises(LinkLost):
+        await waiting

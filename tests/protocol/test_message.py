@@ -1,0 +1,389 @@
+"""Bodies, errors in every shape, and typed fields.
+
+Invariant: whatever bytes a reply carries, it gives a typed result, or `DeviceError`, or `MalformedReply`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge
+from mcumgrx.protocol.header import GroupId, Header, Op
+from mcumgrx.protocol.message import (
+    Body,
+    Command,
+    ErrorCode,
+    Fields,
+    Reply,
+    Request,
+    SmpError,
+    decode_body,
+    encode_body,
+    raise_for_error,
+)
+from mcumgrx.protocol.standard import ERROR_TABLES, Echo, ImageErrorCode, ReadImageState, ReadParams, UploadChunk
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+
+
+# -- bodies ---------------------------------------------------------------------------------------------------------
+
+# (hex, value): encoded to exactly these bytes, and decoded from them.
+BODIES: list[tuple[str, Body]] = [
+    ("a0", {}),
+    ("a1616465 68656c6c6f", {"d": "hello"}),
+    ("a1657175657279 646d6f6465", {"query": "mode"}),
+    ("a2636f666600 64646174614101", {"off": 0, "data": b"\x01"}),
+    ("a1636f6666 17", {"off": 23}),
+    ("a1636f6666 1818", {"off": 24}),
+    ("a1636f6666 18ff", {"off": 255}),
+    ("a1636f6666 190100", {"off": 256}),
+    ("a1636f6666 1a00010000", {"off": 65536}),
+    ("a1636f6666 1b0000000100000000", {"off": 2**32}),
+    ("a1 647072696f 20", {"prio": -1}),
+    ("a1 67636f6e6669726d f5", {"confirm": True}),
+    ("a1 67636f6e6669726d f4", {"confirm": False}),
+    ("a1 6161 f6", {"a": None}),
+    ("a1 6161 820102", {"a": [1, 2]}),
+    ("a1 6161 a1 6162 60", {"a": {"b": ""}}),
+]
+
+
+@pytest.mark.parametrize(("text", "body"), BODIES)
+def test_bodies_both_ways(text: str, body: Body) -> None:
+    data = bytes.fromhex(text)
+    assert encode_body(body).hex() == data.hex()
+    assert decode_body(data) == body
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        ("", {}),
+        ("bfff", {}),
+        ("bf 6172 65 68656c6c6f ff", {"r": "hello"}),
+        ("bf 6172 7f 626865 636c6c6f ff ff", {"r": "hello"}),
+        ("a1 6172 60 ffffff", {"r": ""}),  # bytes behind the map are ignored
+        ("a1 636f6666 1b0000000000000005", {"off": 5}),  # longer than it must be
+        ("a2 6161 01 6161 02", {"a": 2}),  # equal keys: the last counts
+    ],
+)
+def test_what_servers_may_send_as_well(text: str, body: Body) -> None:
+    assert decode_body(bytes.fromhex(text)) == body
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "80",  # a list
+        "01",
+        "f6",
+        "6161",
+        "a1 01 02",  # a number as key
+        "a1 4161 02",  # bytes as key
+        "a1",  # cut
+        "a1 6161",
+        "bf 6161 01",
+        "ff",
+        "a1 6161 1f",
+        "1c",
+        "bb ffffffffffffffff 6161",  # lengths that lie
+        "a1 6161 5b 7fffffffffffffff 00",
+        "a1 6161 9b 7fffffffffffffff 00",
+        "a1 6161 7b 00000000ffffffff 00",
+        "a1 6161 62 c328",  # no UTF-8
+        "a1 6161 c0 6161",  # a date that is none
+        "a1 6161 c2 01",  # a big number that is none
+        "a1 81 6161 01",  # a list as key
+    ],
+)
+def test_what_is_no_body_is_a_malformed_reply(text: str) -> None:
+    data = bytes.fromhex(text)
+    with pytest.raises(MalformedReply) as raised:
+        decode_body(data)
+    assert raised.value.payload == data
+
+
+@pytest.mark.parametrize("opening", [b"\x81", b"\x9f", b"\xa1\x61a", b"\xbf\x61a", b"\xc1"])
+def test_endless_nesting_is_a_malformed_reply(opening: bytes) -> None:
+    with pytest.raises(MalformedReply):
+        decode_body(b"\xa1\x61x" + opening * 20_000)
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_map_with_text_keys_or_malformed(data: bytes) -> None:
+    try:
+        body = decode_body(data)
+    except MalformedReply:
+        return
+    assert all(isinstance(key, str) for key in body)
+
+
+@given(st.binary(max_size=48), st.sampled_from([Echo("x"), ReadParams(), ReadImageState(), UploadChunk(0, b"")]))
+def test_any_bytes_are_a_result_or_one_of_two_errors(data: bytes, command: Command[Any]) -> None:
+    reply = Reply(command.op.reply, 1, 0, command.group, 0, command.command, data)
+    error: Exception | None = None
+    try:
+        command.result(reply)
+    except (MalformedReply, DeviceError) as raised:
+        error = raised
+    if isinstance(error, MalformedReply):
+        assert error.payload == data
+    if isinstance(error, DeviceError):
+        assert error.rc != 0
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+def check(body: Body, *, group: int = 1, command: int = 0) -> None:
+    raise_for_error(body, group=group, command=command, what="image list", tables=ERROR_TABLES)
+
+
+@pytest.mark.parametrize(
+    ("body", "group", "rc", "name"),
+    [
+        ({"rc": 8}, None, 8, "NOT_SUPPORTED"),
+        ({"rc": 13}, None, 13, "TOO_NEW"),
+        ({"rc": 99}, None, 99, None),
+        ({"rc": -5}, None, -5, None),
+        ({"rc": 256}, None, 256, None),
+        ({"err": {"group": 1, "rc": 9}}, 1, 9, "NO_FREE_SLOT"),
+        ({"err": {"group": 0, "rc": 2}}, 0, 2, "INVALID_FORMAT"),
+        ({"err": {"group": 1, "rc": 77}}, 1, 77, None),
+        ({"err": {"group": 100, "rc": 1}}, 100, 1, None),
+        ({"err": {"rc": 30}}, 1, 30, "INVALID_IMAGE_TOO_LARGE"),  # without its group: that of the request
+        ({"ret": {"group": 1, "rc": 8}}, 1, 8, "HASH_NOT_FOUND"),  # the name that Zephyr 3.4 gave it
+        ({"off": 0, "err": {"group": 1, "rc": 16}}, 1, 16, "FLASH_CONTEXT_ALREADY_SET"),  # beside a result
+        ({"rc": 0, "err": {"group": 1, "rc": 32}}, 1, 32, "IMAGE_CONFIRMATION_DENIED"),
+        ({"rc": 5, "err": {"group": 1, "rc": 32}}, 1, 32, "IMAGE_CONFIRMATION_DENIED"),
+        ({"rc": 5, "err": "broken"}, None, 5, "NO_ENTRY"),
+    ],
+)
+def test_every_way_to_say_no(body: Body, group: int | None, rc: int, name: str | None) -> None:
+    with pytest.raises(DeviceError) as raised:
+        check(body)
+    error = raised.value
+    assert (error.group, error.rc, error.name) == (group, rc, name)
+    assert error.reply == body
+    assert "image list" in str(error)
+    assert str(rc) in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"rc": 0},
+        {"rc": False},
+        {"rc": "8"},
+        {"rc": None},
+        {"off": 5},
+        {"err": {"group": 1, "rc": 0}},
+        {"err": {}},
+        {"err": []},
+        {"ret": 5},  # the shell's exit status
+        {"ret": -8, "o": "text"},
+    ],
+)
+def test_what_is_no_error(body: Body) -> None:
+    check(body)
+
+
+def test_the_shells_exit_status_in_rc_is_no_error_but_only_there() -> None:
+    check({"rc": 1, "o": "help text"}, group=GroupId.SHELL)
+    with pytest.raises(DeviceError):
+        check({"rc": 8}, group=GroupId.SHELL)
+    with pytest.raises(DeviceError):
+        check({"rc": 1, "o": "x"}, group=GroupId.SHELL, command=1)
+    with pytest.raises(DeviceError):
+        check({"rc": 1, "o": "x"}, group=GroupId.OS)
+
+
+def test_the_devices_own_words_are_kept() -> None:
+    with pytest.raises(DeviceError, match='it says "magic mismatch"') as raised:
+        check({"rc": 1, "rsn": "magic mismatch"})
+    assert raised.value.rsn == "magic mismatch"
+    with pytest.raises(DeviceError) as raised:
+        check({"rc": 1, "rsn": 5})
+    assert raised.value.rsn is None
+
+
+def test_known_errors_carry_a_hint() -> None:
+    with pytest.raises(DeviceError) as raised:
+        check({"err": {"group": 1, "rc": ImageErrorCode.NO_FREE_SLOT}})
+    assert "unconfirmed" in str(raised.value.hint)
+
+
+class HeaterError(ErrorCode):
+    TOO_HOT = 3, "the heater is too hot", "wait until it has cooled down"
+    TOO_COLD = 4
+
+
+def test_error_tables_of_plugins() -> None:
+    assert HeaterError.find(3) is HeaterError.TOO_HOT
+    assert HeaterError.find(5) is None
+    assert int(HeaterError.TOO_HOT) == 3
+    assert HeaterError.TOO_COLD.sentence == ""
+    assert HeaterError.TOO_COLD.hint is None
+
+    @dataclass(frozen=True, slots=True)
+    class ReadHeater(Command[int]):
+        what = "reading"
+        group = 100
+        command = 0
+        errors = HeaterError
+
+        def parse(self, fields: Fields) -> int:
+            return fields.integer("t")
+
+    def reply(body: Body) -> Reply:
+        return Reply(Op.READ_REPLY, 1, 0, 100, 0, 0, encode_body(body))
+
+    assert ReadHeater().result(reply({"t": 21, "rc": 0})) == 21
+    with pytest.raises(DeviceError, match="too hot") as raised:
+        ReadHeater().result(reply({"err": {"group": 100, "rc": 3}}))
+    assert raised.value.name == "TOO_HOT"
+    assert raised.value.hint == "wait until it has cooled down"
+    with pytest.raises(DeviceError, match="no image"):
+        ReadHeater().result(reply({"err": {"group": 1, "rc": 3}}))
+
+
+@pytest.mark.parametrize("table", [SmpError, *ERROR_TABLES.values()])
+def test_tables_of_error_codes_have_a_sentence_for_each(table: type[ErrorCode]) -> None:
+    for code in table:
+        assert code.sentence, code
+        assert not code.sentence.endswith("."), code
+    assert len({int(code) for code in table}) == len(list(table))
+
+
+# -- fields ---------------------------------------------------------------------------------------------------------
+
+
+def test_fields_by_type() -> None:
+    fields = Fields({"n": 5, "t": "x", "d": b"y", "f": True, "old": 1, "new": [1], "list": [{"a": 1}, {"b": 2}]})
+    assert fields.integer("n") == 5
+    assert fields.text("t") == "x"
+    assert fields.data("d") == b"y"
+    assert fields.flag("f") is True
+    assert fields.flag("old") is True
+    assert [item.extra() for item in fields.maps("list")] == [{"a": 1}, {"b": 2}]
+    assert fields.extra() == {"new": [1]}
+    fields.ignore("new")
+    assert fields.extra() == {}
+
+
+def test_missing_fields() -> None:
+    fields = Fields({"null": None})
+    assert fields.integer("n", 7) == 7
+    assert fields.text("t", "") == ""
+    assert fields.data("d", b"") == b""
+    assert fields.flag("f") is False
+    assert fields.optional_integer("n") is None
+    assert fields.optional_data("d") is None
+    assert fields.optional_flag("f") is None
+    assert fields.optional_integer("null") is None
+    assert list(fields.maps("list")) == []
+    assert fields.extra() == {}
+    for read in (fields.integer, fields.text, fields.data):
+        with pytest.raises(MalformedReply, match="lacks 'x'"):
+            read("x")
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", b"1", [], {}, 1 + 0j])
+def test_an_integer_is_nothing_else(value: object) -> None:
+    with pytest.raises(MalformedReply, match=r"'x' in the reply is .*, not an integer"):
+        Fields({"x": value}).integer("x")
+
+
+@pytest.mark.parametrize("value", [2, -1, "true", b"", [], {}])
+def test_a_flag_is_a_boolean_or_zero_or_one(value: object) -> None:
+    with pytest.raises(MalformedReply, match="not true or false"):
+        Fields({"x": value}).flag("x")
+
+
+def test_text_and_data_are_not_each_other() -> None:
+    with pytest.raises(MalformedReply, match="not text"):
+        Fields({"x": b"x"}).text("x")
+    with pytest.raises(MalformedReply, match="not a byte string"):
+        Fields({"x": "x"}).data("x")
+
+
+@pytest.mark.parametrize("value", [{}, "x", 5, [5], [{}, 5], [{5: 5}]])
+def test_a_list_of_maps_is_nothing_else(value: object) -> None:
+    with pytest.raises(MalformedReply, match="'x' in the reply"):
+        list(Fields({"x": value}).maps("x"))
+
+
+# -- messages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_on_the_wire() -> None:
+    request = Echo("hi").request()
+    assert request.size == 8 + 6
+    message = request.encode(1, 0x2A)
+    assert message.hex() == "0a00000600002a00a16164626869"
+    assert Header.unpack(message) == Header(Op.WRITE, 1, 0, 6, 0, 0x2A, 0)
+    assert request.encode(0, 0)[0] == 0x02
+
+
+def test_a_message_larger_than_the_length_field() -> None:
+    request = Request(Op.WRITE, 1, 1, bytes(0x10000), "image upload")
+    with pytest.raises(MessageTooLarge, match="image upload of 65544 bytes") as raised:
+        request.encode(1, 0)
+    assert (raised.value.size, raised.value.limit) == (65544, 65543)
+
+
+def test_a_reply_in_a_log_is_short() -> None:
+    text = str(Reply(1, 1, 0, 1, 7, 0, bytes(range(200))))
+    assert text == "reply 1/0 seq 7 200 B 000102030405060708090a0b0c0d0e0f1011121314151617…"
+
+
+def test_every_recorded_error_shape_is_understood() -> None:
+    """The errors that real servers gave, of all groups: recognised, with the numbers that were sent."""
+    count = 0
+    for path in sorted(GOLDEN.glob("zephyr-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if "request_hex" not in row or row["response_hex"] is None:
+                continue
+            message = bytes.fromhex(row["response_hex"])
+            header = Header.unpack(message)
+            body = decode_body(message[8:])
+            shell = header.group == GroupId.SHELL
+            said_no = "err" in body or (body.get("rc", 0) != 0 and not (shell and "o" in body))
+            expected = body.get("err", {"rc": body.get("rc"), "group": None}) if said_no else None
+            found: dict[str, int | None] | None = None
+            try:
+                raise_for_error(body, group=header.group, command=header.command, what="x", tables=ERROR_TABLES)
+            except DeviceError as error:
+                found = {"rc": error.rc, "group": error.group}
+                count += 1
+            assert found == expected, row["name"]
+    assert count > 100
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.one_of(st.integers(-(2**63), 2**64 - 1), st.text(max_size=8), st.binary(max_size=8), st.booleans()),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            max_leaves=6,
+        ),
+        max_size=5,
+    )
+)
+def test_definite_and_indefinite_bodies_decode_alike(body: Body) -> None:
+    definite = encode_body(body)
+    assert definite == cbor2.dumps(body)
+    pairs = b"".join(cbor2.dumps(key) + cbor2.dumps(value) for key, value in body.items())
+    assert decode_body(b"\xbf" + pairs + b"\xff") == decode_body(definite) == body

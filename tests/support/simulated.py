@@ -1,0 +1,80 @@
+"""A simulated device for the tests of group plugins, with the client and the command context that they get."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from mcumgrx.address import Address
+from mcumgrx.client import Client
+from mcumgrx.events import Event, Progress
+from mcumgrx.registry import Registry
+from mcumgrx.session import SessionDevice
+from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
+from mcumgrx.sim.loop import run
+
+T = TypeVar("T")
+
+RUNNING = build_image("1.0.0", payload_size=6000)
+"""The image that every `Desk` starts with."""
+
+
+class Desk:
+    """One simulated device running 1.0.0, and everything around it that a test wants to look at afterwards."""
+
+    def __init__(
+        self, config: DeviceConfig | None = None, *, model: LinkModel | None = None, faults: Faults | None = None
+    ) -> None:
+        self.device = SimulatedDevice(config)
+        self.device.install(RUNNING)
+        self.faults = faults if faults is not None else Faults()
+        self.transport = SimulatedTransport(self.device, model, faults=self.faults)
+        self.events: list[Event] = []
+
+    def client(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """What `work` makes of a connected client, in virtual time."""
+
+        async def main() -> T:
+            async with Client(self.transport) as client:
+                return await work(client)
+
+        return run(main())
+
+    def command(self, function: Callable[..., Awaitable[T]], **parameters: Any) -> T:
+        """What a command returns, called as the command line does."""
+
+        async def main() -> T:
+            return await function(_Context(self), **parameters)
+
+        return run(main())
+
+
+class _Context:
+    """`mcumgrx.plugin_api.CommandContext` without a command line."""
+
+    timeout_s: float | None = None
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def progress(self) -> Progress:
+        return self._desk.events.append
+
+    @property
+    def device(self) -> SessionDevice:
+        return SessionDevice(Address("sim"), self._desk.transport, Registry(entry_points=[]))
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Client]:
+        device = self.device
+        try:
+            yield await device.connect()
+        finally:
+            await device.close()
+
+    async def confirm(self, question: str) -> bool:
+        return True

@@ -1,0 +1,197 @@
+"""Uploads by the real client and image group to the simulated device, with every single packet lost in turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from mcumgrx_plugins.image.group import ImageGroup
+
+from mcumgrx.client import Client
+from mcumgrx.contracts import UploadOptions
+from mcumgrx.errors import DeviceError, LinkLost, RequestTimeout
+from mcumgrx.events import Bytes, Event
+from mcumgrx.mcuboot import parse_image
+from mcumgrx.protocol.header import Header, Op
+from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
+from mcumgrx.sim.loop import run
+
+OLD = build_image("1.0.0", payload_size=4000)
+NEW = parse_image(build_image("1.1.0", payload_size=4000))
+CONFIG = DeviceConfig(slot_size=128 * 1024)
+MESSAGES = 14  # of an undisturbed upload with these sizes: the buffer query, then the chunks
+
+
+def device_with(config: DeviceConfig = CONFIG) -> SimulatedDevice:
+    device = SimulatedDevice(config)
+    device.install(OLD)
+    return device
+
+
+class Uploading:
+    """One upload to a fresh device, and what was seen of it."""
+
+    def __init__(
+        self,
+        faults: Faults | None = None,
+        model: LinkModel | None = None,
+        options: UploadOptions = UploadOptions(),
+        device: SimulatedDevice | None = None,
+    ) -> None:
+        self.device = device or device_with()
+        self.faults = faults or Faults()
+        self.model = model
+        self.options = options
+        self.events: list[Event] = []
+        self.opened = 0
+        self.duration_s = 0.0
+
+    def __call__(self) -> Uploading:
+        run(self.upload())
+        return self
+
+    async def upload(self) -> None:
+        loop = asyncio.get_running_loop()
+        transport = SimulatedTransport(self.device, self.model, faults=self.faults)
+        async with Client(transport) as client:
+            begin = loop.time()
+            await client.group(ImageGroup).upload(NEW, self.options, self.events.append)
+            self.duration_s = loop.time() - begin
+            state = await client.group(ImageGroup).state()
+            assert NEW.hash is not None
+            assert [slot.slot for slot in state.holding(NEW.hash)] == [1]
+
+
+def test_an_upload_undisturbed() -> None:
+    upload = Uploading()()
+    assert upload.faults.requests == MESSAGES + 1  # and the image list at the end
+    progress = [event for event in upload.events if isinstance(event, Bytes)]
+    assert [event.done for event in progress] == sorted(event.done for event in progress)
+    assert (progress[-1].done, progress[-1].total) == (NEW.size, NEW.size)
+
+
+LINKS = {
+    "stream": LinkModel.ideal(),
+    "datagram": LinkModel.datagram(),
+    "console": LinkModel.uart(),
+    "ble": LinkModel.ble(),
+}
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize(
+    "fault", ["drop_requests", "drop_replies", "duplicate_requests", "duplicate_replies", "delay_requests", "delay_replies"]
+)
+def test_any_one_packet_may_go_wrong(fault: str, link: str, window: int) -> None:
+    for position in range(1, MESSAGES + 1):
+        value: object = {position: 7.0} if fault.startswith("delay") else position
+        starts = 0
+
+        def count(number: int, message: bytes) -> bool:
+            nonlocal starts
+            header = Header.unpack(message)
+            # The opening chunk alone carries the length; seen on its way, so copies made by the link count once.
+            starts += (header.group, header.command, header.op) == (1, 1, Op.WRITE) and b"clen" in message[:32]
+            return False
+
+        faults = Faults(**{fault: value}, cut_at_request=count)  # type: ignore[arg-type]
+        Uploading(faults, LINKS[link], UploadOptions(window=window))()
+        assert starts <= 2, f"{fault} at {position}: a second upload"
+
+
+def test_a_busy_device_is_asked_again() -> None:
+    device = device_with()
+    real, refusals = device.handle, [10, 2]
+
+    def busy(message: bytes, now: float):  # type: ignore[no-untyped-def]
+        header = Header.unpack(message)
+        answer = real(message, now)
+        if (header.group, header.command) == (1, 1) and refusals and header.sequence > 3:
+            from mcumgrx.protocol.codec import build_message
+            from mcumgrx.protocol.message import encode_body
+            from mcumgrx.sim.device import Answer
+
+            refused = build_message(
+                header.op | 1, 1, 0, header.group, header.sequence, header.command, encode_body({"rc": refusals.pop()})
+            )
+            return Answer((refused,), answer.busy_s)
+        return answer
+
+    device.handle = busy  # type: ignore[method-assign]
+    Uploading(device=device)()
+    assert refusals == []
+
+
+def test_an_oversized_chunk_is_halved_until_it_arrives() -> None:
+    # The link carries no message above 128 bytes, though the device says 384: what BLE without reassembly looks like.
+    faults = Faults(drop_requests=lambda number, message: len(message) > 128)
+    model = LinkModel(safe_message=100)
+    upload = Uploading(faults, model, UploadOptions(erase_timeout_s=5.0))()
+    assert upload.duration_s < 60
+
+
+def test_silence_names_the_remedy() -> None:
+    faults = Faults(drop_requests=lambda number, message: Header.unpack(message).group == 1)
+    with pytest.raises(RequestTimeout, match="stuck at 0 %") as caught:
+        Uploading(faults)()
+    assert "--erase-timeout" in str(caught.value.hint)
+
+
+def test_silence_in_the_middle_is_told_with_its_place() -> None:
+    faults = Faults(drop_requests=lambda number, message: number > 8)
+    with pytest.raises(RequestTimeout, match=r"stuck at \d\d %"):
+        Uploading(faults)()
+
+
+def test_a_refusal_ends_it() -> None:
+    async def main() -> None:
+        device = SimulatedDevice(DeviceConfig(slot_size=128 * 1024))
+        device.install(OLD)
+        async with Client(SimulatedTransport(device)) as client:
+            group = client.group(ImageGroup)
+            huge = parse_image(build_image("9.0.0", payload_size=200_000))
+            with pytest.raises(DeviceError) as caught:
+                await group.upload(huge)
+            assert (caught.value.group, caught.value.rc) == (1, 30)
+            assert await client.group(ImageGroup).state()
+
+    run(main())
+
+
+@pytest.mark.parametrize("position", range(2, MESSAGES + 1))
+def test_an_upload_goes_on_after_a_lost_link(position: int) -> None:
+    async def main() -> None:
+        device = device_with()
+        transport = SimulatedTransport(device, faults=Faults(cut_at_request=position))
+        async with Client(transport) as client:
+            with pytest.raises(LinkLost):
+                await client.group(ImageGroup).upload(NEW)
+        events: list[Event] = []
+        async with Client(transport) as client:
+            await client.group(ImageGroup).upload(NEW, progress=events.append)
+            first = next(event for event in events if isinstance(event, Bytes))
+            assert (first.resumed_from > 0) == (position > 3)  # the chunk in the air was lost with the link
+            state = await client.group(ImageGroup).state()
+            assert NEW.hash is not None
+            assert state.holding(NEW.hash)
+
+    run(main())
+
+
+def test_a_cancelled_upload_can_be_resumed() -> None:
+    async def main() -> None:
+        device = device_with()
+        async with Client(SimulatedTransport(device, LinkModel(latency_s=0.05))) as client:
+            task = asyncio.create_task(client.group(ImageGroup).upload(NEW))
+            await asyncio.sleep(0.7)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            events: list[Event] = []
+            await client.group(ImageGroup).upload(NEW, progress=events.append)
+            first = next(event for event in events if isinstance(event, Bytes))
+            assert 0 < first.resumed_from < NEW.size
+
+    run(main())
