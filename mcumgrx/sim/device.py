@@ -299,14 +299,16 @@ class SimulatedDevice:
         self.name = name
         layout = _layout(config)
         size = layout.scratch_offset + layout.scratch_size or layout.secondary_offset + layout.secondary_size
-        self.flash = Flash(size, sector_size=config.sector_size, write_size=config.write_size, timing=config.timing)
+        self.flash: Flash = Flash(
+            size, sector_size=config.sector_size, write_size=config.write_size, timing=config.timing
+        )
         self.bootloader = Bootloader(self.flash, layout, config.mode, policy=config.policy)
         self.power = Power.OFF
-        self.boots = 0
+        self.boots: int = 0
         """Resets since the device was made, the first start included."""
         self.boot_result: BootResult | None = None
         """What the bootloader did at the last reset."""
-        self.requests = 0
+        self.requests: int = 0
         """Requests taken up so far."""
         self.listeners: list[Callable[[Power], None]] = []
         """Called with each new state."""
@@ -319,7 +321,7 @@ class SimulatedDevice:
         """The bootloader's own server, if it has one."""
         self._groups: dict[int, GroupServer] = {}
         if GroupId.OS in config.groups:
-            self.add_group(OsServer())
+            self.add_group(OsServer(config))
         if GroupId.IMAGE in config.groups:
             self.add_group(self.image)
         for number, server in _OTHER_GROUPS.items():
@@ -626,7 +628,9 @@ class SimulatedDevice:
         op = Op.READ_REPLY if header.op == Op.READ else Op.WRITE_REPLY
         version = Version.V1 if self.config.original_only else min(header.version, Version.V2)
         payload = encode(body, canonical=self.config.canonical)
-        return build_message(op, version, self.config.reply_flags, header.group, header.sequence, header.command, payload)
+        return build_message(
+            op, version, self.config.reply_flags, header.group, header.sequence, header.command, payload
+        )
 
 
 def _layout(config: DeviceConfig) -> Layout:

@@ -37,6 +37,8 @@ SHELL_LINES = 2
 """Line buffers of the shell transport (`CONFIG_MCUMGR_TRANSPORT_SHELL_RX_BUF_COUNT`)."""
 SHELL_TEXT_S = 0.05
 """How long the shell is busy with text: a message that comes earlier is taken for more of it."""
+RAW_CHUNK_BYTES = 32
+"""How finely the arrival of bytes is told apart on a raw UART, where a write holds more than a message."""
 LINE_MARKERS = (b"\x06\x09", b"\x04\x14")
 
 
@@ -299,8 +301,11 @@ class Runner:
         if not self.device.answering:
             return
         serial = server != "plain"
-        executing = self._work is not None or (not serial and self._starting is None)
-        used = len(self._queue) + (2 if executing else 0)  # with the buffer of its answer
+        used = len(self._queue)
+        if self._work is not None:
+            used += 2  # the request being carried out, and its answer
+        elif not serial and self._starting is None:
+            used += 1  # the answer to this one, which is taken up at once
         if self.device.in_bootloader:
             if len(self._queue) + (self._work is not None) >= 2:
                 self.lost += 1
@@ -551,9 +556,12 @@ class SimulatedTransport(Transport):
         if limit is not None and any(len(write) > limit for write in writes):
             raise ValueError(f"a write of more than {limit} bytes was handed to a link that does not take it")
         loop, connection = runner.loop, self._connection
-        arrival = loop.time()
-        for write in writes:
-            arrival = self._uplink.carry(loop.time(), len(write))
+        parts: list[tuple[float, tuple[bytes, ...]]] = []
+        for part in self._parts(writes):
+            arrival = loop.time()
+            for write in part:
+                arrival = self._uplink.carry(loop.time(), len(write))
+            parts.append((arrival, part))
         self._uplink.wait(self.model.gap_s)
         # What becomes of a message is decided once for all of its writes.
         message = b"".join(writes)
@@ -562,12 +570,34 @@ class SimulatedTransport(Transport):
             self.cut()
             raise self._open_error()
         for _ in range(fate.copies):
-            self._later(arrival + fate.delay_s - loop.time(), self._arrived, connection, tuple(writes))
+            for arrival, part in parts:
+                self._later(arrival + fate.delay_s - loop.time(), self._arrived, connection, part)
         ahead_s = self.queued_s() - self.model.queue_s
         if ahead_s > 0:
             await asyncio.sleep(ahead_s)
             if self._lost is not None:
                 raise self._open_error()
+
+    def _parts(self, writes: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+        """What arrives at once: a message, of which only the last byte matters.
+
+        Who knows nothing of messages (a terminal, a socket) may write several in one go, or parts of them; over a slow
+        wire they arrive one after the other all the same.
+        """
+        whole = [tuple(writes)]
+        if self.model.bytes_per_s is None or self.model.server == "plain":
+            return whole
+        content = b"".join(writes)
+        if self.model.kind == "console":
+            first, *others = content.split(b"\n" + LINE_MARKERS[0])
+            if not others:
+                return whole
+            ends = [*(b"\n" for _ in others), b""]
+            starts = [b"", *(LINE_MARKERS[0] for _ in others)]
+            return [(start + part + end,) for start, part, end in zip(starts, [first, *others], ends, strict=True)]
+        if len(content) <= HEADER_SIZE + int.from_bytes(content[2:4], "big"):
+            return whole
+        return [(content[at : at + RAW_CHUNK_BYTES],) for at in range(0, len(content), RAW_CHUNK_BYTES)]
 
     async def receive(self) -> bytes:
         while not self._inbox:
@@ -691,12 +721,13 @@ class _LineInput:
         if not device.answering:
             self._rest = b""
             return
+        # What came of the first line before was earlier still.
+        behind = len(self._rest) + len(chunk)
         lines = (self._rest + chunk).split(b"\n")
-        behind = len(chunk)
         self._rest = lines.pop()[-device.config.line_size :]
         for line in lines:
             line += b"\n"
-            behind = max(0, behind - len(line))
+            behind -= len(line)
             rate = transport.model.bytes_per_s
             self._arrived(line, now - (behind / rate if rate else 0.0), reply)
 

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcumgrx.errors import UsageError
-from mcumgrx.mcuboot import parse_image
+from mcumgrx.mcuboot import ImageFlag, parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.sim.bootloader import BootPolicy, Mode
-from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
+from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, encode, read_map
+from mcumgrx.sim.groups.zephyr import ZephyrConfig, ZephyrErrorCode, ZephyrServer
 from mcumgrx.sim.images import build_image
 
 OLD = build_image("1.0.0", payload_size=6_000)
@@ -69,7 +70,7 @@ class Desk:
         entry = self.images()[slot]
         return {key for key, value in entry.items() if value is True and key != "bootable"}
 
-    def upload(self, image: bytes, chunk_bytes: int = 200, **first: object) -> Any:
+    def upload(self, image: bytes, /, chunk_bytes: int = 200, **first: object) -> Any:
         answer = self.write(1, {"off": 0, "len": len(image), "data": image[:chunk_bytes], **first})
         while "off" in answer and 0 < answer["off"] < len(image):
             at = answer["off"]
@@ -252,7 +253,16 @@ def test_a_group_of_ones_own() -> None:
 
 
 def test_configurations_that_cannot_work() -> None:
-    wrong: list[dict[str, Any]] = [{"buf_size": 10}, {"buf_count": 1}, {"boot_s": -1.0}, {"watchdog_s": 0.0}]
+    wrong: list[dict[str, Any]] = [
+        {"buf_size": 10},
+        {"buf_count": 1},
+        {"boot_s": -1.0},
+        {"watchdog_s": 0.0},
+        {"line_count": 0},
+        {"line_size": 3},
+        {"hash_size": 20},
+        {"groups": (0, 99)},
+    ]
     for options in wrong:
         with pytest.raises(UsageError):
             DeviceConfig(**options)
@@ -558,6 +568,216 @@ def test_an_image_that_proves_wrong_is_not_installed() -> None:
     desk.reset()
     assert set(desk.images()) == {0}
     assert desk.images()[0]["hash"] == OLD_HASH
+
+
+# -- the other modes --------------------------------------------------------------------------------------------------
+
+RAM = 0x2000_0000
+
+
+def ram_image(version: str) -> bytes:
+    return build_image(version, payload_size=4_000, flags=ImageFlag.RAM_LOAD, load_address=RAM)
+
+
+def test_ram_load_runs_the_newest_image_and_knows_no_marks() -> None:
+    config = replace(SMALL, mode=Mode.RAM_LOAD, policy=BootPolicy(ram_start=RAM, ram_size=0x100000))
+    desk = Desk(config, image=ram_image("1.0.0"))
+    assert desk.flags(0) == {"active", "confirmed"}
+    assert desk.upload(ram_image("1.1.0"))["off"] > 0
+    assert desk.flags(1) == set()
+    for body in ({"hash": desk.images()[1]["hash"]}, {"confirm": True}):
+        assert desk.write(0, body) == {"rc": 8}
+    desk.reset()
+    assert (desk.device.running_slot, desk.flags(0), desk.flags(1)) == (1, set(), {"active", "confirmed"})
+    # An older one goes to the other slot, and is not chosen; the running slot is not written to.
+    desk.upload(ram_image("0.9.0"))
+    assert desk.images()[0]["version"] == "0.9.0"
+    desk.reset()
+    assert desk.device.running_slot == 1
+    # What cannot be loaded is erased at the next start.
+    desk.upload(build_image("2.0.0", payload_size=100))
+    desk.reset()
+    assert set(desk.images()) == {1}
+
+
+@pytest.mark.parametrize("mode", [Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT])
+def test_direct_xip_erases_what_is_built_for_the_wrong_slot_or_wrong_itself(mode: Mode) -> None:
+    desk = Desk(replace(SMALL, mode=mode))
+    if mode is Mode.DIRECT_XIP_REVERT:
+        desk.device.bootloader.set_next(0, active=True, confirm=True)
+    wrong = bytearray(NEW)
+    wrong[3000] ^= 1
+    desk.upload(bytes(wrong))
+    if mode is Mode.DIRECT_XIP_REVERT:
+        assert "images" in desk.test(NEW_HASH)
+    desk.reset()
+    assert (desk.device.running_slot, set(desk.images())) == (0, {0})
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+def test_overwriting_leaves_one_image_that_is_confirmed(confirm: bool) -> None:
+    desk = Desk(replace(SMALL, mode=Mode.OVERWRITE))
+    desk.upload(NEW)
+    (desk.confirm if confirm else desk.test)(NEW_HASH)
+    assert desk.flags(1) == ({"pending", "permanent"} if confirm else {"pending"})
+    desk.reset()
+    assert desk.images()[0]["hash"] == NEW_HASH
+    assert desk.flags(0) == {"active", "confirmed"}
+    assert desk.upload(OLD) == {"off": len(OLD)}, "nothing has to be confirmed first"
+
+
+@pytest.mark.parametrize("mode", [Mode.SWAP_MOVE, Mode.SWAP_OFFSET, Mode.SWAP_SCRATCH])
+@pytest.mark.parametrize("confirm", [False, True])
+def test_swapping_shows_the_flags_of_each_state(mode: Mode, confirm: bool) -> None:
+    desk = Desk(replace(SMALL, mode=mode))
+    desk.upload(NEW)
+    assert (desk.flags(0), desk.flags(1)) == ({"active", "confirmed"}, set())
+    (desk.confirm if confirm else desk.test)(NEW_HASH)
+    assert (desk.flags(0), desk.flags(1)) == (
+        {"active", "confirmed"},
+        {"pending", "permanent"} if confirm else {"pending"},
+    )
+    desk.reset()
+    images = desk.images()
+    assert images[0]["hash"] == NEW_HASH
+    if not confirm:
+        assert (desk.flags(0), desk.flags(1)) == ({"active"}, {"confirmed"})
+        desk.confirm()
+        images = desk.images()
+    assert desk.flags(0) == {"active", "confirmed"}
+    # With swap by offset the old image lies where the server does not look for it any more.
+    assert (1 in images) == (mode is not Mode.SWAP_OFFSET)
+
+
+def test_a_single_slot_can_only_be_looked_at() -> None:
+    desk = Desk(replace(SMALL, mode=Mode.SINGLE_SLOT))
+    assert set(desk.images()) == {0}
+    assert desk.ask(Op.READ, 1, 6) == {"images": [{"image": 0, "slots": [{"slot": 0, "size": 65536}]}]}
+    assert desk.upload(NEW) == group_error(1, 9)
+    assert desk.test(OLD_HASH) == {"rc": 8}
+    assert desk.write(5, {"slot": 1}) == group_error(1, 10)
+    assert desk.write(5, {"slot": 0}) == group_error(1, 9)
+
+
+# -- other firmware ---------------------------------------------------------------------------------------------------
+
+
+def test_chunks_are_cut_to_write_units_by_old_servers() -> None:
+    desk = Desk(replace(SMALL, cuts_chunks=True, write_size=8))
+    assert desk.write(1, {"off": 0, "len": len(NEW), "data": NEW[:101]}) == {"off": 96}
+    assert desk.write(1, {"off": 96, "data": NEW[96:103]}) == {"off": 96}
+    assert desk.upload(NEW, 101) == {"off": len(NEW)}
+    assert desk.device.bootloader.secondary.read(0, len(NEW)) == NEW
+
+
+def test_a_session_outlives_errors_and_erasing_on_old_servers() -> None:
+    desk = Desk(replace(SMALL, session_survives=True))
+    first = {"off": 0, "len": len(NEW), "data": NEW[:100], "sha": NEW_SHA}
+    desk.write(1, first)
+    for at in (100, 400):
+        desk.write(1, {"off": at, "data": NEW[at : at + 300]})
+    assert desk.write(1, {"data": b""}) == group_error(1, 20)
+    assert desk.write(5) == {}
+    assert desk.write(1, first) == {"off": 700}, "although nothing of it is left"
+    at = 700
+    while at < len(NEW):
+        at = desk.write(1, {"off": at, "data": NEW[at : at + 300]})["off"]
+    assert 1 not in desk.images()
+
+
+def test_what_is_too_large_dies_silently_on_old_servers() -> None:
+    size = 64 * 1024 + 400
+    junk = NEW[:32].ljust(300, b"\0")
+    assert Desk().write(1, {"off": 0, "len": size, "data": junk}) == group_error(1, 30)
+    desk = Desk(replace(SMALL, size_check=False))
+    at = desk.write(1, {"off": 0, "len": size, "data": junk})["off"]
+    answer: Any = {}
+    while answer is not None and at < size:
+        answer = desk.write(1, {"off": at, "data": b"x" * 300})
+        at = answer["off"] if answer else at
+    assert answer is None
+    assert 65536 - 300 < at <= 65536
+    assert desk.write(1, {"off": at, "data": b"x" * 300}) is None
+    assert desk.write(1, {"off": 2**31}) == {"off": at}
+
+
+def test_errors_and_headers_of_other_servers() -> None:
+    desk = Desk(replace(SMALL, ret_errors=True))
+    assert desk.test(bytes(32)) == {"ret": {"group": 1, "rc": 8}}
+    assert desk.ask(Op.READ, 99, 0) == {"rc": 8}
+    mynewt = Desk(replace(SMALL, reply_flags=1, legacy_rc=True))
+    (reply,) = mynewt.raw(build_message(Op.WRITE, 0, 0, 0, 5, 0, cbor2.dumps({"d": "a"})))
+    assert reply == build_message(Op.WRITE_REPLY, 0, 1, 0, 5, 0, bytes.fromhex("bf6272630061726161ff"))
+
+
+def test_commands_that_came_later() -> None:
+    desk = Desk(replace(SMALL, os_info=False, slot_info=False, bootloader_info=False, params=False))
+    for group, command in ((0, 6), (0, 7), (0, 8), (1, 6)):
+        assert desk.ask(Op.READ, group, command) == {"rc": 8}
+
+
+def test_a_hash_of_another_size_is_refused() -> None:
+    assert Desk().test(bytes(64)) == group_error(1, 24)
+    desk = Desk(replace(SMALL, hash_size=64))
+    assert desk.test(bytes(32)) == group_error(1, 24)
+    assert desk.test(bytes(64)) == group_error(1, 8)
+    # An image with a SHA-512 is listed there, one with a SHA-256 is not.
+    assert desk.images() == {}
+    body = OLD[: 512 + 6000]
+    digest = hashlib.sha512(body).digest()
+    tlvs = b"\x07\x69" + (4 + 4 + 64).to_bytes(2, "little") + b"\x12\x00\x40\x00" + digest
+    desk = Desk(replace(SMALL, hash_size=64), image=body + tlvs)
+    assert desk.images()[0]["hash"] == digest
+
+
+def test_builds_that_allow_less() -> None:
+    desk = Desk(replace(SMALL, erases_pending=False, confirms_other=False))
+    desk.upload(NEW)
+    assert desk.confirm(NEW_HASH) == group_error(1, 32)
+    desk.test(NEW_HASH)
+    assert desk.write(5) == group_error(1, 9)
+    assert desk.upload(OLD) == group_error(1, 9)
+    desk.reset()
+    desk.confirm()
+    assert desk.upload(OLD)["off"] == len(OLD)
+
+
+def test_direct_upload_names_the_slot() -> None:
+    desk = Desk(replace(SMALL, direct_upload=True))
+    slots = [{"slot": 0, "size": 65536}, {"slot": 1, "size": 65536, "upload_image_id": 2}]
+    assert desk.ask(Op.READ, 1, 6)["images"][0]["slots"] == slots
+    for number, taken in ((0, True), (1, False), (2, True), (3, False)):
+        assert desk.upload(NEW, image=number) == ({"off": len(NEW)} if taken else group_error(1, 9))
+
+
+@pytest.mark.parametrize("firmware", FIRMWARE)
+def test_known_firmware_can_be_updated(firmware: str) -> None:
+    desk = Desk(DeviceConfig.like(firmware, slot_size=64 * 1024))
+    answer = desk.upload(NEW)
+    assert answer["off"] == len(NEW)
+    assert "images" in desk.test(NEW_HASH)
+    assert desk.ask(Op.WRITE, 0, 5).get("rc", 0) == 0
+    desk.now += 60
+    assert desk.images()[0]["hash"] == NEW_HASH
+
+
+def test_firmware_that_nobody_knows() -> None:
+    with pytest.raises(UsageError, match="zephyr-9"):
+        DeviceConfig.like("zephyr-9")
+
+
+def test_groups_are_as_configured() -> None:
+    desk = Desk(replace(SMALL, groups=(0, 10)))
+    assert desk.ask(Op.READ, 10, 1) == {"groups": [10, 0]}
+    assert desk.ask(Op.READ, 1, 0) == {"rc": 8}
+    assert Desk().ask(Op.READ, 10, 1) == {"groups": [10, 8, 1, 0, 3, 9, 2, 63]}
+
+
+def test_version_1_gets_no_answer_where_zephyr_forgets_it() -> None:
+    desk = Desk()
+    desk.device.add_group(ZephyrServer(ZephyrConfig(fault=ZephyrErrorCode.FLASH_ERASE_FAILED)))
+    assert desk.ask(Op.WRITE, 63, 0) == group_error(63, 4)
+    assert desk.ask(Op.WRITE, 63, 0, version=0) is None
 
 
 # -- power and time ---------------------------------------------------------------------------------------------------

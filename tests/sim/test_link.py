@@ -396,6 +396,181 @@ async def test_requests_that_find_no_buffer_are_lost_and_the_others_keep_their_o
     assert runner_of(device).lost == 10 - (buf_count - 1)
 
 
+def at_once(model: LinkModel) -> LinkModel:
+    """The same without a baud rate, as a pseudo-terminal or USB is."""
+    return replace(model, bytes_per_s=None)
+
+
+async def burst(transport: SimulatedTransport, count: int, text: str = "x", gap_s: float = 0.0) -> list[str]:
+    """What comes back to `count` requests, sent at once or `gap_s` apart: their number, or an error code behind it."""
+    await transport.open(1.0)
+    framing = transport.framing()
+    for number in range(count):
+        await transport.send(framing.encode(request(text, number)))
+        if gap_s:
+            await asyncio.sleep(gap_s)
+    found = []
+    with suppress(TimeoutError, LinkLost):
+        async with asyncio.timeout(30):
+            while True:
+                for message in framing.feed(await transport.receive()):
+                    code = cbor2.loads(message[6]).get("rc")
+                    found.append(f"{message[4]}" if code is None else f"{message[4]} rc {code}")
+    await transport.close()
+    return found
+
+
+@pytest.mark.parametrize("buf_count", [2, 4, 6])
+@pytest.mark.parametrize("raw", [False, True])
+@virtual
+async def test_a_serial_server_crashes_where_others_lose_a_request(buf_count: int, raw: bool) -> None:
+    model = at_once(LinkModel.uart(raw=raw))
+    config = replace(CONFIG, buf_count=buf_count, line_count=None, request_s=0.01)
+    for count in range(1, buf_count + 2):
+        device = new_device(config)
+        expected = [str(number) for number in range(count)]
+        if count == buf_count:
+            expected[0] = "0 rc 2"
+        if count > buf_count:
+            expected = []
+        assert await burst(SimulatedTransport(device, model), count) == expected
+        assert device.crashes == (count > buf_count)
+        # One that crashed has been reset by its watchdog.
+        assert device.boots == 1 + (count > buf_count)
+        assert await burst(SimulatedTransport(device, model), 1) == ["0"]
+
+
+@virtual
+async def test_what_was_refused_for_want_of_a_buffer_was_not_executed() -> None:
+    device = new_device(replace(CONFIG, line_count=None))
+    transport = SimulatedTransport(device, at_once(LinkModel.uart()))
+    await burst(transport, 4)
+    assert device.requests == 3
+
+
+@virtual
+async def test_a_serial_server_that_is_busy_crashes_earlier() -> None:
+    """The request being carried out and its answer take two buffers."""
+    device = new_device(replace(CONFIG, request_s=1.0))
+    transport = SimulatedTransport(device, LinkModel.uart())
+    assert await burst(transport, 3, gap_s=0.1) == ["0", "1", "2"]
+    assert device.crashes == 0
+    assert await burst(transport, 4, gap_s=0.1) == []
+    assert device.crashes == 1
+
+
+@virtual
+async def test_a_slow_wire_overruns_nothing() -> None:
+    device = new_device(replace(CONFIG, request_s=0.001))
+    assert len(await burst(SimulatedTransport(device, LinkModel.uart()), 20, "x" * 200)) == 20
+    assert (device.crashes, runner_of(device).lost_lines) == (0, 0)
+
+
+@virtual
+async def test_datagrams_that_find_no_buffer_are_lost_in_silence() -> None:
+    device = new_device(replace(CONFIG, buf_count=2, request_s=0.001))
+    close = replace(LinkModel.datagram(), gap_s=0.0006)
+    assert await burst(SimulatedTransport(device, LinkModel.datagram()), 3) == ["0"]
+    assert await burst(SimulatedTransport(device, close), 5) == ["0", "2", "4"], "every other one"
+    apart = replace(LinkModel.datagram(), gap_s=0.0011)
+    assert await burst(SimulatedTransport(device, apart), 5) == ["0", "1", "2", "3", "4"]
+
+
+@virtual
+async def test_a_datagram_longer_than_the_servers_buffer_is_cut() -> None:
+    device = new_device(replace(CONFIG, buf_size=2048))
+    for size, expected in ((1500, ["0"]), (1501, ["0 rc 9"])):
+        text = "x" * (size - len(request("x" * 300)) + 300)
+        assert await burst(SimulatedTransport(device, LinkModel.datagram()), 1, text) == expected
+
+
+@pytest.mark.parametrize("model", [LinkModel.uart(), LinkModel.shell()])
+@virtual
+async def test_a_burst_overruns_the_line_buffers(model: LinkModel) -> None:
+    device = new_device(replace(CONFIG, buf_count=20, line_s=0.001))
+    burst_of = at_once(model)
+    assert await burst(SimulatedTransport(device, burst_of), 2) == ["0", "1"]
+    assert await burst(SimulatedTransport(device, burst_of), 8) == ["0", "1"]
+    # A message of three lines never arrives in one piece, one of two does.
+    assert await burst(SimulatedTransport(device, burst_of), 1, "x" * 150) == ["0"]
+    assert await burst(SimulatedTransport(device, burst_of), 1, "x" * 250) == []
+    # What follows is taken again.
+    assert await burst(SimulatedTransport(device, burst_of), 1) == ["0"]
+    # At 1 Mbaud a line takes 1.3 ms, and the buffers are empty in time.
+    fast = replace(model, bytes_per_s=100_000)
+    assert await burst(SimulatedTransport(device, fast), 2, "x" * 250) == ["0", "1"]
+    assert runner_of(device).lost_lines == 6 + 1
+
+
+@virtual
+async def test_more_line_buffers_take_more_lines() -> None:
+    model = at_once(LinkModel.uart())
+    for count, expected in ((4, ["0"]), (None, ["0"]), (3, ["0"]), (2, []), (1, [])):
+        assert await burst(SimulatedTransport(new_device(replace(CONFIG, line_count=count)), model), 1, "x" * 200) == (
+            expected
+        )
+
+
+@virtual
+async def test_lines_that_a_server_does_not_take() -> None:
+    (frame,) = LinkModel.uart().framing().encode(request())
+    for written, count in ((frame, 1), (b"\n" + frame, 1), (frame[:-1] + b"\r\n", 1), (b"> " + frame, 0)):
+        transport = SimulatedTransport(new_device(), LinkModel.uart())
+        await transport.open(1.0)
+        await transport.send([written])
+        await transport.send([b"\n"])
+        await asyncio.sleep(1)
+        assert transport.device.requests == count
+        await transport.close()
+    # One that is longer than its buffer is lost whole.
+    for size, count in ((128, 1), (129, 0)):
+        transport = SimulatedTransport(new_device(), LinkModel.uart())
+        await transport.open(1.0)
+        await transport.send([frame[:-1] + b" " * (size - len(frame)) + b"\n"])
+        await asyncio.sleep(1)
+        assert transport.device.requests == count
+        await transport.close()
+
+
+@virtual
+async def test_console_framing_needs_four_bytes_of_the_buffer() -> None:
+    config = replace(CONFIG, buf_size=300)
+    text = "x" * (296 - len(request("x" * 260)) + 260)
+    assert await burst(SimulatedTransport(new_device(config), LinkModel.uart()), 1, text[:-1]) == ["0"]
+    assert await burst(SimulatedTransport(new_device(config), LinkModel.uart()), 1, text + "x") == []
+    assert await burst(SimulatedTransport(new_device(config), LinkModel.uart(raw=True)), 1, text + "x") == ["0"]
+
+
+@virtual
+async def test_a_shell_takes_what_follows_text_for_more_of_it() -> None:
+    (frame,) = LinkModel.shell().framing().encode(request())
+    first, second = LinkModel.shell().framing().encode(request("x" * 120))[0].splitlines(keepends=True)
+    for writes, count in (
+        ([frame], 1),
+        ([b"\r\n" + frame], 0),
+        ([b"kernel uptime\r\n" + frame], 0),
+        ([frame + b"kernel uptime\r\n"], 1),
+        ([first + second], 1),
+        ([first, second], 1),
+        ([first + b"\r\n" + second], 0),
+    ):
+        transport = SimulatedTransport(new_device(), LinkModel.shell())
+        await transport.open(1.0)
+        await transport.send(writes)
+        await asyncio.sleep(1)
+        assert transport.device.requests == count, writes
+        await transport.close()
+    for pause_s, count in ((0.005, 0), (0.1, 1)):
+        transport = SimulatedTransport(new_device(), LinkModel.shell())
+        await transport.open(1.0)
+        await transport.send([b"kern"])
+        await asyncio.sleep(pause_s)
+        await transport.send([frame])
+        await asyncio.sleep(1)
+        assert transport.device.requests == count
+        await transport.close()
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -488,3 +663,35 @@ def test_any_cut_of_the_requests_gives_the_same_answers(cuts: list[int]) -> None
 def test_requests_byte_by_byte_give_the_same_answers() -> None:
     assert len(WHOLE) == 6 + len(CHUNKS)
     assert answers(list(range(1, len(STREAM)))) == WHOLE
+
+
+def several(model: LinkModel) -> bytes:
+    """Five requests, of one to three lines, as they are written to this link."""
+    framing = model.framing()
+    sizes = (1, 40, 90, 200, 3)
+    return b"".join(b"".join(framing.encode(request("x" * size, number))) for number, size in enumerate(sizes))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@given(cuts=st.lists(st.integers(0, 1000), max_size=30).map(sorted))
+def test_any_cut_of_what_is_written_to_a_uart_gives_the_same_answers(raw: bool, cuts: list[int]) -> None:
+    """As bytes come from a pseudo-terminal or a socket, when somebody else's client is at its other end."""
+    model = LinkModel.uart(raw=raw)
+    stream = several(model)
+
+    async def main() -> list[int]:
+        transport = SimulatedTransport(new_device(replace(CONFIG, request_s=0.001)), model)
+        await transport.open(1.0)
+        for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            if stream[start:end]:
+                await transport.send([stream[start:end]])
+        framing = transport.framing()
+        found: list[int] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while True:
+                    found += [message[4] for message in framing.feed(await transport.receive())]
+        await transport.close()
+        return found
+
+    assert run(main()) == [0, 1, 2, 3, 4]

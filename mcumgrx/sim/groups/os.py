@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.standard import OsErrorCode
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
+
+if TYPE_CHECKING:
+    from mcumgrx.sim.device import DeviceConfig
 
 __all__ = ["OsServer"]
 
@@ -31,7 +34,7 @@ class OsServer(GroupServer):
         OsErrorCode.RTC_NOT_SET: SmpError.NO_ENTRY,
     }
 
-    def __init__(self) -> None:
+    def __init__(self, config: DeviceConfig | None = None) -> None:
         super().__init__(
             {
                 (Op.READ, 0): self.echo,
@@ -43,6 +46,11 @@ class OsServer(GroupServer):
                 (Op.READ, 8): self.bootloader,
             }
         )
+        # What was not built in is not in the table, and does not count where the groups are described.
+        if config is not None:
+            there = {6: config.params, 7: config.os_info, 8: config.bootloader_info}
+            for command in [command for command, is_there in there.items() if not is_there]:
+                del self.handlers[Op.READ, command]
 
     def echo(self, call: Call) -> dict[str, Any]:
         return {"r": call.read(d="text").get("d", "")}
@@ -69,13 +77,9 @@ class OsServer(GroupServer):
 
     def params(self, call: Call) -> dict[str, Any]:
         config = call.device.config
-        if not config.params:
-            raise Refused(SmpError.NOT_SUPPORTED)
         return {"buf_size": config.buf_size, "buf_count": config.buf_count}
 
     def info(self, call: Call) -> dict[str, Any]:
-        if not call.device.config.os_info:
-            raise Refused(SmpError.NOT_SUPPORTED)
         wanted = call.read(format="text").get("format") or "s"
         if set(wanted) - set(INFO_LETTERS + "a"):
             raise GroupError(OsErrorCode.INVALID_FORMAT)
@@ -84,8 +88,6 @@ class OsServer(GroupServer):
         return {"output": " ".join(shown)}
 
     def bootloader(self, call: Call) -> dict[str, Any]:
-        if not call.device.config.bootloader_info:
-            raise Refused(SmpError.NOT_SUPPORTED)
         query = call.read(query="text").get("query")
         if query is None:
             return {"bootloader": "MCUboot"}

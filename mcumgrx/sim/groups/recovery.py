@@ -3,7 +3,8 @@
 It is a server of its own beside the application's, with its own rules: no checks of what is written, errors as plain
 `rc`, `rc: 0` in some answers. When a device is in it is `device`'s business.
 
-Sources: MCUboot `boot/boot_serial/src/boot_serial.c`, `boot/zephyr/serial_adapter.c`, `boot/zephyr/Kconfig.serial_recovery`.
+Sources: MCUboot `boot/boot_serial/src/boot_serial.c`, `boot/zephyr/serial_adapter.c`,
+`boot/zephyr/Kconfig.serial_recovery`.
 """
 
 from __future__ import annotations
