@@ -313,6 +313,7 @@ class ConsoleDecoder:
     )
 
     def __init__(self, max_length: int, ops: int, max_text: int) -> None:
+        """Raises ValueError when `max_length` is not 0..65535, `ops` not 1..255 or `max_text` not 0..2**31 - 1."""
         max_length = _field("max_length", max_length, 0, _MAX_PAYLOAD)
         self._ops = _field("ops", ops, 1, 0xFF)
         self._max_text = _field("max_text", max_text, 0, 0x7FFFFFFF)

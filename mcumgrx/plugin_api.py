@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .protocol.console import ConsoleFraming
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
     from .protocol.header import GroupId, Op
-    from .protocol.message import Body, Command, ErrorCode, Fields
+    from .protocol.message import Body, Command, ErrorCode, Fields, Reply
     from .transport import Discovered, Limits, Transport
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
     "OptionReader",
     "PluginError",
     "Progress",
+    "Reply",
     "RequestTimeout",
     "Stage",
     "StageName",
@@ -132,6 +133,7 @@ _LATE = {
     "Command": "protocol.message",
     "ErrorCode": "protocol.message",
     "Fields": "protocol.message",
+    "Reply": "protocol.message",
     "Discovered": "transport",
     "Limits": "transport",
     "Transport": "transport",
@@ -154,7 +156,8 @@ class TransportPlugin:
     Attributes:
         load: `package.module:Class` of the `Transport`, imported on first use.
         example: an address as a user would type it, shown in help and hints.
-        discover: `package.module:function` of an async function that finds devices, or None.
+        discover: `package.module:function` of an async function `(timeout_s: float) -> list[Discovered]` that returns
+            what it has found after at most that many seconds, or None where there is no way to look.
     """
 
     scheme: str

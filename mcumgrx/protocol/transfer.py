@@ -410,9 +410,7 @@ class UploadPlan:
             )
         data = bytes(self._source[offset:end])
         self._number += 1
-        chunk = Chunk(
-            self._number, offset, end - offset, self._epoch, self._messages.command(offset, data, self.size)
-        )
+        chunk = Chunk(self._number, offset, end - offset, self._epoch, self._messages.command(offset, data, self.size))
         self._in_flight[chunk.number] = chunk
         if end <= self._furthest:
             self.retransmissions += 1

@@ -1,16 +1,20 @@
-"""Group 1 against the simulated device: what each command means, what its answer proves, and what people see."""
+"""Group 1 against the simulated device and recorded answers: what a command means, what its answer proves and shows."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import pytest
 
 from mcumgrx import contracts
+from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import (
@@ -27,7 +31,21 @@ from mcumgrx.errors import (
 )
 from mcumgrx.events import Bytes, Note, Stage, StageName
 from mcumgrx.mcuboot import parse_image, trailer_magic
-from mcumgrx.protocol.standard import ImageErrorCode, ImageState, Slot, SlotInfo, UploadProgress
+from mcumgrx.protocol.header import Header, Op
+from mcumgrx.protocol.message import Command, Reply, SmpError, decode_body
+from mcumgrx.protocol.standard import (
+    EraseImage,
+    ImageErrorCode,
+    ImageState,
+    ReadImageState,
+    ReadSlotInfo,
+    Slot,
+    SlotInfo,
+    UploadChunk,
+    UploadProgress,
+    WriteImageState,
+)
+from mcumgrx.registry import default_registry
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.flash import FlashTiming
@@ -35,6 +53,7 @@ from mcumgrx.sim.groups import Call, GroupError, Refused
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
+from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.image import commands
 from mcumgrx_plugins.image.group import ImageGroup
 
@@ -460,12 +479,60 @@ def test_lists_that_are_out_of_the_ordinary() -> None:
         Slot(1, 1, "", None, extra={"compressed": True}),
     )
     assert commands.ImageList(several).lines() == [
-        "image 0 slot 0  1.0.0  active, not bootable",
-        f"                hash {'01' * 32}",
-        "image 1 slot 1  no version",
-        "                hash not told",
-        "                compressed True",
+        "image 0",
+        "  slot 0  1.0.0  active, not bootable",
+        f"          hash {'01' * 32}",
+        "image 1",
+        "  slot 1  no version",
+        "          hash not told",
+        "          compressed yes",
     ]
+
+
+def test_the_list_of_a_device_with_two_images() -> None:
+    """In whatever order the device has them, and with all that it says beside."""
+    network = {"slot": 0, "version": "7.0.0", "hash": bytes(32), "active": True, "confirmed": True, "bootable": True}
+    found = [
+        {**RUNS, "image": 0, "bootable": True},
+        {**network, "image": 1, "core": {"name": "net", "key": b"\xab"}},
+        {**WAITS, "image": 0, "pending": True, "permanent": True, "bootable": True, "tags": ["a", 2]},
+    ]
+    result = images(*found).command(commands.list_images)
+    assert result.lines() == [
+        "image 0",
+        "  slot 0  1.0.0  active, confirmed",
+        f"          hash {OLD.hash.hex()}",
+        "  slot 1  1.1.0  pending, permanent",
+        f"          hash {NEW.hash.hex()}",
+        "          tags a, 2",
+        "image 1",
+        "  slot 0  7.0.0  active, confirmed",
+        f"          hash {bytes(32).hex()}",
+        "          core name net, key ab",
+    ]
+    assert [slot.image for slot in result.slots] == [0, 1, 0]
+    # One image alone, but not the first.
+    lines = images({**network, "image": 1}).command(commands.list_images).lines()
+    assert lines[:2] == ["image 1", "  slot 0  7.0.0  active, confirmed"]
+
+
+def test_what_the_device_says_beside_the_list() -> None:
+    class Talking(ImageServer):
+        def state(self, call: Call) -> dict[str, Any]:
+            return {"images": [], "splitStatus": 1, "lock": b"\x01", "next": {}}
+
+    desk = Desk()
+    desk.device.add_group(Talking(desk.device))
+    result = desk.command(commands.list_images)
+    assert (result.split_status, result.extra) == (1, {"lock": b"\x01", "next": {}})
+    assert result.lines() == [
+        "the device lists no image",
+        "split status 1 (loader and application do not match)",
+        "lock 01",
+        "next none",
+    ]
+    assert commands.ImageList((), 9).lines()[-1] == "split status 9 (unknown)"
+    assert commands.ImageList((), 0, {"a": []}).lines()[1:] == ["a none"]
 
 
 # -- commands: upload -------------------------------------------------------------------------------------------------
@@ -659,10 +726,38 @@ def test_slot_lists_that_are_out_of_the_ordinary() -> None:
         SlotInfo(1, 1, None, 10, 3, extra={"colour": "blue"}),
     )
     assert commands.SlotList(several).lines() == [
-        "slot            size                largest image  upload with",
-        "image 0 slot 0  1000 bytes          900 bytes",
-        "image 1 slot 1  unknown (error 10)                 --image 3",
+        "slot            size                largest image  upload with  erase with",
+        "image 0 slot 0  1000 bytes          900 bytes                   --slot 0",
+        "image 1 slot 1  unknown (error 10)                 --image 3    --slot 3",
         "image 1 slot 1: colour blue",
+    ]
+
+
+def test_slots_of_two_images_with_unknown_keys() -> None:
+    class Two(ImageServer):
+        def slot_info(self, call: Call) -> dict[str, Any]:
+            return {
+                "images": [
+                    {"image": 0, "slots": [{"slot": 0, "size": 4096}, {"slot": 1, "size": 4096}]},
+                    {"image": 1, "core": "net", "slots": [{"slot": 0, "rc": -5, "xip": True}], "max_image_size": 3000},
+                    {"image": 2},
+                ],
+            }
+
+    desk = Desk()
+    desk.device.add_group(Two(desk.device))
+    assert slots(desk) == (
+        SlotInfo(0, 0, 4096),
+        SlotInfo(0, 1, 4096),
+        SlotInfo(1, 0, None, -5, max_image_size=3000, extra={"core": "net", "xip": True}),
+    )
+    assert desk.command(commands.slots).lines() == [
+        "slot            size                largest image       erase with",
+        "image 0 slot 0  4096 bytes (4 KiB)                      --slot 0",
+        "image 0 slot 1  4096 bytes (4 KiB)                      --slot 1",
+        "image 1 slot 0  unknown (error -5)  3000 bytes (3 KiB)  --slot 2",
+        "image 1 slot 0: core net",
+        "image 1 slot 0: xip yes",
     ]
 
 
@@ -720,3 +815,249 @@ def test_the_inspect_command_and_an_image_of_imgtool(file: Path, tmp_path: Path)
 def test_an_image_list_that_makes_no_sense() -> None:
     with pytest.raises(MalformedReply, match="'hash'"):
         state(images({**RUNS, "hash": "text"}))
+
+
+# -- devices that lack a command --------------------------------------------------------------------------------------
+
+
+class Bare(ImageServer):
+    """A server that knows no command of the group."""
+
+    def __init__(self, device: Any) -> None:
+        super().__init__(device)
+        self.handlers.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "hint"),
+    [
+        ("list_images", {}, "CONFIG_MCUMGR_GRP_IMG;"),
+        ("test", {"hash": NEW.hash.hex()}, "CONFIG_BOOT_SERIAL_IMG_GRP_IMAGE_STATE"),
+        ("confirm", {"hash": None}, "CONFIG_BOOT_SERIAL_IMG_GRP_IMAGE_STATE"),
+        ("erase", {"slot": 1, "erase_timeout": 60.0}, "erases the slot by itself"),
+        ("slots", {}, "CONFIG_MCUMGR_GRP_IMG_SLOT_INFO"),
+        ("upload", DEFAULTS, "CONFIG_MCUMGR_GRP_IMG;"),
+    ],
+)
+def test_a_device_without_the_command(name: str, parameters: dict[str, Any], hint: str, file: Path) -> None:
+    desk = Desk()
+    desk.device.add_group(Bare(desk.device))
+    more: dict[str, Any] = {"file": file} if name == "upload" else {}
+    with pytest.raises(DeviceError) as raised:
+        desk.command(getattr(commands, name), **parameters, **more)
+    assert (raised.value.group, raised.value.rc) == (None, SmpError.NOT_SUPPORTED)
+    assert hint in str(raised.value.hint)
+
+
+# -- error codes ------------------------------------------------------------------------------------------------------
+
+# Zephyr `img_mgmt.h`; what a server sends in its place to clients of SMP version 1.
+CODES = {
+    1: ("UNKNOWN", 1),
+    2: ("FLASH_CONFIG_QUERY_FAIL", 1),
+    3: ("NO_IMAGE", 5),
+    4: ("NO_TLVS", 5),
+    5: ("INVALID_TLV", 1),
+    6: ("TLV_MULTIPLE_HASHES_FOUND", 1),
+    7: ("TLV_INVALID_SIZE", 1),
+    8: ("HASH_NOT_FOUND", 1),
+    9: ("NO_FREE_SLOT", 6),
+    10: ("FLASH_OPEN_FAILED", 1),
+    11: ("FLASH_READ_FAILED", 1),
+    12: ("FLASH_WRITE_FAILED", 1),
+    13: ("FLASH_ERASE_FAILED", 1),
+    14: ("INVALID_SLOT", 3),
+    15: ("NO_FREE_MEMORY", 2),
+    16: ("FLASH_CONTEXT_ALREADY_SET", 1),
+    17: ("FLASH_CONTEXT_NOT_SET", 1),
+    18: ("FLASH_AREA_DEVICE_NULL", 1),
+    19: ("INVALID_PAGE_OFFSET", 3),
+    20: ("INVALID_OFFSET", 3),
+    21: ("INVALID_LENGTH", 3),
+    22: ("INVALID_IMAGE_HEADER", 3),
+    23: ("INVALID_IMAGE_HEADER_MAGIC", 1),
+    24: ("INVALID_HASH", 3),
+    25: ("INVALID_FLASH_ADDRESS", 3),
+    26: ("VERSION_GET_FAILED", 1),
+    27: ("CURRENT_VERSION_IS_NEWER", 6),
+    28: ("IMAGE_ALREADY_PENDING", 6),
+    29: ("INVALID_IMAGE_VECTOR_TABLE", 1),
+    30: ("INVALID_IMAGE_TOO_LARGE", 1),
+    31: ("INVALID_IMAGE_DATA_OVERRUN", 1),
+    32: ("IMAGE_CONFIRMATION_DENIED", 1),
+    33: ("IMAGE_SETTING_TEST_TO_ACTIVE_DENIED", 1),
+    34: ("ACTIVE_SLOT_NOT_KNOWN", 1),
+}
+
+
+def test_the_error_table() -> None:
+    assert {int(code): code.name for code in ImageErrorCode} == {number: name for number, (name, _) in CODES.items()}
+    for code in ImageErrorCode:
+        assert " " in code.sentence
+        assert code.sentence[0].islower() or code.sentence.startswith("MCU")
+        assert not code.sentence.endswith(".")
+    assert len({code.sentence for code in ImageErrorCode}) == len(CODES)
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("original", [False, True])
+def test_every_error_has_its_name(number: int, original: bool) -> None:
+    name, legacy = CODES[number]
+    desk = Desk(DeviceConfig(original_only=original))
+    server = Small(desk.device)
+    server.refusal = GroupError(number, rsn="because")
+    desk.device.add_group(server)
+    with pytest.raises(DeviceError) as raised:
+        erase(desk)
+    error = raised.value
+    if original:
+        assert (error.group, error.rc, error.name) == (None, legacy, SmpError(legacy).name)
+        assert error.rsn == "because"
+    else:
+        assert (error.group, error.rc, error.name, error.rsn) == (1, number, name, None)
+        assert ImageErrorCode(number).sentence in str(error)
+
+
+# -- recorded exchanges -----------------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+
+UNTYPED = {"img file (unused id)", "img core list", "img core load"}
+"""Recorded requests for commands that only Apache Mynewt has, and we have not."""
+
+FLAGS = ("bootable", "pending", "confirmed", "active", "permanent")
+
+
+def recorded() -> Iterator[tuple[str, Header, Any, bytes]]:
+    """Every answer of group 1 in the recordings: its name, the request's header and body, the whole answer."""
+    for path in sorted(GOLDEN.glob("zephyr-*.jsonl")):
+        for row in read_rows(path):
+            if isinstance(row, Raw):
+                continue
+            requests = (row.request,) if isinstance(row, Exchange) else row.requests
+            responses = (row.response,) if isinstance(row, Exchange) else row.responses
+            asked = {Header.unpack(request).sequence: request for request in requests}
+            for response in responses:
+                if response is None:
+                    continue
+                request = asked[Header.unpack(response).sequence]
+                if Header.unpack(request).group == 1:
+                    body: Any = row.request_body if isinstance(row, Exchange) else decode_body(request[8:])
+                    yield f"{path.stem}: {row.name}", Header.unpack(request), body, response
+
+
+RECORDED = list(recorded())
+
+
+def typed(header: Header, body: Any) -> Command[Any] | None:
+    """The command that makes such a request, if perhaps a better one; None where there is none."""
+    asked: dict[str, Any] = body if isinstance(body, dict) else {}
+    if (header.command, header.op) == (0, Op.READ):
+        return ReadImageState()
+    if (header.command, header.op) == (0, Op.WRITE):
+        hash = asked.get("hash")
+        return WriteImageState(hash if isinstance(hash, bytes) else None, bool(asked.get("confirm", False)))
+    if header.command == 1:
+        offset, data = asked.get("off", 0), asked.get("data", b"")
+        return UploadChunk(offset, data if isinstance(data, bytes) else b"", asked.get("len"), asked.get("image"))
+    if header.command == 5:
+        return EraseImage(asked.get("slot"))
+    return ReadSlotInfo() if header.command == 6 else None
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=lambda row: row[0])
+def test_recorded_answers_become_typed_results(row: tuple[str, Header, Any, bytes]) -> None:
+    name, request, asked, response = row
+    command = typed(request, asked)
+    assert (command is None) == (name.partition(": ")[2] in UNTYPED)
+    if command is None:
+        return
+    header = Header.unpack(response)
+    reply = Reply(*header[:3], *header[4:], response[8:])
+    said: dict[str, Any] = cbor2.loads(response[8:])
+    if "err" in said or said.get("rc", 0) != 0:
+        with pytest.raises(DeviceError) as raised:
+            command.result(reply)
+        error = raised.value
+        assert (error.group, error.rc) == (said.get("err", {}).get("group"), said.get("err", said)["rc"])
+        assert error.name is not None
+        assert error.rsn == said.get("rsn")
+        if error.group == 1:
+            assert error.name == CODES[error.rc][0]
+        return
+    result = command.result(reply)
+    if isinstance(command, (ReadImageState, WriteImageState)):
+        expected = tuple(
+            Slot(0, one["slot"], one["version"], one["hash"], **{flag: one.get(flag, False) for flag in FLAGS})
+            for one in said["images"]
+        )
+        assert result == ImageState(expected, said.get("splitStatus"))
+        assert len(commands.ImageList.of(result).lines()) == max(1, 2 * len(expected))
+    elif isinstance(command, UploadChunk):
+        assert result == UploadProgress(said["off"], said.get("match"))
+    elif isinstance(command, ReadSlotInfo):
+        assert [(slot.image, slot.slot, slot.size, slot.upload_image_id) for slot in result] == [
+            (image["image"], slot["slot"], slot["size"], slot.get("upload_image_id"))
+            for image in said["images"]
+            for slot in image["slots"]
+        ]
+        assert commands.SlotList(result).lines()
+    else:
+        assert result is None
+
+
+def test_the_recordings_have_every_command_of_the_group() -> None:
+    kinds = [type(command) for _, header, body, _ in RECORDED if (command := typed(header, body)) is not None]
+    assert len(kinds) > 90
+    assert set(kinds) == {ReadImageState, WriteImageState, UploadChunk, EraseImage, ReadSlotInfo}
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+OURS = sorted(name for name in default_registry().commands if name.startswith("image "))
+
+
+def test_every_command_is_here() -> None:
+    names = {name.removeprefix("image ") for name in OURS}
+    assert names == {"list", "upload", "test", "confirm", "erase", "slots", "inspect"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    assert f"mcumgrx {name}" in capsys.readouterr().out.partition("\nExample")[2]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    code = main([*arguments, "-d", "sim:", "--json"])
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = run(capsys, "image", "list")
+    assert code == 0
+    assert set(said["result"]) == {"slots", "split_status", "extra"}
+    assert said["result"]["slots"][0]["version"] == "1.0.0"
+    _, said = run(capsys, "image", "slots")
+    assert said["result"]["slots"][1] == {
+        "image": 0, "slot": 1, "size": 524288, "rc": None, "upload_image_id": 0, "max_image_size": None, "extra": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["image", "erase", "--slot", "-1"], 2),
+        (["image", "erase", "--slot", "one"], 2),
+        (["image", "erase", "--slot", "0"], 5),
+        (["image", "erase", "--slot", "2"], 5),
+        (["image", "test", "abc"], 2),
+        (["image", "test"], 11),
+        (["image", "confirm", "--slot", "1"], 2),
+        (["image", "upload", "no-such-file.bin"], 6),
+    ],
+    ids=str,
+)
+def test_exit_codes(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    ended, said = run(capsys, *arguments)
+    assert (ended, said["error"]["exit"]) == (code, code)

@@ -19,6 +19,8 @@ from mcumgrx.protocol.console import _MAX_TEXT, ConsoleFraming
 from mcumgrx.protocol.framing import RawMessage
 from mcumgrx.protocol.header import REPLY_OPS, REQUEST_OPS, Op
 
+pytestmark = pytest.mark.codec
+
 GOLDEN = Path(__file__).parent.parent / "golden"
 ANY_OP = REPLY_OPS | REQUEST_OPS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pytest
@@ -179,3 +180,17 @@ def test_any_cut_and_any_garbage_between_gives_the_same_replies(seed: int) -> No
         got += [(sequence, reply.body()) for sequence, reply in exchange.receive(stream[:cut])]
         stream = stream[cut:]
     assert got == expected
+
+
+def test_what_is_exchanged_is_logged_on_demand(caplog: pytest.LogCaptureFixture) -> None:
+    exchange = Exchange(DatagramFraming())
+    with caplog.at_level(logging.INFO, "mcumgrx.protocol"):
+        exchange.receive(reply_to(READ, exchange.send(READ).sequence))
+        assert caplog.messages == []
+    with caplog.at_level(logging.DEBUG, "mcumgrx.protocol"):
+        reply = reply_to(READ, exchange.send(READ).sequence)
+        exchange.receive(reply + reply)
+    sent, answered, ignored = caplog.messages
+    assert sent.startswith(f"{READ.what} {READ.group}/{READ.command} seq 1 ")
+    assert answered.startswith(f"reply {READ.group}/{READ.command} seq 1 ")
+    assert ignored == f"ignored {answered}"

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.errors import MalformedReply, MessageTooLarge, TransferStuck
-from mcumgrx.protocol.header import HEADER_SIZE
-from mcumgrx.protocol.message import encode_body
-from mcumgrx.protocol.standard import UploadChunk
-from mcumgrx.protocol.transfer import Chunk, ImageUpload, Phase, UploadPlan, largest_data
+from mcumgrx.errors import MalformedReply, McumgrError, MessageTooLarge, TransferStuck
+from mcumgrx.protocol.header import HEADER_SIZE, Op
+from mcumgrx.protocol.message import Body, Command, Fields, Reply, encode_body
+from mcumgrx.protocol.standard import UploadChunk, UploadProgress
+from mcumgrx.protocol.transfer import Chunk, ImageChunk, ImageUpload, Phase, UploadPlan, largest_data
+
+pytestmark = pytest.mark.codec
 
 IMAGE = random.Random(1).randbytes(3000)
 SHA = bytes(range(32))
@@ -117,7 +119,9 @@ def test_messages_are_filled_but_never_more(message_bytes: int) -> None:
         plan.acknowledged(chunk, offset)
 
 
-@pytest.mark.parametrize(("room", "data"), [(0, 0), (1, 0), (24, 23), (25, 23), (26, 24), (257, 255), (258, 255), (259, 256)])
+@pytest.mark.parametrize(
+    ("room", "data"), [(0, 0), (1, 0), (24, 23), (25, 23), (26, 24), (257, 255), (258, 255), (259, 256)]
+)
 def test_the_head_of_a_byte_string_grows_with_it(room: int, data: int) -> None:
     assert largest_data(100 + room, 100) == data
     assert len(encode_body({"data": bytes(data)})) - len(encode_body({"data": b""})) + 1 <= max(1, room)
@@ -291,23 +295,23 @@ def test_a_device_that_lost_its_session_is_given_the_opening_again() -> None:
     assert (server.complete, server.erases) == (IMAGE, 2)
 
 
+def answer_always(plan: UploadPlan, first: int | None, then: int) -> None:
+    """Up to 100 answers: `first` to the opening chunk, where given, and `then` to all others."""
+    for _ in range(100):
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        plan.acknowledged(chunk, first if first is not None and chunk.offset == 0 else then)
+
+
 def test_a_device_that_keeps_losing_its_session_is_stuck() -> None:
-    plan = plan_for()
     with pytest.raises(TransferStuck, match="lost the upload"):
-        for _ in range(100):
-            chunk = plan.next_chunk()
-            assert chunk is not None
-            plan.acknowledged(chunk, chunk.end if chunk.offset == 0 else 0)
+        answer_always(plan_for(), first=100, then=0)
 
 
 @pytest.mark.parametrize("stand", [0, 215])
 def test_a_device_that_never_advances_is_stuck(stand: int) -> None:
-    plan = plan_for()
     with pytest.raises(TransferStuck) as caught:
-        for _ in range(100):
-            chunk = plan.next_chunk()
-            assert chunk is not None
-            plan.acknowledged(chunk, stand)
+        answer_always(plan_for(), first=None, then=stand)
     assert (caught.value.offset, caught.value.size) == (stand, len(IMAGE))
     assert caught.value.hint
 
@@ -377,3 +381,106 @@ def test_any_losses_and_duplicates_end_in_the_right_bytes(
             return
     assert plan.done
     assert server.complete == IMAGE
+
+
+# -- the messages ----------------------------------------------------------------------------------------------------
+
+numbers = st.integers(0, 70_000) | st.integers(-1, 2**65)
+
+
+@given(
+    numbers,
+    st.binary(max_size=300),
+    st.none() | numbers,
+    st.none() | numbers,
+    st.none() | st.binary(max_size=64),
+    st.booleans(),
+)
+def test_a_chunk_is_laid_as_cbor_lays_it(
+    offset: int, data: bytes, length: int | None, image: int | None, sha: bytes | None, upgrade: bool
+) -> None:
+    fields = (offset, data, length, image, sha, upgrade)
+    assert ImageChunk(*fields).request() == UploadChunk(*fields).request()
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 70_000])
+def test_a_chunk_of_any_size_is_laid(size: int) -> None:
+    assert ImageChunk(5, bytes(size)).request() == UploadChunk(5, bytes(size)).request()
+
+
+def outcome(command: UploadChunk, reply: Reply) -> object:
+    try:
+        return command.result(reply)
+    except McumgrError as error:
+        return type(error), str(error), error.hint
+
+
+answers = st.dictionaries(
+    st.sampled_from(["off", "rc", "match", "rsn", "err", "vendor"]),
+    st.integers(0, 70_000) | st.sampled_from([0, 0, 3, -1, 2**40, True, "text", {"group": 1, "rc": 8}]),
+    max_size=3,
+)
+
+
+@given(answers.map(encode_body), st.booleans(), st.sampled_from([b"", b"", b"\0"]))
+def test_an_answer_is_read_as_cbor_reads_it(payload: bytes, indefinite: bool, behind: bytes) -> None:
+    if indefinite:
+        payload = b"\xbf" + payload[1:] + b"\xff"
+    reply = Reply(Op.WRITE_REPLY, 1, 0, 1, 7, 1, payload + behind)
+    assert outcome(ImageChunk(5, b""), reply) == outcome(UploadChunk(5, b""), reply)
+
+
+@pytest.mark.parametrize("message_bytes", [76, 89, 252, 300])
+def test_every_message_is_full_wherever_its_offset_lies(message_bytes: int) -> None:
+    plan = plan_for(bytes(70_000), message_bytes=message_bytes)
+    while True:
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        if chunk.end == plan.size:
+            return
+        # A byte is left only where one more would need a longer head for the byte string.
+        assert message_bytes - 1 <= chunk.command.request().size <= message_bytes
+        plan.acknowledged(chunk, chunk.end)
+
+
+class Counting:
+    """Another kind of upload, not hashable, that counts what it is asked for; its chunks know nothing of templates."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
+        self.asked += 1
+        return NamedChunk(offset, data, length)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedChunk(Command[UploadProgress]):
+    offset: int
+    data: bytes
+    length: int
+    group = 8
+    command = 0
+    op = Op.WRITE
+
+    def body(self) -> Body:
+        return {"name": "/lfs/x", "off": self.offset, "data": self.data} | ({} if self.offset else {"len": self.length})
+
+    def parse(self, fields: Fields) -> UploadProgress:
+        return UploadProgress(fields.integer("off"))
+
+
+def test_chunks_are_not_made_twice() -> None:
+    messages = Counting()
+    plan = UploadPlan(bytes(100_000), messages, message_bytes=100)
+    chunks = 0
+    while not plan.done:
+        chunk = plan.next_chunk()
+        assert chunk is not None
+        assert 99 <= chunk.command.request().size <= 100 or chunk.end == plan.size
+        plan.acknowledged(chunk, chunk.end)
+        chunks += 1
+    assert chunks > 1000
+    assert messages.asked < chunks + 20

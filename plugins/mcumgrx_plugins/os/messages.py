@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, ClassVar, TypeGuard, TypeVar
+from typing import ClassVar, TypeGuard, TypeVar
 
-from mcumgrx.plugin_api import Body, Command, Fields, GroupId, MalformedReply, Op, UsageError
+from mcumgrx.plugin_api import Body, Command, Fields, GroupId, MalformedReply, Op, Reply, UsageError
 from mcumgrx.protocol.standard import (
     Bootloader,
     BootloaderMode,
@@ -81,7 +81,7 @@ class _ByName(Command[Result]):
 
     key: ClassVar[str]
 
-    def result(self, reply: Any) -> Result:
+    def result(self, reply: Reply) -> Result:
         try:
             return Command.result(self, replace(reply, payload=map_as_pairs(reply.payload, self.key)))
         except MalformedReply as error:
