@@ -1,6 +1,6 @@
 """Development commands: each makes the environment in the checkout when needed, then runs.
 
-    python dev.py demo|test|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
+    python dev.py demo|test|test-zephyr|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
 
 What is after ``--`` goes to the tool that is run. The environment is ``.venv``; a stamp in it says what it was made
 from, so that the next run starts at once and an edited ``ext/_codec.pyx`` is compiled again.
@@ -276,6 +276,19 @@ def test(arguments):
     return 0 if code == 5 and arguments else code  # 5: the arguments select packaging tests only
 
 
+def test_zephyr(arguments):
+    """real Zephyr servers, in the folder MCUMGRX_ZEPHYR_SERVERS; writes docs/reference/servers.md"""
+    prepare("test")
+    folder = os.environ.get("MCUMGRX_ZEPHYR_SERVERS", "")
+    if not os.path.isfile(os.path.join(folder, "manifest.json")):
+        fail(
+            "MCUMGRX_ZEPHYR_SERVERS names no folder with a manifest.json",
+            "take a release of https://github.com/intercreate/smp-server-fixtures",
+        )
+    table = [] if arguments else ["--zephyr-table", os.path.join("docs", "reference", "servers.md")]
+    return pytest(*(["-n", "2", "--dist", "loadgroup", os.path.join("tests", "zephyr"), "-rs"] + table + arguments))
+
+
 def lint(arguments):
     """ruff: rules and format"""
     prepare("lint")
@@ -366,7 +379,8 @@ def clean(arguments):
 
 
 COMMANDS = {
-    function.__name__: function for function in (demo, test, lint, types, docs, bench, fuzz, soak, build, clean)
+    function.__name__.replace("_", "-"): function
+    for function in (demo, test, test_zephyr, lint, types, docs, bench, fuzz, soak, build, clean)
 }
 
 
@@ -375,7 +389,7 @@ def main(arguments):
     if name in ("-h", "--help"):
         sys.stdout.write("usage: python dev.py COMMAND [-- ARGUMENTS]\n\n")
         for command, function in COMMANDS.items():
-            sys.stdout.write("  %-6s %s\n" % (command, function.__doc__))
+            sys.stdout.write("  %-11s %s\n" % (command, function.__doc__))
         return 0 if arguments else 2
     if name not in COMMANDS:
         fail("no command '%s'" % name, "one of: " + ", ".join(COMMANDS))

@@ -46,10 +46,6 @@ if TYPE_CHECKING:
     from .mcuboot import Image, load_image
     from .session import connect, device
 
-_ERRORS = (
-    "ConnectFailed DeviceError DeviceNotFound FlowError FramingError ImageError LinkLost MalformedReply McumgrError "
-    "MessageTooLarge PlanRefused PluginError ProtocolError RequestTimeout TransferStuck TransportError UsageError"
-).split()
 _LATE = {
     "Address": "address",
     "Client": "client",
@@ -57,7 +53,24 @@ _LATE = {
     "connect": "session",
     "device": "session",
     "load_image": "mcuboot",
-    **dict.fromkeys(_ERRORS, "errors"),
+    # The whole tree of exceptions.
+    "ConnectFailed": "errors",
+    "DeviceError": "errors",
+    "DeviceNotFound": "errors",
+    "FlowError": "errors",
+    "FramingError": "errors",
+    "ImageError": "errors",
+    "LinkLost": "errors",
+    "MalformedReply": "errors",
+    "McumgrError": "errors",
+    "MessageTooLarge": "errors",
+    "PlanRefused": "errors",
+    "PluginError": "errors",
+    "ProtocolError": "errors",
+    "RequestTimeout": "errors",
+    "TransferStuck": "errors",
+    "TransportError": "errors",
+    "UsageError": "errors",
 }
 
 __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first

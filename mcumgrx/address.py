@@ -25,7 +25,7 @@ __all__ = ["Address", "OptionReader"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _KEY = re.compile(r"[a-z][a-z0-9_-]*")
-_ENDPOINT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>.*))?")
+_ENDPOINT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>[^:]*))?")
 _BARE_PORT = re.compile(r"/.+|(\\\\\.\\)?COM[0-9]+", re.IGNORECASE)
 _SAFE = "/:._-+@="  # besides letters, digits and "_.-~": harmless unquoted in POSIX shells, cmd and PowerShell
 _FORMS = "use SCHEME:TARGET[,key=value], for example ble:Widget, serial:/dev/ttyACM0,baud=115200 or sim:"

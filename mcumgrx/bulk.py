@@ -112,10 +112,7 @@ def _cut_short(error: DeviceError) -> bool:
 def _silent(error: RequestTimeout, plan: UploadPlan, opening: bool) -> RequestTimeout:
     if opening:
         message = f"the upload is stuck at 0 %: no answer to its first chunk within {error.timeout_s:g} s"
-        hint = (
-            "if the device erases for longer, raise --erase-timeout; "
-            "if its buffers are small, try --chunk 128 or 64"
-        )
+        hint = "if the device erases for longer, raise --erase-timeout; if its buffers are small, try --chunk 128 or 64"
     else:
         percent = 100 * plan.acknowledged_bytes // plan.size
         message = f"the upload is stuck at {percent} %: no answer to {plan.losses} chunks in a row"

@@ -39,6 +39,9 @@ _PARAMS_TIMEOUT_S = 1.5
 # BlueZ takes 2.7 s to disconnect; a close that takes longer than this is given up, so that nobody waits for ever.
 _CLOSE_TIMEOUT_S = 10.0
 
+# A device that prints without ever ending a line is logged in pieces of this many characters.
+_MAX_LOG_LINE = 4096
+
 
 class Client:
     """A connected device.
@@ -87,6 +90,7 @@ class Client:
         self._params_lock = asyncio.Lock()
         self._params_known = False
         self._params: Params | None = None
+        self._unlogged = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __repr__(self) -> str:
@@ -170,9 +174,7 @@ class Client:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def request(
-        self, command: Command[R], *, timeout_s: float | None = None, repeats: int | None = None
-    ) -> R:
+    async def request(self, command: Command[R], *, timeout_s: float | None = None, repeats: int | None = None) -> R:
         """Send `command` and return its typed result.
 
         Without an answer in `timeout_s` seconds, counted from when the link can have sent it, it is sent again up to
@@ -257,7 +259,9 @@ class Client:
                         log.info("the device answers SMP version 1 only")
                         self._version = Version.V1
                     return reply
-                log.info("no answer to the %s in %g s (attempt %d of %d)", request.what, timeout_s, attempt + 1, attempts)
+                log.info(
+                    "no answer to the %s in %g s (attempt %d of %d)", request.what, timeout_s, attempt + 1, attempts
+                )
         finally:
             for sequence in sequences:
                 self._waiters.pop(sequence, None)
@@ -334,12 +338,21 @@ class Client:
     def _pass_text(self, data: bytes) -> None:
         if data and (text := self._decoder.decode(data)):
             if self._on_text is None:
-                device_log.info("%s", text.rstrip("\r\n"))
+                self._log_text(text)
                 return
             try:
                 self._on_text(text)
             except Exception:  # a listener's mistake must not end the link
                 log.exception("the listener for device text failed")
+
+    def _log_text(self, text: str) -> None:
+        """A record for each line, however it arrives."""
+        *lines, self._unlogged = (self._unlogged + text).split("\n")
+        if len(self._unlogged) > _MAX_LOG_LINE:
+            lines.append(self._unlogged)
+            self._unlogged = ""
+        for line in lines:
+            device_log.info("%s", line.rstrip("\r"))
 
     def _end(self, reason: LinkLost) -> None:
         """The link is gone: wake everybody, each with an error of its own."""

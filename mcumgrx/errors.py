@@ -126,7 +126,9 @@ class TransferStuck(ProtocolError):
 class RequestTimeout(McumgrError, TimeoutError):
     """No answer within `timeout_s` seconds, after `attempts` attempts, to the request `what`."""
 
-    def __init__(self, message: str, *, what: str, timeout_s: float, attempts: int = 1, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, what: str, timeout_s: float, attempts: int = 1, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.what = what
         self.timeout_s = timeout_s

@@ -27,6 +27,7 @@ class StageName(StrEnum):
     RETURN = "return"
     PROVE = "prove"
     CONFIRM = "confirm"
+    DOWNLOAD = "download"  # of a file, in no update
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,9 +292,7 @@ class CommandSpec:
     epilog: str
 
 
-def command(
-    *parameters: Argument | Option, needs_device: bool = True, epilog: str = ""
-) -> Callable[[F], F]:
+def command(*parameters: Argument | Option, needs_device: bool = True, epilog: str = "") -> Callable[[F], F]:
     """Make an async function a command; its docstring is the help, `epilog` shows examples.
 
     The function gets a `CommandContext` and the parameters by name, and returns a dataclass (or None). The command

@@ -151,7 +151,7 @@ def device(
     on_text: Callable[[str], None] | None = None,
     registry: Registry | None = None,
 ) -> SessionDevice:
-    """The device at `address`, not yet connected. Raises `UsageError` or `PluginError` for what cannot be an address."""
+    """The device at `address`, not yet connected. Raises `UsageError` or `PluginError` for what is no address."""
     registry = default_registry() if registry is None else registry
     parsed = Address.parse(address) if isinstance(address, str) else address
     return SessionDevice(

@@ -107,6 +107,22 @@ PLUGINS: dict[str, set[str]] = {
         "mcumgrx.protocol.standard",
         "mcumgrx.protocol.transfer",
     },
+    "mcumgrx_plugins.stat": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
+    "mcumgrx_plugins.settings": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
+    "mcumgrx_plugins.fs": {
+        "mcumgrx.errors",
+        "mcumgrx.plugin_api",
+        "mcumgrx.protocol.message:SmpError",
+        "mcumgrx.protocol.transfer:largest_data",
+    },
+    "mcumgrx_plugins.shell": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
+    "mcumgrx_plugins.enum": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
+    "mcumgrx_plugins.zephyr": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
+    "mcumgrx_plugins.raw": {
+        "mcumgrx.plugin_api",
+        "mcumgrx.protocol.message:raise_for_error",
+        "mcumgrx.protocol.standard:ERROR_TABLES",
+    },
     "mcumgrx_plugins.sim": {"mcumgrx.mcuboot", "mcumgrx.plugin_api", "mcumgrx.sim"},
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from mcumgrx_plugins.image.group import ImageGroup
 
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
@@ -17,6 +16,7 @@ from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
+from mcumgrx_plugins.image.group import ImageGroup
 
 OLD = build_image("1.0.0", payload_size=4000)
 NEW = parse_image(build_image("1.1.0", payload_size=4000))
@@ -79,10 +79,12 @@ LINKS = {
     "ble": LinkModel.ble(),
 }
 
+
 @pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize(
-    "fault", ["drop_requests", "drop_replies", "duplicate_requests", "duplicate_replies", "delay_requests", "delay_replies"]
+    "fault",
+    ["drop_requests", "drop_replies", "duplicate_requests", "duplicate_replies", "delay_requests", "delay_replies"],
 )
 def test_any_one_packet_may_go_wrong(fault: str, link: str, window: int) -> None:
     for position in range(1, MESSAGES + 1):

@@ -107,7 +107,9 @@ class Wire(Transport):
     def reply(self, header: Header, body: dict[str, object] | bytes) -> None:
         payload = body if isinstance(body, bytes) else encode_body(body)
         self.deliver(
-            codec.build_message(header.op | 1, header.version, 0, header.group, header.sequence, header.command, payload)
+            codec.build_message(
+                header.op | 1, header.version, 0, header.group, header.sequence, header.command, payload
+            )
         )
 
     def deliver(self, data: bytes) -> None:
@@ -496,5 +498,3 @@ def test_repr_tells_the_state() -> None:
         assert "lost" in repr(client)
 
     run(main())
-
-

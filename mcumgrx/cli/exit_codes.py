@@ -143,7 +143,7 @@ _KCONFIG = {
     "serial": ("CONFIG_MCUMGR_TRANSPORT_UART", "CONFIG_MCUMGR_SMP_UART"),
     "shell": ("CONFIG_MCUMGR_TRANSPORT_SHELL", "CONFIG_MCUMGR_SMP_SHELL"),
 }
-_SERIAL = ("serial", "uart", "usb")
+_SERIAL = ("serial", "uart", "usb", "tcp")
 
 
 def _option(kind: str) -> str:
@@ -153,7 +153,8 @@ def _option(kind: str) -> str:
 
 _SILENT_SERIAL = (
     "nothing on this port speaks SMP: check the port and its speed (serial:PORT,baud=115200), close other programs "
-    f"that use it, and check that the firmware has {_option('serial')}, or {_option('shell')} if the port is its shell"
+    f"that use it, and check that the firmware has {_option('serial')}, or {_option('shell')} if the port is its "
+    "shell; for SMP without console lines try framing=raw"
 )
 _NOISE_ON_SERIAL = (
     "something arrives on this port, but no answer: is its speed right (serial:PORT,baud=115200), and is it the port "

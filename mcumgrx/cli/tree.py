@@ -33,6 +33,7 @@ CORE_COMMANDS = {
     plugin.name: plugin
     for plugin in (
         CommandPlugin("dfu", "Update a device, and prove that the new firmware runs", "mcumgrx.cli.dfu:dfu"),
+        CommandPlugin("scan", "Find devices: serial ports, and whatever links can see", "mcumgrx.cli.scan:scan"),
         CommandPlugin("demo", "See an update and a rollback, on a simulated device", "mcumgrx.cli.demo:demo"),
         CommandPlugin("plugins list", "List the plugins, and what does not work", "mcumgrx.cli.plugins:list_plugins"),
     )

@@ -136,12 +136,12 @@ def test_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     err = Screen()
     tell(TerminalRenderer(Screen(), err))
     rows = on_screen(err.getvalue())
-    assert "  ✓ read     1.0.0 runs                                                    0.2 s" in rows
+    assert "  ✓ read      1.0.0 runs                                                   0.2 s" in rows
     assert "  · slot 1 is empty" in rows
     assert "  ! this is a downgrade" in rows
-    assert "  ✓ upload   1.1.0 is in slot 1, 20.0 KB at 10 KB/s                        2.0 s" in rows
+    assert "  ✓ upload    1.1.0 is in slot 1, 20.0 KB at 10 KB/s                       2.0 s" in rows
     assert "device | *** Booting \\x1b[31mZephyr" in rows
-    assert "  ✗ prove    proving that 1.1.0 runs" in rows
+    assert "  ✗ prove     proving that 1.1.0 runs" in rows
     assert rows[-3] == "error: 1.1.0 \\x1b[2Jdid not stay"
     assert rows[-2].startswith("hint: it crashed")
     assert rows[-1].startswith("      crashed")
@@ -187,7 +187,7 @@ def test_an_interruption_says_how_far_it_came() -> None:
     renderer.event(Bytes(UPLOAD, 5000, 20_000, 1.0))
     renderer.failure(Failure(Exit.INTERRUPTED, "KeyboardInterrupt", "interrupted"))
     assert on_screen(err.getvalue())[-2:] == [
-        "  ✗ upload   uploading 1.1.0, 5.0 KB of 20.0 KB done",
+        "  ✗ upload    uploading 1.1.0, 5.0 KB of 20.0 KB done",
         "interrupted",
     ]
 

@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import cbor2
 import pytest
 
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceNotFound, LinkLost, UsageError
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.standard import (
     Echo,
     ImageState,
@@ -26,7 +29,7 @@ from mcumgrx.protocol.standard import (
     WriteImageState,
 )
 from mcumgrx.sim.bootloader import Mode
-from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
+from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.loop import run
 from mcumgrx.sim.state import StateFile
@@ -93,6 +96,10 @@ def test_every_option_is_taken_and_described() -> None:
         "unhealthy": "1.1.0+1.2.0",
         "buf_size": "1024",
         "buf_count": "7",
+        "firmware": "mynewt",
+        "lines": "8",
+        "recovery": "yes",
+        "window": "0.5",
         "params": "no",
         "slot_size": "0x10000",
         "sector_size": "2048",
@@ -120,6 +127,8 @@ def test_every_option_is_taken_and_described() -> None:
     assert config.timing.erase_s_per_sector == pytest.approx(3.2 / 32)
     assert config.policy.downgrade_prevention
     assert config.unhealthy == {"1.1.0", "1.2.0"}
+    assert (config.line_count, config.recovery) == (8, RecoveryConfig(window_s=0.5))
+    assert (config.reply_flags, config.legacy_rc) == (1, True)
     assert (config.boot_s, config.reset_delay_s, config.watchdog_s) == (1.5, 0.0, 9.0)
     assert (found.model.latency_s, found.model.bytes_per_s, found.model.write_bytes) == (0.5, 1000.0, 97)
 
@@ -153,6 +162,9 @@ def test_the_defaults_are_those_of_the_device() -> None:
         "unhealthy=one",
         "params=maybe",
         "smp=3",
+        "firmware=zephyr-1.0",
+        "lines=-1",
+        "recovery=no,window=1",
     ],
 )
 def test_options_that_make_no_sense(options: str) -> None:
@@ -179,7 +191,7 @@ def test_every_mode_can_be_updated(mode: str) -> None:
     assert Mode(number).name.lower().replace("_", "-") == mode
 
 
-@pytest.mark.parametrize("link", ["ideal", "ble", "uart", "raw", "datagram"])
+@pytest.mark.parametrize("link", ["ideal", "ble", "uart", "raw", "shell", "datagram"])
 def test_every_kind_of_link(link: str) -> None:
     async def main() -> str:
         async with opened(f"sim:,link={link}") as client:
@@ -195,6 +207,58 @@ def test_an_old_server() -> None:
             return await client.request(Echo("hello"))
 
     assert run(main()) == "hello"
+
+
+@pytest.mark.parametrize("firmware", FIRMWARE)
+def test_every_firmware_can_be_asked(firmware: str) -> None:
+    async def main() -> tuple[str, str]:
+        async with opened(f"sim:,firmware={firmware}") as client:
+            text = await client.request(Echo("x"))
+            return text, (await client.request(ReadImageState())).slots[0].version
+
+    assert run(main()) == ("x", "1.0.0")
+    assert f"{firmware}" in (SimTransport.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "slots"),
+    [
+        ("ram-load", ["1.0.0"]),
+        ("single-slot", ["1.0.0"]),
+        ("single-slot-ram-load", ["1.0.0"]),
+        ("firmware-loader", ["1.0.0", "0.1.0"]),
+    ],
+)
+def test_modes_without_a_swap_run_their_first_image(mode: str, slots: list[str]) -> None:
+    state = images(f"sim:,mode={mode}")
+    assert [slot.version for slot in state.slots] == slots
+    assert state.slots[0].active
+
+
+def test_recovery_takes_an_image_that_then_runs(tmp_path: Path) -> None:
+    """Asked for by one program, used by another, with the upload cut in the middle."""
+    address = f"sim:desk,{SMALL},recovery=yes,state={tmp_path / 'x.json'}"
+
+    async def enter() -> None:
+        async with opened(address) as client:
+            await client.request(Reset(boot_mode=1))
+
+    async def send(start: int, end: int) -> int:
+        async with opened(address) as client:
+            assert (await client.request(ReadParams())).buf_count == 1
+            offset = start
+            while offset < end:
+                chunk = UploadChunk(offset, NEW.data[offset : offset + 200], length=NEW.size)
+                offset = (await client.request(chunk)).offset
+            if offset == NEW.size:
+                await client.request(Reset())
+            return offset
+
+    run(enter())
+    assert run(send(0, 1000)) == 1000
+    assert json.loads((tmp_path / "x.json").read_bytes())["power"] == "recovery"
+    assert run(send(1000, NEW.size)) == NEW.size
+    assert running(address) == "1.1.0"
 
 
 # -- devices by name --------------------------------------------------------------------------------------------------
@@ -281,6 +345,22 @@ def test_a_device_outlives_the_program(file: Path) -> None:
     state = images(address_of(file))
     assert state.slots[0].confirmed
     assert os.listdir(file.parent) == [file.name], "no lock and no temporary file is left"
+
+
+def test_files_and_settings_outlive_the_program(file: Path) -> None:
+    async def ask(group: int, op: int, command: int, body: object) -> Any:
+        link = transport(address_of(file))
+        await link.open(1.0)
+        await link.send([build_message(op, 1, 0, group, 9, command, cbor2.dumps(body))])
+        reply = await link.receive()
+        await link.close()
+        return cbor2.loads(reply[8:])
+
+    path = {"name": "/lfs1/kept.txt"}
+    assert run(ask(8, 2, 0, {**path, "off": 0, "len": 4, "data": b"kept"})) == {"off": 4}
+    assert run(ask(3, 2, 0, {"name": "user/colour", "val": b"red"})) == {}
+    assert run(ask(8, 0, 0, {**path, "off": 0}))["data"] == b"kept"
+    assert run(ask(3, 0, 0, {"name": "user/colour"})) == {"val": b"red"}
 
 
 def test_an_unhealthy_image_reverts_between_two_programs(file: Path) -> None:
@@ -441,6 +521,10 @@ UPLOAD = {"slot": 1, "size": 5, "sha": "", "offset": 0, "erased": 0, "buffer": "
         ({"running_slot": 2}, "running_slot"),
         ({"running_slot": True}, "running_slot"),
         ({"reset_pending": "no"}, "reset_pending"),
+        ({"power": "recovery"}, "recovery"),
+        ({"boot_mode": 256}, "boot_mode"),
+        ({"groups": {"8": {"files": {"nowhere": "00"}}}}, "damaged"),
+        ({"groups": 7}, "damaged"),
         ({"upload": 5}, "damaged"),
         ({"upload": {}}, "damaged"),
         ({"upload": {**UPLOAD, "slot": -1}}, "slot"),

@@ -7,9 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ from mcumgrx.errors import (
 )
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
-from mcumgrx.protocol.framing import RawMessage
+from mcumgrx.protocol.framing import RawMessage, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Op
 from mcumgrx.protocol.message import Command, Fields
 from mcumgrx.protocol.standard import Echo, Params, ReadImageState, Reset
@@ -37,18 +38,13 @@ from mcumgrx.sim.images import build_image
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX; Windows needs a real port", allow_module_level=True)
 
-import tty
-
 from mcumgrx_plugins.uart import transport as uart
 from mcumgrx_plugins.uart.ports import Lister, Port
 from mcumgrx_plugins.uart.reader import ThreadedPort
 from mcumgrx_plugins.uart.serial_port import SerialTransport
 
+from ..support.pty_peer import PARSED, REQUEST, Peer, bare_echo, echo
 from ..support.pty_simulator import pty_simulator
-
-REQUEST = build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1adehello")
-REPLY = build_message(Op.WRITE_REPLY, 1, 0, 0, 7, 0, b"\xa1arehello")
-PARSED = (Op.WRITE_REPLY, 1, 0, 0, 7, 0, b"\xa1arehello")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,61 +57,6 @@ class Unknown(Command[None]):
 
     def parse(self, fields: Fields) -> None:
         return None
-
-
-class Peer:
-    """The device's end of a pseudo-terminal: keeps what comes, and answers what `answer` says."""
-
-    def __init__(self) -> None:
-        self.master, self._slave = os.openpty()
-        tty.setraw(self._slave)
-        self.path = os.ttyname(self._slave)
-        self.received = b""
-        self.arrived_at: list[float] = []
-        self.answer: Callable[[RawMessage], bytes | None] | None = None
-        self._framing = ConsoleFraming(ops=REQUEST_OPS)
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._loop.add_reader(self.master, self._read)
-
-    def _read(self) -> None:
-        data = os.read(self.master, 65536)
-        self.received += data
-        self.arrived_at.append(self._loop.time())
-        for message in self._framing.feed(data):
-            reply = self.answer(message) if self.answer else None
-            if reply is not None:
-                self.write(reply)
-        self._news.set()
-
-    def write(self, data: bytes) -> None:
-        os.write(self.master, data)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._news.clear()
-            await self._news.wait()
-
-    def deaf(self) -> None:
-        """No longer read, so that the buffers fill up."""
-        self._loop.remove_reader(self.master)
-
-    def hang_up(self) -> None:
-        if self.master >= 0:
-            self._loop.remove_reader(self.master)
-            os.close(self.master)
-            self.master = -1
-
-    def close(self) -> None:
-        self.hang_up()
-        os.close(self._slave)
-
-
-def echo(message: RawMessage) -> bytes:
-    op, version, flags, group, sequence, command, payload = message
-    body = payload.replace(b"\xa1ad", b"\xa1ar", 1)
-    (write,) = ConsoleFraming().encode(build_message(op | 1, version, flags, group, sequence, command, body))
-    return write
 
 
 @pytest.fixture
@@ -257,6 +198,215 @@ async def test_time_on_the_wire_is_estimated(peer: Peer) -> None:
     await link.close()
 
 
+# -- what a device needs to hear the next request ---------------------------------------------------------------------
+
+
+async def test_a_request_without_an_answer_is_followed_by_a_newline(peer: Peer, link: SerialTransport) -> None:
+    """Its own end may be what was lost: then half a line lies in the device, and would swallow the next."""
+    async with Client(link, timeout_s=5) as client:
+        assert await client.request(Echo("one")) == "one"
+        peer.answer = None
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("two"), timeout_s=0.05, repeats=0)
+        peer.answer = echo
+        before = peer.received
+        assert await client.request(Echo("three")) == "three"
+        assert await client.request(Echo("four")) == "four"
+    after = peer.received.removeprefix(before)
+    assert after.startswith(b"\n\x06\t")
+    assert after.count(b"\n\x06\t") == 2  # the end of a frame in front of another is no newline of ours
+    assert after.count(b"\n") == 3
+
+
+async def test_a_corrupt_answer_costs_one_request(peer: Peer, link: SerialTransport) -> None:
+    def corrupt(message: RawMessage) -> bytes:
+        frame = bytearray(echo(message))
+        frame[10] ^= 1
+        peer.answer = echo
+        return bytes(frame)
+
+    async with Client(link, timeout_s=0.2) as client:
+        peer.answer = corrupt
+        assert await client.request(Echo("again")) == "again"
+        assert len(peer.messages) == 2
+        assert await client.request(Echo("and on")) == "and on"
+        assert len(peer.messages) == 3
+
+
+async def test_lines_with_a_pause_between_them(peer: Peer) -> None:
+    link = serial_transport(peer.path, pause="30", baud="1000000")
+    await link.open(5)
+    request = build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1ad" + bytes(300))
+    messages, _ = await ask(link, request)
+    assert len(messages[0][-1]) == 303
+    _, *lines = peer.arrived_at  # behind the newline
+    assert len(lines) == 4
+    assert all(later - sooner >= 0.025 for sooner, later in pairwise(lines))
+    await link.close()
+
+
+# -- raw framing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def raw_peer() -> AsyncIterator[Peer]:
+    peer = Peer(StreamFraming(ops=REQUEST_OPS))
+    peer.answer = bare_echo
+    peer.silence_s = 0.25
+    yield peer
+    peer.close()
+
+
+async def test_raw_framing(raw_peer: Peer) -> None:
+    async with Client(serial_transport(raw_peer.path, framing="raw")) as client:
+        assert await client.request(Echo("hello")) == "hello"
+        assert await client.request(Echo("x" * 2000)) == "x" * 2000
+        assert raw_peer.received.startswith(b"\n\x00\x00\x09")  # a header, and no newline in front of it
+        assert (client.limits.message(None), client.limits.message(384)) == (256, 384)
+
+
+async def test_a_raw_device_is_given_silence_after_a_time_out(raw_peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uart, "_RAW_SILENCE_S", 0.5)
+    raw_peer.answer = None
+    async with Client(serial_transport(raw_peer.path, framing="raw")) as client:
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("lost"), timeout_s=0.05, repeats=0)
+        raw_peer.answer = bare_echo
+        # Its time counts from when it has left: the silence is longer.
+        assert await client.request(Echo("back"), timeout_s=0.2, repeats=0) == "back"
+        assert await client.request(Echo("and on")) == "and on"
+    first, second, third = raw_peer.arrived_at
+    assert second - first >= 0.5
+    assert third - second < 0.4
+
+
+async def test_an_answer_that_nobody_asked_for_calls_for_silence(
+    raw_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uart, "_RAW_SILENCE_S", 0.5)
+    stray = build_message(Op.WRITE_REPLY, 1, 0, 0x6161, 0x61, 0x61, b"\xa1brc\x08")
+    raw_peer.answer = lambda message: bare_echo(message) + stray
+    async with Client(serial_transport(raw_peer.path, framing="raw")) as client:
+        assert await client.request(Echo("one")) == "one"
+        raw_peer.answer = bare_echo
+        assert await client.request(Echo("two")) == "two"
+    first, second = raw_peer.arrived_at
+    assert second - first >= 0.5
+
+
+async def test_closing_while_a_message_is_held_back(raw_peer: Peer) -> None:
+    raw_peer.answer = None
+    client = Client(serial_transport(raw_peer.path, framing="raw"))
+    async with client:
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("lost"), timeout_s=0.05, repeats=0)
+        held = asyncio.create_task(client.request(Echo("held"), repeats=0))
+        await raw_peer.until(lambda: len(raw_peer.messages) == 1)
+    with pytest.raises(LinkLost):
+        await held
+    assert len(raw_peer.messages) == 1
+
+
+# -- framing that is found out ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the times that looking for a framing takes."""
+    monkeypatch.setattr(uart, "_RAW_SILENCE_S", 0.31)
+    monkeypatch.setattr(uart, "_PROBE_S", 0.1)
+
+
+async def test_auto_with_a_console_device(peer: Peer) -> None:
+    async with Client(serial_transport(peer.path, framing="auto")) as client:
+        assert client.limits.message(None) == 89
+        assert await client.request(Echo("hello")) == "hello"
+        assert await client.request(Echo("again")) == "again"
+        assert client.limits.message(384) == 380
+    assert [message[0] for message in peer.messages] == [Op.READ, Op.WRITE, Op.WRITE]
+    assert peer.received.startswith(b"\n\x06\t")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_auto_with_a_raw_device(raw_peer: Peer) -> None:
+    heard: list[str] = []
+    client = Client(serial_transport(raw_peer.path, framing="auto"), on_text=heard.append, timeout_s=0.2)
+    async with client:
+        assert await client.request(Echo("hello"), repeats=0) == "hello"
+        assert await client.request(Echo("x" * 1000)) == "x" * 1000
+        assert client.limits.message(384) == 384
+    assert heard == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_auto_sends_nothing_of_consequence_to_a_silent_device(peer: Peer) -> None:
+    peer.answer = None
+    async with Client(serial_transport(peer.path, framing="auto"), timeout_s=0.2) as client:
+        with pytest.raises(RequestTimeout):
+            await client.request(Reset(), timeout_s=0.2, repeats=0)
+        assert len(peer.messages) == 1  # the question, in console framing
+        peer.answer = echo
+        assert await client.request(Echo("there?")) == "there?"
+    assert [message[3:6:2] for message in peer.messages] == [(0, 0)] * len(peer.messages)  # never a reset
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_auto_follows_a_device_whose_bootloader_speaks_otherwise(peer: Peer) -> None:
+    async with Client(serial_transport(peer.path, framing="auto"), timeout_s=0.1) as client:
+        assert await client.request(Echo("application")) == "application"
+        peer.framing = StreamFraming(ops=REQUEST_OPS)
+        peer.silence_s = 0.25
+        peer.answer = bare_echo
+        for _ in range(2):
+            with pytest.raises(RequestTimeout):
+                await client.request(Echo("?"), repeats=0)
+        assert await client.request(Echo("bootloader"), repeats=0) == "bootloader"
+        peer.framing = ConsoleFraming(ops=REQUEST_OPS)
+        peer.answer = echo
+        for _ in range(2):
+            with pytest.raises(RequestTimeout):
+                await client.request(Echo("?"), repeats=0)
+        assert await client.request(Echo("application"), repeats=0) == "application"
+
+
+# -- noise ------------------------------------------------------------------------------------------------------------
+
+NOISES = {
+    "log lines": b"[00:00:01.000,000] <inf> app: tick\r\n" * 100,
+    "every byte": bytes(range(256)) * 16,
+    "beginnings of frames": b"\x06\x09" * 2048,
+    "half a frame for ever": b"QUFB" * 1024,
+    "zeros": bytes(4096),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+async def test_endless_noise(noise: bytes, peer: Peer, link: SerialTransport) -> None:
+    """As fast as the system carries it: the time-out comes in time, and neither memory nor processor are eaten up."""
+    peer.deaf()
+    endless = f"import os\nwhile True: os.write({peer.master}, {noise!r})"
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", endless, pass_fds=[peer.master])
+    loop = asyncio.get_running_loop()
+    try:
+        async with Client(link, timeout_s=0.3, on_text=lambda text: None) as client:
+            with pytest.raises(RequestTimeout):  # it begins meanwhile
+                await client.request(Echo("anybody"), repeats=0)
+            assert client.last_heard_s is not None
+            begin, used = loop.time(), time.process_time()
+            with pytest.raises(RequestTimeout):
+                await client.request(Echo("anybody"), repeats=0)
+            elapsed, used = loop.time() - begin, time.process_time() - used
+            assert 0.3 <= elapsed < 2
+            assert used < 0.8 * elapsed
+            port = link._stream
+            assert isinstance(port, ThreadedPort)
+            assert port._posted - port._taken < 512 * 1024
+    finally:
+        writer.kill()
+        await writer.wait()
+    threads_end()
+
+
 # -- the end of a link -----------------------------------------------------------------------------------------------
 
 
@@ -357,10 +507,13 @@ async def test_a_busy_port(peer: Peer, link: SerialTransport) -> None:
 
 
 async def test_a_missing_port_lists_those_that_are_there(tmp_path: Path) -> None:
+    missing = str(tmp_path / "ttyNONE")
     with pytest.raises(DeviceNotFound, match="there is no serial port") as caught:
-        await serial_transport(str(tmp_path / "ttyNONE")).open(5)
-    assert caught.value.hint is not None
-    assert "port" in caught.value.hint
+        await serial_transport(missing, lambda: [Port("/dev/ttyACM7"), Port("/dev/ttyUSB8")]).open(5)
+    assert caught.value.hint == "the ports of this computer are: /dev/ttyACM7, /dev/ttyUSB8"
+    with pytest.raises(DeviceNotFound) as caught:
+        await serial_transport(missing).open(5)
+    assert caught.value.hint == "this computer has no serial port now"
 
 
 async def test_no_permission(peer: Peer) -> None:
@@ -407,7 +560,16 @@ def test_what_windows_says(text: str, number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["serial:", "serial:/dev/x,baud=fast", "serial:/dev/x,line=10", "serial:/dev/x,parity=odd"]
+    "address",
+    [
+        "serial:",
+        "serial:/dev/x,baud=fast",
+        "serial:/dev/x,line=10",
+        "serial:/dev/x,parity=odd",
+        "serial:/dev/x,framing=cobs",
+        "serial:/dev/x,pause=-1",
+        "serial:/dev/x,rtscts=perhaps",
+    ],
 )
 def test_addresses_that_mean_nothing(address: str) -> None:
     with pytest.raises(UsageError):

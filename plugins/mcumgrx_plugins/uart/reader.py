@@ -17,7 +17,7 @@ from typing import TypeVarTuple
 
 import serial
 
-from .stream import StreamEnded
+from .stream import MAX_READ, StreamEnded
 
 __all__ = ["ThreadedPort"]
 
@@ -75,13 +75,13 @@ class ThreadedPort:
             raise error
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte. Raises `StreamEnded` once all that came before the end was returned."""
+        """What has arrived, 1 to `MAX_READ` bytes. Raises `StreamEnded` after all that came before the end."""
         while not self._received:
             self._raise_if_ended()
             self._news.clear()
             await self._news.wait()
-        data = bytes(self._received)
-        self._received.clear()
+        data = bytes(self._received[:MAX_READ])
+        del self._received[:MAX_READ]
         self._taken += len(data)
         self._room.set()
         return data

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["ByteStream", "StreamEnded"]
+__all__ = ["MAX_READ", "ByteStream", "StreamEnded"]
+
+MAX_READ = 16 * 1024
+"""Bytes that `ByteStream.read` returns at most: far above any answer, and soon digested if it is noise."""
 
 
 class StreamEnded(Exception):
@@ -15,7 +18,7 @@ class ByteStream(Protocol):
     """One opening of one link, thrown away when it has ended."""
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte. Raises `StreamEnded` once all that came before the end was returned."""
+        """What has arrived, 1 to `MAX_READ` bytes. Raises `StreamEnded` after all that came before the end."""
 
     async def write(self, data: bytes, timeout_s: float) -> None:
         """Hand `data` to the operating system, in one piece.

@@ -16,12 +16,13 @@ from mcumgrx.plugin_api import (
     TransportError,
 )
 
-from .stream import StreamEnded
+from .stream import MAX_READ, StreamEnded
 from .transport import UartTransport
 
 __all__ = ["TcpTransport"]
 
-_READ_BYTES = 64 * 1024
+# How long closing waits for what is not sent yet.
+_LINGER_S = 1.0
 
 # A terminal server that has lost its power says nothing. Keep-alive finds that out within half a minute.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -107,7 +108,7 @@ class _SocketStream:
 
     async def read(self) -> bytes:
         try:
-            data = await self._reader.read(_READ_BYTES)
+            data = await self._reader.read(MAX_READ)
         except OSError as error:
             raise StreamEnded from error
         if not data:
@@ -129,9 +130,15 @@ class _SocketStream:
     async def close(self, failure: Exception | None = None) -> None:
         self._failure = self._failure or failure
         self._closed = True
-        self._writer.transport.abort()  # what is not sent yet has no reader any more
-        with suppress(OSError):
-            await self._writer.wait_closed()
+        # What was written last may still be in a buffer, and may be a reset: it is sent, if the other end takes it.
+        self._writer.close() if failure is None else self._writer.transport.abort()
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                await self._writer.wait_closed()
+        except TimeoutError:
+            self._writer.transport.abort()
+        except OSError:
+            pass
 
     def _raise_ended(self) -> None:
         cause = self._failure

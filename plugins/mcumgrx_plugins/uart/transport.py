@@ -22,7 +22,7 @@ from mcumgrx.plugin_api import (
 )
 
 from .framing import PROBE, AutoFraming, Kind, WatchedConsole, WatchedRaw
-from .stream import ByteStream, StreamEnded
+from .stream import MAX_READ, ByteStream, StreamEnded
 
 __all__ = ["UartTransport"]
 
@@ -99,7 +99,9 @@ class UartTransport(Transport):
         self._ready_at = 0.0  # loop time when what is held back will be handed over
         self._later: asyncio.Task[None] | None = None  # hands it over
         self._allowance = float(_BURST_BYTES)
-        self._received_at = 0.0
+        self._asked_at = 0.0  # loop time of the last call of `receive`, and of its return
+        self._returned_at = 0.0
+        self._crowded = False  # it returned as much as it can
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address}>"
@@ -279,15 +281,22 @@ class UartTransport(Transport):
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
         self._allowance -= len(data)
+        self._crowded = len(data) >= MAX_READ
+        self._returned_at = asyncio.get_running_loop().time()
         return data
 
     async def _hold_noise(self) -> None:
+        """Pause before reading on, if what arrives is more than any device has to say."""
         now = asyncio.get_running_loop().time()
-        earned = (now - self._received_at) * _MAX_BYTES_PER_S
+        earned = (now - self._asked_at) * _MAX_BYTES_PER_S
+        self._asked_at = now
         self._allowance = min(float(_BURST_BYTES), self._allowance + earned)
-        self._received_at = now
-        if self._allowance < 0:
-            await asyncio.sleep(_BURST_BYTES / 2 / _MAX_BYTES_PER_S)
+        pause_s = -self._allowance / _MAX_BYTES_PER_S
+        if self._crowded:
+            # There is more behind it. As long a pause as it took to digest leaves half of the processor to others.
+            pause_s = max(pause_s, now - self._returned_at)
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
 
     # -- errors --------------------------------------------------------------------------------------------------------
 

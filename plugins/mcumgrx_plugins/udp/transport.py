@@ -6,7 +6,6 @@ There is no connection: a device that is silent, restarting or gone looks the sa
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import deque
@@ -41,7 +40,8 @@ _SAFE_MESSAGE = 256
 # Datagrams that nobody has read; a client reads at once, so more are a flood, of which the rest is dropped.
 _MAX_UNREAD = 64
 
-_NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ECONNRESET)  # Windows tells an ICMP refusal as a reset
+# An ICMP message says so; Windows tells it as a reset.
+_NOBODY_LISTENS = (ConnectionRefusedError, ConnectionResetError)
 
 
 _Where = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -244,7 +244,7 @@ class _Socket(asyncio.DatagramProtocol):
             self._news.set()
 
     def error_received(self, exc: Exception) -> None:
-        if isinstance(exc, OSError) and exc.errno in _NOBODY_LISTENS:
+        if isinstance(exc, _NOBODY_LISTENS):
             self.refused = True
             self._news.set()
         else:

@@ -1,0 +1,76 @@
+"""MCUboot's serial recovery on an emulated board: entered from the application, asked, and given an image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mcumgrx.address import Address
+from mcumgrx.client import Client
+from mcumgrx.contracts import ImageGroup
+from mcumgrx.errors import DeviceError
+from mcumgrx.events import Bytes, Event
+from mcumgrx.mcuboot import load_image
+from mcumgrx.protocol.message import SmpError
+from mcumgrx.protocol.standard import Echo, Params, ReadImageState, Reset
+from mcumgrx.registry import default_registry
+
+from ..support.zephyr import ZephyrServer, find_server
+
+pytestmark = pytest.mark.timeout(180)
+
+# The bootloader prints this when it has gone into recovery.
+RECOVERY = re.compile(r"[Ee]nter(ing)? the serial recovery")
+
+
+@pytest.fixture(params=["serial_recovery", "serial_recovery_raw"])
+async def board(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ZephyrServer]:
+    async with find_server(request.param, "mps2_an385").start(tmp_path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("board", ["serial_recovery", "serial_recovery_buf2048"], indirect=True)
+async def test_upload_in_the_application(board: ZephyrServer) -> None:
+    registry = default_registry()
+    image = load_image(board.files.signed_image)
+    # The emulated UART drops a line now and then.
+    transport = registry.transport(Address.parse(f"{board.address},pause=5"))
+    async with Client(transport, groups=registry.group, timeout_s=2) as client:
+        done = await client.group(ImageGroup).upload(image)
+        assert done.offset == image.size
+        state = await client.request(ReadImageState())
+        assert [slot.slot for slot in state.slots] == [0, 1]
+        assert state.slots[1].hash == image.hash
+
+
+async def test_recovery(board: ZephyrServer) -> None:
+    registry = default_registry()
+    transport = registry.transport(Address.parse(board.address))
+    image = load_image(board.files.signed_image)
+    async with Client(transport, groups=registry.group, timeout_s=2) as client:
+        assert await client.request(Echo("application")) == "application"
+        await client.request(Reset(boot_mode=1))
+        await board.output.until(RECOVERY)
+        client.forget_device()
+
+        assert await client.params() == Params(1024, 1)
+        assert client.limits.message(1024) == (1024 if "raw" in board.address else 1020)
+        with pytest.raises(DeviceError) as refused:
+            await client.request(Echo("bootloader"))
+        assert refused.value.rc == SmpError.NOT_SUPPORTED
+        (slot,) = (await client.request(ReadImageState())).slots
+        assert slot.slot == 0
+
+        steps: list[Event] = []
+        done = await client.group(ImageGroup).upload(image, progress=steps.append)
+        assert done.offset == image.size
+        assert any(isinstance(step, Bytes) and step.done == image.size for step in steps)
+        (slot,) = (await client.request(ReadImageState())).slots
+        assert slot.slot == 0
+        await client.request(Reset())
+        await board.output.until()
+        client.forget_device()
+        assert await client.request(Echo("application")) == "application"
