@@ -17,6 +17,7 @@ line before a block changes what is done with it:
 * `<!-- file: NAME -->` writes the block to a file of that name.
 * `<!-- same as: PATH -->` says that the block repeats a file of the repository, and checks it.
 * `<!-- not executed: REASON -->` leaves the block alone.
+* `<!-- needs: MODULE -->` runs the block only where this module is installed.
 
 In the output a line `...` stands for any number of lines; durations and rates may differ. `pip install` is the one
 command that is imitated: code and metadata are put on the path as an install does it, because an example must not need
@@ -36,13 +37,14 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 50
 
 _FENCE = re.compile(r"^(?P<ticks>```+)(?P<language>[\w{}-]*)\s*$")
-_COMMENT = re.compile(r"^<!-- (?P<key>file|same as|not executed): (?P<value>.+?) -->$")
+_COMMENT = re.compile(r"^<!-- (?P<key>file|same as|not executed|needs): (?P<value>.+?) -->$")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 # What differs from run to run: durations, rates, and the numbers of seconds and of bytes a second in JSON.
@@ -162,7 +164,7 @@ class Runner:
         self.page.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _block(self, block: Block) -> None:
-        if block.key == "not executed":
+        if block.key == "not executed" or (block.key == "needs" and find_spec(block.value) is None):
             return
         if block.key == "same as":
             if (ROOT / block.value).read_text(encoding="utf-8") != block.text:

@@ -48,7 +48,7 @@ EXIT_MEANINGS = {
     Exit.UNHEALTHY: "the new image failed its health check *(no command of this version ends so)*",
     Exit.PLAN_REFUSED: "refused before anything was changed",
     Exit.FLEET: "some of several devices failed *(no command of this version ends so)*",
-    Exit.REMOTE_FAILED: "a command that ran on the device failed *(no command of this version ends so)*",
+    Exit.REMOTE_FAILED: "a command that ran on the device failed",
     Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM",
 }
 

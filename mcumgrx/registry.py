@@ -34,7 +34,7 @@ __all__ = ["ENTRY_POINTS", "RESERVED_COMMANDS", "PluginRecord", "Registry", "def
 ENTRY_POINTS = "mcumgrx"
 """The entry-point group that plugins are found in."""
 
-RESERVED_COMMANDS = frozenset({"cache", "capture", "demo", "dfu", "doctor", "plugins", "raw", "scan"})
+RESERVED_COMMANDS = frozenset({"cache", "capture", "demo", "dfu", "doctor", "plugins", "scan"})
 """First words of commands that belong to the core: no plugin can take them."""
 
 _OUR_DISTRIBUTION = "mcumgrx"

@@ -197,10 +197,7 @@ def _device_error(
     rsn = body.get("rsn")
     rsn = rsn if isinstance(rsn, str) else None
     where = "" if group is None else f" of group {group}"
-    if code is None:
-        said = f"error {rc}{where}"
-    else:
-        said = f"{code.sentence or code.name} (error {rc}{where}, {code.name})"
+    said = f"error {rc}{where}" if code is None else f"{code.sentence or code.name} (error {rc}{where}, {code.name})"
     if rsn:
         said += f'; it says "{rsn}"'
     return DeviceError(

@@ -20,7 +20,7 @@ from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, BootResult, Layout, Mode
-from mcumgrx.sim.flash import Flash, FlashTiming, PowerCut
+from mcumgrx.sim.flash import Flash, FlashError, FlashTiming, PowerCut
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, Unanswered, encode
 from mcumgrx.sim.groups.enumeration import EnumServer
 from mcumgrx.sim.groups.fs import FsServer
@@ -356,6 +356,11 @@ class SimulatedDevice:
         """
         area = self.bootloader.slots[slot]
         offset = self.bootloader.upload_offset if slot != PRIMARY else 0
+        if offset + len(image) > area.size:
+            raise FlashError(
+                f"an image of {len(image)} bytes does not fit slot {slot} of {area.size} bytes",
+                hint="make the slots of the simulated device larger",
+            )
         self.flash.poke(area.offset, b"\xff" * area.size)
         self.flash.poke(area.offset + offset, image)
         if slot == self.running_slot:

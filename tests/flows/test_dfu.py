@@ -350,9 +350,7 @@ def test_a_device_without_hashes_is_given_the_file_and_no_more() -> None:
 
     def without_hashes(call: Call) -> dict[str, Any]:
         answer = dict(state(call))
-        answer["images"] = [
-            {key: value for key, value in image.items() if key != "hash"} for image in answer["images"]
-        ]
+        answer["images"] = [{key: value for key, value in image.items() if key != "hash"} for image in answer["images"]]
         return answer
 
     desk.device.image.handlers[Op.READ, 0] = without_hashes

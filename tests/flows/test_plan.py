@@ -352,9 +352,7 @@ def test_upgrade_only_refuses_all_that_is_not_newer() -> None:
         assert "--upgrade-only" in (refused(running(version), upgrade_only=True).hint or "")
 
 
-@pytest.mark.parametrize(
-    "mode", [BootloaderMode.DIRECT_XIP, BootloaderMode.DIRECT_XIP_REVERT, BootloaderMode.RAM_LOAD]
-)
+@pytest.mark.parametrize("mode", [BootloaderMode.DIRECT_XIP, BootloaderMode.DIRECT_XIP_REVERT, BootloaderMode.RAM_LOAD])
 def test_a_bootloader_that_runs_the_newest_image_needs_a_newer_one(mode: BootloaderMode) -> None:
     for version in ("1.1.0", "1.1.1", "1.1.0.5"):
         assert "runs the newest image" in refused(running(version), mode=mode).message

@@ -26,7 +26,7 @@ from mcumgrx._version import __version__
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging"), pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = {"sim", "uart", "udp", "os", "image"}
+PLUGINS = {"sim", "uart", "udp", "ble", "os", "image", "stat", "settings", "fs", "shell", "enum", "zephyr", "raw"}
 SHOW_CODEC = "from mcumgrx.protocol import codec; print(codec.IMPLEMENTATION, codec.__file__)"
 SHOW_PLUGINS = """
 from importlib.metadata import entry_points

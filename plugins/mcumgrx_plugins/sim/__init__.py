@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import TransportPlugin, hookimpl
+from mcumgrx.plugin_api import CommandPlugin, TransportPlugin, hookimpl
 
 
 @hookimpl
@@ -13,5 +13,16 @@ def mcumgrx_transports() -> list[TransportPlugin]:
             "Simulated device in this process",
             load="mcumgrx_plugins.sim.transport:SimTransport",
             example="sim:desk,state=device.json",
+        )
+    ]
+
+
+@hookimpl
+def mcumgrx_commands() -> list[CommandPlugin]:
+    return [
+        CommandPlugin(
+            "sim serve",
+            "Offer a simulated device to any client over UDP, TCP or a pseudo-terminal",
+            load="mcumgrx_plugins.sim.commands:serve",
         )
     ]

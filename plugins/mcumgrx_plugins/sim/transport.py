@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mcumgrx.mcuboot import Version
+from mcumgrx.mcuboot import ImageFlag, Version
 from mcumgrx.plugin_api import Address, OptionReader, UsageError
-from mcumgrx.sim.bootloader import PRIMARY, BootPolicy, Mode
-from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, BootPolicy, Mode
+from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.flash import FlashError, FlashTiming
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
@@ -31,8 +31,16 @@ _MODES: Mapping[str, Mode] = {
     "overwrite": Mode.OVERWRITE,
     "direct-xip": Mode.DIRECT_XIP,
     "direct-xip-revert": Mode.DIRECT_XIP_REVERT,
+    "ram-load": Mode.RAM_LOAD,
+    "single-slot": Mode.SINGLE_SLOT,
+    "single-slot-ram-load": Mode.SINGLE_SLOT_RAM_LOAD,
+    "firmware-loader": Mode.FIRMWARE_LOADER,
 }
-_LINKS = ("ideal", "ble", "uart", "raw", "datagram")
+_LINKS = ("ideal", "ble", "uart", "raw", "shell", "datagram")
+_RAM_MODES = (Mode.RAM_LOAD, Mode.SINGLE_SLOT_RAM_LOAD)
+# Where images for them may go. Nobody here runs out of memory.
+_RAM_START, _RAM_SIZE = 0x2000_0000, 0x1000_0000
+_LOADER_VERSION = "0.1.0"
 
 
 @dataclass(slots=True)
@@ -53,24 +61,31 @@ _desks: dict[asyncio.AbstractEventLoop, dict[str, _Desk]] = {}
 class SimTransport(SimulatedTransport):
     """A simulated device, made when it is first opened: version 1.0.0 runs, confirmed, and slot 1 is empty.
 
-    `sim:NAME,key=value…`; within one program the same name is the same device, also after a reset. Options of the
-    device (sizes in bytes, times in seconds, switches `yes` or `no`):
+    `sim:NAME,key=value…`; within one program the same name is the same device, also after a reset. It has every
+    command group, with a few files, settings, statistics and shell commands. Options of the device (sizes in bytes,
+    times in seconds, switches `yes` or `no`):
 
     ==============  ===================================================================================
     `state=FILE`    keep the device in this file from one program to the next
     `version`       of the first image (1.0.0)
     `unhealthy`     versions whose application crashes, joined by `+`; whatever the image itself says
+    `firmware`      whose answers it gives: zephyr-4.4 (default), zephyr-3.4, zephyr-3.2, zephyr-2.7,
+                    mynewt; other options come on top
     `buf_size`      of a buffer (384)
     `buf_count`     number of buffers (4)
-    `params`        whether it tells them (yes)
+    `lines`         line buffers of the links `uart` (2); 0 for any number
+    `params`        whether it tells its buffers (yes)
     `slot_size`     of each of the two slots (524288)
     `sector_size`   of the flash (4096)
     `write_size`    of the flash (4)
     `erase`         time to erase a whole slot (11)
     `mode`          of the bootloader: swap-move (default), swap-offset, swap-scratch, overwrite,
-                    direct-xip, direct-xip-revert
+                    direct-xip, direct-xip-revert, ram-load, single-slot, single-slot-ram-load,
+                    firmware-loader (which is in slot 1)
     `downgrade`     whether the bootloader installs older versions (yes)
     `bootloader`    whether it tells the bootloader's mode (yes)
+    `recovery`      whether the bootloader has a serial recovery (no)
+    `window`        time for which the bootloader waits for being asked for it, at each reset (0)
     `boot`          time to start (0.5)
     `reset_delay`   between the answer to a reset and the reset (0.25)
     `watchdog`      time until a crashed application is reset (2)
@@ -80,11 +95,12 @@ class SimTransport(SimulatedTransport):
     Options of the link:
 
     ==============  ===================================================================================
-    `link`          ideal (default), ble, uart (console framing), raw (UART without), datagram
+    `link`          ideal (default), ble, uart (console framing), shell (the same, in a shell), raw
+                    (UART without framing), datagram
     `latency`       one way
     `speed`         bytes per second
     `mtu`           ATT MTU of the link `ble` (247)
-    `baud`          of the links `uart` and `raw` (115200)
+    `baud`          of the links `uart`, `shell` and `raw` (115200)
     ==============  ===================================================================================
     """
 
@@ -149,10 +165,7 @@ class SimTransport(SimulatedTransport):
             if desk.state is not None and desk.users == 0 and (not desk.ready or desk.state.changed()):
                 loaded = desk.state.load(device, loop.time())
             if not desk.ready and not loaded:
-                device.install(build_image(self._first))
-                if desk.config.mode is Mode.DIRECT_XIP_REVERT:
-                    # There an image without a trailer is erased at the first start.
-                    device.bootloader.set_next(PRIMARY, active=True, confirm=True)
+                self._program(device)
             device.advance(loop.time())
             if desk.state is not None:
                 desk.state.save(device)
@@ -165,6 +178,19 @@ class SimTransport(SimulatedTransport):
         _desks[loop][self._name] = desk
         self.device = desk.device
         self._desk = desk
+
+    def _program(self, device: SimulatedDevice) -> None:
+        """What a new device has in its flash."""
+        mode = device.config.mode
+        if mode in _RAM_MODES:
+            device.install(build_image(self._first, flags=ImageFlag.RAM_LOAD, load_address=_RAM_START))
+        else:
+            device.install(build_image(self._first))
+        if mode is Mode.DIRECT_XIP_REVERT:
+            # There an image without a trailer is erased at the first start.
+            device.bootloader.set_next(PRIMARY, active=True, confirm=True)
+        if mode is Mode.FIRMWARE_LOADER:
+            device.install(build_image(_LOADER_VERSION), SECONDARY)
 
     def _give_back(self) -> None:
         if self._desk is None:
@@ -195,7 +221,7 @@ class SimTransport(SimulatedTransport):
         if desk is None or desk.state is None or self._runner is None:
             return
         now = self._runner.loop.time()
-        if desk.device.image.session is not None and 0 <= now - desk.saved_at < SAVE_EVERY_S:
+        if _uploading(desk.device) and 0 <= now - desk.saved_at < SAVE_EVERY_S:
             return
         desk.saved_at = now
         try:
@@ -204,8 +230,14 @@ class SimTransport(SimulatedTransport):
             self.cut(str(error))
 
 
+def _uploading(device: SimulatedDevice) -> bool:
+    if device.recovery is not None and 0 < device.recovery.upload.offset < device.recovery.upload.size:
+        return True
+    return device.image.session is not None
+
+
 def _device_config(options: OptionReader) -> DeviceConfig:
-    default = DeviceConfig()
+    default = DeviceConfig.like(options.choice("firmware", "zephyr-4.4", tuple(FIRMWARE)))
     slot_size = options.integer("slot_size", default.slot_size, minimum=8192, maximum=64 * 1024 * 1024)
     sector_size = options.integer("sector_size", default.sector_size, minimum=16)
     timing = FlashTiming()
@@ -214,20 +246,33 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         per_sector_s = options.number("erase", whole_s, maximum=3600) * sector_size / slot_size
         timing = replace(timing, erase_s_per_sector=per_sector_s)
     unhealthy = options.text("unhealthy", "")
-    return DeviceConfig(
+    mode = _MODES[options.choice("mode", "swap-move", tuple(_MODES))]
+    policy = BootPolicy(downgrade_prevention=not options.flag("downgrade", True))
+    if mode in _RAM_MODES:
+        policy = replace(policy, ram_start=_RAM_START, ram_size=_RAM_SIZE)
+    recovery: RecoveryConfig | None = None
+    window_s = options.number("window", 0.0, maximum=3600)
+    if options.flag("recovery", window_s > 0):
+        recovery = RecoveryConfig(window_s=window_s)
+    elif window_s:
+        raise UsageError("a device without recovery has no window for it", hint="leave out recovery=no, or the window")
+    return replace(
+        default,
         buf_size=options.integer("buf_size", default.buf_size, minimum=64, maximum=65536 + 8),
         buf_count=options.integer("buf_count", default.buf_count, minimum=2, maximum=255),
+        line_count=options.integer("lines", default.line_count or 0, minimum=0, maximum=255) or None,
         params=options.flag("params", default.params),
         slot_size=slot_size,
         sector_size=sector_size,
         write_size=options.integer("write_size", default.write_size, minimum=1, maximum=32),
         timing=timing,
-        mode=_MODES[options.choice("mode", "swap-move", tuple(_MODES))],
-        policy=BootPolicy(downgrade_prevention=not options.flag("downgrade", True)),
+        mode=mode,
+        policy=policy,
+        recovery=recovery,
         boot_s=options.number("boot", default.boot_s),
         reset_delay_s=options.number("reset_delay", default.reset_delay_s),
         watchdog_s=options.number("watchdog", default.watchdog_s, minimum=0.01),
-        original_only=options.choice("smp", "2", ("1", "2")) == "1",
+        original_only=options.choice("smp", "1" if default.original_only else "2", ("1", "2")) == "1",
         bootloader_info=options.flag("bootloader", default.bootloader_info),
         unhealthy=frozenset(str(Version.parse(part)) for part in unhealthy.split("+") if part),
     )
@@ -243,6 +288,8 @@ def _link_model(options: OptionReader) -> LinkModel:
         model = LinkModel.ble(mtu)
     elif kind in ("uart", "raw"):
         model = LinkModel.uart(baud, raw=kind == "raw")
+    elif kind == "shell":
+        model = LinkModel.shell(baud)
     else:
         model = LinkModel.datagram() if kind == "datagram" else LinkModel.ideal()
     if latency_s >= 0:

@@ -1,0 +1,597 @@
+"""`BleTransport`: SMP over the GATT characteristic of a Bluetooth LE device, through bleak.
+
+What bleak and the systems under it do is theirs; here is what SMP makes of it: how long a write may be, when a message
+has left, how a device is found again after a reset, and what an error means. Tested with bleak's BlueZ backend; what is
+done for Windows and macOS follows their documentation and bleak's sources, and was never run there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self, TypeVar
+
+from bleak import BleakAdapter, BleakClient
+from bleak.args.bluez import BlueZAdapterArgs, BlueZClientArgs
+from bleak.backends import BleakBackend
+from bleak.backends.characteristic import BleakGATTCharacteristic
+from bleak.backends.client import BaseBleakClient
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import BaseBleakScanner
+from bleak.exc import BleakError
+from bleak.uuids import normalize_uuid_str
+
+from mcumgrx.plugin_api import (
+    Address,
+    ConnectFailed,
+    DeviceNotFound,
+    Limits,
+    LinkLost,
+    OptionReader,
+    Transport,
+    TransportError,
+    UsageError,
+)
+
+from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
+from .pace import Pace, WatchedStream
+from .trouble import PAIRING_HINT, forgotten, hopeless, translated, wants_pairing
+
+__all__ = ["BleTransport", "Stack"]
+
+log = logging.getLogger("mcumgrx.ble")
+
+T = TypeVar("T")
+
+# No attribute value is longer (Core Specification, vol. 3, part F, 3.2.9). BlueZ sends 513 and 514 bytes at an MTU of
+# 517 without complaint, and the device drops them.
+_MAX_WRITE = 512
+
+# ATT's MTU of 23 less its header: what every link carries, and what a system says that does not know it yet.
+_MIN_WRITE = 20
+
+# BlueZ needs up to 2.7 s to disconnect, 2 s of them a timer.
+_CLOSE_S = 5.0
+
+# A device seen a moment ago is connected to without a new scan; if that fails this is lost.
+_DIRECT_S = 5.0
+
+# Windows tells the MTU some time after connecting.
+_LATE_MTU_S = 2.0
+
+# bleak opens a connection to the D-Bus first, a matter of milliseconds; its socket leaks if it is cancelled in them.
+_HANDSHAKE_S = 0.05
+
+# For looking at what the system gives no event for.
+_POLL_S = 0.05
+
+# After a device of the wanted name, how long another one of the same name is listened for. Devices that can be
+# connected to usually advertise every 100 to 150 ms.
+_NAMESAKE_S = 0.3
+
+_MAC = re.compile(r"(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}", re.IGNORECASE)
+_UUID = re.compile(r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}", re.IGNORECASE)
+
+_SERVICE_HINT = (
+    "does its firmware have CONFIG_MCUMGR_TRANSPORT_BT (before Zephyr 3.3: CONFIG_MCUMGR_SMP_BT)? "
+    "Another service can be named with the options service and characteristic"
+)
+
+
+class Stack(NamedTuple):
+    """Backends of bleak to use in place of the system's own; both or none."""
+
+    client: type[BaseBleakClient] | None = None
+    scanner: type[BaseBleakScanner] | None = None
+
+
+class BleTransport(Transport):
+    """`ble:NAME` or `ble:AA:BB:CC:DD:EE:FF`[,adapter=hci0][,pair=yes][,service=UUID][,characteristic=UUID]
+
+    On macOS, which hides addresses, the system's UUID of the device stands in place of the address.
+
+    * `adapter`: which of several Bluetooth adapters, on Linux.
+    * `pair`: pair before anything else, unless that has been done.
+    * `service`, `characteristic`: for devices that do not use the UUIDs of SMP.
+
+    In Python `BleTransport.of` takes what a scan has found, or a client of bleak.
+    """
+
+    # A reset ends the link. The system notices after the supervision time-out: 0.42 s with Zephyr's and BlueZ's
+    # defaults, several seconds where device or system ask for more. Only a device that has not reset keeps it longer.
+    quiet_after_reset_s: float = 10.0
+
+    def __init__(
+        self, address: Address, *, found: BLEDevice | BleakClient | None = None, stack: Stack | None = None
+    ) -> None:
+        options = OptionReader(address)
+        self._adapter = options.text("adapter", "") or None
+        self._pair = options.flag("pair", False)
+        self._service = _uuid(options, "service", SMP_SERVICE)
+        self._characteristic = _uuid(options, "characteristic", SMP_CHARACTERISTIC)
+        options.finish()
+        if not address.target:
+            raise UsageError(f"{address} names no device", hint="for example ble:Widget or ble:C0:FF:EE:12:34:56")
+        self._address = str(address)
+        self._target = address.target
+        self._by_address = bool(_MAC.fullmatch(self._target) or _UUID.fullmatch(self._target))
+        self._stack = stack if stack is not None else Stack()
+        self._given = found if isinstance(found, BleakClient) else None
+        self._known = found if isinstance(found, BLEDevice) else None  # connects without a scan, perhaps
+        self._seen: str | None = None  # the address of the device when it was connected last
+        self._others: dict[str, str] | None = None  # what a scan has found in its place
+        self._identity: str | None = None
+        self._link: _Link | None = None
+        self._write_bytes = _MIN_WRITE
+
+    @classmethod
+    def of(cls, found: BLEDevice | BleakClient, options: dict[str, str] | None = None) -> Self:
+        """The transport to a device that a scan of bleak has found, or that a client of bleak is made for.
+
+        A client that is connected stays so after `close`. Of `options`, those of an address, `adapter` and `pair` have
+        no meaning for a client, which was made with its own.
+        """
+        return cls(Address("ble", found.address, options or {}), found=found)
+
+    def __repr__(self) -> str:
+        return f"<BleTransport {self._address}>"
+
+    @property
+    def identity(self) -> str | None:
+        return self._identity
+
+    # -- opening and closing -------------------------------------------------------------------------------------------
+
+    async def open(self, timeout_s: float) -> None:
+        await self.close()
+        link = self._link = _Link(self._address, self._shown())
+        self._others = None
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                await self._establish(link, timeout_s)
+        except TransportError:
+            await unhurried(self.close())
+            raise
+        except Exception as error:
+            await unhurried(self.close())
+            late = isinstance(error, TimeoutError) and limit.expired()
+            raise (self._too_late(link, timeout_s) if late else self._failed(error, timeout_s)) from error
+        except BaseException:
+            await unhurried(self.close())
+            raise
+
+    async def _establish(self, link: _Link, timeout_s: float) -> None:
+        client = await self._connected_client(link, timeout_s)
+        link.connected()
+        try:
+            link.check()
+            characteristic = self._find_characteristic(client)
+            link.characteristic = characteristic
+            link.with_response = "write-without-response" not in characteristic.properties
+            link.subscribing = True
+            await link.race(client.start_notify(characteristic, link.heard))
+            link.bluez_write_bytes = await link.race(self._ask_bluez(client))
+            if link.bluez_write_bytes is None and characteristic.max_write_without_response_size <= _MIN_WRITE:
+                await link.race(self._late_mtu(client, characteristic))
+        except LinkLost as error:
+            raise ConnectFailed(
+                f"{self._shown()} ended the link as soon as it was there",
+                address=self._address,
+                hint=f"it may demand pairing: {PAIRING_HINT}",
+            ) from error
+        self._write_bytes = self._size(link)
+        log.debug("%s takes writes of %d bytes", self._address, self._write_bytes)
+
+    async def _connected_client(self, link: _Link, timeout_s: float) -> BleakClient:
+        if self._given is not None:
+            try:
+                return await self._connect_given(link, self._given)
+            except BleakError as error:
+                if not forgotten(error):
+                    raise
+                link.restore()
+                self._given = None  # of no use any more, unlike its address
+        known, self._known = self._known, None
+        if known is not None:
+            try:
+                async with asyncio.timeout(min(_DIRECT_S, timeout_s / 2)):
+                    return await self._connect(link, known)
+            except (BleakError, TimeoutError) as error:
+                # It may have gone, or come back under another address.
+                if hopeless(error) or (wants_pairing(error) and not forgotten(error)):
+                    raise
+                log.debug("%s: not without a scan: %s", self._address, error)
+                await link.disconnect()
+        return await self._connect(link, await self._find(timeout_s))
+
+    async def _connect(self, link: _Link, device: BLEDevice) -> BleakClient:
+        bluez: BlueZClientArgs = {} if self._adapter is None else {"adapter": self._adapter}
+        client = BleakClient(
+            device,
+            disconnected_callback=link.gone,
+            # Only this service: on Windows and macOS it saves time, and it is the one whose MTU BlueZ is asked for.
+            services=[self._service],
+            timeout=60.0,  # ours is shorter
+            pair=self._pair,
+            bluez=bluez,
+            # What Windows remembers of a device's services may be from before its update.
+            winrt={"use_cached_services": False},
+            backend=self._stack.client,
+        )
+        await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+        self._known = device
+        self._seen = device.address
+        self._identity = _identity(device)
+        return client
+
+    @staticmethod
+    async def _connect_client(link: _Link, client: BleakClient) -> None:
+        # Not raced against the loss of the link: bleak does that itself, and tries again where that helps. It cleans up
+        # itself, too, if this fails; its `disconnect` would wait for ever for a D-Bus connection that never was.
+        await client.connect()
+        link.client = client
+
+    async def _connect_given(self, link: _Link, client: BleakClient) -> BleakClient:
+        backend = getattr(client, "_backend", None)
+        link.borrowed = client.is_connected
+        before = getattr(backend, "_disconnected_callback", None)
+
+        def gone() -> None:
+            link.gone(client)
+            if before is not None:
+                before()
+
+        # There is no public way to hear of it from a client that somebody else has made.
+        if backend is not None and hasattr(backend, "set_disconnected_callback"):
+            backend.set_disconnected_callback(gone)
+            link.restore = partial(backend.set_disconnected_callback, before)
+        if link.borrowed:
+            link.client = client
+        else:
+            await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+        return client
+
+    async def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.end("was closed")
+            await link.disconnect()
+
+    # -- finding the device --------------------------------------------------------------------------------------------
+
+    async def _find(self, timeout_s: float) -> BLEDevice:
+        connected = await self._find_connected()
+        if connected is not None:
+            return connected
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[None] = loop.create_future()
+        fitting: dict[str, Sighting] = {}
+        others: dict[str, str] = {}
+
+        def listen(sighting: Sighting) -> None:
+            if self._fits(sighting.device.address, {sighting.advertisement.local_name, sighting.device.name}):
+                fitting[sighting.device.address] = sighting
+                if not found.done():
+                    found.set_result(None)
+            elif sighting.name:
+                others[sighting.device.address] = sighting.name
+
+        try:
+            async with listening(listen, adapter=self._adapter, backend=self._stack.scanner):
+                await found
+                if not self._by_address and self._seen is None:
+                    await asyncio.sleep(_NAMESAKE_S)
+        except asyncio.CancelledError:
+            if not fitting:
+                self._others = others
+            raise
+        if self._seen in fitting:
+            return fitting[self._seen].device
+        if len(fitting) > 1:
+            raise ConnectFailed(
+                f"{len(fitting)} devices are called {self._target}: {', '.join(fitting)}",
+                address=self._address,
+                hint=f"name the one by its address: {Address('ble', next(iter(fitting)))}",
+            )
+        return next(iter(fitting.values())).device
+
+    async def _find_connected(self) -> BLEDevice | None:
+        """The device, if this computer is connected to it already: it does not advertise then.
+
+        BlueZ keeps the link of a program that was killed.
+        """
+        if self._stack.client is not None:
+            return None
+        bluez: BlueZAdapterArgs = {} if self._adapter is None else {"adapter": self._adapter}
+        try:
+            adapter = await unhurried(BleakAdapter.get(bluez=bluez))
+            devices = await adapter.get_connected_devices([self._service])
+        except NotImplementedError:
+            return None
+        return next((device for device in devices if self._fits(device.address, {device.name})), None)
+
+    def _fits(self, address: str, names: set[str | None]) -> bool:
+        if self._by_address:
+            return address.replace("-", ":").upper() == self._target.replace("-", ":").upper()
+        # New firmware may have another name.
+        return self._target in names or address == self._seen
+
+    # -- what the link carries -----------------------------------------------------------------------------------------
+
+    def _find_characteristic(self, client: BleakClient) -> BleakGATTCharacteristic:
+        service = client.services.get_service(self._service)
+        if service is None:
+            raise ConnectFailed(
+                f"{self._shown()} does not offer the SMP service", address=self._address, hint=_SERVICE_HINT
+            )
+        characteristic = service.get_characteristic(self._characteristic)
+        if characteristic is None:
+            raise ConnectFailed(
+                f"the SMP service of {self._shown()} lacks its characteristic",
+                address=self._address,
+                hint=_SERVICE_HINT,
+            )
+        properties = set(characteristic.properties)
+        if not properties & {"write-without-response", "write"} or not properties & {"notify", "indicate"}:
+            raise ConnectFailed(
+                f"the SMP characteristic of {self._shown()} can do {', '.join(sorted(properties)) or 'nothing'}; "
+                "writing and notifying are needed",
+                address=self._address,
+                hint=_SERVICE_HINT,
+            )
+        return characteristic
+
+    async def _ask_bluez(self, client: BleakClient) -> int | None:
+        """Bytes per write as BlueZ knows them now; None where it is not BlueZ, or does not tell.
+
+        What bleak says by itself is what it was when the device was connected first: BlueZ sends no signal when the
+        next link has another MTU. There is no public way to the truth.
+        """
+        acquire_mtu = getattr(getattr(client, "_backend", None), "_acquire_mtu", None)
+        if acquire_mtu is None:
+            return None
+        try:
+            await acquire_mtu()
+            return client.mtu_size - 3
+        except Exception as error:  # whatever a private method comes to raise, the public value is not much worse
+            log.debug("%s: BlueZ does not tell the MTU: %r", self._address, error)
+            return None
+
+    async def _late_mtu(self, client: BleakClient, characteristic: BleakGATTCharacteristic) -> None:
+        """Wait a moment for the MTU, where it is told late (Windows)."""
+        if client.backend_id is BleakBackend.BLUEZ_DBUS:
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LATE_MTU_S
+        while characteristic.max_write_without_response_size <= _MIN_WRITE and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
+
+    def _size(self, link: _Link) -> int:
+        if link.bluez_write_bytes is not None:
+            size = link.bluez_write_bytes
+        elif link.characteristic is not None:
+            size = link.characteristic.max_write_without_response_size  # macOS: may change at any time
+        else:
+            size = _MIN_WRITE
+        return max(_MIN_WRITE, min(size, _MAX_WRITE))
+
+    @property
+    def limits(self) -> Limits:
+        if self._link is not None and not self._link.lost.done():
+            self._write_bytes = self._size(self._link)
+        return Limits(safe_message=self._write_bytes, write=self._write_bytes)
+
+    def framing(self) -> WatchedStream:
+        link = self._opened()
+        pace, loop = link.pace, asyncio.get_running_loop()
+        return WatchedStream(lambda count: pace.answered(count, loop.time()), pace.gave_up)
+
+    def queued_s(self) -> float:
+        return 0.0 if self._link is None else self._link.pace.queued_s(asyncio.get_running_loop().time())
+
+    # -- sending and receiving -----------------------------------------------------------------------------------------
+
+    async def send(self, writes: Sequence[bytes]) -> None:
+        link = self._opened()
+        link.check()
+        size = self._size(link)
+        pieces = [piece for write in writes for piece in _cut(write, size)]
+        link.pace.sending(len(pieces), asyncio.get_running_loop().time())
+        await link.race(self._write_all(link, pieces))
+
+    async def _write_all(self, link: _Link, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            await self._write(link, piece)
+
+    async def _write(self, link: _Link, data: bytes) -> None:
+        client = link.client
+        assert client is not None
+        assert link.characteristic is not None
+        if not link.with_response:
+            await _until_ready(client)
+        try:
+            await client.write_gatt_char(link.characteristic, data, response=link.with_response)
+        except Exception as error:
+            if not client.is_connected:
+                link.end("has gone")
+                raise link.error() from error
+            link.bluez_write_bytes = await self._ask_bluez(client)
+            size = self._size(link)
+            if size < len(data):  # BlueZ sends nothing of what is too long
+                await self._write_all(link, _cut(data, size))
+                return
+            raise TransportError(
+                f"{self._shown()} does not take a write: {error}",
+                address=self._address,
+                hint=PAIRING_HINT if wants_pairing(error) else "connect again",
+            ) from error
+
+    async def receive(self) -> bytes:
+        return await self._opened().receive()
+
+    def _opened(self) -> _Link:
+        if self._link is None:
+            raise LinkLost(f"{self._shown()} is not connected", address=self._address)
+        return self._link
+
+    # -- errors --------------------------------------------------------------------------------------------------------
+
+    def _shown(self) -> str:
+        return f"the device {self._target}"
+
+    def _failed(self, error: Exception, timeout_s: float) -> TransportError:
+        return translated(error, self._shown(), address=self._address, timeout_s=timeout_s)
+
+    def _too_late(self, link: _Link, timeout_s: float) -> TransportError:
+        if self._others is not None:
+            names = ", ".join(dict.fromkeys(sorted(self._others.values())))
+            hint = "is it switched on, near, and advertising? A device that is connected, to a phone perhaps, is not"
+            if names:
+                hint += f". These were seen: {names}"
+            return DeviceNotFound(
+                f"{self._shown()} was not seen in {timeout_s:g} s", address=self._address, hint=hint
+            )
+        if link.subscribing:
+            return ConnectFailed(
+                f"{self._shown()} did not let its answers be subscribed to within {timeout_s:g} s",
+                address=self._address,
+                hint=f"it may demand pairing: {PAIRING_HINT}",
+            )
+        return translated(TimeoutError(), self._shown(), address=self._address, timeout_s=timeout_s)
+
+
+class _Link:
+    """One opening: the client of bleak, what has arrived, and the end."""
+
+    def __init__(self, address: str, shown: str) -> None:
+        self.client: BleakClient | None = None
+        self.characteristic: BleakGATTCharacteristic | None = None
+        self.with_response = False
+        self.bluez_write_bytes: int | None = None
+        self.borrowed = False  # somebody else connected the client, and will disconnect it
+        self.restore: Callable[[], None] = lambda: None  # gives a client its own callback back
+        self.subscribing = False
+        self.pace = Pace()
+        self.inbox: deque[bytes] = deque()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._address = address
+        self._shown = shown
+        self._established = False
+        self._news: asyncio.Future[None] | None = None
+
+    def connected(self) -> None:
+        """bleak has connected; from now on the end of the connection is the end of the link."""
+        self._established = True
+        if self.client is None or not self.client.is_connected:
+            self.end("has gone")
+
+    def gone(self, client: BleakClient) -> None:
+        """Called by bleak when the connection has ended."""
+        if self._established and client is self.client:
+            self.end("has gone")
+
+    def heard(self, _: BleakGATTCharacteristic, data: bytearray) -> None:
+        """Called by bleak with each notification."""
+        if data and not self.lost.done():
+            self.inbox.append(bytes(data))
+            self._tell()
+
+    def end(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+            self._tell()
+
+    def check(self) -> None:
+        """Raises `LinkLost` when the link has ended."""
+        if self.lost.done():
+            raise self.error()
+
+    def error(self) -> LinkLost:
+        reason = self.lost.result()
+        hint = None if reason == "was closed" else "it has reset, was switched off, or is out of range"
+        return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=hint)
+
+    async def receive(self) -> bytes:
+        while not self.inbox:
+            self.check()
+            self._news = asyncio.get_running_loop().create_future()
+            try:
+                await self._news
+            finally:
+                self._news = None
+        return self.inbox.popleft()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def race(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, given up when the link ends: bleak wakes nobody then. Raises `LinkLost`."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self.lost), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self.lost.done():
+            if not task.cancelled():
+                task.exception()  # seen
+            raise self.error()
+        return task.result()
+
+    async def disconnect(self) -> None:
+        """Give back what connecting took; never raises. Needed after a loss, too: bleak keeps its D-Bus connection."""
+        client, self.client = self.client, None
+        if client is None:
+            self.restore()
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                if not self.borrowed or not client.is_connected:
+                    await client.disconnect()
+                elif self.characteristic is not None:
+                    await client.stop_notify(self.characteristic)
+        except Exception as error:
+            log.debug("%s: disconnecting failed: %r", self._address, error)
+        self.restore()
+
+
+async def _until_ready(client: BleakClient) -> None:
+    """Wait until the system takes a write without response, where it drops what comes too early (macOS)."""
+    peripheral = getattr(getattr(client, "_backend", None), "_peripheral", None)
+    ready = getattr(peripheral, "canSendWriteWithoutResponse", None)
+    if ready is None:
+        return
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.0
+    while not ready() and loop.time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+
+
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _uuid(options: OptionReader, key: str, default: str) -> str:
+    text = options.text(key, default)
+    try:
+        return normalize_uuid_str(text.lower().removeprefix("0x"))
+    except ValueError:
+        raise UsageError(
+            f"the option {key}={text!r} of ble: is not a UUID", hint=f"write it in full, as {default}"
+        ) from None
+
+
+def _identity(device: BLEDevice) -> str | None:
+    """The address, if it is this device's for ever: a public or static one. Only BlueZ tells which it is."""
+    details = device.details
+    properties = details.get("props") if isinstance(details, dict) else None
+    kind = properties.get("AddressType") if isinstance(properties, dict) else None
+    # A static address has its two upper bits set, a private one has not (Core Specification, vol. 6, part B, 1.3.2).
+    static = kind == "random" and device.address[:2].upper() >= "C0"
+    return device.address.upper() if kind == "public" or static else None

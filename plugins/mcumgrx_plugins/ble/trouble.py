@@ -1,0 +1,145 @@
+"""What bleak raises, in our words. Nothing here decides what to do about it."""
+
+from __future__ import annotations
+
+from bleak.exc import (
+    BleakBluetoothNotAvailableError,
+    BleakBluetoothNotAvailableReason,
+    BleakDBusError,
+    BleakDeviceNotFoundError,
+    BleakGATTProtocolError,
+)
+
+from mcumgrx.plugin_api import ConnectFailed, DeviceNotFound, TransportError
+
+__all__ = ["PAIRING_HINT", "forgotten", "hopeless", "translated", "wants_pairing"]
+
+PAIRING_HINT = (
+    "add the option pair=yes; a device that wants a passkey has to be paired in the system's Bluetooth settings. "
+    "If it was paired before and its firmware has forgotten that, remove it there first"
+)
+
+_POWERED_OFF_HINT = "switch Bluetooth on; on Linux: bluetoothctl power on, and rfkill unblock bluetooth if that fails"
+
+_ABSENT = {
+    BleakBluetoothNotAvailableReason.NO_BLUETOOTH: (
+        "this computer has no Bluetooth adapter",
+        "plug one in; in a virtual machine or container, pass it through",
+    ),
+    BleakBluetoothNotAvailableReason.NO_BLE_CENTRAL_ROLE: (
+        "the Bluetooth adapter of this computer cannot do Bluetooth LE",
+        "use another adapter, and name it with the option adapter=hci1",
+    ),
+    BleakBluetoothNotAvailableReason.POWERED_OFF: ("the Bluetooth adapter is switched off", _POWERED_OFF_HINT),
+    BleakBluetoothNotAvailableReason.DENIED_BY_USER: (
+        "this program may not use Bluetooth",
+        "allow it for your terminal in the system's privacy settings",
+    ),
+}
+_DENIED = (
+    "you may not use Bluetooth on this computer",
+    "on Linux join the group bluetooth (sudo usermod -aG bluetooth $USER) and log in again; "
+    "elsewhere allow it for your terminal in the system's privacy settings",
+)
+
+# ATT errors by which a device refuses a link that is not encrypted or not authenticated enough.
+_SECURITY_CODES = (0x05, 0x08, 0x0C, 0x0F)
+
+# D-Bus errors of BlueZ on pairing; what comes behind the last dot.
+_PAIRING_FAILED = (
+    "AuthenticationCanceled",
+    "AuthenticationFailed",
+    "AuthenticationRejected",
+    "AuthenticationTimeout",
+)
+
+
+def forgotten(error: BaseException) -> bool:
+    """Whether the system no longer knows the device that a scan had found: BlueZ does so after 30 seconds."""
+    if isinstance(error, BleakDeviceNotFoundError):
+        return True
+    # bleak's BlueZ backend says this in a plain BleakError, before it asks BlueZ anything.
+    return str(error).startswith("device 'dev_") and str(error).endswith("not found")
+
+
+def wants_pairing(error: BaseException) -> bool:
+    """Whether the device refuses because the link is not secure enough."""
+    if isinstance(error, BleakGATTProtocolError):
+        return int(error.code) in _SECURITY_CODES
+    if isinstance(error, BleakDBusError):
+        return error.dbus_error.endswith((".NotPermitted", ".NotAuthorized")) and "acquired" not in str(error)
+    return "insufficient" in str(error).lower() or "access is denied" in str(error).lower()
+
+
+def hopeless(error: BaseException) -> bool:
+    """Whether Bluetooth itself does not work here, so that another attempt at the device makes no sense."""
+    return _system_trouble(error) is not None
+
+
+def translated(
+    error: BaseException, what: str, *, address: str | None = None, timeout_s: float = 0.0
+) -> TransportError:
+    """The error for `what` ("the device Widget") that could not be reached because of `error`."""
+    trouble = _system_trouble(error)
+    if trouble is not None:
+        said, hint = trouble
+        return ConnectFailed(said, address=address, hint=hint)
+    if forgotten(error):
+        return DeviceNotFound(
+            f"{what} is no longer there", address=address, hint="is it switched on, near, and advertising?"
+        )
+    if isinstance(error, BleakDBusError) and error.dbus_error.endswith(_PAIRING_FAILED):
+        return ConnectFailed(
+            f"{what} could not be paired: {_said(error)}",
+            address=address,
+            hint="pair it in the system's Bluetooth settings, where a passkey can be entered; "
+            "a pairing that only one side remembers has to be removed first",
+        )
+    if wants_pairing(error):
+        return ConnectFailed(f"{what} demands pairing ({_said(error)})", address=address, hint=PAIRING_HINT)
+    if isinstance(error, TimeoutError):
+        return ConnectFailed(
+            f"{what} did not connect within {timeout_s:g} s",
+            address=address,
+            hint="is it near, and does it accept connections? A device that another one is connected to does not",
+        )
+    return ConnectFailed(
+        f"{what} could not be connected: {_said(error)}",
+        address=address,
+        hint="try again; if it stays so, switch Bluetooth off and on",
+    )
+
+
+def _system_trouble(error: BaseException) -> tuple[str, str] | None:
+    """What is wrong with Bluetooth on this computer, and what to do about it; None when it is not that."""
+    if isinstance(error, BleakBluetoothNotAvailableError):
+        return _ABSENT.get(error.reason, _DENIED)
+    if isinstance(error, PermissionError):
+        return _DENIED
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return (
+            f"the system's D-Bus, through which Bluetooth is reached, does not answer ({error.strerror or error})",
+            "start dbus and bluetoothd; in a container, mount /run/dbus/system_bus_socket",
+        )
+    if isinstance(error, BleakDBusError):
+        name = error.dbus_error.rpartition(".")[2]
+        if name in ("ServiceUnknown", "NameHasNoOwner"):
+            return (
+                "the Bluetooth service of this computer (bluetoothd) does not run",
+                "install BlueZ and start it: sudo systemctl start bluetooth",
+            )
+        if name == "AccessDenied":
+            return _DENIED
+        if name == "NotReady":
+            return "the Bluetooth adapter is switched off", _POWERED_OFF_HINT
+    text = str(error)
+    if text.startswith("adapter '") and text.endswith("not found"):
+        said = f"this computer has no Bluetooth {text.removesuffix(' not found')}"
+        return said, "'bluetoothctl list' shows those there are"
+    return None
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, BleakDBusError):
+        return error.dbus_error_details or error.dbus_error
+    return str(error.args[-1]) if error.args else type(error).__name__

@@ -1,0 +1,174 @@
+"""The commands `mcumgrx enum …`. Imports nothing heavy: help must stay quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, command
+
+if TYPE_CHECKING:
+    from .messages import GroupDetails
+
+_WHAT = {
+    0: "operating system",
+    1: "images",
+    2: "statistics",
+    3: "settings",
+    4: "log (Mynewt)",
+    5: "crash (Mynewt)",
+    6: "split image (Mynewt)",
+    7: "run tests (Mynewt)",
+    8: "file system",
+    9: "shell",
+    10: "enumeration",
+    11: "transport",
+    63: "Zephyr basic",
+}
+_FIRST_OF_APPLICATIONS = 64
+
+# The plain code of a server without this command.
+_NOT_SUPPORTED = 8
+
+
+def _what(group: int) -> str:
+    return _WHAT.get(group, "of the application" if group >= _FIRST_OF_APPLICATIONS else "not known to mcumgrx")
+
+
+# -- list and count ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """The numbers of the command groups, in the device's order."""
+
+    groups: tuple[int, ...]
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        rows = [(str(group), _what(group)) for group in self.groups]
+        extra = [f"{key}: {_shown(value)}" for key, value in self.extra.items()]
+        return [*(_table(rows) or ["the device lists no command group"]), *extra]
+
+
+@command(epilog="mcumgrx enum list -d serial:/dev/ttyACM0")
+async def list_groups(context: CommandContext) -> ListResult:
+    """List the command groups of the device (Zephyr 4.0 or later), in the order of its firmware."""
+    from .group import EnumGroup
+
+    async with context.connect() as client:
+        found = await client.group(EnumGroup).groups()
+    return ListResult(found.groups, found.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class CountResult:
+    """The number of command groups."""
+
+    count: int
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        return [str(self.count), *(f"{key}: {_shown(value)}" for key, value in self.extra.items())]
+
+
+@command(epilog="mcumgrx enum count -d serial:/dev/ttyACM0")
+async def count(context: CommandContext) -> CountResult:
+    """Say how many command groups the device has (Zephyr 4.0 or later)."""
+    from .group import EnumGroup
+
+    async with context.connect() as client:
+        found = await client.group(EnumGroup).count()
+    return CountResult(found.count, found.extra)
+
+
+# -- show -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ShowResult:
+    """What the device tells of its groups. `absent` are those that were asked for and are not there.
+
+    Without `details` the device has told the numbers and no more.
+    """
+
+    groups: tuple[GroupDetails, ...]
+    absent: tuple[int, ...]
+    details: bool
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        names = list(dict.fromkeys(key for one in self.groups for key in one.extra))
+        rows = [("group", "", "name", "handlers", *names)]
+        for one in self.groups:
+            rows.append(
+                (
+                    str(one.group),
+                    _what(one.group),
+                    one.name or "",
+                    "" if one.handlers is None else str(one.handlers),
+                    *(_shown(one.extra[name]) if name in one.extra else "" for name in names),
+                )
+            )
+        lines = _table(rows) if self.groups else []
+        lines += [f"{group}: the device has no such group" for group in self.absent]
+        if not self.details:
+            lines.append("(its firmware tells no more: it was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS)")
+        lines += [f"{key}: {_shown(value)}" for key, value in self.extra.items()]
+        return lines or ["the device lists no command group"]
+
+
+@command(
+    Argument("groups", "numbers of groups; all when there is none", type=int, required=False, many=True),
+    epilog="""
+    mcumgrx enum show -d serial:/dev/ttyACM0
+    mcumgrx enum show 0 1 64 -d serial:/dev/ttyACM0
+    """,
+)
+async def show(context: CommandContext, groups: Sequence[int]) -> ShowResult:
+    """Show what the device tells of its command groups: names, and how many handlers of commands each has.
+
+    The number of handlers is the highest command id and one, gaps included. A device that tells no details is asked
+    for the list.
+    """
+    from .group import EnumGroup
+    from .messages import GroupDetails
+
+    asked = tuple(dict.fromkeys(groups))
+    async with context.connect() as client:
+        group = client.group(EnumGroup)
+        try:
+            found = await group.details(asked)
+        except DeviceError as error:
+            if error.group is not None or error.rc != _NOT_SUPPORTED:
+                raise
+            known = await group.groups()
+            listed = tuple(GroupDetails(one) for one in known.groups if not asked or one in asked)
+            told, extra = False, known.extra
+        else:
+            listed, told, extra = found.groups, True, found.extra
+    there = {one.group for one in listed}
+    return ShowResult(listed, tuple(one for one in asked if one not in there), told, extra)
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _shown(value: object) -> str:
+    """A value that the device sent, in one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value) or "none"
+    return str(value)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows with their columns under each other."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,156 @@
+"""Messages of group 10, enumeration (Zephyr 4.0 and later, `enum_mgmt.c`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply
+
+__all__ = [
+    "CountGroups",
+    "EnumErrorCode",
+    "GroupAt",
+    "GroupCount",
+    "GroupDetails",
+    "GroupDetailsList",
+    "GroupList",
+    "ListGroups",
+    "ReadGroupAt",
+    "ReadGroupDetails",
+]
+
+
+class EnumErrorCode(ErrorCode):
+    """Codes of group 10 (Zephyr `enum_mgmt.h`)."""
+
+    UNKNOWN = 1, "unknown error"
+    TOO_MANY_GROUP_ENTRIES = 2, "too many groups in one request", "ask for fewer at once"
+    INSUFFICIENT_HEAP_FOR_ENTRIES = 3, "the device has no memory for so many groups", "ask for fewer at once"
+    INDEX_TOO_LARGE = 4, "there are not so many groups"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCount:
+    """How many command groups there are."""
+
+    count: int
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CountGroups(Command[GroupCount]):
+    """The number of command groups."""
+
+    what: ClassVar[str] = "count of command groups"
+    group: ClassVar[int] = GroupId.ENUMERATION
+    command: ClassVar[int] = 0
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
+
+    def parse(self, fields: Fields) -> GroupCount:
+        return GroupCount(fields.integer("count"), fields.extra())
+
+
+@dataclass(frozen=True, slots=True)
+class GroupList:
+    """The numbers of the command groups, in the order in which the firmware registers them."""
+
+    groups: tuple[int, ...]
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ListGroups(Command[GroupList]):
+    """The numbers of all command groups."""
+
+    what: ClassVar[str] = "list of command groups"
+    group: ClassVar[int] = GroupId.ENUMERATION
+    command: ClassVar[int] = 1
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
+
+    def parse(self, fields: Fields) -> GroupList:
+        extra = fields.extra()
+        groups = extra.pop("groups", None)
+        if not isinstance(groups, list) or any(isinstance(one, bool) or not isinstance(one, int) for one in groups):
+            raise MalformedReply("'groups' in the reply is missing, or not a list of integers")
+        return GroupList(tuple(groups), extra)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAt:
+    """The number of one group, and whether it is the last."""
+
+    group: int
+    end: bool = False
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGroupAt(Command[GroupAt]):
+    """The command group at an index; `INDEX_TOO_LARGE` is the answer behind the last one."""
+
+    index: int = 0
+    what: ClassVar[str] = "query for a command group"
+    group: ClassVar[int] = GroupId.ENUMERATION
+    command: ClassVar[int] = 2
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
+
+    def body(self) -> Body:
+        return {"index": self.index}
+
+    def parse(self, fields: Fields) -> GroupAt:
+        return GroupAt(fields.integer("group"), fields.flag("end"), fields.extra())
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDetails:
+    """What the device tells of one group.
+
+    `name` is the server's own (`os mgmt`). `handlers` is the length of its table of commands: the highest command id
+    and one, gaps included. Builds may lack either. `extra` has what its application adds.
+    """
+
+    group: int
+    name: str | None = None
+    handlers: int | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDetailsList:
+    """The groups that there are of those asked for, in the device's order."""
+
+    groups: tuple[GroupDetails, ...]
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGroupDetails(Command[GroupDetailsList]):
+    """Details of `groups`, or of all when there is none. Groups that the device lacks are left out of the answer."""
+
+    groups: tuple[int, ...] = ()
+    what: ClassVar[str] = "query for details of command groups"
+    group: ClassVar[int] = GroupId.ENUMERATION
+    command: ClassVar[int] = 3
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
+
+    def body(self) -> Body:
+        return {"groups": list(self.groups)} if self.groups else {}
+
+    def parse(self, fields: Fields) -> GroupDetailsList:
+        if "groups" not in fields.extra():
+            raise MalformedReply("the reply lacks 'groups'")
+        groups = tuple(
+            GroupDetails(
+                group=item.integer("group"),
+                name=item.text("name", "") or None,
+                handlers=item.optional_integer("handlers"),
+                extra=item.extra(),
+            )
+            for item in fields.maps("groups")
+        )
+        return GroupDetailsList(groups, fields.extra())

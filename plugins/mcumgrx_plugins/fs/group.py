@@ -1,0 +1,394 @@
+"""`FsGroup`: the commands of group 8 over a client.
+
+What a transfer asks next, and what the answers mean, is in `plan`; what is on this computer, in `local`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar
+
+from mcumgrx.plugin_api import (
+    Bytes,
+    Command,
+    DeviceError,
+    Group,
+    LinkLost,
+    McumgrError,
+    Note,
+    Progress,
+    RequestTimeout,
+    StageName,
+    ignore_progress,
+)
+from mcumgrx.protocol.message import SmpError
+
+from .local import Digest, FileContent, PartialFile, Sink, spooled
+from .messages import (
+    CloseFile,
+    FileChunk,
+    FileHash,
+    FsErrorCode,
+    HashType,
+    ReadFile,
+    ReadHash,
+    ReadHashTypes,
+    ReadStatus,
+    WriteFile,
+)
+from .plan import HASH_TYPES, FileDamaged, FileGetPlan, FilePutPlan, Step, is_refusal
+
+__all__ = ["FileTransfer", "FsGroup", "Source"]
+
+R = TypeVar("R")
+
+Source = bytes | BinaryIO | AsyncIterable[bytes]
+"""What can be uploaded: bytes, a binary file that can be sought (all of it), or a stream."""
+
+# "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
+_BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+# Requests in a row without any answer mean that the device or the link is gone. A hash takes long and means it earlier.
+_LOSSES = 5
+_HASH_LOSSES = 2
+
+# A device was never seen to hash slower: it reads the file in small pieces.
+_HASH_BYTES_PER_S = 10_000
+
+_PATH_BYTES = 64  # the default of CONFIG_MCUMGR_GRP_FS_PATH_LEN
+_OPTION = "CONFIG_MCUMGR_GRP_FS"
+_RESUME = "what has arrived is kept: run the same command again with --resume to go on from there"
+
+
+@dataclass(frozen=True, slots=True)
+class FileTransfer:
+    """A transfer that has ended well. Sizes in bytes.
+
+    Attributes:
+        resumed_from: how much was there before.
+        verified_by: the type of the hash that device and content were found to share, `size` where the device takes
+            no hash, None where it tells neither.
+        retransmissions: chunks that were sent again.
+    """
+
+    name: str
+    size: int
+    resumed_from: int = 0
+    verified_by: str | None = None
+    retransmissions: int = 0
+
+
+class FsGroup(Group):
+    """Group 8 of a connected device. Every method raises the errors of `Client.request`.
+
+    Paths are absolute and begin with a mount point. The server has one file open at a time, so transfers are best
+    done one after the other.
+    """
+
+    id = 8
+
+    async def size(self, name: str) -> int:
+        """The size of a file in bytes."""
+        with _explaining(name, f"{_OPTION}_FILE_STATUS"):
+            return (await self._ask(ReadStatus(name))).size
+
+    async def hash(
+        self,
+        name: str,
+        type: str | None = None,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        timeout_s: float | None = None,
+    ) -> FileHash:
+        """The hash of a file, or of `length` bytes of it from `offset` on.
+
+        Without a type it is the device's default. The device reads the whole range before it answers: allow for that.
+        """
+        with _explaining(name, f"{_OPTION}_CHECKSUM_HASH"):
+            return await self._ask(ReadHash(name, type, offset, length), timeout_s=timeout_s)
+
+    async def hash_types(self) -> tuple[HashType, ...]:
+        """The types of hash that the device can take."""
+        with _explaining("", f"{_OPTION}_CHECKSUM_HASH_SUPPORTED_CMD"):
+            return await self._ask(ReadHashTypes())
+
+    async def close(self) -> None:
+        """Close the file that the device has open, so that its application sees all that was written."""
+        with _explaining("", "this command, which came with Zephyr 3.3"):
+            await self._ask(CloseFile())
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    async def read(self, name: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The content of a file from `offset` on, piece by piece as it comes.
+
+        ::
+
+            async with aclosing(group.read("/lfs1/log")) as pieces:
+                async for piece in pieces:
+                    ...
+        """
+        plan = FileGetPlan(offset=offset, size=await self._size_anyhow(name) if offset else None)
+        async with self._closing():
+            while not plan.done:
+                yield plan.received(await self._read_at(name, plan.offset))
+
+    async def download(
+        self, name: str, sink: Sink, *, resume: bool = False, progress: Progress = ignore_progress
+    ) -> FileTransfer:
+        """Write the content of a file into `sink`, and compare its hash with the device's in the end.
+
+        With `resume`, `sink` is a file that can be read and sought, and what it holds is kept if it is the beginning
+        of the device's file by its hash; otherwise it is truncated. Errors of `sink` are the caller's.
+
+        Raises `FileDamaged` where the file changes meanwhile, or is not what has arrived.
+        """
+        loop = asyncio.get_running_loop()
+        plan, digest = FileGetPlan(), Digest()
+        if resume:
+            if not isinstance(sink, PartialFile):
+                raise TypeError("a download can only be resumed into a file that can be read and sought")
+            plan, digest = await self._resumed(name, sink, progress)
+        resumed_from, begin = plan.offset, loop.time()
+        try:
+            async with self._closing():
+                while not plan.done:
+                    data = plan.received(await self._read_at(name, plan.offset))
+                    digest.update(data)
+                    if data:
+                        sink.write(data)
+                    elapsed_s = loop.time() - begin
+                    progress(Bytes(StageName.DOWNLOAD, plan.offset, plan.size or 0, elapsed_s, resumed_from))
+        except (LinkLost, RequestTimeout) as error:
+            error.hint = error.hint or _RESUME
+            raise
+        size = plan.size or 0
+        found = await self._any_hash(name, size) if size else None
+        if found is not None and found.output != digest.value(found.type):
+            raise FileDamaged(
+                f"the {found.type} of what has arrived is not that of the file in the device",
+                size=size,
+                hint="the file may have changed while it was read: read it again",
+            )
+        return FileTransfer(name, size, resumed_from, "size" if found is None else found.type)
+
+    async def _resumed(self, name: str, file: PartialFile, progress: Progress) -> tuple[FileGetPlan, Digest]:
+        """Where to go on with what the file holds already: at its end, or at the start if it is of no use."""
+        content = FileContent(file)
+        if content.size:
+            size = await self._size_anyhow(name)
+            reason = "it is longer than the file in the device"
+            if content.size <= size:
+                digest = content.hashed(content.size)
+                found = await self._any_hash(name, content.size)
+                reason = "the device takes no hash to compare it with"
+                if found is not None:
+                    if found.output == digest.value(found.type):
+                        file.seek(content.size)
+                        return FileGetPlan(offset=content.size, size=size), digest
+                    reason = "it is not the beginning of the file in the device"
+            progress(Note(f"the {content.size} bytes from an earlier download are not used: {reason}"))
+        file.seek(0)
+        file.truncate()
+        return FileGetPlan(), Digest()
+
+    async def _read_at(self, name: str, offset: int) -> FileChunk:
+        with _explaining(name, _OPTION):
+            return await self._ask(ReadFile(name, offset))
+
+    async def _size_anyhow(self, name: str) -> int:
+        """The size of a file, from its first piece where the device has no query for it."""
+        try:
+            return await self.size(name)
+        except DeviceError as error:
+            if not _is_plain(error, SmpError.NOT_SUPPORTED):
+                raise
+        plan = FileGetPlan()
+        plan.received(await self._read_at(name, 0))
+        return plan.size or 0
+
+    async def _any_hash(self, name: str, length: int) -> FileHash | None:
+        """The hash of the first `length` bytes, of a type known here; None where the device takes none of them."""
+        timeout_s = self._hash_timeout_s(length)
+        for type in HASH_TYPES:
+            try:
+                found = await self.hash(name, type, length=length, timeout_s=timeout_s)
+            except DeviceError as error:
+                if _is_plain(error, SmpError.NOT_SUPPORTED):
+                    return None
+                if is_refusal(error, FsErrorCode.CHECKSUM_HASH_NOT_FOUND, SmpError.INVALID):
+                    continue
+                raise
+            if found.type != type or found.length != length:
+                raise FileDamaged(
+                    f"the device hashed {found.length} bytes of {name} as {found.type}, asked for {length} as {type}",
+                    size=length,
+                    hint="the file may have become shorter while it was read: read it again",
+                )
+            return found
+        return None
+
+    def _hash_timeout_s(self, length: int) -> float:
+        return max(self.client.timeout_s, ReadHash.timeout_s or 0.0, length / _HASH_BYTES_PER_S)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    async def upload(
+        self,
+        source: Source,
+        name: str,
+        *,
+        resume: bool = False,
+        chunk_bytes: int | None = None,
+        progress: Progress = ignore_progress,
+    ) -> FileTransfer:
+        """Write `source` to a file, in place of what it held, and compare its hash or size in the end.
+
+        With `resume`, what the device has of the file already is kept, if it is the beginning of this content by its
+        hash. A stream is read to its end first, because its size must be announced.
+
+        Raises `PlanRefused` where nothing (0 bytes) would have to replace something, which the device cannot do;
+        `FileDamaged` where the device does not have what was sent; `TransferStuck`; `LocalFileError`.
+        """
+        file: BinaryIO
+        if isinstance(source, bytes):
+            file = io.BytesIO(source)
+        elif isinstance(source, AsyncIterable):
+            file = await spooled(source)
+        else:
+            return await self._upload(FileContent(source), name, resume, chunk_bytes, progress)
+        with file:
+            return await self._upload(FileContent(file), name, resume, chunk_bytes, progress)
+
+    async def _upload(
+        self, content: FileContent, name: str, resume: bool, chunk_bytes: int | None, progress: Progress
+    ) -> FileTransfer:
+        params = await self.client.params()
+        limits = self.client.limits
+        message_bytes = limits.message(params.buf_size if params is not None else None)
+        plan = FilePutPlan(
+            content,
+            name,
+            message_bytes=message_bytes,
+            least_bytes=limits.safe_message,
+            chunk_bytes=chunk_bytes,
+            resume=resume,
+        )
+        try:
+            with _explaining(name, _OPTION):
+                await self._carry_out(plan, progress)
+        except DeviceError as error:
+            if is_refusal(error, FsErrorCode.FILE_WRITE_FAILED):
+                error.hint = (
+                    f"its file system is probably full: this file has {content.size} bytes, and while a file is "
+                    "replaced, the old one needs room too"
+                )
+            with suppress(McumgrError):
+                await self.request(CloseFile())
+            raise
+        except LinkLost as error:
+            error.hint = error.hint or _RESUME
+            raise
+        return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
+
+    async def _carry_out(self, plan: FilePutPlan, progress: Progress) -> None:
+        loop = asyncio.get_running_loop()
+        begin, busy = loop.time(), 0
+        while (step := plan.next()) is not None:
+            is_hash = isinstance(step.command, ReadHash)
+            timeout_s = self._hash_timeout_s(plan.size) if is_hash else None
+            try:
+                result = await self.client.request(step.command, timeout_s=timeout_s, repeats=0)
+            except RequestTimeout as error:
+                plan.lost(step)
+                if plan.losses >= (_HASH_LOSSES if is_hash else _LOSSES):
+                    raise _silent(error, plan, step) from error
+            except DeviceError as error:
+                if _is_busy(error) and busy < len(_BUSY_PAUSES_S):
+                    plan.put_off(step)
+                    await asyncio.sleep(_BUSY_PAUSES_S[busy])
+                    busy += 1
+                elif _is_busy(error) or not plan.refused(step, error):
+                    raise
+            else:
+                busy = 0
+                plan.answered(step, result)
+                if step.end is not None:
+                    done, elapsed_s = plan.acknowledged_bytes, loop.time() - begin
+                    progress(Bytes(StageName.UPLOAD, done, plan.size, elapsed_s, min(done, plan.resumed_from)))
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, command: Command[R], *, timeout_s: float | None = None) -> R:
+        """The result of a request that may be repeated; while the device is busy, it is asked again."""
+        for pause_s in _BUSY_PAUSES_S:
+            try:
+                return await self.request(command, timeout_s=timeout_s)
+            except DeviceError as error:
+                if not _is_busy(error):
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self.request(command, timeout_s=timeout_s)
+
+    @asynccontextmanager
+    async def _closing(self) -> AsyncIterator[None]:
+        """Close the device's file in the end. That it fails is of no interest: it is closed after a while anyhow."""
+        yield
+        with suppress(DeviceError, RequestTimeout):
+            await self.request(CloseFile())
+
+
+def _is_plain(error: DeviceError, code: SmpError) -> bool:
+    return error.group is None and error.rc == code
+
+
+def _is_busy(error: DeviceError) -> bool:
+    return _is_plain(error, SmpError.BUSY) or _is_plain(error, SmpError.NO_MEMORY)
+
+
+def _silent(error: RequestTimeout, plan: FilePutPlan, step: Step) -> RequestTimeout:
+    hint: str | None
+    if isinstance(step.command, WriteFile) and plan.acknowledged_bytes == 0:
+        message = f"the upload is stuck at 0 %: no answer to its first chunk within {error.timeout_s:g} s"
+        hint = "if the device's buffers are small, try --chunk 64"
+    elif isinstance(step.command, WriteFile):
+        percent = 100 * plan.acknowledged_bytes // plan.size
+        message = f"the upload is stuck at {percent} %: no answer to {plan.losses} chunks in a row"
+        hint = _RESUME
+    else:
+        message, hint = error.message, error.hint
+        if isinstance(step.command, ReadHash):
+            hint = "the device may need longer to hash the file: allow more time with --timeout SECONDS"
+    return RequestTimeout(message, what=error.what, timeout_s=error.timeout_s, attempts=plan.losses, hint=hint)
+
+
+@contextmanager
+def _explaining(name: str, option: str) -> Iterator[None]:
+    """Plain codes get a hint that fits files: what the firmware lacks, or what it minds about the path."""
+    try:
+        yield
+    except DeviceError as error:
+        if error.group is not None:
+            raise
+        if error.rc == SmpError.NOT_SUPPORTED:
+            error.hint = f"its firmware was built without {option}; MCUboot's recovery has no files"
+        elif error.rc == SmpError.INVALID and name:
+            error.hint = (
+                f"paths have 1 to {_PATH_BYTES} bytes unless its firmware sets {_OPTION}_PATH_LEN otherwise, "
+                f"and this one has {len(name.encode())}"
+            )
+        elif error.rc == SmpError.NO_ENTRY:
+            error.hint = FsErrorCode.FILE_NOT_FOUND.hint
+        elif error.rc == SmpError.MESSAGE_SIZE:
+            error.hint = (
+                f"offsets beyond 64 KB take more room than it has kept: set {_OPTION}_MAX_FILE_SIZE_4GB, "
+                f"or a smaller {_OPTION}_DL_CHUNK_SIZE, in its firmware"
+            )
+        elif error.rc == SmpError.BUSY:
+            error.hint = "another client may have the file open: try again; if it stays so, reset the device"
+        raise

@@ -1,0 +1,272 @@
+"""Messages of group 8 (Zephyr `fs_mgmt.c`), and its codes.
+
+Which chunk when, and what an answer to one means, is the business of `plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply, Op
+
+__all__ = [
+    "CloseFile",
+    "FileChunk",
+    "FileHash",
+    "FileProgress",
+    "FileStatus",
+    "FsErrorCode",
+    "HashType",
+    "ReadFile",
+    "ReadHash",
+    "ReadHashTypes",
+    "ReadStatus",
+    "WriteFile",
+]
+
+_MOUNT_POINT = "a path begins with the mount point of a file system, as in /lfs1/name"
+
+
+class FsErrorCode(ErrorCode):
+    """Codes of group 8 (Zephyr `fs_mgmt.h`)."""
+
+    UNKNOWN = 1, "unknown error", "does the path name a directory? Then add the file's name"
+    FILE_INVALID_NAME = 2, "that is not a valid path", _MOUNT_POINT
+    FILE_NOT_FOUND = 3, "there is no such file", _MOUNT_POINT
+    FILE_IS_DIRECTORY = 4, "that is a directory", "name a file in it"
+    FILE_OPEN_FAILED = 5, "the file cannot be opened"
+    FILE_SEEK_FAILED = 6, "the file cannot be read or written at this offset"
+    FILE_READ_FAILED = 7, "reading the file failed"
+    FILE_TRUNCATE_FAILED = 8, "the old content of the file cannot be thrown away"
+    FILE_DELETE_FAILED = 9, "the old file cannot be deleted"
+    FILE_WRITE_FAILED = (
+        10,
+        "writing the file failed",
+        "its file system is probably full: while a file is replaced, the old one needs room too",
+    )
+    FILE_OFFSET_NOT_VALID = 11, "the file does not end at this offset"
+    FILE_OFFSET_LARGER_THAN_FILE = 12, "the offset is at or behind the end of the file", "'mcumgrx fs size' shows it"
+    CHECKSUM_HASH_NOT_FOUND = (
+        13,
+        "the device does not know this type of hash",
+        "'mcumgrx fs hashes' lists those it knows; their names are in lower case",
+    )
+    MOUNT_POINT_NOT_FOUND = 14, "no file system is mounted there, or a directory of the path is missing", _MOUNT_POINT
+    READ_ONLY_FILESYSTEM = 15, "its file system is read-only"
+    FILE_EMPTY = 16, "the file is empty", "an empty file has no hash"
+
+
+# -- download ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileChunk:
+    """A piece of a file, empty at its end and behind; its `length`, the size of the whole, comes only at offset 0."""
+
+    offset: int
+    data: bytes
+    length: int | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile(Command[FileChunk]):
+    """The piece of a file at `offset`; how large it is, the device decides."""
+
+    name: str
+    offset: int
+
+    what: ClassVar[str] = "file download"
+    group: ClassVar[int] = GroupId.FILE_SYSTEM
+    command: ClassVar[int] = 0
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode]] = FsErrorCode
+
+    def body(self) -> Body:
+        return {"name": self.name, "off": self.offset}
+
+    def parse(self, fields: Fields) -> FileChunk:
+        return FileChunk(fields.integer("off"), fields.data("data"), fields.optional_integer("len"), fields.extra())
+
+
+# -- upload -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How many bytes the device counts after a chunk."""
+
+    offset: int
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFile(Command[FileProgress]):
+    """A piece of a file, to be written at its end; at offset 0 with the `length` of the whole.
+
+    The device neither compares the length with the data nor knows a piece that comes twice: at offset 0 it truncates
+    the file or appends to it, depending on what was there when it was opened.
+    """
+
+    name: str
+    offset: int
+    data: bytes
+    length: int | None = None
+
+    what: ClassVar[str] = "file upload"
+    group: ClassVar[int] = GroupId.FILE_SYSTEM
+    command: ClassVar[int] = 0
+    op: ClassVar[Op] = Op.WRITE
+    errors: ClassVar[type[ErrorCode]] = FsErrorCode
+
+    def body(self) -> Body:
+        body: Body = {"name": self.name, "off": self.offset}
+        if self.length is not None:
+            body["len"] = self.length
+        body["data"] = self.data
+        return body
+
+    def parse(self, fields: Fields) -> FileProgress:
+        return FileProgress(fields.integer("off"), fields.extra())
+
+
+# -- size and hash ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """The size of a file in bytes, without what was written since it was opened."""
+
+    size: int
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStatus(Command[FileStatus]):
+    """The size of a file."""
+
+    name: str
+
+    what: ClassVar[str] = "file size query"
+    group: ClassVar[int] = GroupId.FILE_SYSTEM
+    command: ClassVar[int] = 1
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode]] = FsErrorCode
+
+    def body(self) -> Body:
+        return {"name": self.name}
+
+    def parse(self, fields: Fields) -> FileStatus:
+        size = fields.integer("len")
+        if size < 0:
+            raise MalformedReply(f"the reply says that the file has {size} bytes")
+        return FileStatus(size, fields.extra())
+
+
+@dataclass(frozen=True, slots=True)
+class FileHash:
+    """The hash of `length` bytes of a file from `offset` on: a number (checksums) or bytes, as the type defines."""
+
+    type: str
+    offset: int
+    length: int
+    output: int | bytes
+    extra: Body = field(default_factory=dict)
+
+    @property
+    def hex(self) -> str:
+        """The output as tools print it, checksums with eight digits."""
+        return self.output.hex() if isinstance(self.output, bytes) else f"{self.output:08x}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHash(Command[FileHash]):
+    """The hash of a file or of `length` bytes of it; without a type the device's default, which is crc32 or sha256.
+
+    The device reads the whole range before it answers.
+    """
+
+    name: str
+    hash_type: str | None = None
+    offset: int = 0
+    length: int | None = None
+
+    what: ClassVar[str] = "file hash query"
+    group: ClassVar[int] = GroupId.FILE_SYSTEM
+    command: ClassVar[int] = 2
+    repeatable: ClassVar[bool] = True
+    timeout_s: ClassVar[float | None] = 30.0
+    errors: ClassVar[type[ErrorCode]] = FsErrorCode
+
+    def body(self) -> Body:
+        body: Body = {"name": self.name}
+        if self.hash_type is not None:
+            body["type"] = self.hash_type
+        if self.offset:
+            body["off"] = self.offset
+        if self.length is not None:
+            body["len"] = self.length
+        return body
+
+    def parse(self, fields: Fields) -> FileHash:
+        type, offset, length = fields.text("type"), fields.integer("off", 0), fields.integer("len")
+        extra = fields.extra()
+        output = extra.pop("output", None)
+        if isinstance(output, bool) or not isinstance(output, (int, bytes)):
+            raise MalformedReply(f"'output' in the reply is {output.__class__.__name__}, neither a number nor bytes")
+        if isinstance(output, int) and output < 0:
+            raise MalformedReply(f"'output' in the reply is {output}")
+        return FileHash(type, offset, length, output, extra)
+
+
+@dataclass(frozen=True, slots=True)
+class HashType:
+    """A type of hash that the device can take: its name, whether the output is bytes or a number, bytes of output."""
+
+    name: str
+    is_bytes: bool
+    size: int
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHashTypes(Command[tuple[HashType, ...]]):
+    """The types of hash that the device can take, in its order."""
+
+    what: ClassVar[str] = "query of hash types"
+    group: ClassVar[int] = GroupId.FILE_SYSTEM
+    command: ClassVar[int] = 3
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode]] = FsErrorCode
+
+    def parse(self, fields: Fields) -> tuple[HashType, ...]:
+        types = fields.extra().get("types")
+        if not isinstance(types, dict):
+            raise MalformedReply(f"'types' in the reply is {types.__class__.__name__}, not a map")
+        return tuple(_hash_type(name, item) for name, item in types.items())
+
+
+def _hash_type(name: object, item: object) -> HashType:
+    if not isinstance(name, str) or not isinstance(item, dict) or not all(isinstance(key, str) for key in item):
+        raise MalformedReply("'types' in the reply holds something else than maps by name")
+    fields = Fields(item)
+    return HashType(name, fields.integer("format") == 1, fields.integer("size"), fields.extra())
+
+
+# -- close ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFile(Command[None]):
+    """Let the device close the file that it has open, if any (Zephyr 3.3 and later)."""
+
+    what: ClassVar[str] = "closing of the file"
+    group: ClassVar[int] = GroupId.FILE_SYSTEM
+    command: ClassVar[int] = 4
+    op: ClassVar[Op] = Op.WRITE
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode]] = FsErrorCode
+
+    def parse(self, fields: Fields) -> None:
+        return None

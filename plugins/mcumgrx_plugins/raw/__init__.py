@@ -1,0 +1,12 @@
+"""Any command of any group, in JSON: for groups that no plugin knows, and to look at what a device really says."""
+
+from __future__ import annotations
+
+from mcumgrx.plugin_api import CommandPlugin, hookimpl
+
+
+@hookimpl
+def mcumgrx_commands() -> list[CommandPlugin]:
+    return [
+        CommandPlugin("raw", "Send any command of any group, in JSON", load="mcumgrx_plugins.raw.commands:raw"),
+    ]

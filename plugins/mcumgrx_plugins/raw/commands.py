@@ -1,0 +1,99 @@
+"""The command `mcumgrx raw`. Imports nothing heavy: help must stay quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Option, UsageError, command
+
+_GROUPS = {
+    "os": 0,
+    "image": 1,
+    "stat": 2,
+    "settings": 3,
+    "log": 4,
+    "crash": 5,
+    "split": 6,
+    "run": 7,
+    "fs": 8,
+    "shell": 9,
+    "enum": 10,
+    "transport": 11,
+    "zephyr": 63,
+}
+_LARGEST_GROUP, _LARGEST_ID = 0xFFFF, 0xFF
+
+# The plain code of a server without this command.
+_NOT_SUPPORTED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RawResult:
+    """The answer in JSON: byte strings as `{"$hex": …}`, maps with other keys than text as `{"$map": …}`."""
+
+    group: int
+    id: int
+    reply: Any
+
+    def lines(self) -> list[str]:
+        import json
+
+        return json.dumps(self.reply, indent=2, ensure_ascii=False, allow_nan=False).splitlines()
+
+
+@command(
+    Argument("group", f"number from 0 to {_LARGEST_GROUP}, or one of {', '.join(_GROUPS)}"),
+    Argument("id", f"number of the command in its group, 0 to {_LARGEST_ID}", type=int),
+    Argument("body", "the request as a JSON object; default: an empty one", required=False),
+    Option("--write", "Send it as a write. Without this it is a read.", type=bool, default=False),
+    epilog="""
+    mcumgrx raw os 6 -d serial:/dev/ttyACM0
+    mcumgrx raw os 0 --write '{"d": "hello"}' -d serial:/dev/ttyACM0
+    mcumgrx raw settings 0 --write '{"name": "app/led", "val": {"$hex": "01"}}' -d /dev/ttyACM0
+    mcumgrx raw 64 1 '{"channel": 3}' -d serial:/dev/ttyACM0
+    """,
+)
+async def raw(context: CommandContext, group: str, id: int, body: str | None, write: bool) -> RawResult:
+    """Send the command ID of any GROUP with the JSON object BODY, and print the answer as JSON.
+
+    Byte strings are written as {"$hex": "00ff"}, in requests and in answers; maps with other keys than text as
+    {"$map": [[1, "one"], [2, "two"]]}. A read without an answer is asked again, a write is sent once. An answer that
+    says no is an error as with any other command.
+    """
+    from mcumgrx.plugin_api import Op
+
+    from .messages import RawCommand
+    from .text import body_from_json, to_json
+
+    number = _group(group)
+    if not 0 <= id <= _LARGEST_ID:
+        raise UsageError(f"{id} is no command", hint=f"they have numbers from 0 to {_LARGEST_ID}")
+    values = {} if body is None else body_from_json(body)
+    request = RawCommand(number, id, Op.WRITE if write else Op.READ, values)
+    async with context.connect() as client:
+        if request.request().size > client.limits.safe_message:
+            # With the device's buffers known, what does not fit is refused here, and not lost on the way.
+            await client.params()
+        try:
+            reply = await client.request(request)
+        except DeviceError as error:
+            if error.group is None and error.rc == _NOT_SUPPORTED:
+                other = "without --write" if write else "with --write"
+                error.hint = f"{error.hint}; a command can also exist for the other operation alone: try {other}"
+            raise
+    return RawResult(number, id, to_json(reply))
+
+
+def _group(text: str) -> int:
+    if text.lower() in _GROUPS:
+        return _GROUPS[text.lower()]
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= _LARGEST_GROUP:
+        raise UsageError(
+            f"{text!r} is no command group", hint=f"use a number from 0 to {_LARGEST_GROUP}, or {', '.join(_GROUPS)}"
+        )
+    return number

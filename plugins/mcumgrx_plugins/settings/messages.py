@@ -1,0 +1,177 @@
+"""Messages of group 3, settings (Zephyr `settings_mgmt.c`; Mynewt's configuration group has the same numbers)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply, Op
+
+__all__ = [
+    "CommitSettings",
+    "DeleteSetting",
+    "LoadSettings",
+    "ReadSetting",
+    "SaveSettings",
+    "Setting",
+    "SettingsErrorCode",
+    "WriteSetting",
+]
+
+# Flash that collects its garbage first takes seconds.
+_STORAGE_TIMEOUT_S = 15.0
+
+
+class SettingsErrorCode(ErrorCode):
+    """Codes of group 3 (Zephyr `settings_mgmt.h`)."""
+
+    UNKNOWN = 1, "unknown error"
+    KEY_TOO_LONG = (
+        2,
+        "the name is too long",
+        "names have at most 31 bytes, unless the firmware sets CONFIG_MCUMGR_GRP_SETTINGS_NAME_LEN",
+    )
+    KEY_NOT_FOUND = 3, "there is no setting of this name"
+    READ_NOT_SUPPORTED = 4, "this setting cannot be read", "its handler in the firmware has no function for that"
+    ROOT_KEY_NOT_FOUND = (
+        5,
+        "the firmware knows no settings below this name, or does not take the value",
+        "the first part of the name is that of a handler in the firmware; handlers also say so to a value of a size "
+        "that they do not expect",
+    )
+    WRITE_NOT_SUPPORTED = 6, "this setting cannot be written", "its handler in the firmware has no function for that"
+    DELETE_NOT_SUPPORTED = 7, "this setting cannot be deleted"
+    SAVE_NOT_SUPPORTED = (
+        8,
+        "settings cannot be saved",
+        "its firmware was built without a place to store them, such as CONFIG_SETTINGS_NVS or CONFIG_SETTINGS_ZMS",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The value of a setting: bytes that only the firmware knows the meaning of; Mynewt has a text.
+
+    `max_size` is the size in bytes at which the device cuts values, where that is less than was asked for.
+    """
+
+    name: str
+    value: bytes | str
+    max_size: int | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSetting(Command[Setting]):
+    """The value that the firmware has now. A longer one than `max_size` bytes is cut, and nothing says so."""
+
+    name: str
+    max_size: int | None = None
+    what: ClassVar[str] = "setting query"
+    group: ClassVar[int] = GroupId.SETTINGS
+    command: ClassVar[int] = 0
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
+
+    def body(self) -> Body:
+        return {"name": self.name} if self.max_size is None else {"name": self.name, "max_size": self.max_size}
+
+    def parse(self, fields: Fields) -> Setting:
+        max_size = fields.optional_integer("max_size")
+        extra = fields.extra()
+        value = extra.pop("val", None)
+        if not isinstance(value, (bytes, str)):
+            raise MalformedReply("'val' in the reply is missing, or neither a byte string nor text")
+        return Setting(self.name, value, max_size, extra)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSetting(Command[None]):
+    """Hand a value to the firmware: neither committed nor stored. Zephyr takes bytes, Mynewt a text.
+
+    Sending it twice does the same as once.
+    """
+
+    name: str
+    value: bytes | str
+    what: ClassVar[str] = "setting"
+    group: ClassVar[int] = GroupId.SETTINGS
+    command: ClassVar[int] = 0
+    op: ClassVar[Op] = Op.WRITE
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
+
+    def body(self) -> Body:
+        return {"name": self.name, "val": self.value}
+
+    def parse(self, fields: Fields) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSetting(Command[None]):
+    """Take a setting out of the storage. Not repeated: the second time it may be missed."""
+
+    name: str
+    what: ClassVar[str] = "deletion of a setting"
+    group: ClassVar[int] = GroupId.SETTINGS
+    command: ClassVar[int] = 1
+    op: ClassVar[Op] = Op.WRITE
+    timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
+    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
+
+    def body(self) -> Body:
+        return {"name": self.name}
+
+    def parse(self, fields: Fields) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSettings(Command[None]):
+    """Let the application take over what has been written. Not repeated: what it does then is its own business."""
+
+    what: ClassVar[str] = "commit of the settings"
+    group: ClassVar[int] = GroupId.SETTINGS
+    command: ClassVar[int] = 2
+    op: ClassVar[Op] = Op.WRITE
+    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
+
+    def parse(self, fields: Fields) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings(Command[None]):
+    """Read all settings from the storage, over what has been written since; it has the number of `SaveSettings`."""
+
+    what: ClassVar[str] = "loading of the settings"
+    group: ClassVar[int] = GroupId.SETTINGS
+    command: ClassVar[int] = 3
+    timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
+    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
+
+    def parse(self, fields: Fields) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSettings(Command[None]):
+    """Write all settings to the storage, or those at and below `name`; older servers ignore the name.
+
+    Not repeated: a save takes long where flash is erased, and nothing is gained by a second.
+    """
+
+    name: str | None = None
+    what: ClassVar[str] = "saving of the settings"
+    group: ClassVar[int] = GroupId.SETTINGS
+    command: ClassVar[int] = 3
+    op: ClassVar[Op] = Op.WRITE
+    timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
+    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
+
+    def body(self) -> Body:
+        return {} if self.name is None else {"name": self.name}
+
+    def parse(self, fields: Fields) -> None:
+        return None

@@ -1,0 +1,54 @@
+"""`ShellGroup`: the command of group 9 over a client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcumgrx.plugin_api import DeviceError, Group, RequestTimeout
+from mcumgrx.protocol.message import SmpError
+
+from .messages import Execute, ShellOutput, quoted
+
+__all__ = ["ShellGroup"]
+
+_OVERFLOW = (
+    "the command did run, but what it wrote does not fit the device's buffer and is lost: "
+    "raise CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE or lower CONFIG_SHELL_BACKEND_DUMMY_BUF_SIZE in its firmware"
+)
+_MISSING = "its firmware was built without CONFIG_MCUMGR_GRP_SHELL; MCUboot's recovery has no shell"
+_INVALID = "the line may be too long for the device, which takes 255 characters unless it was built otherwise"
+_SILENT = "the command may still be running: allow it more time with --timeout SECONDS"
+
+
+class ShellGroup(Group):
+    """Group 9 of a connected device. Every method raises the errors of `Client.request`."""
+
+    id = 9
+
+    async def run(self, argv: Sequence[str], *, timeout_s: float | None = None) -> ShellOutput:
+        """Run a command; each of `argv` is one word for it, whatever characters it has.
+
+        An exit status other than 0 is no error. It is asked once, never repeated: without an answer the command may
+        have run, or be running still.
+        """
+        return await self._execute(quoted(argv), timeout_s)
+
+    async def run_line(self, line: str, *, timeout_s: float | None = None) -> ShellOutput:
+        """Run a command line as it would be typed into the shell."""
+        return await self._execute((line,), timeout_s)
+
+    async def _execute(self, argv: tuple[str, ...], timeout_s: float | None) -> ShellOutput:
+        try:
+            return await self.request(Execute(argv), timeout_s=timeout_s)
+        except DeviceError as error:
+            if error.group is None:
+                hints = {
+                    SmpError.MESSAGE_SIZE: _OVERFLOW,
+                    SmpError.NOT_SUPPORTED: _MISSING,
+                    SmpError.INVALID: _INVALID,
+                }
+                error.hint = next((hint for code, hint in hints.items() if code == error.rc), error.hint)
+            raise
+        except RequestTimeout as error:
+            error.hint = error.hint or _SILENT
+            raise

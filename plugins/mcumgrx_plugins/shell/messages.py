@@ -1,0 +1,123 @@
+"""The message of group 9 (Zephyr `shell_mgmt.c`), its codes, and how words become a command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Op, Reply
+
+__all__ = ["Execute", "ShellErrorCode", "ShellOutput", "plain_text", "quoted"]
+
+
+class ShellErrorCode(ErrorCode):
+    """Codes of group 9 (Zephyr `shell_mgmt.h`)."""
+
+    UNKNOWN = 1, "unknown error"
+    COMMAND_TOO_LONG = (
+        2,
+        "the command line is too long",
+        "CONFIG_SHELL_CMD_BUFF_SIZE in its firmware sets the limit, 255 characters if it says nothing",
+    )
+    EMPTY_COMMAND = 3, "the command line is empty"
+
+
+@dataclass(frozen=True, slots=True)
+class ShellOutput:
+    """What a command wrote, as it came (with the control sequences of a terminal), and its exit status.
+
+    0 is success. Zephyr's commands return negative errno values; 1 says that help was shown instead.
+    """
+
+    text: str
+    status: int
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Execute(Command[ShellOutput]):
+    """Run a command line: the device puts one space between the words of `argv`, and quotes nothing.
+
+    It answers when the command has ended, and nothing else meanwhile. What is written later it does not tell.
+    """
+
+    argv: tuple[str, ...]
+
+    what: ClassVar[str] = "shell command"
+    group: ClassVar[int] = GroupId.SHELL
+    command: ClassVar[int] = 0
+    op: ClassVar[Op] = Op.WRITE
+    timeout_s: ClassVar[float | None] = 10.0
+    errors: ClassVar[type[ErrorCode]] = ShellErrorCode
+
+    def body(self) -> Body:
+        return {"argv": list(self.argv)}
+
+    def parse(self, fields: Fields) -> ShellOutput:
+        text = fields.text("o")
+        status = fields.optional_integer("ret")
+        if status is None:
+            status = fields.integer("rc", 0)  # of older servers, and CONFIG_MCUMGR_GRP_SHELL_LEGACY_RC_RETURN_CODE
+        return ShellOutput(text, status, fields.extra())
+
+    # No super(): a class with slots is made anew, and super() would still name the old one.
+    def result(self, reply: Reply) -> ShellOutput:
+        return Command.result(self, replace(reply, payload=_with_valid_text(reply.payload)))
+
+
+def _with_valid_text(payload: bytes) -> bytes:
+    """The payload with question marks for what is no UTF-8 in its first text, which must be `o`.
+
+    The device cuts output that is too long anywhere, in the middle of a character too.
+    """
+    head = re.match(rb"[\xa0-\xb7\xbf]ao", payload)
+    if head is None or len(payload) <= head.end():
+        return payload
+    kind, at = payload[head.end()], head.end() + 1
+    width = {0x78: 1, 0x79: 2}.get(kind, 0)
+    if not 0x60 <= kind <= 0x77 and not width:
+        return payload
+    size = int.from_bytes(payload[at : at + width], "big") if width else kind - 0x60
+    start, end = at + width, at + width + size
+    text = payload[start:end].decode("utf-8", "surrogateescape")
+    valid = re.sub("[\udc80-\udcff]", "?", text).encode()
+    return payload[:start] + valid + payload[end:]
+
+
+# -- words and lines --------------------------------------------------------------------------------------------------
+
+_QUOTED_PIECE = re.compile(r"""([\\"]+)|([^\\"]*[\s'][^\\"]*)|([^\\"]+)""")
+
+
+def quoted(argv: Sequence[str]) -> tuple[str, ...]:
+    """The words as the shell of the device gives them back when it takes the line apart.
+
+    Zephyr's shell knows quotation marks and a backslash before a character (`shell_utils.c`). Between quotation marks
+    a backslash means something else before 0, x and the quotation mark, so it stands outside of them.
+    """
+    return tuple(_quoted(word) for word in argv)
+
+
+def _quoted(word: str) -> str:
+    if not word:
+        return '""'
+
+    def piece(match: re.Match[str]) -> str:
+        marks, spaced, plain = match.groups()
+        if marks is not None:
+            return "".join(f"\\{mark}" for mark in marks)
+        return f'"{spaced}"' if spaced is not None else str(plain)
+
+    return _QUOTED_PIECE.sub(piece, word)
+
+
+# Control sequences (ECMA-48): CSI with its parameters, OSC with its text, and the two-character ones.
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]")
+
+
+def plain_text(output: str) -> str:
+    """The output without colours and other control sequences, with lines as elsewhere; other controls stay."""
+    text = _SEQUENCE.sub("", output).replace("\r\n", "\n")
+    return text.removeprefix("\n").removesuffix("\n")

@@ -1,0 +1,462 @@
+"""`DeviceServer`: a simulated device on real links, for any client: UDP, TCP and a pseudo-terminal.
+
+Here are only sockets and terminals. What is on them is a link of the simulator (`SimTransport`) whose other end is led
+outside, so framing, line buffers, boot text, delays and the state file are the same as for `sim:` addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mcumgrx.plugin_api import Address, LinkLost, UsageError
+from mcumgrx.sim.device import SimulatedDevice
+from mcumgrx.sim.flash import INSTANT
+from mcumgrx.sim.groups.fs import FsConfig, FsServer
+
+from .transport import SimTransport
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+    import tty
+
+__all__ = ["DeviceServer"]
+
+log = logging.getLogger("mcumgrx.sim")
+
+# What can be at the end of a pseudo-terminal or a TCP socket.
+_UARTS = ("uart", "shell", "raw")
+
+# As fast as computer and client can: bytes per second of a link without a baud rate.
+_NO_LIMIT = "1e9"
+
+# Clients at once. A client of UDP never says that it has gone: beyond this, whoever has been silent for longest is
+# forgotten, and connections over TCP are refused.
+_MAX_CLIENTS = 32
+
+# What a client sends ahead of the device: from here on a stream is no longer read, and datagrams are dropped.
+_MAX_WAITING = 64 * 1024
+_MAX_READ = 4096
+
+# Output that nobody reads: a UART loses it, and so does this, beyond a few of the largest messages.
+_MAX_UNREAD = 256 * 1024
+
+_OPEN_S = 10.0
+
+
+class _ServedTransport(SimTransport):
+    """A link to the served device; `instant` makes that a device that takes no time for anything but its start."""
+
+    def __init__(self, address: Address, *, instant: bool) -> None:
+        super().__init__(address)
+        if instant:
+            config = replace(self.device.config, timing=INSTANT, request_s=0.0, line_count=None, line_s=0.0)
+            device = SimulatedDevice(config, name=self.device.name)
+            if FsServer.group in config.groups:
+                device.add_group(FsServer(FsConfig(read_s_per_byte=0.0, write_s_per_byte=0.0, hash_s_per_byte=0.0)))
+            self.device = device
+
+
+class _Wire:
+    """A link whose host is outside: what comes from there is `put` in, what the device sends is written out.
+
+    `write` takes bytes and never waits. `room` is called when there is room again after `put` has returned false.
+    """
+
+    def __init__(self, transport: SimTransport, write: Callable[[bytes], None], room: Callable[[], None]) -> None:
+        self._transport = transport
+        self._write = write
+        self._room = room
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._news = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        return self._waiting_bytes >= _MAX_WAITING
+
+    def put(self, data: bytes) -> bool:
+        """Bytes from outside, in the order they came; false when no more should come for now."""
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        self._news.set()
+        return not self.full
+
+    async def run(self) -> None:
+        """Carry bytes both ways, for ever. Raises `LinkLost` when the device can no longer be kept in its file."""
+        await self._transport.open(_OPEN_S)
+        try:
+            async with asyncio.TaskGroup() as both_ways:
+                both_ways.create_task(self._carry_in(), name="mcumgrx sim serve input")
+                both_ways.create_task(self._carry_out(), name="mcumgrx sim serve output")
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            await self._transport.close()
+
+    async def _carry_in(self) -> None:
+        while True:
+            while not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            was_full = self.full
+            data = self._waiting.popleft()
+            self._waiting_bytes -= len(data)
+            await self._transport.send([data])
+            if was_full and not self.full:
+                self._room()
+
+    async def _carry_out(self) -> None:
+        while True:
+            self._write(await self._transport.receive())
+
+
+class DeviceServer:
+    """Offers the simulated device at `address` (`sim:…`) on as many links as wanted, until it is closed.
+
+    `link=` in the address (`uart`, `shell`, `raw`) says what is at the end of TCP and the pseudo-terminal.
+
+    ::
+
+        async with DeviceServer(Address.parse("sim:desk")) as server:
+            print(await server.udp("127.0.0.1", 1337))
+            await server.run()
+
+    Each client has a link of its own to the one device, which has one set of buffers for all. Links stay open through
+    resets; what comes meanwhile is lost, and on TCP and the pseudo-terminal the device prints as it starts.
+
+    Arguments:
+        baud: of TCP and the pseudo-terminal, in bits per second with 10 bits a byte; 0 for no limit, which overruns
+            the device's line buffers as USB does. None: 115200, or no limit for an `instant` device.
+        instant: flash and requests take no time, and no burst overruns the line buffers.
+
+    There is no authentication: whoever reaches it can do everything.
+    """
+
+    def __init__(self, address: Address, *, baud: int | None = None, instant: bool = False) -> None:
+        if address.scheme != "sim":
+            raise UsageError(f"{address} is no simulated device", hint="for example sim:desk,state=device.json")
+        kind = address.options.get("link", "uart")
+        if kind not in _UARTS:
+            raise UsageError(
+                f"link={kind} cannot be served; TCP and pseudo-terminals can have {', '.join(_UARTS)}",
+                hint="leave it out, or choose one of these",
+            )
+        if baud is not None and baud != 0 and not 300 <= baud <= 12_000_000:
+            raise UsageError(f"a UART does not work with {baud} baud", hint="300 to 12000000, or 0 for no limit")
+        self._instant = instant
+        self._datagram = replace(address, options={"latency": "0", **address.options, "link": "datagram"})
+        uart = {**address.options, "link": kind}
+        if baud == 0 or (baud is None and instant and "baud" not in uart):
+            uart.setdefault("speed", _NO_LIMIT)
+        elif baud is not None:
+            uart["baud"] = str(baud)
+        self._uart = replace(address, options=uart)
+        # Keeps the device running, and its file locked, while no client is there.
+        self._keeper = self._new_transport(self._datagram)
+        self._new_transport(self._uart)  # its options are checked before anything is opened
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._failed: asyncio.Future[BaseException] | None = None
+
+    @property
+    def device(self) -> SimulatedDevice:
+        return self._keeper.device
+
+    async def __aenter__(self) -> Self:
+        self._failed = asyncio.get_running_loop().create_future()
+        await self._keeper.open(_OPEN_S)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for close in reversed(self._closers):
+            await close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._keeper.close()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises what ended a link: the state file can no longer be written."""
+        assert self._failed is not None
+        raise await asyncio.shield(self._failed)
+
+    # -- links ---------------------------------------------------------------------------------------------------------
+
+    async def udp(self, host: str, port: int) -> Address:
+        """One datagram is one message; port 0 takes any that is free. Returns the address for clients.
+
+        Raises `UsageError` where the port cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(host, port))
+        except (OSError, UnicodeError) as error:
+            raise _not_had("UDP", host, port, error) from error
+
+        async def close() -> None:
+            transport.abort()
+
+        self._closers.append(close)
+        return _endpoint("udp", transport.get_extra_info("sockname"))
+
+    async def tcp(self, host: str, port: int) -> Address:
+        """A stream of bytes, as a terminal server in front of a UART offers it; several clients at once.
+
+        As `udp` otherwise.
+        """
+        loop = asyncio.get_running_loop()
+        connections: set[_Connection] = set()
+        try:
+            server = await loop.create_server(lambda: _Connection(self, connections), host, port)
+        except (OSError, UnicodeError) as error:
+            raise _not_had("TCP", host, port, error) from error
+
+        async def close() -> None:
+            server.close()
+            for connection in list(connections):
+                connection.abort()
+            await server.wait_closed()
+
+        self._closers.append(close)
+        return _endpoint("tcp", server.sockets[0].getsockname())
+
+    def pty(self, link: Path | None = None) -> Address:
+        """A pseudo-terminal, as a serial port. `link` becomes a symbolic link to it, removed at the end.
+
+        Raises `UsageError` where there are no pseudo-terminals, or `link` cannot be made.
+        """
+        if sys.platform != "win32":
+            terminal = _Terminal(self)
+
+            async def close() -> None:
+                terminal.close()
+                if link is not None:
+                    _remove_link(link, terminal.path)
+
+            self._closers.append(close)
+            if link is not None:
+                _make_link(link, terminal.path)
+            return Address("serial", terminal.path if link is None else str(link.absolute()))
+        raise UsageError("this system has no pseudo-terminals", hint="serve it with --tcp or --udp")
+
+    # -- for the links -------------------------------------------------------------------------------------------------
+
+    def connect_datagram(self, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
+        """A new link for datagrams, at work."""
+        return self._start(self._datagram, write, lambda: None)
+
+    def connect_uart(
+        self, write: Callable[[bytes], None], room: Callable[[], None]
+    ) -> tuple[_Wire, asyncio.Task[None]]:
+        """A new link with console framing, at work."""
+        return self._start(self._uart, write, room)
+
+    def _start(
+        self, address: Address, write: Callable[[bytes], None], room: Callable[[], None]
+    ) -> tuple[_Wire, asyncio.Task[None]]:
+        wire = _Wire(self._new_transport(address), write, room)
+        task = asyncio.get_running_loop().create_task(wire.run(), name="mcumgrx sim serve")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return wire, task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """A link has ended that should not have: `run` raises this."""
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(error)
+
+    def _new_transport(self, address: Address) -> _ServedTransport:
+        return _ServedTransport(address, instant=self._instant)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """The UDP socket: a link for each address that has sent something."""
+
+    def __init__(self, server: DeviceServer) -> None:
+        self._server = server
+        self._clients: dict[tuple[Any, ...], tuple[_Wire, asyncio.Task[None]]] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        client = self._clients.pop(addr, None)
+        if client is None:
+            if len(self._clients) >= _MAX_CLIENTS:
+                silent = next(iter(self._clients))
+                self._clients.pop(silent)[1].cancel()
+            client = self._server.connect_datagram(lambda message: self._send(message, addr))
+        self._clients[addr] = client  # last, because it was heard last
+        if data and not client[0].full:
+            client[0].put(data)
+
+    def _send(self, message: bytes, addr: tuple[Any, ...]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(message, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("UDP: %s", exc)  # a client that has gone, or an answer too long for a datagram
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+
+class _Connection(asyncio.Protocol):
+    """One client over TCP."""
+
+    def __init__(self, server: DeviceServer, connections: set[_Connection]) -> None:
+        self._server = server
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._client: tuple[_Wire, asyncio.Task[None]] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self._connections) >= _MAX_CLIENTS:
+            transport.abort()
+            return
+        self._transport = transport
+        self._connections.add(self)
+        self._client = self._server.connect_uart(self._write, transport.resume_reading)
+
+    def data_received(self, data: bytes) -> None:
+        if self._client is not None and self._transport is not None and not self._client[0].put(data):
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        if self._client is not None:
+            self._client[1].cancel()
+            self._client = None
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and self._transport.get_write_buffer_size() < _MAX_UNREAD:
+            self._transport.write(data)
+
+
+if sys.platform != "win32":
+
+    class _Terminal:
+        """A pseudo-terminal in raw mode. Its far end stays open here, so that clients may come and go."""
+
+        def __init__(self, server: DeviceServer) -> None:
+            self._server = server
+            self._loop = asyncio.get_running_loop()
+            self._near, self._far = os.openpty()
+            tty.setraw(self._far)
+            os.set_blocking(self._near, False)
+            self.path = os.ttyname(self._far)
+            self._unsent = bytearray()
+            self._wire, self._task = server.connect_uart(self._write, self._listen)
+            self._listen()
+
+        def close(self) -> None:
+            self._task.cancel()
+            self._loop.remove_reader(self._near)
+            self._loop.remove_writer(self._near)
+            os.close(self._near)
+            os.close(self._far)
+            self._near = -1
+
+        def _listen(self) -> None:
+            if self._near >= 0:
+                self._loop.add_reader(self._near, self._readable)
+
+        def _readable(self) -> None:
+            try:
+                data = os.read(self._near, _MAX_READ)
+                # A client's wish to be alone would outlive it, because the far end is never closed.
+                fcntl.ioctl(self._far, termios.TIOCNXCL)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._loop.remove_reader(self._near)
+                self._server.failed(LinkLost(f"the pseudo-terminal {self.path} has failed: {error.strerror}"))
+                return
+            if not self._wire.put(data):
+                self._loop.remove_reader(self._near)
+
+        def _write(self, data: bytes) -> None:
+            if self._near < 0 or len(self._unsent) >= _MAX_UNREAD:
+                return
+            if not self._unsent:
+                data = data[self._write_some(data) :]
+                if data:
+                    self._loop.add_writer(self._near, self._writable)
+            self._unsent += data
+
+        def _writable(self) -> None:
+            del self._unsent[: self._write_some(bytes(self._unsent))]
+            if not self._unsent:
+                self._loop.remove_writer(self._near)
+
+        def _write_some(self, data: bytes) -> int:
+            try:
+                return os.write(self._near, data)
+            except BlockingIOError:
+                return 0
+
+
+def _endpoint(scheme: str, name: tuple[Any, ...]) -> Address:
+    host, port = name[:2]
+    return Address(scheme, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def _not_had(kind: str, host: str, port: int, error: OSError | UnicodeError) -> UsageError:
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return UsageError(f"no address of this computer is known as {host!r}", hint="give an IP address of it")
+    # asyncio puts a sentence of its own in front of what the system says.
+    said = (error.strerror or str(error)).rpartition("): ")[2]
+    return UsageError(f"{kind} port {port} of {host} cannot be had: {said}", hint="0 takes a port that is free")
+
+
+def _target(link: Path) -> str | None:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None
+
+
+def _make_link(link: Path, path: str) -> None:
+    """Also over the link that a server left behind which was killed; over nothing else."""
+    try:
+        left = _target(link)
+        if left is not None and os.path.dirname(left) == os.path.dirname(path):
+            link.unlink()
+        link.symlink_to(path)
+    except OSError as error:
+        raise UsageError(
+            f"{link} cannot be made a link to {path}: {error.strerror}", hint="name a file that does not exist"
+        ) from error
+
+
+def _remove_link(link: Path, path: str) -> None:
+    """If it still is ours."""
+    if _target(link) == path:
+        with suppress(OSError):
+            link.unlink()

@@ -1,0 +1,61 @@
+"""`StatGroup`: the commands of group 2 over a client."""
+
+from __future__ import annotations
+
+from mcumgrx.plugin_api import DeviceError, Group, UsageError
+from mcumgrx.protocol.message import SmpError
+
+from .messages import Counters, ListStatistics, ReadStatistics, StatErrorCode, StatisticsList
+
+__all__ = ["StatGroup"]
+
+_NOT_BUILT = "its firmware was built without CONFIG_MCUMGR_GRP_STAT (which needs CONFIG_STATS)"
+_TOO_LARGE = (
+    "a group of counters comes in one answer or not at all: only a larger CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the "
+    "device's firmware helps"
+)
+_LIST_TOO_LARGE = "ask for a group by its name; CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE decides how long a list can be"
+_LONG_NAME = (
+    "the device does not read names of this length: CONFIG_MCUMGR_GRP_STAT_MAX_NAME_LEN (32) less one is the longest"
+)
+# What stands for "no such group" in SMP version 1: Zephyr before 3.5 had no better code than 1.
+_NO_SUCH_GROUP = (SmpError.NO_ENTRY, SmpError.UNKNOWN)
+
+
+class StatGroup(Group):
+    """Group 2 of a connected device. Every method raises the errors of `Client.request`."""
+
+    id = 2
+
+    async def names(self) -> StatisticsList:
+        """The groups of counters that there are."""
+        try:
+            return await self.request(ListStatistics())
+        except DeviceError as error:
+            _explain(error, _LIST_TOO_LARGE)
+            raise
+
+    async def read(self, name: str) -> Counters:
+        """The counters of the group `name`. Raises `UsageError` for a name that none can have."""
+        try:
+            empty = not name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{name!r} is not a text that can be sent") from error
+        if empty:
+            raise UsageError("statistics have a name", hint="see 'mcumgrx stat list'")
+        try:
+            return await self.request(ReadStatistics(name))
+        except DeviceError as error:
+            _explain(error, _TOO_LARGE)
+            if error.group is None and error.rc in _NO_SUCH_GROUP:
+                error.hint = StatErrorCode.INVALID_GROUP.hint
+            elif error.group is None and error.rc == SmpError.INVALID:
+                error.hint = _LONG_NAME
+            raise
+
+
+def _explain(error: DeviceError, too_large: str) -> None:
+    if error.group is None and error.rc == SmpError.NOT_SUPPORTED:
+        error.hint = _NOT_BUILT
+    elif error.group is None and error.rc == SmpError.MESSAGE_SIZE:
+        error.hint = too_large

@@ -1,0 +1,90 @@
+"""Messages of group 2, statistics (Zephyr `stat_mgmt.c`, Mynewt `stat`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply
+
+__all__ = ["Counters", "ListStatistics", "ReadStatistics", "StatErrorCode", "StatisticsList"]
+
+_SEE_LIST = "see 'mcumgrx stat list' for the names in the device"
+
+
+class StatErrorCode(ErrorCode):
+    """Codes of group 2 (Zephyr `stat_mgmt.h`)."""
+
+    UNKNOWN = 1, "unknown error"
+    INVALID_GROUP = 2, "there are no statistics of this name", _SEE_LIST
+    # What Zephyr sends for a group that it does not have, whatever the name of the code says.
+    INVALID_STAT_NAME = 3, "there are no such statistics", _SEE_LIST
+    INVALID_STAT_SIZE = 4, "a counter has a size that the server does not know"
+    WALK_ABORTED = 5, "going through the counters was broken off"
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsList:
+    """The names of the groups of counters, in the device's order."""
+
+    names: tuple[str, ...]
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ListStatistics(Command[StatisticsList]):
+    """Which groups of counters there are."""
+
+    what: ClassVar[str] = "statistics list"
+    group: ClassVar[int] = GroupId.STATISTICS
+    command: ClassVar[int] = 1
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = StatErrorCode
+
+    def parse(self, fields: Fields) -> StatisticsList:
+        body = fields.extra()
+        names = body.pop("stat_list", None)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise MalformedReply("'stat_list' in the reply is missing, or not a list of texts")
+        return StatisticsList(tuple(names), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """One group of counters and their values, in the device's order.
+
+    Builds without `CONFIG_STATS_NAMES` call the counters `s0`, `s1` and so on. Values count up and wrap at the
+    counter's size; old servers send the low 32 bits of a 64-bit counter. `group` is a word that only Mynewt adds.
+    """
+
+    name: str
+    counters: dict[str, int]
+    group: str | None = None
+    extra: Body = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStatistics(Command[Counters]):
+    """The counters of one group. There is no way to ask for some of them: they fit one answer, or are refused."""
+
+    name: str
+    what: ClassVar[str] = "statistics query"
+    group: ClassVar[int] = GroupId.STATISTICS
+    command: ClassVar[int] = 0
+    repeatable: ClassVar[bool] = True
+    errors: ClassVar[type[ErrorCode] | None] = StatErrorCode
+
+    def body(self) -> Body:
+        return {"name": self.name}
+
+    def parse(self, fields: Fields) -> Counters:
+        name = fields.text("name", self.name)
+        kind = fields.text("group", "") or None
+        extra = fields.extra()
+        values = extra.pop("fields", None)
+        if not isinstance(values, dict):
+            raise MalformedReply("'fields' in the reply is missing, or not a map")
+        for key, value in values.items():
+            if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int):
+                raise MalformedReply("'fields' in the reply holds something else than integers by name")
+        return Counters(name, values, kind, extra)

@@ -1,0 +1,1420 @@
+"""Group 8 against the simulated device and recorded answers: plans over bad links, transfers, files, commands."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcumgrx.cli.exit_codes import Exit, exit_for
+from mcumgrx.client import Client
+from mcumgrx.errors import (
+    DeviceError,
+    LinkLost,
+    MalformedReply,
+    McumgrError,
+    MessageTooLarge,
+    PlanRefused,
+    ProtocolError,
+    RequestTimeout,
+    TransferStuck,
+    UsageError,
+)
+from mcumgrx.events import Bytes, Note, Stage, StageName
+from mcumgrx.protocol.header import Header, Op
+from mcumgrx.protocol.message import Command, Reply, SmpError, encode_body
+from mcumgrx.registry import default_registry
+from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.groups import Call, GroupError, Refused
+from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import Faults, LinkModel
+from mcumgrx.testing.golden import Exchange, Raw, read_rows
+from mcumgrx_plugins.fs import commands
+from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
+from mcumgrx_plugins.fs.local import Destination, Digest, FileContent, LocalFileError
+from mcumgrx_plugins.fs.messages import (
+    CloseFile,
+    FileChunk,
+    FileHash,
+    FileProgress,
+    FileStatus,
+    FsErrorCode,
+    HashType,
+    ReadFile,
+    ReadHash,
+    ReadHashTypes,
+    ReadStatus,
+    WriteFile,
+)
+from mcumgrx_plugins.fs.plan import FileDamaged, FileGetPlan, FilePutPlan, Phase, Step
+
+from ..support.simulated import Desk
+
+T = TypeVar("T")
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+NAME = "/lfs1/x"
+IMAGE = build_image("1.0.0")
+
+
+def content(size: int, seed: int = 0) -> bytes:
+    """Bytes of which no piece is like another."""
+    blocks = (hashlib.sha256(f"{seed} {number}".encode()).digest() for number in range(size // 32 + 1))
+    return b"".join(blocks)[:size]
+
+
+def server(files: dict[str, bytes] | None = None, **options: Any) -> FsServer:
+    mount = FsMount(files=files if files is not None else {}, directories=("dir",))
+    return FsServer(FsConfig(mounts=(mount,), **options))
+
+
+def stored(files: FsServer, name: str = NAME) -> bytes | None:
+    """What is in a file once it is closed."""
+    snapshot = files.snapshot()["files"]
+    return bytes.fromhex(snapshot[name]) if name in snapshot else None
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def recorded() -> Iterator[tuple[str, bytes, Any, bytes]]:
+    """Every exchange of group 8 in the recordings: its name, the request and its body, the answer."""
+    for path in sorted(GOLDEN.glob("zephyr-*.jsonl")):
+        for row in read_rows(path):
+            if isinstance(row, Raw):
+                continue
+            if isinstance(row, Exchange):
+                if row.header.group == 8 and row.response is not None:
+                    yield f"{path.stem}: {row.name}", row.request, row.request_body, row.response
+                continue
+            asked = {Header.unpack(request).sequence: request for request in row.requests}
+            for response in row.responses:
+                request = asked[Header.unpack(response).sequence]
+                if Header.unpack(request).group == 8:
+                    from mcumgrx.protocol.message import decode_body
+
+                    yield f"{path.stem}: {row.name}", request, decode_body(request[8:]), response
+
+
+RECORDED = list(recorded())
+
+
+def typed(header: Header, body: Any) -> Command[Any] | None:
+    """The typed command that makes such a request, None where none does."""
+    match header.op, header.command, body:
+        case Op.READ, 0, {"name": name, "off": offset}:
+            return ReadFile(name, offset)
+        case Op.WRITE, 0, {"name": name, "off": offset, "data": data, **more} if ("len" in more) == (offset == 0):
+            return WriteFile(name, offset, data, more.get("len"))
+        case Op.READ, 1, {"name": name}:
+            return ReadStatus(name)
+        case Op.READ, 2, {"name": name, **more}:
+            return ReadHash(name, more.get("type"), more.get("off", 0), more.get("len"))
+        case Op.READ, 3, _:
+            return ReadHashTypes()
+        case Op.WRITE, 4, _:
+            return CloseFile()
+    return None
+
+
+def reply(message: bytes) -> Reply:
+    header = Header.unpack(message)
+    return Reply(header.op, header.version, header.flags, header.group, header.sequence, header.command, message[8:])
+
+
+@pytest.mark.parametrize(("name", "request_", "body", "response"), RECORDED, ids=[row[0] for row in RECORDED])
+def test_recorded_exchanges(name: str, request_: bytes, body: Any, response: bytes) -> None:
+    header = Header.unpack(request_)
+    command = typed(header, body)
+    if command is None:
+        # Requests that lack something, which the typed ones cannot.
+        assert "without" in name
+        command = ReadStatus("")
+    else:
+        assert command.request().payload == request_[8:], "the same bytes as in the recording"
+        assert (command.op, command.command) == (header.op, header.command)
+    answer = reply(response)
+    said = answer.body()
+    if "err" in said or "rc" in said:
+        with pytest.raises(DeviceError) as refused:
+            command.result(answer)
+        code = said["err"]["rc"] if "err" in said else said["rc"]
+        assert refused.value.rc == code
+        assert refused.value.name is not None
+        return
+    if "without" in name and not isinstance(command, WriteFile):
+        return
+    result = command.result(answer)
+    match result:
+        case FileChunk():
+            assert (result.offset, result.data, result.length) == (said["off"], said["data"], said.get("len"))
+        case FileProgress():
+            assert result.offset == said["off"]
+        case FileStatus():
+            assert result.size == said["len"]
+        case FileHash():
+            assert (result.type, result.length, result.output) == (said["type"], said["len"], said["output"])
+        case tuple():
+            assert result == (HashType("crc32", False, 4), HashType("sha256", True, 32))
+        case _:
+            assert (result, said) == (None, {})
+    assert not getattr(result, "extra", None)
+
+
+def test_the_recordings_have_every_command() -> None:
+    kinds = {type(typed(Header.unpack(request), body)) for _, request, body, _ in RECORDED}
+    assert kinds == {ReadFile, WriteFile, ReadStatus, ReadHash, ReadHashTypes, CloseFile, type(None)}
+    assert len(RECORDED) == 3 * 46 + 3 * 6 + 1 - 3  # three of a burst got no answer
+
+
+ANSWERS = [
+    (ReadFile(NAME, 0), {"off": 0, "data": b"x"}, FileChunk(0, b"x")),
+    (ReadFile(NAME, 0), {"off": 0, "data": b"", "len": 0, "rc": 0}, FileChunk(0, b"", 0)),
+    (WriteFile(NAME, 0, b"x", 1), {"off": 1, "rc": 0, "more": 1}, FileProgress(1, {"more": 1})),
+    (ReadHash(NAME), {"type": "crc32", "len": 3, "output": 5}, FileHash("crc32", 0, 3, 5)),
+    (ReadHash(NAME), {"type": "x", "off": 1, "len": 3, "output": b"ab"}, FileHash("x", 1, 3, b"ab")),
+    (ReadHashTypes(), {"types": {}}, ()),
+    (ReadHashTypes(), {"types": {"a": {"format": 1, "size": 2, "x": 3}}}, (HashType("a", True, 2, {"x": 3}),)),
+]
+
+
+@pytest.mark.parametrize(("command", "body", "result"), ANSWERS)
+def test_answers(command: Command[Any], body: dict[str, Any], result: object) -> None:
+    assert command.result(Reply(1, 1, 0, 8, 0, command.command, encode_body(body))) == result
+
+
+MALFORMED = [
+    (ReadFile(NAME, 0), {"data": b""}, "lacks 'off'"),
+    (ReadFile(NAME, 0), {"off": 0, "data": "text"}, "'data'"),
+    (WriteFile(NAME, 0, b"x", 1), {}, "lacks 'off'"),
+    (ReadStatus(NAME), {"len": -1}, "-1 bytes"),
+    (ReadHash(NAME), {"type": "crc32", "len": 3}, "'output'"),
+    (ReadHash(NAME), {"type": "crc32", "len": 3, "output": "x"}, "'output'"),
+    (ReadHash(NAME), {"type": "crc32", "len": 3, "output": -5}, "'output'"),
+    (ReadHash(NAME), {"type": "crc32", "len": 3, "output": True}, "'output'"),
+    (ReadHashTypes(), {}, "'types'"),
+    (ReadHashTypes(), {"types": {"a": 1}}, "'types'"),
+    (ReadHashTypes(), {"types": {"a": {"format": 1}}}, "lacks 'size'"),
+]
+
+
+@pytest.mark.parametrize(("command", "body", "text"), MALFORMED)
+def test_malformed_answers(command: Command[Any], body: dict[str, Any], text: str) -> None:
+    with pytest.raises(MalformedReply, match=text):
+        command.result(Reply(1, 1, 0, 8, 0, command.command, encode_body(body)))
+
+
+def test_hashes_in_digits() -> None:
+    assert FileHash("crc32", 0, 1, 0xABC).hex == "00000abc"
+    assert FileHash("sha256", 0, 1, b"\x01\xff").hex == "01ff"
+
+
+# -- the plan of an upload over a bad link ----------------------------------------------------------------------------
+
+
+class Wire:
+    """A link that does to each request what its fate says, to a device whose clock goes on meanwhile.
+
+    `late` fates deliver a second copy of the request behind some of the next ones, before the file is closed for good:
+    against one that comes after the end there is no defence.
+    """
+
+    def __init__(self, files: FsServer, fates: list[tuple[str, int]], *, version: int = 1) -> None:
+        self.device = SimulatedDevice()
+        self.device.install(IMAGE)
+        self.device.add_group(files)
+        self.fates = deque(fates)
+        self.version = version
+        self.now = 1.0
+        self.sequence = 0
+        self.asked: list[Command[Any]] = []
+        self._late: list[tuple[int, bytes]] = []
+
+    def ask(self, step: Step, *, at_end: bool) -> bytes | None:
+        self.asked.append(step.command)
+        self.sequence = (self.sequence + 1) % 256
+        message = step.command.request().encode(self.version, self.sequence)
+        fate, count = self.fates.popleft() if self.fates else ("fine", 0)
+        if at_end and self._late:
+            fate = "fine"
+        for _, late in [one for one in self._late if at_end or one[0] <= 0]:
+            self._execute(late)
+        self._late = [(number - 1, late) for number, late in self._late if number > 0 and not at_end]
+        answer: bytes | None = None
+        if fate != "request lost":
+            answer = self._execute(message)
+        if fate == "first answer of two":
+            self._execute(message)
+        elif fate == "second answer of two":
+            answer = self._execute(message)
+        if fate.startswith("late copy") and not at_end:
+            self._late.append((count, message))
+        if fate in ("request lost", "answer lost", "late copy, answer lost"):
+            # Sometimes long enough for the device to close its file.
+            self.now += 5.0 if count % 2 else 1.0
+            return None
+        return answer
+
+    def _execute(self, message: bytes) -> bytes:
+        answer = self.device.handle(message, self.now)
+        self.now += answer.busy_s + 0.01
+        return answer.replies[0]
+
+
+def carry_out(plan: FilePutPlan, wire: Wire) -> None:
+    for _ in range(5000):
+        at_end = plan.phase in (Phase.END, Phase.HASH, Phase.LENGTH)
+        step = plan.next()
+        if step is None:
+            return
+        answer = wire.ask(step, at_end=at_end)
+        if answer is None:
+            plan.lost(step)
+            continue
+        try:
+            result = step.command.result(reply(answer))
+        except DeviceError as error:
+            if not plan.refused(step, error):
+                raise
+        else:
+            plan.answered(step, result)
+    raise AssertionError("the plan has no end")
+
+
+LOSSES = ["fine", "fine", "request lost", "answer lost"]
+EVERYTHING = [
+    *("fine", "fine", "fine", "request lost", "answer lost"),
+    *("late copy", "late copy, answer lost", "first answer of two", "second answer of two"),
+]
+
+
+def fates(kinds: list[str]) -> st.SearchStrategy[list[tuple[str, int]]]:
+    return st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 4)), max_size=25)
+
+
+# What is in the file before: nothing, something else, or the beginning of the content with something else behind.
+before = st.none() | st.tuples(st.sampled_from([0, 50, 200]), st.integers(0, 600))
+sizes = st.integers(1, 700)
+chunks = st.none() | st.integers(1, 60)
+hash_types = st.sampled_from([("crc32", "sha256"), ("sha256",), ("crc32",)])
+
+
+def put(
+    size: int,
+    old: tuple[int, int] | None,
+    fates: list[tuple[str, int]],
+    hashes: tuple[str, ...],
+    chunk: int | None,
+    resume: bool,
+    status: bool = True,
+) -> FilePutPlan:
+    """Carry an upload out and check what is in the file then, unless it ends with an error."""
+    wanted = content(size)
+    files = server({} if old is None else {"x": wanted[: old[0]] + content(old[1], 1)}, hashes=hashes)
+    if not status:
+        del files.handlers[Op.READ, 1]
+    plan = FilePutPlan(
+        FileContent(io.BytesIO(wanted)), NAME, message_bytes=120, least_bytes=64, chunk_bytes=chunk, resume=resume
+    )
+    carry_out(plan, Wire(files, fates))
+    assert stored(files) == wanted
+    assert plan.verified_by == ("size" if not hashes else "sha256" if "sha256" in hashes else "crc32")
+    assert plan.acknowledged_bytes == plan.size
+    return plan
+
+
+@given(sizes, before, fates(LOSSES), hash_types | st.just(()), chunks, st.booleans(), st.booleans())
+def test_losses_cost_time_and_nothing_else(
+    size: int,
+    old: tuple[int, int] | None,
+    fates: list[tuple[str, int]],
+    hashes: tuple[str, ...],
+    chunk: int | None,
+    resume: bool,
+    status: bool,
+) -> None:
+    put(size, old, fates, hashes, chunk, resume, status)
+
+
+@given(sizes, before, fates(EVERYTHING), hash_types | st.just(()), chunks, st.booleans())
+def test_copies_are_repaired_or_reported(
+    size: int,
+    old: tuple[int, int] | None,
+    fates: list[tuple[str, int]],
+    hashes: tuple[str, ...],
+    chunk: int | None,
+    resume: bool,
+) -> None:
+    """Duplicated and late requests too: what is stored is right, or the plan says that it is not."""
+    with suppress(FileDamaged, TransferStuck):
+        put(size, old, fates, hashes, chunk, resume)
+
+
+def upload_plan(size: int = 300, **options: Any) -> tuple[FilePutPlan, bytes]:
+    wanted = content(size)
+    options = {"message_bytes": 120, **options}
+    return FilePutPlan(FileContent(io.BytesIO(wanted)), NAME, **options), wanted
+
+
+# Where the first two chunks end of 200 bytes, in messages of 120.
+FIRST = 120 - len(WriteFile(NAME, 0, bytes(50), 200).request().payload) + 50 - 8
+SECOND = FIRST + 120 - len(WriteFile(NAME, FIRST, bytes(50)).request().payload) + 50 - 8
+
+
+def offsets(wire: Wire) -> list[int]:
+    return [command.offset for command in wire.asked if isinstance(command, WriteFile)]
+
+
+def kinds(wire: Wire) -> list[str]:
+    return [type(command).__name__ for command in wire.asked]
+
+
+def test_the_order_of_an_upload() -> None:
+    files = server()
+    wire = Wire(files, [])
+    plan, wanted = upload_plan()
+    carry_out(plan, wire)
+    assert kinds(wire) == ["CloseFile", *["WriteFile"] * 4, "CloseFile", "ReadHash"]
+    assert stored(files) == wanted
+    assert files.open_path is None
+    assert (plan.resumed_from, plan.retransmissions, plan.done, plan.next()) == (0, 0, True, None)
+
+
+@pytest.mark.parametrize("message_bytes", [60, 88, 120, 256, 300, 384, 1024, 2048])
+def test_chunks_fill_their_messages_exactly(message_bytes: int) -> None:
+    wire = Wire(server(), [])
+    plan, _ = upload_plan(70_000 if message_bytes > 200 else 3000, message_bytes=message_bytes)
+    carry_out(plan, wire)
+    requests = [command.request().size for command in wire.asked if isinstance(command, WriteFile)]
+    assert max(requests) <= message_bytes
+    # A byte string of 23 and of 255 bytes has a shorter head than the next one.
+    assert min(requests[:-1]) >= message_bytes - 1
+
+
+def test_a_chunk_is_never_as_large_as_the_first() -> None:
+    wire = Wire(server(), [])
+    plan, _ = upload_plan(100, chunk_bytes=20)
+    carry_out(plan, wire)
+    sizes = [len(command.data) for command in wire.asked if isinstance(command, WriteFile)]
+    assert sizes == [20, 19, 19, 19, 19, 4]
+    wire = Wire(server(), [])
+    carry_out(upload_plan(5, chunk_bytes=1)[0], wire)
+    assert offsets(wire) == [0, 2, 3, 4]
+
+
+def test_a_lost_first_chunk_begins_anew_with_closing() -> None:
+    files = server()
+    wire = Wire(files, [("fine", 0), ("answer lost", 0), ("answer lost", 0)])
+    plan, wanted = upload_plan(least_bytes=120)
+    carry_out(plan, wire)
+    assert kinds(wire)[:5] == ["CloseFile", "WriteFile", "CloseFile", "CloseFile", "WriteFile"]
+    assert stored(files) == wanted
+    assert plan.retransmissions == 1
+
+
+@pytest.mark.parametrize("fate", ["request lost", "answer lost"])
+def test_a_lost_chunk_is_sent_again(fate: str) -> None:
+    files = server()
+    wire = Wire(files, [("fine", 0)] * 2 + [(fate, 0)])
+    plan, wanted = upload_plan(200, least_bytes=120)
+    carry_out(plan, wire)
+    assert offsets(wire) == [0, FIRST, FIRST, SECOND]
+    assert stored(files) == wanted
+    assert "ReadStatus" not in kinds(wire), "the device's word is enough"
+
+
+def test_losses_make_messages_smaller_down_to_what_always_works() -> None:
+    wire = Wire(server(), [("fine", 0), ("request lost", 0), ("fine", 0)] + [("request lost", 0)] * 4)
+    plan, _ = upload_plan(1000, message_bytes=400, least_bytes=88)
+    carry_out(plan, wire)
+    sizes = [command.request().size for command in wire.asked if isinstance(command, WriteFile)]
+    assert sizes[0] == 400
+    assert sizes[1] == 200
+    assert plan.message_bytes == 88
+    long, _ = upload_plan(1000, message_bytes=60, least_bytes=10)
+    step = long.next()
+    for _ in range(9):
+        while step is not None and step.end is None:
+            long.answered(step, None)
+            step = long.next()
+        assert step is not None
+        long.lost(step)
+        step = long.next()
+    assert len(WriteFile(NAME, 1000, bytes(16), 1000).request().payload) + 8 == long.message_bytes
+
+
+def test_a_reset_of_the_device_in_between_is_found_out() -> None:
+    """What was not closed is gone, and the old content, which is longer, is there again."""
+    old = content(500, 1)
+    files = server({"x": old})
+    wire = Wire(files, [])
+    plan, wanted = upload_plan(400)
+    for _ in range(3):
+        step = plan.next()
+        assert step is not None
+        answer = wire.ask(step, at_end=False)
+        assert answer is not None
+        plan.answered(step, step.command.result(reply(answer)))
+    files.restarted()
+    assert stored(files) == old
+    carry_out(plan, wire)
+    assert stored(files) == wanted
+    assert offsets(wire).count(0) == 2
+
+
+def answering(plan: FilePutPlan, *answers: object) -> list[Command[Any]]:
+    """Feed the plan; returns what it asked."""
+    asked = []
+    for answer in answers:
+        step = plan.next()
+        assert step is not None
+        asked.append(step.command)
+        if isinstance(answer, DeviceError):
+            assert plan.refused(step, answer)
+        elif answer == "lost":
+            plan.lost(step)
+        else:
+            plan.answered(step, answer)
+    return asked
+
+
+def refusal(rc: int, group: int | None = 8, **more: object) -> DeviceError:
+    said = {"err": {"group": group, "rc": rc}} if group is not None else {"rc": rc}
+    return DeviceError("no", group=group, rc=rc, reply={**said, **more})
+
+
+def last(plan: FilePutPlan) -> Command[Any]:
+    step = plan.next()
+    assert step is not None
+    return step.command
+
+
+def test_old_servers_tell_the_right_offset_beside_a_plain_code() -> None:
+    """Before Zephyr 3.3 there is no close, and a wrong offset is `rc` 3 with `off`."""
+    plan, _ = upload_plan(200, least_bytes=120)
+    answering(plan, refusal(8, None), FileProgress(FIRST), "lost", refusal(3, None, off=SECOND))
+    command = last(plan)
+    assert isinstance(command, WriteFile)
+    assert command.offset == SECOND
+    step = plan.next()
+    assert step is not None
+    assert not plan.refused(step, refusal(3, None)), "without an offset it is about something else"
+
+
+def test_version_1_says_nothing_of_the_offset() -> None:
+    plan, _ = upload_plan(200)
+    asked = answering(plan, None, FileProgress(FIRST), "lost", refusal(1, None), None, refusal(5, None))
+    assert isinstance(asked[-1], ReadStatus)
+    command = last(plan)
+    assert isinstance(command, WriteFile)
+    assert command.offset == 0
+    plan, _ = upload_plan(200)
+    answering(plan, None, FileProgress(FIRST))
+    step = plan.next()
+    assert step is not None
+    assert not plan.refused(step, refusal(1, None)), "nothing was lost: this is another error"
+
+
+def test_a_device_that_counts_otherwise_is_asked_what_it_has() -> None:
+    plan, wanted = upload_plan(200)
+    asked = answering(plan, None, FileProgress(FIRST), refusal(11, len=2 * FIRST), None, FileStatus(FIRST))
+    assert [type(command) for command in asked] == [CloseFile, WriteFile, WriteFile, CloseFile, ReadStatus]
+    assert last(plan) == ReadHash(NAME, "sha256", 0, FIRST)
+    right = FileHash("sha256", 0, FIRST, hashlib.sha256(wanted[:FIRST]).digest())
+    answering(plan, right)
+    command = last(plan)
+    assert isinstance(command, WriteFile)
+    assert command.offset == FIRST
+    assert plan.resumed_from == 0, "it is the same upload"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        FileHash("sha256", 0, FIRST, bytes(32)),
+        FileHash("sha256", 0, FIRST - 1, b""),
+        FileHash("crc32", 0, FIRST, 1),
+        refusal(3),
+    ],
+)
+def test_what_the_device_has_is_not_ours(found: object) -> None:
+    plan, _ = upload_plan(200, resume=True)
+    answering(plan, None, FileStatus(FIRST), found)
+    assert isinstance(last(plan), WriteFile)
+    assert plan.acknowledged_bytes == plan.resumed_from == 0
+
+
+def test_resuming_asks_for_the_other_hash_and_starts_over_without_any() -> None:
+    plan, wanted = upload_plan(200, resume=True)
+    answering(plan, None, FileStatus(FIRST), refusal(13))
+    assert last(plan) == ReadHash(NAME, "crc32", 0, FIRST)
+    answering(plan, FileHash("crc32", 0, FIRST, zlib.crc32(wanted[:FIRST])))
+    assert plan.resumed_from == plan.acknowledged_bytes == FIRST
+    plan, _ = upload_plan(200, resume=True)
+    answering(plan, None, FileStatus(FIRST), refusal(8, None))
+    assert last(plan) == WriteFile(NAME, 0, content(200)[:FIRST], 200)
+    plan, _ = upload_plan(200, resume=True)
+    answering(plan, None, FileStatus(201))
+    assert last(plan) == WriteFile(NAME, 0, content(200)[:FIRST], 200)
+
+
+def test_a_device_without_a_size_query_is_asked_by_reading() -> None:
+    plan, _ = upload_plan(200, resume=True)
+    asked = answering(plan, None, refusal(8, None), FileChunk(0, b"", 0))
+    assert isinstance(asked[-1], ReadFile)
+    plan, _ = upload_plan(0)
+    answering(plan, None, refusal(8, None))
+    step = plan.next()
+    assert step is not None
+    assert not plan.refused(step, refusal(8, None)), "there is no such group"
+    with pytest.raises(MalformedReply, match="lacks 'len'"):
+        plan.answered(step, FileChunk(0, b""))
+
+
+def test_a_device_that_can_only_be_written_to_proves_nothing() -> None:
+    plan, _ = upload_plan(50)
+    unknown = refusal(8, None)
+    answering(plan, None, FileProgress(50), None, unknown, unknown, unknown)
+    assert (plan.done, plan.verified_by) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "found", [FileHash("sha256", 0, 50, bytes(32)), refusal(16), refusal(3), FileHash("sha256", 0, 51, bytes(32))]
+)
+def test_a_wrong_hash_in_the_end_is_an_error(found: object) -> None:
+    plan, _ = upload_plan(50)
+    answering(plan, None, FileProgress(50), None)
+    with pytest.raises(FileDamaged) as damaged:
+        answering(plan, found)
+    assert exit_for(damaged.value) is Exit.NO_ANSWER
+
+
+def test_after_trouble_a_wrong_hash_is_worth_another_try() -> None:
+    plan, _ = upload_plan(50)
+    wrong = FileHash("sha256", 0, 50, bytes(32))
+    asked = answering(plan, None, "lost", None, FileProgress(50), None, wrong, None, FileProgress(50), None)
+    assert [command.offset for command in asked if isinstance(command, WriteFile)] == [0, 0, 0]
+    with pytest.raises(FileDamaged):
+        answering(plan, wrong)
+
+
+def test_a_wrong_size_in_the_end_is_an_error() -> None:
+    for found in (FileStatus(49), refusal(3)):
+        plan, _ = upload_plan(50)
+        answering(plan, None, FileProgress(50), None, refusal(8, None))
+        with pytest.raises(FileDamaged):
+            answering(plan, found)
+
+
+def test_a_device_that_never_gets_on_is_given_up() -> None:
+    plan, _ = upload_plan(200)
+    round = (refusal(11, len=7), None, refusal(3), FileProgress(FIRST))
+    with pytest.raises(TransferStuck, match="lost track"):
+        answering(plan, None, FileProgress(FIRST), *round * 20)
+    plan, _ = upload_plan(200)
+    with pytest.raises(TransferStuck):
+        answering(plan, *(None, FileProgress(0)) * 20)
+
+
+def test_answers_that_nobody_waits_for_are_ignored() -> None:
+    plan, _ = upload_plan(200)
+    first = plan.next()
+    assert first is not None
+    plan.answered(first, None)
+    plan.next()
+    plan.answered(first, None)
+    plan.lost(first)
+    assert plan.refused(first, refusal(10))
+    assert (plan.phase, plan.losses) == (Phase.FIRST, 0)
+
+
+def test_messages_too_small_for_the_path() -> None:
+    with pytest.raises(MessageTooLarge, match="beside the path") as error:
+        upload_plan(100, message_bytes=40)
+    assert error.value.hint is not None
+    with pytest.raises(ValueError, match="at least one byte"):
+        upload_plan(100, chunk_bytes=0)
+
+
+# -- the plan of a download -------------------------------------------------------------------------------------------
+
+
+def test_a_download() -> None:
+    plan = FileGetPlan()
+    assert plan.received(FileChunk(0, b"abc", 6)) == b"abc"
+    assert (plan.offset, plan.size, plan.done) == (3, 6, False)
+    plan.received(FileChunk(3, b"d"))
+    plan.received(FileChunk(4, b"ef"))
+    assert plan.done
+
+
+def test_an_empty_file() -> None:
+    plan = FileGetPlan()
+    assert plan.received(FileChunk(0, b"", 0)) == b""
+    assert plan.done
+    assert FileGetPlan(offset=5, size=5).done
+    with pytest.raises(ValueError, match="tells the size"):
+        FileGetPlan(offset=5)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "kind", "text"),
+    [
+        (FileChunk(3, b""), FileDamaged, "ends after 3 of 6"),
+        (FileChunk(3, b"defg"), FileDamaged, "more than the 6"),
+        (FileChunk(3, b"d", 7), FileDamaged, "had 6 bytes and has 7"),
+        (FileChunk(2, b"cd"), MalformedReply, "offset 2, asked for 3"),
+        (FileChunk(0, b"abc", 6), MalformedReply, "offset 0, asked for 3"),
+    ],
+)
+def test_answers_that_make_no_sense(chunk: FileChunk, kind: type[ProtocolError], text: str) -> None:
+    plan = FileGetPlan()
+    plan.received(FileChunk(0, b"abc", 6))
+    with pytest.raises(kind, match=text):
+        plan.received(chunk)
+
+
+def test_the_first_answer_must_tell_the_size() -> None:
+    with pytest.raises(MalformedReply, match="lacks 'len'"):
+        FileGetPlan().received(FileChunk(0, b"abc"))
+    with pytest.raises(MalformedReply, match="-1 bytes"):
+        FileGetPlan().received(FileChunk(0, b"abc", -1))
+
+
+@given(st.binary(max_size=300), st.integers(0, 300), st.lists(st.integers(1, 50), min_size=1))
+def test_downloads_in_any_pieces(data: bytes, start: int, pieces: list[int]) -> None:
+    start = min(start, len(data))
+    plan = FileGetPlan(offset=start, size=len(data) if start else None)
+    got, number = data[:start], 0
+    while not plan.done:
+        size = pieces[number % len(pieces)]
+        length = len(data) if plan.offset == 0 else None
+        got += plan.received(FileChunk(plan.offset, data[plan.offset : plan.offset + size], length))
+        number += 1
+    assert got == data
+
+
+# -- the group --------------------------------------------------------------------------------------------------------
+
+
+class Files(Desk):
+    """A device with these files, and a client's way to them."""
+
+    def __init__(self, files: FsServer | None = None, config: DeviceConfig | None = None, **more: Any) -> None:
+        super().__init__(config, **more)
+        self.files = files if files is not None else server()
+        self.device.add_group(self.files)
+
+    def group(self, work: Callable[[FsGroup], Awaitable[T]]) -> T:
+        async def main(client: Client) -> T:
+            return await work(client.group(FsGroup))
+
+        return self.client(main)
+
+    def upload(self, data: Source, name: str = NAME, **options: Any) -> FileTransfer:
+        return self.group(lambda group: group.upload(data, name, progress=self.events.append, **options))
+
+    def download(self, name: str = NAME) -> bytes:
+        sink = io.BytesIO()
+        done = self.group(lambda group: group.download(name, sink, progress=self.events.append))
+        assert done.size == len(sink.getvalue())
+        return sink.getvalue()
+
+
+MODELS = [LinkModel.ideal(), LinkModel.ble(), LinkModel.uart(1_000_000), LinkModel.datagram()]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_round_trip(model: LinkModel, size: int) -> None:
+    desk = Files(server({"x": content(800, 1)}), model=model)
+    wanted = content(size)
+    assert desk.upload(wanted) == FileTransfer(NAME, size, verified_by="sha256")
+    assert stored(desk.files) == wanted
+    assert desk.files.open_path is None
+    assert desk.download() == wanted
+    assert desk.files.open_path is None
+    for stage in (StageName.UPLOAD, StageName.DOWNLOAD):
+        progress = [event for event in desk.events if isinstance(event, Bytes) and event.stage is stage]
+        assert (progress[-1].done, progress[-1].total) == (size, size)
+        assert [event.done for event in progress] == sorted(event.done for event in progress)
+
+
+def test_a_device_that_does_not_tell_its_buffers() -> None:
+    desk = Files(config=DeviceConfig(params=False), model=LinkModel.uart(1_000_000))
+    wanted = content(700)
+    desk.upload(wanted)
+    assert desk.download() == wanted
+
+
+def test_older_servers() -> None:
+    for firmware in ("zephyr-3.4", "zephyr-3.2", "zephyr-2.7"):
+        desk = Files(config=DeviceConfig.like(firmware))
+        wanted = content(2000)
+        desk.upload(wanted)
+        assert desk.download() == wanted
+        with pytest.raises(DeviceError):
+            desk.group(lambda group: group.size("/lfs1/missing"))
+
+
+async def pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def test_streams_in_both_directions(tmp_path: Path) -> None:
+    desk = Files()
+    wanted = content(3000)
+    desk.upload(pieces(wanted, 700))
+    assert stored(desk.files) == wanted
+    path = tmp_path / "file"
+    path.write_bytes(wanted[::-1])
+    with path.open("rb") as file:
+        desk.upload(file, "/lfs1/dir/y")
+        assert not file.closed
+    assert stored(desk.files, "/lfs1/dir/y") == wanted[::-1]
+
+    async def read(group: FsGroup) -> list[bytes]:
+        async with aclosing(group.read(NAME, offset=500)) as stream:
+            return [piece async for piece in stream]
+
+    got = desk.group(read)
+    assert b"".join(got) == wanted[500:]
+    assert len(got) > 5
+
+
+def test_memory_stays_flat() -> None:
+    """A file object is read piece by piece: never more at once than a chunk or a block."""
+
+    class Watched(io.BytesIO):
+        largest = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert size >= 0
+            self.largest = max(self.largest, size)
+            return super().read(size)
+
+    desk = Files()
+    source = Watched(content(150_000))
+    desk.upload(source)
+    assert source.largest <= 64 * 1024
+    assert desk.download() == source.getvalue()
+
+
+@pytest.mark.parametrize("lost", range(1, 12))
+@pytest.mark.parametrize("kind", ["drop_requests", "drop_replies", "duplicate_requests"])
+def test_one_fault_anywhere(kind: str, lost: int) -> None:
+    desk = Files(faults=Faults(**{kind: lost}), model=LinkModel.datagram())
+    wanted = content(1500)
+    desk.upload(wanted)
+    assert stored(desk.files) == wanted
+    assert desk.download() == wanted
+
+
+def test_a_dead_device_is_given_up_with_a_hint() -> None:
+    desk = Files(faults=Faults(drop_replies=lambda number, message: number > 4))
+    with pytest.raises(RequestTimeout, match="stuck at ") as error:
+        desk.upload(content(1500))
+    assert error.value.hint is not None
+    assert "--resume" in error.value.hint
+    first = Files(faults=Faults(drop_requests=lambda number, message: message[8:].find(b"data") > 0))
+    with pytest.raises(RequestTimeout, match="stuck at 0 %") as error:
+        first.upload(content(1500))
+    assert error.value.hint is not None
+    assert "--chunk" in error.value.hint
+
+
+def test_a_hash_that_never_comes() -> None:
+    desk = Files(faults=Faults(drop_replies=lambda number, message: message[7] == 2))
+    with pytest.raises(RequestTimeout, match="hash") as error:
+        desk.upload(content(500))
+    assert error.value.hint is not None
+    assert "--timeout" in error.value.hint
+
+
+def test_an_upload_goes_on_where_it_broke_off() -> None:
+    desk = Files(faults=Faults(cut_at_request=8))
+    wanted = content(3000)
+    with pytest.raises(LinkLost) as lost:
+        desk.upload(wanted)
+    assert lost.value.hint is not None
+    assert "--resume" in lost.value.hint
+    done = desk.upload(wanted, resume=True)
+    assert 1000 < done.resumed_from < 3000
+    assert stored(desk.files) == wanted
+    progress = [event for event in desk.events if isinstance(event, Bytes)]
+    assert progress[-1].resumed_from == done.resumed_from
+    again = desk.upload(wanted, resume=True)
+    assert again.resumed_from == 3000
+    other = content(3000, 1)
+    assert desk.upload(other, resume=True).resumed_from == 0
+    assert stored(desk.files) == other
+
+
+def test_a_download_goes_on_where_it_broke_off() -> None:
+    wanted = content(3000)
+    desk = Files(server({"x": wanted}))
+    for kept in (0, 1, 1500, 3000):
+        file = io.BytesIO(wanted[:kept])
+        done = desk.group(lambda group, file=file: group.download(NAME, file, resume=True))
+        assert (file.getvalue(), done.resumed_from) == (wanted, kept)
+    for useless in (content(1500, 1), wanted + b"more"):
+        file = io.BytesIO(useless)
+        done = desk.group(lambda group, file=file: group.download(NAME, file, resume=True, progress=desk.events.append))
+        assert (file.getvalue(), done.resumed_from) == (wanted, 0)
+        note = next(event for event in desk.events if isinstance(event, Note))
+        assert "are not used" in note.text
+
+
+def test_downloads_without_a_hash_or_size_query() -> None:
+    wanted = content(3000)
+    files = server({"x": wanted}, hashes=())
+    del files.handlers[Op.READ, 1]
+    desk = Files(files)
+    file = io.BytesIO(wanted[:1000])
+    done = desk.group(lambda group: group.download(NAME, file, resume=True, progress=desk.events.append))
+    assert (file.getvalue(), done) == (wanted, FileTransfer(NAME, 3000, 0, "size"))
+    assert any("no hash" in event.text for event in desk.events if isinstance(event, Note))
+    with pytest.raises(TypeError):
+        desk.group(lambda group: group.download(NAME, _WriteOnly(), resume=True))
+
+
+class _WriteOnly:
+    def write(self, data: bytes, /) -> None: ...
+
+
+class Changing(FsServer):
+    """A file that is another one when it is looked at later."""
+
+    def hash(self, call: Call) -> dict[str, Any]:
+        return {**super().hash(call), "output": b"x" * 32}
+
+
+class Shrinking(FsServer):
+    def hash(self, call: Call) -> dict[str, Any]:
+        return {**super().hash(call), "len": 5}
+
+
+@pytest.mark.parametrize(("kind", "text"), [(Changing, "sha256 of what has arrived"), (Shrinking, "hashed 5 bytes")])
+def test_a_file_that_changes_while_it_is_read(kind: type[FsServer], text: str) -> None:
+    desk = Files(kind(FsConfig(mounts=(FsMount(files={"x": content(500)}),))))
+    with pytest.raises(FileDamaged, match=text):
+        desk.download()
+
+
+def test_a_log_that_grows_while_it_is_read_is_no_error() -> None:
+    class Growing(FsServer):
+        def hash(self, call: Call) -> dict[str, Any]:
+            self.write(NAME, content(900))
+            return super().hash(call)
+
+    desk = Files(Growing(FsConfig(mounts=(FsMount(files={"x": content(500)}),))))
+    assert desk.download() == content(500)
+
+
+def test_a_device_that_stores_something_else() -> None:
+    desk = Files(Changing(FsConfig(mounts=(FsMount(files={}),))))
+    with pytest.raises(FileDamaged, match="not that of what was written"):
+        desk.upload(content(500))
+
+
+def test_empty_files() -> None:
+    desk = Files(server({"e": b"", "full": b"old"}))
+    assert desk.download("/lfs1/e") == b""
+    assert desk.upload(b"", "/lfs1/e").verified_by == "size"
+    assert desk.upload(b"", "/lfs1/new") == FileTransfer("/lfs1/new", 0, verified_by="size")
+    assert stored(desk.files, "/lfs1/new") == b""
+    with pytest.raises(PlanRefused, match="nothing can replace the 3 bytes") as refused:
+        desk.upload(b"", "/lfs1/full")
+    assert refused.value.hint is not None
+    assert stored(desk.files, "/lfs1/full") == b"old"
+
+
+def test_sizes_and_hashes() -> None:
+    data = content(500)
+    desk = Files(server({"x": data}))
+    assert desk.group(lambda group: group.size(NAME)) == 500
+    assert desk.group(lambda group: group.hash(NAME)).output == zlib.crc32(data)
+    part = desk.group(lambda group: group.hash(NAME, "sha256", offset=100, length=50))
+    assert part == FileHash("sha256", 100, 50, hashlib.sha256(data[100:150]).digest())
+    assert [one.name for one in desk.group(lambda group: group.hash_types())] == ["crc32", "sha256"]
+    desk.group(lambda group: group.close())
+
+
+class Busy(FsServer):
+    """Another client has the file for a while."""
+
+    def __init__(self, files: dict[str, bytes], *, every: int = 2, code: SmpError = SmpError.BUSY) -> None:
+        super().__init__(FsConfig(mounts=(FsMount(files=files),)))
+        self.calls = 0
+        for key, handler in list(self.handlers.items()):
+            self.handlers[key] = self._sometimes(handler, every, code)
+
+    def _sometimes(self, handler: Any, every: int, code: SmpError) -> Any:
+        def busy(call: Call) -> Any:
+            self.calls += 1
+            if self.calls % every:
+                raise Refused(code)
+            return handler(call)
+
+        return busy
+
+
+@pytest.mark.parametrize("code", [SmpError.BUSY, SmpError.NO_MEMORY])
+def test_a_busy_device_is_asked_again(code: SmpError) -> None:
+    desk = Files(Busy({"y": content(700)}, code=code))
+    desk.upload(content(1000))
+    assert stored(desk.files) == content(1000)
+    assert desk.download("/lfs1/y") == content(700)
+
+
+def test_a_device_that_stays_busy_is_given_up() -> None:
+    desk = Files(Busy({"x": b"x"}, every=10**9))
+    for work in (lambda group: group.upload(b"abc", NAME), lambda group: group.size(NAME)):
+        with pytest.raises(DeviceError) as error:
+            desk.group(work)
+        assert (error.value.name, error.value.group) == ("BUSY", None)
+        assert error.value.hint is not None
+        assert "another client" in error.value.hint
+
+
+# Path, names of the codes for reading and writing, a part of the hint for writing.
+REFUSED = [
+    ("relative.txt", "FILE_INVALID_NAME", "FILE_INVALID_NAME", "mount point"),
+    ("/lfs1/missing/x", "FILE_NOT_FOUND", "MOUNT_POINT_NOT_FOUND", "mount point"),
+    ("/nope/x", "FILE_NOT_FOUND", "MOUNT_POINT_NOT_FOUND", "mount point"),
+    ("/lfs1/dir", "FILE_IS_DIRECTORY", "UNKNOWN", "directory"),
+    ("/lfs1/" + "n" * 59, "INVALID", "INVALID", "this one has 65"),
+    ("/lfs1/" + "ü" * 30, "INVALID", "INVALID", "this one has 66"),
+    ("", "INVALID", "INVALID", None),
+]
+
+
+@pytest.mark.parametrize(("path", "reading", "writing", "hint"), REFUSED)
+def test_paths_that_the_device_refuses(path: str, reading: str, writing: str, hint: str | None) -> None:
+    desk = Files()
+    with pytest.raises(DeviceError) as error:
+        desk.upload(b"abc", path)
+    assert error.value.name == writing
+    assert hint is None or hint in (error.value.hint or "")
+    for work in (lambda group: group.size(path), lambda group: group.download(path, io.BytesIO())):
+        with pytest.raises(DeviceError) as error:
+            desk.group(work)
+        assert error.value.name == reading
+        assert hint is None or error.value.hint
+
+
+def test_a_file_larger_than_its_file_system() -> None:
+    files = FsServer(FsConfig(mounts=(FsMount(blocks=4, files={}),)))
+    desk = Files(files)
+    with pytest.raises(DeviceError, match="writing the file failed") as error:
+        desk.upload(content(20_000))
+    assert error.value.rc == FsErrorCode.FILE_WRITE_FAILED
+    assert error.value.hint is not None
+    assert "20000 bytes" in error.value.hint
+    assert files.open_path is None
+    desk.upload(content(2000))
+    assert stored(files) == content(2000)
+
+
+class Refusing(FsServer):
+    """Answers every request with this."""
+
+    def __init__(self, answer: Exception, *commands: tuple[Op, int]) -> None:
+        super().__init__(FsConfig())
+
+        def refuse(call: Call) -> Any:
+            raise answer
+
+        for key in commands or list(self.handlers):
+            self.handlers[key] = refuse
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "hint"),
+    [
+        (Refused(SmpError.NOT_SUPPORTED), "NOT_SUPPORTED", "CONFIG_MCUMGR_GRP_FS"),
+        (Refused(SmpError.MESSAGE_SIZE), "MESSAGE_SIZE", "CONFIG_MCUMGR_GRP_FS_MAX_FILE_SIZE_4GB"),
+        (Refused(SmpError.ACCESS_DENIED), "ACCESS_DENIED", None),
+        (Refused(SmpError.NO_ENTRY), "NO_ENTRY", "mount point"),
+        (GroupError(FsErrorCode.READ_ONLY_FILESYSTEM), "READ_ONLY_FILESYSTEM", None),
+        (GroupError(99), None, None),
+    ],
+)
+def test_refusals(answer: Exception, name: str | None, hint: str | None) -> None:
+    desk = Files(Refusing(answer))
+    for work in (
+        lambda group: group.upload(b"abc", NAME),
+        lambda group: group.download(NAME, io.BytesIO()),
+        lambda group: group.size(NAME),
+        lambda group: group.hash(NAME),
+        lambda group: group.hash_types(),
+        lambda group: group.close(),
+    ):
+        with pytest.raises(DeviceError) as error:
+            desk.group(work)
+        assert error.value.name == name
+        assert hint is None or hint in (error.value.hint or "") or hint == "mount point"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ((Op.READ, 1), "CONFIG_MCUMGR_GRP_FS_FILE_STATUS"),
+        ((Op.READ, 2), "CONFIG_MCUMGR_GRP_FS_CHECKSUM_HASH;"),
+        ((Op.READ, 3), "CONFIG_MCUMGR_GRP_FS_CHECKSUM_HASH_SUPPORTED_CMD"),
+        ((Op.WRITE, 4), "Zephyr 3.3"),
+    ],
+)
+def test_commands_that_were_not_built_in(command: tuple[Op, int], option: str) -> None:
+    files = server({"x": b"x"})
+    del files.handlers[command]
+    desk = Files(files)
+    works: dict[tuple[Op, int], Callable[[FsGroup], Awaitable[object]]] = {
+        (Op.READ, 1): lambda group: group.size(NAME),
+        (Op.READ, 2): lambda group: group.hash(NAME),
+        (Op.READ, 3): lambda group: group.hash_types(),
+        (Op.WRITE, 4): lambda group: group.close(),
+    }
+    with pytest.raises(DeviceError) as error:
+        desk.group(works[command])
+    assert error.value.hint is not None
+    assert option in error.value.hint
+    desk.upload(b"abc")
+    assert desk.download() == b"abc"
+
+
+def test_an_upload_that_fails_closes_the_file() -> None:
+    class Full(FsServer):
+        def upload(self, call: Call) -> dict[str, Any]:
+            if self.open_path is not None:
+                raise GroupError(FsErrorCode.FILE_WRITE_FAILED)
+            return super().upload(call)
+
+    desk = Files(Full(FsConfig()))
+    with pytest.raises(DeviceError):
+        desk.upload(content(2000))
+    assert desk.files.open_path is None
+
+
+def test_a_hash_of_a_large_file_gets_its_time() -> None:
+    desk = Files(server(hash_s_per_byte=4e-4))
+    assert desk.upload(content(150_000)).verified_by == "sha256"
+
+
+# -- files of this computer -------------------------------------------------------------------------------------------
+
+
+def test_digest_and_content(tmp_path: Path) -> None:
+    data = content(200_000)
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with path.open("r+b") as file:
+        found = FileContent(file)
+        assert found.size == 200_000
+        assert found.digest("sha256", 150_000) == hashlib.sha256(data[:150_000]).digest()
+        assert found.digest("crc32", 200_000) == zlib.crc32(data)
+        assert found.read(1000, 5) == data[1000:1005]
+        file.truncate(100)
+        with pytest.raises(LocalFileError, match="shorter") as error:
+            found.read(90, 20)
+    assert exit_for(error.value) is Exit.BAD_FILE
+    assert Digest().value("crc32") == 0
+
+
+def test_content_of_a_file_that_gives_little_at_once() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(7, size or 0))
+
+    assert FileContent(Slow(content(100))).read(10, 50) == content(100)[10:60]
+
+
+def test_a_destination_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"good")
+    destination = Destination(path, resume=False)
+    destination.write(b"half")
+    assert path.read_bytes() == b"good"
+    assert destination.abandon(keep=True) == 4
+    assert destination.part.read_bytes() == b"half"
+    again = Destination(path, resume=True)
+    again.seek(0, io.SEEK_END)
+    again.write(b" and half")
+    again.finish()
+    assert path.read_bytes() == b"half and half"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_an_earlier_download_left_is_kept_until_there_is_something_better(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    part = tmp_path / "file.part"
+    part.write_bytes(b"earlier")
+    assert Destination(path, resume=False).abandon(keep=True) == 0
+    assert part.read_bytes() == b"earlier"
+    destination = Destination(path, resume=False)
+    destination.write(b"new")
+    assert destination.abandon(keep=False) == 0
+    assert not part.exists()
+    empty = Destination(path, resume=False)
+    empty.finish()
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "there" / "target"
+    target.write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    destination = Destination(link, resume=False)
+    destination.write(b"new")
+    destination.finish()
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_put_and_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    desk = Files()
+    data = content(2000)
+    local = tmp_path / "config.bin"
+    local.write_bytes(data)
+    done = desk.command(commands.put, local=local, remote="/lfs1/dir/", resume=False, chunk=None)
+    assert (done.path, done.size, done.verified_by) == ("/lfs1/dir/config.bin", 2000, "sha256")
+    assert done.lines()[0].startswith("wrote /lfs1/dir/config.bin: 2000 bytes in ")
+    assert done.lines()[1] == "compared with the device: same sha256"
+    stages = [event for event in desk.events if isinstance(event, Stage)]
+    assert [(stage.name, stage.finished) for stage in stages] == [(StageName.UPLOAD, False), (StageName.UPLOAD, True)]
+    local.unlink()
+    got = desk.command(commands.get, remote=done.path, local=None, resume=False)
+    assert local.read_bytes() == data
+    assert got.lines()[0].startswith("read /lfs1/dir/config.bin into config.bin: 2000 bytes")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    desk.command(commands.get, remote=done.path, local=folder, resume=False)
+    assert (folder / "config.bin").read_bytes() == data
+    again = desk.command(commands.put, local=local, remote=done.path, resume=True, chunk=50)
+    assert again.resumed_from == 2000
+    assert "0 bytes" in again.lines()[0]
+    assert "(the other 2000 were there already)" in again.lines()[0]
+
+
+def test_texts_of_what_was_compared() -> None:
+    lines = {by: commands.PutResult("a", "b", 5, 0, by, 0.0).lines()[1] for by in ("size", None)}
+    assert lines["size"] == "compared with the device: same size (the device takes no hash)"
+    assert "neither hash nor size" in lines[None]
+
+
+def test_size_hash_hashes_close() -> None:
+    data = content(300)
+    desk = Files(server({"x": data}))
+    assert desk.command(commands.size, remote=NAME).lines() == ["300 bytes"]
+    hashed = desk.command(commands.hash_file, remote=NAME, type="sha256", offset=10, length=20)
+    assert hashed.lines() == [f"sha256 {hashlib.sha256(data[10:30]).hexdigest()}", "of 20 bytes from offset 10"]
+    whole = desk.command(commands.hash_file, remote=NAME, type=None, offset=0, length=None)
+    assert (whole.type, whole.hash, whole.length) == ("crc32", f"{zlib.crc32(data):08x}", 300)
+    assert desk.command(commands.hashes).lines() == ["crc32  4 bytes", "sha256  32 bytes"]
+    assert commands.HashTypesResult(()).lines() == ["the device lists no type of hash"]
+    assert "no file open" in desk.command(commands.close).lines()[0]
+    for offset, length in ((-1, None), (0, 0)):
+        with pytest.raises(UsageError):
+            desk.command(commands.hash_file, remote=NAME, type=None, offset=offset, length=length)
+
+
+def test_arguments_that_make_no_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    desk = Files(server({"x": b"x"}))
+    with pytest.raises(UsageError, match="--chunk"):
+        desk.command(commands.put, local=tmp_path, remote=NAME, resume=False, chunk=0)
+    with pytest.raises(UsageError, match="names a directory"):
+        desk.command(commands.put, local=Path("-"), remote="/lfs1/", resume=False, chunk=None)
+    with pytest.raises(UsageError, match="tell a name"):
+        desk.command(commands.get, remote="/lfs1/", local=None, resume=False)
+    with pytest.raises(UsageError, match="standard output"):
+        desk.command(commands.get, remote=NAME, local=Path("-"), resume=True)
+    assert desk.device.requests == 0
+
+
+@pytest.mark.parametrize("name", ["missing", "folder"])
+def test_local_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    desk = Files()
+    with pytest.raises(LocalFileError, match="cannot be read") as error:
+        desk.command(commands.put, local=tmp_path / name, remote=NAME, resume=False, chunk=None)
+    assert exit_for(error.value) is Exit.BAD_FILE
+    assert error.value.path == str(tmp_path / name)
+    assert desk.device.requests == 0
+
+
+def test_local_files_that_cannot_be_written(tmp_path: Path) -> None:
+    desk = Files(server({"x": b"x"}))
+    with pytest.raises(LocalFileError, match="cannot be written"):
+        desk.command(commands.get, remote=NAME, local=tmp_path / "none" / "x", resume=False)
+    assert desk.device.requests == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk(tmp_path: Path) -> None:
+    desk = Files(server({"x": content(5000)}))
+    with pytest.raises(LocalFileError, match="No space left") as error:
+        desk.command(commands.get, remote=NAME, local=Path("/dev/full"), resume=False)
+    assert exit_for(error.value) is Exit.BAD_FILE
+    with pytest.raises(UsageError, match="no regular file"):
+        desk.command(commands.get, remote=NAME, local=Path("/dev/full"), resume=True)
+
+
+def test_a_disk_that_gets_full_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write of a file that has grown too large fails as that of a full disk does."""
+    resource = pytest.importorskip("resource")
+    signal = pytest.importorskip("signal")
+    data = content(5000)
+    desk = Files(server({"x": data}))
+    local = tmp_path / "x"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(LocalFileError, match="cannot be written") as error:
+            desk.command(commands.get, remote=NAME, local=local, resume=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert error.value.hint is not None
+    assert "--resume" in error.value.hint
+    assert not local.exists()
+    done = desk.command(commands.get, remote=NAME, local=local, resume=True)
+    assert done.resumed_from > 1000
+    assert local.read_bytes() == data
+
+
+def test_a_download_that_breaks_off_replaces_nothing(tmp_path: Path) -> None:
+    data = content(3000)
+    desk = Files(server({"x": data}), faults=Faults(cut_at_request=6))
+    local = tmp_path / "x"
+    local.write_bytes(b"good")
+    with pytest.raises(LinkLost) as lost:
+        desk.command(commands.get, remote=NAME, local=local, resume=False)
+    assert lost.value.hint is not None
+    assert "--resume" in lost.value.hint
+    assert local.read_bytes() == b"good"
+    assert 1000 < (tmp_path / "x.part").stat().st_size < 3000
+    done = desk.command(commands.get, remote=NAME, local=local, resume=True)
+    assert done.resumed_from > 1000
+    assert local.read_bytes() == data
+    assert not (tmp_path / "x.part").exists()
+
+
+def test_what_is_damaged_is_not_kept(tmp_path: Path) -> None:
+    desk = Files(Changing(FsConfig(mounts=(FsMount(files={"x": content(500)}),))))
+    with pytest.raises(FileDamaged):
+        desk.command(commands.get, remote=NAME, local=tmp_path / "x", resume=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DeviceError):
+        Files().command(commands.get, remote=NAME, local=tmp_path / "x", resume=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    data = content(3000)
+    desk = Files(server({"x": data}))
+    done = desk.command(commands.get, remote=NAME, local=Path("-"), resume=False)
+    assert capfdbinary.readouterr().out == data
+    assert done.lines() == []
+    assert done.size == 3000
+
+
+def test_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    desk = Files(server({"x": b"one\ntwo\x1b[2J\xff\n"}))
+    done = desk.command(commands.get, remote=NAME, local=Path("-"), resume=False)
+    assert done.lines() == ["one", "two\x1b[2J\\xff"]  # the command line makes the rest harmless
+    monkeypatch.setattr("mcumgrx_plugins.fs.local.StandardOutput.TERMINAL_BYTES", 10)
+    with pytest.raises(UsageError, match="too large for a terminal"):
+        desk.command(commands.get, remote=NAME, local=Path("-"), resume=False)
+
+
+def mcumgrx(*arguments: str, cwd: Path, stdin: bytes | int = b"") -> subprocess.CompletedProcess[bytes]:
+    """The command line in a process of its own, with a simulated device that outlives it."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "mcumgrx", *arguments, "-d", "sim:d,state=device.json"],
+        cwd=cwd,
+        input=stdin if isinstance(stdin, bytes) else None,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def test_pipes(tmp_path: Path) -> None:
+    data = content(2000)
+    wrote = mcumgrx("fs", "put", "-", NAME, cwd=tmp_path, stdin=data)
+    assert (wrote.returncode, wrote.stdout[:12]) == (0, b"wrote /lfs1/")
+    read = mcumgrx("fs", "get", NAME, "-", cwd=tmp_path)
+    assert (read.returncode, read.stdout) == (0, data)
+    found = mcumgrx("fs", "hash", NAME, "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)["result"]["hash"] == f"{zlib.crc32(data):08x}"
+    refused = mcumgrx("fs", "get", "/lfs1/none", "--json", cwd=tmp_path)
+    error = json.loads(refused.stdout.splitlines()[-1])["error"]
+    assert (refused.returncode, error["code"], error["name"]) == (5, "device-refused", "FILE_NOT_FOUND")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["device.json"]
+
+
+def test_it_is_a_plugin_like_any_other() -> None:
+    registry = default_registry()
+    assert registry.groups[8].name == "fs"
+    assert [name for name in registry.commands if name.startswith("fs ")] == [
+        "fs put",
+        "fs get",
+        "fs size",
+        "fs hash",
+        "fs hashes",
+        "fs close",
+    ]
+
+
+def test_errors_of_a_time_out_stay_what_they_are() -> None:
+    """A `RequestTimeout` is an `OSError` to Python, and must not become one of a file."""
+    from mcumgrx_plugins.fs.local import local_errors
+
+    late = RequestTimeout("late", what="x", timeout_s=1.0)
+    with pytest.raises(McumgrError) as error, local_errors("file"):
+        raise late
+    assert error.value is late
+    assert isinstance(late, OSError)
+
+
+def test_a_cancelled_upload_leaves_a_client_that_works() -> None:
+    desk = Files(model=LinkModel.uart())
+
+    async def work(client: Client) -> int:
+        group = client.group(FsGroup)
+        task = asyncio.create_task(group.upload(content(5000), NAME))
+        await asyncio.sleep(0.3)  # of virtual time: some chunks are through
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return (await group.upload(content(5000), NAME, resume=True)).resumed_from
+
+    assert desk.client(work) > 0
+    assert stored(desk.files) == content(5000)
