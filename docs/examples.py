@@ -222,12 +222,12 @@ class Runner:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MCUMGRX_", "COV_"))}
         if "MCUMGRX_PURE_PYTHON" in os.environ:
             environment["MCUMGRX_PURE_PYTHON"] = os.environ["MCUMGRX_PURE_PYTHON"]
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred starts that compile everything take twice as long
         path = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
         environment |= {
             "COLUMNS": "80",
             "PYTHONPATH": os.pathsep.join([str(self.folder / ".site"), *path]),
             "PYTHONIOENCODING": "utf-8",
-            "PYTHONDONTWRITEBYTECODE": "1",
             **self.variables,
             **(variables or {}),
         }

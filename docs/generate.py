@@ -29,6 +29,12 @@ from mcumgrx.plugin_api import Argument, CommandSpec, Option
 from mcumgrx.protocol.message import ErrorCode, SmpError
 from mcumgrx.protocol.standard import ImageErrorCode, OsErrorCode
 from mcumgrx.registry import default_registry
+from mcumgrx_plugins.enum.messages import EnumErrorCode
+from mcumgrx_plugins.fs.messages import FsErrorCode
+from mcumgrx_plugins.settings.messages import SettingsErrorCode
+from mcumgrx_plugins.shell.messages import ShellErrorCode
+from mcumgrx_plugins.stat.messages import StatErrorCode
+from mcumgrx_plugins.zephyr.messages import ZephyrErrorCode
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -246,6 +252,12 @@ PARTS: dict[str, Callable[[], str]] = {
     "smp-errors": lambda: device_error_table(SmpError),
     "os-errors": lambda: device_error_table(OsErrorCode),
     "image-errors": lambda: device_error_table(ImageErrorCode),
+    "stat-errors": lambda: device_error_table(StatErrorCode),
+    "settings-errors": lambda: device_error_table(SettingsErrorCode),
+    "fs-errors": lambda: device_error_table(FsErrorCode),
+    "shell-errors": lambda: device_error_table(ShellErrorCode),
+    "enum-errors": lambda: device_error_table(EnumErrorCode),
+    "zephyr-errors": lambda: device_error_table(ZephyrErrorCode),
 }
 
 

@@ -100,7 +100,10 @@ BLUEZ = "org.bluez.Error"
         (EOFError(), ConnectFailed, "connected: EOFError", "try"),
     ],
 )
-def test_errors_of_bleak_in_our_words(error: Exception, kind: type, says: str, hint: str) -> None:
+def test_errors_of_bleak_in_our_words(
+    error: Exception, kind: type, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
     translation = translated(error, "the device Widget", address="ble:Widget", timeout_s=15)
     assert type(translation) is kind
     assert says in str(translation)

@@ -94,9 +94,7 @@ def get(desk: Desk, name: str = "app/x", type: str | None = None, max_size: int 
     return desk.command(commands.get, name=name, type=type, max_size=max_size)
 
 
-def set_value(
-    desk: Desk, name: str, value: str, type: str = "text", size: int | None = None
-) -> commands.SetResult:
+def set_value(desk: Desk, name: str, value: str, type: str = "text", size: int | None = None) -> commands.SetResult:
     return desk.command(commands.set_value, name=name, value=value, type=type, size=size)
 
 

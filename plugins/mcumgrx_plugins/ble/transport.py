@@ -310,7 +310,10 @@ class BleTransport(Transport):
         try:
             adapter = await unhurried(BleakAdapter.get(bluez=bluez))
             devices = await adapter.get_connected_devices([self._service])
-        except NotImplementedError:
+        except Exception as error:  # it only saves a scan; not every system can tell
+            if hopeless(error):
+                raise
+            log.debug("%s: what is connected cannot be told: %r", self._address, error)
             return None
         return next((device for device in devices if self._fits(device.address, {device.name})), None)
 

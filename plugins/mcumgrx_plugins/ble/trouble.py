@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from bleak.exc import (
     BleakBluetoothNotAvailableError,
     BleakBluetoothNotAvailableReason,
@@ -116,7 +118,8 @@ def _system_trouble(error: BaseException) -> tuple[str, str] | None:
         return _ABSENT.get(error.reason, _DENIED)
     if isinstance(error, PermissionError):
         return _DENIED
-    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+    # Windows raises OSError for all and everything.
+    if sys.platform == "linux" and isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return (
             f"the system's D-Bus, through which Bluetooth is reached, does not answer ({error.strerror or error})",
             "start dbus and bluetoothd; in a container, mount /run/dbus/system_bus_socket",

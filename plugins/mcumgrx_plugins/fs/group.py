@@ -57,7 +57,7 @@ _LOSSES = 5
 _HASH_LOSSES = 2
 
 # A device was never seen to hash slower: it reads the file in small pieces.
-_HASH_BYTES_PER_S = 10_000
+_HASH_BYTES_PER_S = 5_000
 
 _PATH_BYTES = 64  # the default of CONFIG_MCUMGR_GRP_FS_PATH_LEN
 _OPTION = "CONFIG_MCUMGR_GRP_FS"
@@ -119,7 +119,7 @@ class FsGroup(Group):
 
     async def close(self) -> None:
         """Close the file that the device has open, so that its application sees all that was written."""
-        with _explaining("", "this command, which came with Zephyr 3.3"):
+        with _explaining("", f"{_OPTION}, or before Zephyr 3.3"):
             await self._ask(CloseFile())
 
     # -- reading ------------------------------------------------------------------------------------------------------

@@ -269,10 +269,10 @@ class Destination:
         if self._direct:
             return 0
         with suppress(OSError):
-            if not self._begun:
-                return 0  # left by an earlier download, and still as it was
             size = self.part.stat().st_size
-            if keep and size > 0:
+            if size > 0 and not self._begun:
+                return 0  # left by an earlier download, and still as it was
+            if size > 0 and keep:
                 return size
             self.part.unlink()
         return 0

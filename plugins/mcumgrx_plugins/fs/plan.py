@@ -201,7 +201,7 @@ class FilePutPlan:
         """The result of `step`. Raises `PlanRefused`, `FileDamaged` or `TransferStuck` where the transfer ends."""
         if step.number != self._number:
             return
-        self.losses = 0
+        self._heard()
         match self.phase, result:
             case Phase.CLOSE | Phase.END, _:
                 self._closed()
@@ -228,7 +228,7 @@ class FilePutPlan:
         """The device said no; false where the plan cannot go on, and the error is the caller's."""
         if step.number != self._number:
             return True
-        self.losses = 0
+        self._heard()
         match self.phase:
             case Phase.CLOSE | Phase.END:
                 self._closed()  # what has no such command keeps nothing open
@@ -246,29 +246,38 @@ class FilePutPlan:
         if step.number != self._number:
             return
         self.losses += 1
-        if step.end is not None:
-            if step.command.request().size > self._least_bytes:
-                # Perhaps it was too large for a buffer on the way: devices and links drop those in silence.
-                self.message_bytes = max(self._least_bytes, self.message_bytes // 2)
+        if step.end is None:
+            return
+        self._trouble = True
+        self.retransmissions += 1
+        if step.command.request().size > self._least_bytes:
+            # Perhaps it was too large for a buffer on the way: devices and links drop those in silence.
+            self.message_bytes = max(self._least_bytes, self.message_bytes // 2)
+        if self.phase is Phase.FIRST:
+            self.phase = Phase.CLOSE
+        else:
             self._lost_ends.add(step.end)
-        self.put_off(step)
 
     def put_off(self, step: Step) -> None:
-        """The device was busy, and has not done it."""
+        """The device was busy and has not done it: `next` gives the same again."""
         if step.number == self._number and step.end is not None:
-            self._trouble = True
             self.retransmissions += 1
-            if self.phase is Phase.FIRST:
-                self.phase = Phase.CLOSE
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _heard(self) -> None:
+        # Closing comes between two losses of the first chunk, and brings nothing.
+        if self.phase is not Phase.CLOSE:
+            self.losses = 0
 
     def _closed(self) -> None:
         if self.phase is Phase.END:
             # A hash tells the length too. An empty file has none.
             self.phase = Phase.HASH if self._hash_types and self.size else Phase.LENGTH
+        elif self._look_first:
+            self.phase = Phase.SIZE
         else:
-            self.phase = Phase.SIZE if self._look_first else Phase.FIRST
+            self._start_over()
 
     def _told_size(self, size: int) -> None:
         if self.phase is Phase.LENGTH:
@@ -352,6 +361,10 @@ class FilePutPlan:
             wanted = error.reply.get("len")
         elif error.rc == _OLD_WRONG_OFFSET and "off" in error.reply:
             wanted = error.reply["off"]
+        elif error.rc == _OLD_WRONG_OFFSET and (self._lost_ends or not self._first_size):
+            self._look_first = False  # they go on with nothing that has ended, or that they have not seen begin
+            self._begin_anew()
+            return True
         elif error.rc == SmpError.UNKNOWN and self._lost_ends:
             wanted = None  # version 1 has this code for everything, a wrong offset too
         else:
@@ -380,7 +393,7 @@ class FilePutPlan:
         """What the device has cannot serve; the file is closed already."""
         self._look_first = False
         self._resuming = False
-        self.acknowledged_bytes = 0
+        self.acknowledged_bytes = self.resumed_from = 0
         self._lost_ends.clear()
         self.phase = Phase.FIRST
 
