@@ -109,9 +109,7 @@ async def test_by_name(daemon: Daemon) -> None:
         ("4A:FF:EE:00:00:01", "public", "4A:FF:EE:00:00:01"),
     ],
 )
-async def test_identity_is_an_address_that_stays(
-    daemon: Daemon, address: str, kind: str, identity: str | None
-) -> None:
+async def test_identity_is_an_address_that_stays(daemon: Daemon, address: str, kind: str, identity: str | None) -> None:
     async with EmulatedBluez(daemon, peripheral(address=address, address_type=kind)):
         transport = ble(address.lower())
         async with connected(transport):

@@ -455,9 +455,7 @@ class BleTransport(Transport):
             hint = "is it switched on, near, and advertising? A device that is connected, to a phone perhaps, is not"
             if names:
                 hint += f". These were seen: {names}"
-            return DeviceNotFound(
-                f"{self._shown()} was not seen in {timeout_s:g} s", address=self._address, hint=hint
-            )
+            return DeviceNotFound(f"{self._shown()} was not seen in {timeout_s:g} s", address=self._address, hint=hint)
         if link.subscribing:
             return ConnectFailed(
                 f"{self._shown()} did not let its answers be subscribed to within {timeout_s:g} s",
