@@ -214,7 +214,7 @@ def _table(rows: list[dict[str, str]]) -> list[str]:
 # -- renderers ------------------------------------------------------------------------------------------------------
 
 # Those that can take long enough that a line in a log should tell where it stands; of others it tells the end.
-_LONG_STAGES = (StageName.CONNECT, StageName.ERASE, StageName.UPLOAD, StageName.RETURN)
+_LONG_STAGES = (StageName.CONNECT, StageName.ERASE, StageName.UPLOAD, StageName.DOWNLOAD, StageName.RETURN)
 
 Line = Sequence[str | tuple[str, str]]
 """Pieces of one line: text, or text with a style: ok, fail, warn, dim or bold."""

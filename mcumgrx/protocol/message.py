@@ -150,12 +150,12 @@ def decode_body(payload: bytes) -> Body:
     """Decode the body of a reply; bytes behind the top-level map are ignored, as the servers do.
 
     An empty payload counts as an empty map. Raises `MalformedReply` for anything else that is not one map with text
-    keys. Lengths that lie are caught by the decoder before memory is allocated for them.
+    keys. Text that is not UTF-8, such as output cut inside a character, is repaired. Lengths that lie are caught by the decoder before memory is allocated for them.
     """
     if not payload:
         return {}
     try:
-        value = cbor2.CBORDecoder(BytesIO(payload)).decode()
+        value = cbor2.CBORDecoder(BytesIO(payload), str_errors="replace").decode()
     # cbor2 raises its own errors for bad CBOR, but bad tagged values surface as whatever their type's constructor
     # raises, and endless nesting as RecursionError: all of them mean the same here.
     except Exception as error:

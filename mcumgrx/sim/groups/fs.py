@@ -450,12 +450,10 @@ class FsServer(GroupServer):
             opened.length = chunk["len"]
         elif opened.offset == 0:
             opened.offset = closed_size
-        expected = opened.offset
-        if data and offset == expected and opened.content is not None:
-            expected = len(opened.content)  # less than the server has counted, after a first chunk that came twice
-        if offset > 0 and offset != expected:
+        # What the server has counted, which is more than the file holds after a first chunk that came twice.
+        if offset > 0 and offset != opened.offset:
             self._close()
-            raise GroupError(FsErrorCode.FILE_OFFSET_NOT_VALID, extra={"len": expected})
+            raise GroupError(FsErrorCode.FILE_OFFSET_NOT_VALID, extra={"len": opened.offset})
         if data:
             self._append(opened, data, truncate=offset == 0 and closed_size != 0)
             _take(call, len(data) * self.config.write_s_per_byte)
