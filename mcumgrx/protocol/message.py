@@ -150,7 +150,8 @@ def decode_body(payload: bytes) -> Body:
     """Decode the body of a reply; bytes behind the top-level map are ignored, as the servers do.
 
     An empty payload counts as an empty map. Raises `MalformedReply` for anything else that is not one map with text
-    keys. Text that is not UTF-8, such as output cut inside a character, is repaired. Lengths that lie are caught by the decoder before memory is allocated for them.
+    keys. Text that is not UTF-8, such as output cut inside a character, is repaired. Lengths that lie are caught by
+    the decoder before memory is allocated for them.
     """
     if not payload:
         return {}
