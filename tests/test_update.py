@@ -68,9 +68,14 @@ async def test_a_signed_file_updates_a_device_over_a_serial_line(signed: Path, t
     old.write_bytes(build_image("1.0.0", payload_size=3000))
     async with pty_simulator(old, flash="instant", boot_s=0.3) as simulator:
         device = f"serial:{simulator.path}"
-        update = await asyncio.to_thread(mcumgrx, "dfu", str(signed), "-d", device, "--quiet-time", "1", "--json")
+        options = ("--quiet-time", "1", "--json", "--device-log")
+        update = await asyncio.to_thread(mcumgrx, "dfu", str(signed), "-d", device, *options)
         assert update.returncode == 0, update.stdout + update.stderr
-        assert json.loads(update.stdout.splitlines()[-1])["result"]["ending"] == "confirmed"
+        *events, result = [json.loads(line) for line in update.stdout.splitlines()]
+        assert result["result"]["ending"] == "confirmed"
+        printed = "".join(event["text"] for event in events if event["event"] == "device_text")
+        assert printed.count("*** Booting MCUboot ***") == 1
+        assert "application 1.2.3" in printed
         # Not a byte while the device was restarting: in a bootloader's wait window it would hold the device there.
         assert not [event for event in simulator.events if event.startswith("early")]
         listed = await asyncio.to_thread(mcumgrx, "image", "list", "-d", device, "--json")

@@ -22,7 +22,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import McumgrError, PluginError, UsageError
-from ..events import Progress, StageName
+from ..events import DeviceText, Event, Progress, StageName
 from ..plugin_api import Argument, CommandFunction, CommandSpec, Option
 from .exit_codes import Exit, Failure, Situation, explain
 from .help import NO_BREAK, HelpContext, help_option, write_epilog
@@ -59,6 +59,7 @@ class Settings:
     timeout: float | None = None
     verbose: int = 0
     log_file: Path | None = None
+    device_log: bool = False
     yes: bool = False
 
 
@@ -146,6 +147,7 @@ def global_options() -> list[click.Option]:
         option("yes", "--yes", is_flag=True, help="Answer questions with yes."),
         option("verbose", "-v", "--verbose", count=True, help="Say more on stderr; -vv says all."),
         option("log_file", "--log-file", metavar="FILE", type=_Path(), help="Append a complete log to FILE."),
+        option("device_log", "--device-log", is_flag=True, help="Show what the device prints beside SMP."),
     ]
 
 
@@ -186,7 +188,16 @@ class Context:
 
     @property
     def progress(self) -> Progress:
-        return self.renderer.event
+        return self._event if self.settings.device_log else self.renderer.event
+
+    def _event(self, event: Event) -> None:
+        if not isinstance(event, DeviceText):  # shown as it came, with all other text of the device
+            self.renderer.event(event)
+
+    def _hear(self, text: str) -> None:
+        _log_device_text(text)
+        if self.settings.device_log:
+            self.renderer.event(DeviceText(text))
 
     @property
     def device(self) -> SessionDevice:
@@ -199,7 +210,7 @@ class Context:
         address = Address.parse(self.settings.device)
         transport = default_registry().transports.get(address.scheme)
         self._scheme = transport.scheme if transport is not None else address.scheme
-        return session.device(address, timeout_s=self.timeout_s, on_text=_log_device_text)
+        return session.device(address, timeout_s=self.timeout_s, on_text=self._hear)
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
         return self._connect(self.device)
