@@ -357,6 +357,14 @@ def test_every_recording_is_replayed() -> None:
     }
 
 
+def test_the_documentation_counts_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    for path in GOLDEN.glob("*.json"):
+        count = len(vectors(path.stem).data["scenarios"])
+        reproduced = count - sum(name == path.stem for name, _, _ in NOT_REPRODUCED)
+        assert f"| `{path.stem}` | {count} | {reproduced} |" in page
+
+
 @pytest.mark.parametrize(("name", "layout"), RECORDINGS)
 def test_slot_geometry_is_the_recorded_one(name: str, layout: str) -> None:
     bench = Bench(vectors(name), layout)
