@@ -25,7 +25,7 @@ first use, so importing this module stays cheap. Nothing else of `mcumgrx` is pr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -107,6 +107,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "ignore_progress",
+    "shown",
     "upload",
 ]
 
@@ -277,6 +278,19 @@ class CommandContext(Protocol):
 
     async def confirm(self, question: str) -> bool:
         """Ask on a terminal before what cannot be undone; false where nobody can answer, true with `--yes`."""
+
+
+def shown(value: object) -> str:
+    """A value that a device sent, in one line for people: bytes in hex, maps and lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{shown(key)} {shown(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(shown(item) for item in value) or "none"
+    return str(value)
 
 
 CommandFunction = Callable[..., Awaitable[Any]]

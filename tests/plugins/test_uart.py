@@ -276,7 +276,7 @@ async def test_a_raw_device_is_given_silence_after_a_time_out(raw_peer: Peer, mo
         assert await client.request(Echo("back"), timeout_s=0.2, repeats=0) == "back"
         assert await client.request(Echo("and on")) == "and on"
     first, second, third = raw_peer.arrived_at
-    assert second - first >= 0.5
+    assert second - first >= 0.45  # of 0.5 s, counted here from the moment the bytes were read
     assert third - second < 0.4
 
 
@@ -291,7 +291,7 @@ async def test_an_answer_that_nobody_asked_for_calls_for_silence(
         raw_peer.answer = bare_echo
         assert await client.request(Echo("two")) == "two"
     first, second = raw_peer.arrived_at
-    assert second - first >= 0.5
+    assert second - first >= 0.45  # of 0.5 s, counted here from the moment the bytes were read
 
 
 async def test_closing_while_a_message_is_held_back(raw_peer: Peer) -> None:

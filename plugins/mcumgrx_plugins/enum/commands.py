@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, command
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, command, shown
 
 if TYPE_CHECKING:
     from .messages import GroupDetails
@@ -48,7 +48,7 @@ class ListResult:
 
     def lines(self) -> list[str]:
         rows = [(str(group), _what(group)) for group in self.groups]
-        extra = [f"{key}: {_shown(value)}" for key, value in self.extra.items()]
+        extra = [f"{key}: {shown(value)}" for key, value in self.extra.items()]
         return [*(_table(rows) or ["the device lists no command group"]), *extra]
 
 
@@ -70,7 +70,7 @@ class CountResult:
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        return [str(self.count), *(f"{key}: {_shown(value)}" for key, value in self.extra.items())]
+        return [str(self.count), *(f"{key}: {shown(value)}" for key, value in self.extra.items())]
 
 
 @command(epilog="mcumgrx enum count -d serial:/dev/ttyACM0")
@@ -108,14 +108,14 @@ class ShowResult:
                     _what(one.group),
                     one.name or "",
                     "" if one.handlers is None else str(one.handlers),
-                    *(_shown(one.extra[name]) if name in one.extra else "" for name in names),
+                    *(shown(one.extra[name]) if name in one.extra else "" for name in names),
                 )
             )
         lines = _table(rows) if self.groups else []
         lines += [f"{group}: the device has no such group" for group in self.absent]
         if not self.details:
             lines.append("(its firmware tells no more: it was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS)")
-        lines += [f"{key}: {_shown(value)}" for key, value in self.extra.items()]
+        lines += [f"{key}: {shown(value)}" for key, value in self.extra.items()]
         return lines or ["the device lists no command group"]
 
 
@@ -153,19 +153,6 @@ async def show(context: CommandContext, groups: Sequence[int]) -> ShowResult:
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
-
-
-def _shown(value: object) -> str:
-    """A value that the device sent, in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value) or "none"
-    return str(value)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from mcumgrx.plugin_api import (
     StageName,
     UsageError,
     command,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class HashResult:
         return [
             f"{self.type} {self.hash}",
             f"of {self.length} bytes" + (f" from offset {self.offset}" if self.offset else ""),
-            *(f"{key} {_shown(value)}" for key, value in self.extra.items()),
+            *(f"{key} {shown(value)}" for key, value in self.extra.items()),
         ]
 
 
@@ -301,7 +301,7 @@ class HashTypesResult:
         if not self.types:
             return ["the device lists no type of hash"]
         return [
-            f"{one.name}  {one.size} bytes" + "".join(f"  {key} {_shown(value)}" for key, value in one.extra.items())
+            f"{one.name}  {one.size} bytes" + "".join(f"  {key} {shown(value)}" for key, value in one.extra.items())
             for one in self.types
         ]
 
@@ -331,16 +331,3 @@ async def close(context: CommandContext) -> CloseResult:
     async with context.connect() as client:
         await client.group(FsGroup).close()
     return CloseResult()
-
-
-def _shown(value: object) -> str:
-    """A value that the device sent, in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value) or "none"
-    return str(value)

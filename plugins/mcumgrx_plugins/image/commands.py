@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from mcumgrx.plugin_api import (
     StageName,
     UsageError,
     command,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ImageList:
         lines = self._slot_lines() if self.slots else ["the device lists no image"]
         if self.split_status:
             lines.append(f"split status {self.split_status} ({_SPLIT.get(self.split_status, 'unknown')})")
-        return lines + [f"{key} {_shown(value)}" for key, value in self.extra.items()]
+        return lines + [f"{key} {shown(value)}" for key, value in self.extra.items()]
 
     def _slot_lines(self) -> list[str]:
         """Two lines a slot, and those of one image together under its number where there are several."""
@@ -89,7 +90,7 @@ def _described(slot: Slot) -> list[str]:
     return [
         f"{name}  {slot.version or 'no version'}" + (f"  {flags}" if flags else ""),
         f"{indent}  hash {slot.hash.hex() if slot.hash is not None else 'not told'}",
-        *(f"{indent}  {key} {_shown(value)}" for key, value in slot.extra.items()),
+        *(f"{indent}  {key} {shown(value)}" for key, value in slot.extra.items()),
     ]
 
 
@@ -385,7 +386,7 @@ class SlotList:
         lines = _table(rows)
         for slot in self.slots:
             name = _slot_name(slot.image, slot.slot, several)
-            lines += [f"{name}: {key} {_shown(value)}" for key, value in slot.extra.items()]
+            lines += [f"{name}: {key} {shown(value)}" for key, value in slot.extra.items()]
         return lines
 
 
@@ -525,19 +526,6 @@ async def inspect(context: CommandContext, files: Sequence[Path]) -> InspectResu
 
 def _slot_name(image: int, slot: int, several: bool) -> str:
     return f"image {image} slot {slot}" if several else f"slot {slot}"
-
-
-def _shown(value: object) -> str:
-    """A value that the device sent, in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value) or "none"
-    return str(value)
 
 
 def _size(size: int) -> str:

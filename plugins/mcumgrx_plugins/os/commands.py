@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, Option, UsageError, command
+from mcumgrx.plugin_api import Argument, CommandContext, Option, UsageError, command, shown
 
 if TYPE_CHECKING:
     from datetime import datetime as Datetime
@@ -123,7 +123,7 @@ class ParamsResult:
         return [
             f"buffers          {self.buf_count} of {self.buf_size} bytes",
             f"largest message  {self.largest_message} bytes over this link",
-            *(f"{key:<15}  {_shown(value)}" for key, value in self.extra.items()),
+            *(f"{key:<15}  {shown(value)}" for key, value in self.extra.items()),
         ]
 
 
@@ -207,7 +207,7 @@ class BootloaderResult:
             rows.append(("downgrades", "refused"))
         if self.active_b0_slot is not None:
             rows.append(("started by", f"a first-stage bootloader, from its slot {self.active_b0_slot}"))
-        return _table([*rows, *((key, _shown(value)) for key, value in self.extra.items())])
+        return _table([*rows, *((key, shown(value)) for key, value in self.extra.items())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class BootloaderAnswer:
     def lines(self) -> list[str]:
         if not self.answer:
             return ["the device knows this query, and answers nothing"]
-        rows = {key: _shown(value) for key, value in self.answer.items()}
+        rows = {key: shown(value) for key, value in self.answer.items()}
         if self.query == "mode" and self.answer.get("mode") in _MODES:
             rows["mode"] += f" ({_MODES[int(rows['mode'])]})"
         return [f"{key}  {value}" for key, value in rows.items()]
@@ -273,7 +273,7 @@ class DatetimeResult:
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        extra = [f"{key}  {_shown(value)}" for key, value in self.extra.items()]
+        extra = [f"{key}  {shown(value)}" for key, value in self.extra.items()]
         if self.utc is None or self.ahead_s is None:
             return [self.text, "(mcumgrx cannot read this as a time)", *extra]
         # A second is the resolution of most devices, and of this comparison.
@@ -373,10 +373,10 @@ class TasksResult:
                     str(task.state),
                     _stack(task.stack_used_bytes, task.stack_size_bytes),
                     *("" if value is None else str(value) for value in told),
-                    *(_shown(task.extra[name]) if name in task.extra else "" for name in names),
+                    *(shown(task.extra[name]) if name in task.extra else "" for name in names),
                 )
             )
-        return [*_table(rows, head=True), *(f"{key}: {_shown(value)}" for key, value in self.extra.items())]
+        return [*_table(rows, head=True), *(f"{key}: {shown(value)}" for key, value in self.extra.items())]
 
 
 def _stack(used: int | None, size: int | None) -> str:
@@ -429,10 +429,10 @@ class PoolsResult:
                     str(pool.blocks),
                     str(pool.free),
                     "" if pool.least_free is None else str(pool.least_free),
-                    *(_shown(pool.extra[name]) if name in pool.extra else "" for name in names),
+                    *(shown(pool.extra[name]) if name in pool.extra else "" for name in names),
                 )
             )
-        return [*_table(rows, head=True), *(f"{key}: {_shown(value)}" for key, value in self.extra.items())]
+        return [*_table(rows, head=True), *(f"{key}: {shown(value)}" for key, value in self.extra.items())]
 
 
 @command(epilog="mcumgrx os pools -d serial:/dev/ttyACM0")
@@ -446,19 +446,6 @@ async def pools(context: CommandContext) -> PoolsResult:
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
-
-
-def _shown(value: object) -> str:
-    """A value that the device sent, in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value) or "none"
-    return str(value)
 
 
 def _table(rows: Sequence[tuple[str, ...]], *, head: bool = False) -> list[str]:

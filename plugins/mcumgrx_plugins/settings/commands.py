@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mcumgrx.plugin_api import Argument, CommandContext, Option, UsageError, command
+from mcumgrx.plugin_api import Argument, CommandContext, Option, UsageError, command, shown
 
 _NAME = Argument("name", "of the setting, such as app/interval")
 # What a value can be taken for, and where `GetResult` has it.
@@ -49,7 +48,7 @@ class GetResult:
         if self.size in (1, 2, 4, 8) and not self.sent_as_text:
             rows.append(("uint", str(self.unsigned)))
             rows += [("int", str(self.signed))] if self.signed != self.unsigned else []
-        rows += [(key, _shown(value)) for key, value in self.extra.items()]
+        rows += [(key, shown(value)) for key, value in self.extra.items()]
         width = max(len(key) for key, _ in rows)
         return [f"{key:<{width}}  {value}" for key, value in rows]
 
@@ -241,16 +240,3 @@ async def save(context: CommandContext, name: str | None) -> SaveResult:
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
-
-
-def _shown(value: object) -> str:
-    """A value that the device sent, in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value) or "none"
-    return str(value)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Option, UsageError, command
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Option, UsageError, command, shown
 
 if TYPE_CHECKING:
     from .messages import Counters
@@ -26,7 +25,7 @@ class ListResult:
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        extra = [f"{key}: {_shown(value)}" for key, value in self.extra.items()]
+        extra = [f"{key}: {shown(value)}" for key, value in self.extra.items()]
         return [*(self.names or ["the device keeps no statistics"]), *extra]
 
 
@@ -72,7 +71,7 @@ class ShowResult:
             lines += [f"{group.name}{kind}"]
             width = max((len(name) for name in group.counters), default=0)
             lines += [f"  {name:<{width}}  {value}" for name, value in group.counters.items()] or ["  no counters"]
-            lines += [f"  {key}: {_shown(value)}" for key, value in group.extra.items()]
+            lines += [f"  {key}: {shown(value)}" for key, value in group.extra.items()]
         for refusal in self.refused:
             lines += [refusal.name, f"  not shown: {refusal.message}"]
             lines += [f"  ({refusal.hint})"] if refusal.hint else []
@@ -114,16 +113,3 @@ async def show(context: CommandContext, name: str | None, all: bool) -> ShowResu
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
-
-
-def _shown(value: object) -> str:
-    """A value that the device sent, in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(key)} {_shown(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value) or "none"
-    return str(value)
