@@ -65,12 +65,22 @@ class ScanResult:
         lines: list[str] = []
         for one in self.devices:
             state = {None: "", True: "speaks SMP", False: "no answer"}[one.answers]
-            facts = [one.name, state, *(f"{key.replace('_', ' ')} {value}" for key, value in one.details.items())]
+            facts = [one.name, state, *(_fact(key, value) for key, value in one.details.items())]
             lines.append(f"{one.address:<{width}}  {', '.join(fact for fact in facts if fact)}".rstrip())
             if one.problem:
                 lines.append(f"{'':<{width}}  {one.problem}")
         lines += [f"{scheme}: {problem}" for scheme, problem in self.problems.items()]
         return lines or ["nothing found"]
+
+
+def _fact(key: str, value: object) -> str:
+    """A detail for people: its unit, which the key ends in, stands behind the number; a flag is there or not."""
+    if isinstance(value, bool):
+        return key.replace("_", " ") if value else ""
+    for ending, unit in (("_dbm", "dBm"), ("_s", "s")):
+        if key.endswith(ending):
+            return f"{key.removesuffix(ending).replace('_', ' ')} {value} {unit}"
+    return f"{key.replace('_', ' ')} {value}"
 
 
 Discover = Callable[[float], Awaitable[Sequence["Discovered"]]]

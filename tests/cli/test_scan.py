@@ -15,7 +15,7 @@ import pytest
 
 from mcumgrx import registry, session
 from mcumgrx.cli.command import Settings, make_command
-from mcumgrx.cli.scan import scan
+from mcumgrx.cli.scan import Found, ScanResult, scan
 from mcumgrx.registry import Registry
 
 PLUGIN = """
@@ -185,3 +185,9 @@ def test_probe(run: Run, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_probe_nothing_is_opened(run: Run, lab: Any) -> None:
     lab.devices[:] = [("serial:/nowhere", "", {})]
     assert run("--transport", "lab").out == "serial:/nowhere\n"
+
+
+def test_details_are_told_with_their_units() -> None:
+    details = {"signal_dbm": -42, "smp": True, "paired": False, "last_seen_s": 0.5, "serial_number": "A1"}
+    result = ScanResult((Found("ble", "ble:Widget", "Widget", details),), {})
+    assert result.lines() == ["ble:Widget  Widget, signal -42 dBm, smp, last seen 0.5 s, serial number A1"]
