@@ -277,7 +277,10 @@ def _section_help(name: str) -> str:
     if name == "plugins":
         return "Plugins: transports, command groups and commands from installed packages."
     group = next((one for one in _registry().groups.values() if one.name == name), None)
-    return f"{group.summary} (command group {group.id})." if group is not None else ""
+    if group is not None:
+        return f"{group.summary} (command group {group.id})."
+    transport = _registry().transports.get(name)
+    return f"{transport.summary}." if transport is not None else ""
 
 
 def _owner(command: str) -> PluginRecord | None:
