@@ -87,7 +87,7 @@ class RealUpdate:
     """,
 )
 async def demo(context: Context, firmware: Path | None) -> DemoResult | RealUpdate:
-    """Show an update, the same one again, and a bad one that the device takes back, in half a minute.
+    """Show an update, the same one again, and a bad one that the device takes back, in less than a minute.
 
     The device is simulated, and everything is done by ordinary commands, shown as they are run. Nothing is left
     behind.
