@@ -95,6 +95,7 @@ __all__ = [
     "PluginError",
     "Progress",
     "Reply",
+    "Report",
     "RequestTimeout",
     "Stage",
     "StageName",
@@ -159,6 +160,10 @@ class TransportPlugin:
         example: an address as a user would type it, shown in help and hints.
         discover: `package.module:function` of an async function `(timeout_s: float) -> list[Discovered]` that returns
             what it has found after at most that many seconds, or None where there is no way to look.
+        watch: `package.module:function` of an async function `(timeout_s: float, report: Report) -> None` that reports
+            each device as soon as it is found, and again whenever something about it has changed; it returns when
+            there is nothing more to come, after at most that many seconds. Used instead of `discover` where there is
+            one; it is what makes devices appear while `mcumgrx scan` still looks.
     """
 
     scheme: str
@@ -167,6 +172,11 @@ class TransportPlugin:
     aliases: tuple[str, ...] = ()
     example: str = ""
     discover: str | None = None
+    watch: str | None = None
+
+
+Report = Callable[["Discovered"], None]
+"""What a `watch` function calls with each sighting of a device, in the event loop."""
 
 
 @dataclass(frozen=True, slots=True)

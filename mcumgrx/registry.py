@@ -262,8 +262,9 @@ class Registry:
                 if not _SCHEME.fullmatch(scheme):
                     taking.refuse(f"{scheme!r} is not a scheme: lower-case letters, digits, '+', '.' and '-'")
             taking.loadable("load")
-            if plugin.discover is not None:
-                taking.loadable("discover")
+            for field in ("discover", "watch"):
+                if getattr(plugin, field) is not None:
+                    taking.loadable(field)
         if not taking.sound:
             return
         schemes = dict.fromkeys((plugin.scheme, *plugin.aliases))
@@ -507,7 +508,7 @@ class _Taking(Generic[D]):
 def _unfit(plugin: Description, load: str, value: object) -> str | None:
     """Why `value` cannot be what `load` of this plugin should name, or None if it can."""
     if isinstance(plugin, TransportPlugin):
-        if load == plugin.discover and load != plugin.load:
+        if load in (plugin.discover, plugin.watch) and load != plugin.load:
             return None if callable(value) else "is not a function"
         from .transport import Transport
 

@@ -276,6 +276,7 @@ def test_a_broken_plugin_is_reported_and_stops_nobody(site: Site, trouble: str) 
         ('TransportPlugin("x", "turned \\u202e round", load="a:b")', "its summary cannot be"),
         ('TransportPlugin("x", "x", load="a.b")', "its load cannot be 'a.b'"),
         ('TransportPlugin("x", "x", load="a:b", discover="nowhere")', "its discover cannot be"),
+        ('TransportPlugin("x", "x", load="a:b", watch="nowhere")', "its watch cannot be"),
         ('TransportPlugin("x", "x", load="a:b", aliases=["y"])', "its aliases cannot be"),
         ('TransportPlugin(7, "x", load="a:b")', "its scheme cannot be 7"),
         ('GroupPlugin(0, "os2", "x", load="a:b")', "the number is taken by the plugin 'ours'"),
@@ -593,8 +594,9 @@ def test_all_our_plugins_work() -> None:
     assert {plugin.name: plugin.error for plugin in registry.plugins} == dict.fromkeys(declared())
     for transport in registry.transports.values():
         registry.resolve(transport, transport.load)
-        if transport.discover is not None:
-            registry.resolve(transport, transport.discover)
+        for load in (transport.discover, transport.watch):
+            if load is not None:
+                registry.resolve(transport, load)
     for group in registry.groups.values():
         registry.resolve(group, group.load)
     for command in registry.commands.values():

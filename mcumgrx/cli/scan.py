@@ -1,25 +1,31 @@
 """`mcumgrx scan`: the devices that the transports can see, each with an address that can be pasted behind `-d`.
 
-All transports look at the same time. A transport that cannot look, or fails, does not keep the others from it.
+All transports look at the same time. A transport that cannot look, or fails, does not keep the others from it. Those
+that report while they look have their devices shown at once, the others when they are done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fnmatch
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from ..errors import McumgrError, UsageError
 from ..events import Note
-from ..plugin_api import CommandContext, Option, command
+from ..plugin_api import Option, command
+from .exit_codes import Exit
+from .render import Row, Table, table_lines
 
 if TYPE_CHECKING:
-    from ..plugin_api import TransportPlugin
+    from ..plugin_api import Report, TransportPlugin
     from ..registry import Registry
     from ..transport import Discovered
+    from .command import Context
 
-__all__ = ["Found", "ScanResult", "ask_all", "find_devices", "scan"]
+__all__ = ["Filter", "Found", "ScanResult", "Search", "scan"]
 
 _SCAN_S = 5.0
 
@@ -31,7 +37,16 @@ _ANSWER_S = 1.5
 _OPEN_S = 5.0
 _PROBES_AT_ONCE = 8
 
+# Between two pictures of what has been found so far.
+_DRAW_S = 0.2
+
 _WARNING = "opening a port can reset the board behind it, and sends a few bytes to whatever it is"
+_STOPPED = "interrupted: this is what was found until then"
+
+_TITLES = ("name", "address", "signal", "SMP", "last seen")
+
+# The details that have a column of their own.
+_SIGNAL, _SMP, _AGE = "signal_dbm", "smp", "last_seen_s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +67,31 @@ class Found:
     answers: bool | None = None
     problem: str | None = None
 
+    @property
+    def advertises_smp(self) -> bool:
+        return self.details.get(_SMP) is True
 
-@dataclass(frozen=True, slots=True)
-class ScanResult:
-    """All that was found. `problems` names the transports that could not look, and why."""
+    @property
+    def offers_smp(self) -> bool:
+        """As far as it is known: it says so, or has answered."""
+        return self.advertises_smp or self.answers is True
 
-    devices: tuple[Found, ...]
-    problems: Mapping[str, str]
+    def row(self) -> Row:
+        signal, age = self.details.get(_SIGNAL), self.details.get(_AGE)
+        cells = (
+            self.name or "-",
+            self.address,
+            f"{signal} dBm" if signal is not None else "-",
+            "yes" if self.offers_smp else "no" if self.answers is False else "-",
+            _ago(age) if isinstance(age, (int, float)) else "-",
+        )
+        known = (_SIGNAL, _SMP, _AGE)
+        facts = [fact for key, value in self.details.items() if key not in known and (fact := _fact(key, value))]
+        return Row(cells, tuple(text for text in (", ".join(facts), self.problem) if text))
 
-    def lines(self) -> list[str]:
-        width = max((len(one.address) for one in self.devices), default=0)
-        lines: list[str] = []
-        for one in self.devices:
-            state = {None: "", True: "speaks SMP", False: "no answer"}[one.answers]
-            facts = [one.name, state, *(_fact(key, value) for key, value in one.details.items())]
-            lines.append(f"{one.address:<{width}}  {', '.join(fact for fact in facts if fact)}".rstrip())
-            if one.problem:
-                lines.append(f"{'':<{width}}  {one.problem}")
-        lines += [f"{scheme}: {problem}" for scheme, problem in self.problems.items()]
-        return lines or ["nothing found"]
+
+def _ago(seconds: float) -> str:
+    return "now" if seconds < 1 else f"{seconds:.0f} s ago"
 
 
 def _fact(key: str, value: object) -> str:
@@ -83,45 +104,196 @@ def _fact(key: str, value: object) -> str:
     return f"{key.replace('_', ' ')} {value}"
 
 
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """All that was found.
+
+    Attributes:
+        problems: the transports that could not look, and why.
+        left_out: how many other devices were seen, which the filters left out.
+        interrupted: it was ended by Ctrl-C before its time.
+    """
+
+    devices: tuple[Found, ...]
+    problems: Mapping[str, str]
+    left_out: int = 0
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return Exit.INTERRUPTED if self.interrupted else Exit.DONE
+
+    def lines(self) -> list[str]:
+        lines: list[str] = []
+        if self.devices:
+            lines = table_lines(Table(_TITLES, tuple(one.row() for one in self.devices)))
+        elif self.left_out:
+            lines = [f"nothing found that fits; left out: {_devices(self.left_out)}"]
+        lines += [f"{scheme}: {problem}" for scheme, problem in self.problems.items()]
+        return lines or ["nothing found"]
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which devices are wanted: those that fit both.
+
+    Attributes:
+        name: a part of the name or, with `*`, `?` or `[…]`, a pattern for all of it; capitals make no difference.
+        smp: only devices that say themselves that they offer SMP.
+    """
+
+    name: str | None = None
+    smp: bool = False
+
+    def fits(self, one: Found) -> bool:
+        if self.smp and not one.advertises_smp:
+            return False
+        if not self.name:
+            return True
+        name, wanted = one.name.casefold(), self.name.casefold()
+        # Brackets and asterisks are in names as well.
+        return wanted in name or fnmatch.fnmatchcase(name, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """A device as it was reported last, when that was, and which device it was, counted from 0."""
+
+    found: Found
+    at_s: float
+    number: int
+
+
 Discover = Callable[[float], Awaitable[Sequence["Discovered"]]]
+Watch = Callable[[float, "Report"], Awaitable[None]]
+Tell = Callable[[str, Mapping[str, object]], None]
 
 
-async def find_devices(
-    registry: Registry, timeout_s: float, only: str | None = None
-) -> tuple[list[Found], dict[str, str]]:
-    """What the transports find in `timeout_s` seconds, and which of them failed. `only` names one of them.
+def _nobody(event: str, fields: Mapping[str, object]) -> None:
+    """Listens to no events."""
+
+
+class Search:
+    """One look around, and what it has found so far.
+
+    Arguments:
+        only: the one transport that is to look.
+        wanted: which devices count.
+        tell: told of each device that fits, `device_found` and `device_offers_smp`, once each.
 
     Raises `UsageError` for a transport that there is not, or that cannot look.
     """
-    plugins = _able(registry, only)
 
-    async def look(plugin: TransportPlugin) -> list[Found]:
-        assert plugin.discover is not None
-        discover = cast("Discover", registry.resolve(plugin, plugin.discover))
-        async with asyncio.timeout(timeout_s + _GRACE_S):
-            found = await discover(timeout_s)
-        return [Found(plugin.scheme, one.address, one.name, dict(one.details)) for one in found]
+    def __init__(
+        self, registry: Registry, only: str | None = None, wanted: Filter | None = None, tell: Tell = _nobody
+    ) -> None:
+        self.problems: dict[str, str] = {}
+        self._registry = registry
+        self._plugins = _able(registry, only)
+        self._wanted = wanted if wanted is not None else Filter()
+        self._tell = tell
+        self._told: set[tuple[str, str, str]] = set()
+        self._seen: dict[tuple[str, str], _Sighting] = {}
 
-    answers = await asyncio.gather(*(look(plugin) for plugin in plugins), return_exceptions=True)
-    devices: list[Found] = []
-    problems: dict[str, str] = {}
-    for plugin, answer in zip(plugins, answers, strict=True):
-        match answer:
-            case list():
-                devices += answer
-            case McumgrError():
-                problems[plugin.scheme] = f"{answer} ({answer.hint})" if answer.hint else str(answer)
-            case TimeoutError():
-                problems[plugin.scheme] = f"was not done in {timeout_s:g} s"
-            case Exception():  # a plugin's mistake; the other transports have worked
-                problems[plugin.scheme] = f"its search failed: {type(answer).__name__}: {answer}"
-            case BaseException():
-                raise answer
-    return devices, problems
+    async def look(self, timeout_s: float) -> None:
+        """Let all transports look for `timeout_s` seconds; those that fail are in `problems` then."""
+        async with asyncio.TaskGroup() as group:
+            for plugin in self._plugins:
+                group.create_task(self._look(plugin, timeout_s))
+
+    async def _look(self, plugin: TransportPlugin, timeout_s: float) -> None:
+        def report(one: Discovered) -> None:
+            self._see(Found(plugin.scheme, one.address, one.name, dict(one.details)))
+
+        try:
+            async with asyncio.timeout(timeout_s + _GRACE_S):
+                if plugin.watch is not None:
+                    await cast("Watch", self._registry.resolve(plugin, plugin.watch))(timeout_s, report)
+                else:
+                    assert plugin.discover is not None
+                    for one in await cast("Discover", self._registry.resolve(plugin, plugin.discover))(timeout_s):
+                        report(one)
+        except McumgrError as error:
+            self.problems[plugin.scheme] = f"{error} ({error.hint})" if error.hint else str(error)
+        except TimeoutError:
+            self.problems[plugin.scheme] = f"was not done in {timeout_s:g} s"
+        except Exception as error:  # a plugin's mistake; the other transports have worked
+            self.problems[plugin.scheme] = f"its search failed: {type(error).__name__}: {error}"
+
+    def _see(self, found: Found) -> None:
+        key = (found.transport, found.address)
+        before = self._seen.get(key)
+        number = before.number if before is not None else len(self._seen)
+        self._seen[key] = _Sighting(found, asyncio.get_running_loop().time(), number)
+        self._announce(found)
+
+    def _announce(self, found: Found) -> None:
+        if not self._wanted.fits(found):
+            return
+        for event, due in (("device_found", True), ("device_offers_smp", found.offers_smp)):
+            key = (event, found.transport, found.address)
+            if due and key not in self._told:
+                self._told.add(key)
+                self._tell(event, {"device": found})
+
+    def arrivals(self) -> list[Found]:
+        """The devices that fit: those that offer SMP first, then in the order in which they were seen first."""
+        fitting = [one for one in self._seen.values() if self._wanted.fits(one.found)]
+        fitting.sort(key=lambda one: (not one.found.offers_smp, one.number))
+        return [_as_of_now(one) for one in fitting]
+
+    def devices(self) -> list[Found]:
+        """The devices that fit, by transport: those that offer SMP first, the nearest of them first."""
+        schemes = [plugin.scheme for plugin in self._plugins]
+        return sorted(
+            self.arrivals(),
+            key=lambda one: (schemes.index(one.transport), not one.offers_smp, -_signal(one)),
+        )
+
+    @property
+    def left_out(self) -> int:
+        return sum(not self._wanted.fits(one.found) for one in self._seen.values())
+
+    async def ask(self, devices: Sequence[Found]) -> None:
+        """Ask each device for an echo, several at once."""
+        turn = asyncio.Semaphore(_PROBES_AT_ONCE)
+
+        async def ask_in_turn(one: Found) -> None:
+            async with turn:
+                answered = await _ask(self._registry, one)
+            sighting = self._seen[one.transport, one.address]
+            number, at_s = sighting.number, sighting.at_s
+            found = replace(sighting.found, answers=answered.answers, problem=answered.problem)
+            self._seen[one.transport, one.address] = _Sighting(found, at_s, number)
+            self._announce(found)
+
+        async with asyncio.TaskGroup() as group:
+            for one in devices:
+                group.create_task(ask_in_turn(one))
+
+
+def _as_of_now(sighting: _Sighting) -> Found:
+    """The device, its age counted from now."""
+    found = sighting.found
+    age = found.details.get(_AGE)
+    if not isinstance(age, (int, float)):
+        return found
+    age += asyncio.get_running_loop().time() - sighting.at_s
+    return replace(found, details={**found.details, _AGE: round(age, 1)})
+
+
+def _signal(one: Found) -> float:
+    signal = one.details.get(_SIGNAL)
+    return signal if isinstance(signal, (int, float)) else -math.inf
 
 
 def _able(registry: Registry, only: str | None) -> list[TransportPlugin]:
-    able = [plugin for plugin in dict.fromkeys(registry.transports.values()) if plugin.discover is not None]
+    every = dict.fromkeys(registry.transports.values())
+    able = [plugin for plugin in every if plugin.watch is not None or plugin.discover is not None]
     if only is None:
         return able
     plugin = registry.transports.get(only.rstrip(":").lower())
@@ -133,38 +305,72 @@ def _able(registry: Registry, only: str | None) -> list[TransportPlugin]:
     raise UsageError(said, hint=f"those that can look: {names}")
 
 
-async def ask_all(registry: Registry, devices: Sequence[Found]) -> list[Found]:
-    """Ask each device for an echo, several at once."""
+async def _ask(registry: Registry, one: Found) -> Found:
+    """The device, and whether it answers an echo."""
     from ..errors import DeviceError, RequestTimeout
     from ..protocol.standard import Echo
     from ..session import device
 
-    turn = asyncio.Semaphore(_PROBES_AT_ONCE)
-
-    async def ask(one: Found) -> Found:
+    try:
+        opened = device(one.address, timeout_s=_ANSWER_S, registry=registry)
         try:
-            opened = device(one.address, timeout_s=_ANSWER_S, registry=registry)
-            try:
-                client = await opened.connect(_OPEN_S)
-                await client.request(Echo("mcumgrx"), repeats=1)
-            finally:
-                await opened.close()
-        except DeviceError:
-            return replace(one, answers=True)  # MCUboot's recovery knows no echo, and says so
-        except RequestTimeout:
-            return replace(one, answers=False)
-        except McumgrError as error:
-            return replace(one, problem=str(error))
-        return replace(one, answers=True)
+            client = await opened.connect(_OPEN_S)
+            await client.request(Echo("mcumgrx"), repeats=1)
+        finally:
+            await opened.close()
+    except DeviceError:
+        return replace(one, answers=True)  # MCUboot's recovery knows no echo, and says so
+    except RequestTimeout:
+        return replace(one, answers=False)
+    except McumgrError as error:
+        return replace(one, problem=str(error))
+    return replace(one, answers=True)
 
-    async def ask_in_turn(one: Found) -> Found:
-        async with turn:
-            return await ask(one)
 
-    return list(await asyncio.gather(*(ask_in_turn(one) for one in devices)))
+class _Picture:
+    """Draws what has been found so far, again and again while it is entered."""
+
+    def __init__(self, context: Context, search: Search, timeout_s: float) -> None:
+        self._draw_on = context.renderer.table
+        self._search = search
+        self._end_s = asyncio.get_running_loop().time() + timeout_s
+        self.doing = ""  # in place of the time that is left
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> _Picture:
+        self._task = asyncio.create_task(self._draw_on_and_on())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.result()  # only a mistake ends it
+
+    async def _draw_on_and_on(self) -> None:
+        while True:
+            self._draw_on(self._table())
+            await asyncio.sleep(_DRAW_S)
+
+    def _table(self) -> Table:
+        found = self._search.arrivals()
+        left_s = max(0.0, self._end_s - asyncio.get_running_loop().time())
+        doing = self.doing or f"looking, {math.ceil(left_s)} s left"
+        facts = [f"{len(found)} found"]
+        if self._search.left_out:
+            facts.append(f"{self._search.left_out} left out")
+        return Table(_TITLES, tuple(one.row() for one in found), f"{doing}; {', '.join(facts)}; Ctrl-C ends it")
 
 
 @command(
+    Option("--name", "Only devices with this in their names, or whose names fit a pattern (Sensor-*).", metavar="TEXT"),
+    Option(
+        "--smp",
+        "Only devices that advertise the SMP service. Not every Bluetooth device that has it does, and no port.",
+        type=bool,
+        default=False,
+    ),
     Option("--probe", "Open each and ask it for an echo. This can reset a board.", type=bool, default=False),
     Option("--transport", "Look with this transport only.", metavar="NAME"),
     Option("--scan-time", "How long to look.", type=float, default=_SCAN_S, metavar="SECONDS"),
@@ -172,24 +378,43 @@ async def ask_all(registry: Registry, devices: Sequence[Found]) -> list[Found]:
     epilog="""
 Examples:
   mcumgrx scan                      what is there, without touching it
+  mcumgrx scan --name 'Sensor-*'    by name; capitals make no difference
   mcumgrx scan --probe              which of it speaks SMP
   mcumgrx scan --transport serial --json
 """,
 )
-async def scan(context: CommandContext, probe: bool, transport: str | None, scan_time: float) -> ScanResult:
+async def scan(
+    context: Context, name: str | None, smp: bool, probe: bool, transport: str | None, scan_time: float
+) -> ScanResult:
     """Look for devices with every transport that can.
 
-    Serial ports are listed whatever is behind them; only --probe shows which
-    of them speak SMP. A device on a network is not found: name it, as
-    udp:192.0.2.7.
+    Serial ports are listed whatever is behind them, and so is every Bluetooth
+    LE device that advertises. Under SMP stands "yes" for a device that
+    advertises the service or has answered, "no" for one that was asked and
+    did not answer; of others it is not known, and only --probe tells. A
+    device on a network is not found: name it, as udp:192.0.2.7.
+
+    On a terminal the devices appear while the search goes on. Ctrl-C ends it
+    early: what was found until then is shown, and the exit code is 130.
     """
     from ..registry import default_registry
 
     if not scan_time > 0:
         raise UsageError("--scan-time must be more than 0 seconds")
-    registry = default_registry()
-    devices, problems = await find_devices(registry, scan_time, transport)
-    if probe and devices:
-        context.progress(Note(_WARNING, warning=True))
-        devices = await ask_all(registry, devices)
-    return ScanResult(tuple(devices), problems)
+    search = Search(default_registry(), transport, Filter(name, smp), context.renderer.tell)
+    interrupted = False
+    async with _Picture(context, search, scan_time) as picture:
+        try:
+            await search.look(scan_time)
+            if probe and (devices := search.devices()):
+                context.progress(Note(_WARNING, warning=True))
+                picture.doing = "asking each for an echo"
+                await search.ask(devices)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()  # what was asked for is done: the search has ended, and the result is told
+            interrupted = True
+    if interrupted:
+        context.progress(Note(_STOPPED))
+    return ScanResult(tuple(search.devices()), search.problems, search.left_out, interrupted)

@@ -1,6 +1,7 @@
-"""What commands say on a terminal: one moving line for what is under way, a line that stays for each stage done.
+"""What commands say on a terminal: one moving line for what is under way, a line that stays for each stage done; or
+a table that grows.
 
-rich draws the moving line, and is imported when there is one. Everything else is in `render`.
+rich draws what moves, and is imported when something does. Everything else is in `render`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,20 @@ import click
 
 from ..events import Bytes, Note, Stage, StageName
 from .exit_codes import Failure
-from .render import Line, PlainRenderer, duration_text, harmless, printable, rate_text, size_text, to_lines, write_line
+from .render import (
+    WIDTH,
+    Line,
+    PlainRenderer,
+    Table,
+    duration_text,
+    harmless,
+    printable,
+    rate_text,
+    size_text,
+    table_lines,
+    to_lines,
+    write_line,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -53,6 +67,7 @@ class TerminalRenderer(PlainRenderer):
         self._unicode = _can_show(err, "✓✗━╸⠋…")
         self._running: _Running | None = None
         self._live: Live | None = None
+        self._tables = 0  # drawn; each turns the spinner by one
 
     def stage_begun(self, stage: Stage) -> None:
         self._running = _Running(stage, self._unicode)
@@ -80,6 +95,13 @@ class TerminalRenderer(PlainRenderer):
             self._stop_live()
             self._stage_line(("✗" if self._unicode else "x", "fail"), name, text, "")
         super().failure(failure)
+
+    def table(self, table: Table) -> None:
+        if self._live is None:
+            self._live = _start_live(self._err, self._colour, auto_refresh=False)
+        self._tables += 1
+        with contextlib.suppress(OSError):
+            self._live.update(_Growing(table, self._unicode, self._tables), refresh=True)
 
     def result(self, command: str, value: object) -> None:
         self.close()
@@ -155,20 +177,63 @@ def _can_show(stream: TextIO, text: str) -> bool:
     return True
 
 
-def _start_live(stream: TextIO, colour: bool) -> Live:
+def _start_live(stream: TextIO, colour: bool, *, auto_refresh: bool = True) -> Live:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, emoji=False)
-    live = Live(console=console, refresh_per_second=10, transient=True, redirect_stdout=False, redirect_stderr=False)
+    live = Live(
+        console=console,
+        auto_refresh=auto_refresh,
+        refresh_per_second=10,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     live.start()
     return live
+
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_ASCII_SPINNER = "|/-\\"
+
+# Room is left for the ^C that a terminal prints: wrapped to a line of its own it could not be cleared.
+_TYPED = 3
+
+
+class _Growing:
+    """A table while it grows: as many rows as the terminal has room for, then a spinner and the status."""
+
+    def __init__(self, table: Table, unicode: bool, turn: int) -> None:
+        self._table = table
+        spinner = _SPINNER if unicode else _ASCII_SPINNER
+        self._spinner = spinner[turn % len(spinner)]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        def line(text: str, style: str = "") -> Text:
+            return Text(text, style, no_wrap=True, overflow="crop")
+
+        # Beside the rows: the titles, the status, how many do not fit, and the line that the command was typed in.
+        room = max(1, console.height - 4)
+        titles, *rows = table_lines(self._table, below=False, width=min(options.max_width, WIDTH))
+        if rows:
+            yield line(titles, "bold")
+        for row in rows[:room]:
+            yield line(row)
+        if len(rows) > room:
+            yield line(f"... and {len(rows) - room} more, all of them at the end", "dim")
+        status = Text(no_wrap=True, overflow="crop", end="")
+        status.append(self._spinner, "cyan")
+        status.append(f" {printable(self._table.status)}")
+        status.truncate(options.max_width - _TYPED)
+        yield status
 
 
 class _Running:
     """The moving line of one stage: a spinner, then its text or a bar with bytes, rate and the time that is left."""
 
-    _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
     _RATE_WINDOW_S = 4.0
 
     def __init__(self, stage: Stage, unicode: bool) -> None:
@@ -197,10 +262,9 @@ class _Running:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        # Room is left for the ^C that a terminal prints: wrapped to a line of its own it could not be cleared.
-        width = min(options.max_width - 3, _MAX_WIDTH)
+        width = min(options.max_width - _TYPED, _MAX_WIDTH)
         elapsed_s = self._clock() - self._begin
-        spinner = self._SPINNER if self._unicode else "|/-\\"
+        spinner = _SPINNER if self._unicode else _ASCII_SPINNER
         text = Text(f"{_INDENT}", no_wrap=True, overflow="crop", end="")
         text.append(spinner[int(elapsed_s * 10) % len(spinner)], "cyan")
         text.append(f" {self.stage.name:<{_NAME_WIDTH}}", "bold")

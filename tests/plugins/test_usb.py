@@ -15,12 +15,13 @@ from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError
 from mcumgrx.protocol.standard import Echo
 from mcumgrx.registry import Registry
 from mcumgrx.session import SessionDevice
+from mcumgrx.transport import Discovered
 
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX; Windows needs a real port", allow_module_level=True)
 
 from mcumgrx_plugins.uart import ports
-from mcumgrx_plugins.uart.ports import Port, discover
+from mcumgrx_plugins.uart.ports import Port, discover, watch
 from mcumgrx_plugins.uart.usb import UsbTransport
 
 from ..support.pty_peer import Peer, echo
@@ -168,6 +169,9 @@ async def test_what_is_discovered_can_be_pasted() -> None:
         "manufacturer": "Acme",
     }
     assert found[3].details == {"usb": "10c4:ea60", "usb_address": "usb:10c4:ea60"}
+    reported: list[Discovered] = []
+    await watch(5, reported.append, bus.list)
+    assert reported == found
     for one, there in zip(found[1:], bus.ports[1:], strict=True):
         transport = UsbTransport(Address.parse(str(one.details["usb_address"])), bus.list)
         assert transport._find() == there

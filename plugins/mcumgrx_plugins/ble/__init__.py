@@ -14,5 +14,6 @@ def mcumgrx_transports() -> list[TransportPlugin]:
             load="mcumgrx_plugins.ble.transport:BleTransport",
             example="ble:Widget",
             discover="mcumgrx_plugins.ble.discovery:discover",
+            watch="mcumgrx_plugins.ble.discovery:watch",
         )
     ]

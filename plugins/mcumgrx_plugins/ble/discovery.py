@@ -16,11 +16,11 @@ from bleak.args.bluez import BlueZScannerArgs
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 
-from mcumgrx.plugin_api import Address, Discovered
+from mcumgrx.plugin_api import Address, Discovered, Report
 
 from .trouble import translated
 
-__all__ = ["SMP_CHARACTERISTIC", "SMP_SERVICE", "Listener", "Sighting", "discover", "listening", "unhurried"]
+__all__ = ["SMP_CHARACTERISTIC", "SMP_SERVICE", "Listener", "Sighting", "discover", "listening", "unhurried", "watch"]
 
 SMP_SERVICE = "8d53dc1d-1db7-4cd3-868b-8a527460aa84"
 SMP_CHARACTERISTIC = "da2e7828-fbce-4e01-ae9e-261174997c48"
@@ -132,37 +132,51 @@ async def unhurried(work: Coroutine[Any, Any, T], patience_s: float = _PATIENCE_
     return task.result()
 
 
-async def discover(timeout_s: float, backend: type[BaseBleakScanner] | None = None) -> list[Discovered]:
-    """All Bluetooth LE devices that advertise, those that offer SMP first, then by signal.
+async def watch(timeout_s: float, report: Report, backend: type[BaseBleakScanner] | None = None) -> None:
+    """Report each Bluetooth LE device whenever it advertises, for `timeout_s` seconds.
 
-    Details: `signal_dbm`; `smp`, whether the advertisement names the SMP service, which not every device that has it
-    does; `last_seen_s`, seconds ago. Raises `ConnectFailed` where there is no Bluetooth.
+    Details: `signal_dbm`; `smp`, whether the device was heard to name the SMP service, which not every device that has
+    it does; `last_seen_s`, 0 at the moment of the report. Raises `ConnectFailed` where there is no Bluetooth.
     """
-    heard: dict[str, Sighting] = {}
     names: dict[str, str] = {}
     offers: set[str] = set()
 
     def listen(sighting: Sighting) -> None:
+        # Advertisement and scan response come one after the other, and some systems pass them on apart.
         address = sighting.device.address
-        heard[address] = sighting
         if sighting.name:
             names[address] = sighting.name
         if SMP_SERVICE in (uuid.lower() for uuid in sighting.advertisement.service_uuids):
             offers.add(address)
+        signal = sighting.advertisement.rssi
+        details: dict[str, object] = {} if signal == _NO_SIGNAL else {"signal_dbm": signal}
+        details["smp"] = address in offers
+        details["last_seen_s"] = 0.0
+        report(Discovered(str(Address("ble", address)), names.get(address, ""), details))
 
-    loop = asyncio.get_running_loop()
     try:
         async with listening(listen, backend=backend):
             await asyncio.sleep(max(timeout_s / 2, timeout_s - _STOP_S))
     except Exception as error:
         raise translated(error, "the Bluetooth adapter") from error
+
+
+async def discover(timeout_s: float, backend: type[BaseBleakScanner] | None = None) -> list[Discovered]:
+    """All that `watch` reports in `timeout_s` seconds, with `last_seen_s` as of the end: those that offer SMP first,
+    then by signal. Raises `ConnectFailed` where there is no Bluetooth.
+    """
+    loop = asyncio.get_running_loop()
+    heard: dict[str, tuple[Discovered, float]] = {}
+    await watch(timeout_s, lambda one: heard.update({one.address: (one, loop.time())}), backend)
     now = loop.time()
-    found: list[tuple[bool, int, Discovered]] = []
-    for address, sighting in heard.items():
-        signal = sighting.advertisement.rssi
-        details: dict[str, object] = {} if signal == _NO_SIGNAL else {"signal_dbm": signal}
-        details["smp"] = address in offers
-        details["last_seen_s"] = round(now - sighting.at_s, 1)
-        one = Discovered(str(Address("ble", address)), names.get(address, ""), details)
-        found.append((address not in offers, -signal, one))
-    return [one for _, _, one in sorted(found, key=lambda entry: (*entry[:2], entry[2].address))]
+    found = [
+        Discovered(one.address, one.name, {**one.details, "last_seen_s": round(now - at_s, 1)})
+        for one, at_s in heard.values()
+    ]
+    return sorted(found, key=lambda one: (not one.details["smp"], -_signal(one), one.address))
+
+
+def _signal(one: Discovered) -> int:
+    signal = one.details.get("signal_dbm", _NO_SIGNAL)
+    assert isinstance(signal, int)
+    return signal

@@ -15,6 +15,7 @@ def mcumgrx_transports() -> list[TransportPlugin]:
             aliases=("uart",),
             example="serial:/dev/ttyACM0,baud=115200",
             discover="mcumgrx_plugins.uart.ports:discover",
+            watch="mcumgrx_plugins.uart.ports:watch",
         ),
         TransportPlugin(
             "usb",

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import Address, Discovered
+from mcumgrx.plugin_api import Address, Discovered, Report
 
-__all__ = ["Lister", "Port", "discover", "list_ports"]
+__all__ = ["Lister", "Port", "discover", "list_ports", "watch"]
 
 # Linux and Windows end the place of a composite device's port with its interface: 1-1.2:1.0, 1-1.2:x.0.
 _INTERFACE = re.compile(r":(?:\d+|x)\.(\d+)\Z")
@@ -90,6 +90,12 @@ async def discover(timeout_s: float, lister: Lister = list_ports) -> list[Discov
         name = port.description if port.description != os.path.basename(port.path) else ""
         found.append(Discovered(str(Address("serial", port.path)), name, details))
     return found
+
+
+async def watch(timeout_s: float, report: Report, lister: Lister = list_ports) -> None:
+    """Report each serial port once, and return without waiting for others: a scan of ports alone is done at once."""
+    for one in await discover(timeout_s, lister):
+        report(one)
 
 
 def _usb_address(port: Port, *, alone: bool) -> Address:
