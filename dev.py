@@ -1,6 +1,6 @@
 """Development commands: each makes the environment in the checkout when needed, then runs.
 
-    python dev.py demo|test|test-zephyr|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
+    python dev.py demo|demo-ble|test|test-zephyr|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
 
 What is after ``--`` goes to the tool that is run. The environment is ``.venv``; a stamp in it says what it was made
 from, so that the next run starts at once and an edited ``ext/_codec.pyx`` is compiled again.
@@ -53,9 +53,15 @@ def fail(text, hint=""):
 def run(*command, **options):
     """Run a command in the checkout; its exit code."""
     options.setdefault("cwd", ROOT)
+    process = subprocess.Popen([str(part) for part in command], **options)
     try:
-        return subprocess.call([str(part) for part in command], **options)
+        return process.wait()
     except KeyboardInterrupt:
+        # The tool has got it as well and puts things in order; the second one ends it.
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.kill()
         sys.exit(130)
 
 
@@ -260,6 +266,12 @@ def demo(arguments):
     return run(VENV_PYTHON, "-m", "mcumgrx", "demo", *(options + arguments), cwd=os.getcwd())
 
 
+def demo_ble(arguments):
+    """find and update a device over an emulated Bluetooth (Linux)"""
+    prepare()
+    return run(VENV_PYTHON, os.path.join(ROOT, "tests", "ble", "demo.py"), *arguments, cwd=os.getcwd())
+
+
 def test(arguments):
     """the test suite, with the compiled codec and then with the Python one"""
     missing = prepare("test")
@@ -380,7 +392,7 @@ def clean(arguments):
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (demo, test, test_zephyr, lint, types, docs, bench, fuzz, soak, build, clean)
+    for function in (demo, demo_ble, test, test_zephyr, lint, types, docs, bench, fuzz, soak, build, clean)
 }
 
 
