@@ -1,12 +1,12 @@
 """Development commands: each makes the environment in the checkout when needed, then runs.
 
-    python dev.py demo|demo-ble|test|test-zephyr|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
+    python dev.py demo|demo-ble|test|test-zephyr|test-ble|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
 
 What is after ``--`` goes to the tool that is run. The environment is ``.venv``; a stamp in it says what it was made
 from, so that the next run starts at once and an edited ``ext/_codec.pyx`` is compiled again.
 
 Environment variables: MCUMGRX_EXT (require, off) and CC as in setup.py; MCUMGRX_VENV, another folder than ``.venv``;
-FIRMWARE and DEVICE for the demo; SOAK_MINUTES.
+FIRMWARE and DEVICE for demo and test-ble; SOAK_MINUTES.
 
 Only the standard library is used. No f-strings and no annotations: an old Python must come as far as the message
 that it is too old.
@@ -301,6 +301,16 @@ def test_zephyr(arguments):
     return pytest(*(["-n", "2", "--dist", "loadgroup", os.path.join("tests", "zephyr"), "-rs"] + table + arguments))
 
 
+def test_ble(arguments):
+    """a real Bluetooth device: DEVICE=ble:NAME, and FIRMWARE=path to update it; writes ble-report.json"""
+    prepare("test")
+    device, firmware = os.environ.get("DEVICE"), os.environ.get("FIRMWARE")
+    if not device:
+        fail("DEVICE names no device", "for example: make test-ble DEVICE=ble:Widget")
+    options = ["--ble-device", device] + (["--ble-image", firmware] if firmware else [])
+    return pytest(*(["-p", "no:randomly", "-v", "-rs", os.path.join("tests", "hardware")] + options + arguments))
+
+
 def lint(arguments):
     """ruff: rules and format"""
     prepare("lint")
@@ -392,7 +402,7 @@ def clean(arguments):
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (demo, demo_ble, test, test_zephyr, lint, types, docs, bench, fuzz, soak, build, clean)
+    for function in (demo, demo_ble, test, test_zephyr, test_ble, lint, types, docs, bench, fuzz, soak, build, clean)
 }
 
 
@@ -401,7 +411,7 @@ def main(arguments):
     if name in ("-h", "--help"):
         sys.stdout.write("usage: python dev.py COMMAND [-- ARGUMENTS]\n\n")
         for command, function in COMMANDS.items():
-            sys.stdout.write("  %-11s %s\n" % (command, function.__doc__))
+            sys.stdout.write("  %-12s %s\n" % (command, function.__doc__))
         return 0 if arguments else 2
     if name not in COMMANDS:
         fail("no command '%s'" % name, "one of: " + ", ".join(COMMANDS))

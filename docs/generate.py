@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -219,6 +220,27 @@ def device_error_table(table: type[ErrorCode]) -> str:
     return _table(("Code", "Name", "Meaning", "Remedy"), rows)
 
 
+# -- what was run -----------------------------------------------------------------------------------------------------
+
+HARDWARE_REPORTS = ROOT / "tests" / "hardware" / "reports"
+
+
+def hardware_table() -> str:
+    """For the page on Bluetooth LE: what the committed reports of `tests/hardware` say. Without one: never run."""
+    rows: dict[str, list[tuple[str, ...]]] = {system: [] for system in ("Linux", "Windows", "macOS")}
+    for path in sorted(HARDWARE_REPORTS.glob("*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report["emulated"]:
+            continue  # it says nothing about hardware
+        counts = [f"{report[name]} {name}" for name in ("passed", "failed", "skipped") if report[name]]
+        steps = ", ".join(name for name, step in report["steps"].items() if step["result"] == "passed")
+        device = report["steps"].get("information", {}).get("text") or report["device"]
+        row = (report["date"], f"{device}; bleak {report['bleak']}", f"{', '.join(counts)} ({steps})", f"`{path.name}`")
+        rows.setdefault(report["system"], []).append(row)
+    lines = [(system, *row) for system, found in rows.items() for row in found or [("", "", "**never run**", "")]]
+    return _table(("System", "Date", "Device", "Result", "Report"), lines)
+
+
 # -- Markdown ---------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +269,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "command-reference": command_reference,
     "global-options": global_option_table,
     "exit-codes": exit_code_table,
+    "hardware": hardware_table,
     "exceptions": exception_table,
     "outcomes": outcome_table,
     "smp-errors": lambda: device_error_table(SmpError),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -34,9 +35,28 @@ def read(name: str) -> str:
 
 def test_generated_parts_are_up_to_date(generate: ModuleType) -> None:
     pages = generate.pages()
-    assert {page.name for page in pages} == {"README.md", "commands.md", "errors.md"}
+    assert {page.name for page in pages} == {"README.md", "ble.md", "commands.md", "errors.md"}
     stale = [page.name for page in pages if generate.generated(page) != page.read_text(encoding="utf-8")]
     assert not stale, f"{', '.join(stale)}: run python docs/generate.py"
+
+
+def test_hardware_counts_as_run_when_a_report_says_so(
+    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "HARDWARE_REPORTS", tmp_path)
+    never = generate.hardware_table()
+    assert re.findall(r"^\| (\w+) .*never run", never, re.M) == ["Linux", "Windows", "macOS"]
+    report = {
+        **{"date": "2026-02-03", "device": "ble:Widget", "system": "Windows", "bleak": "3.1.0", "emulated": True},
+        **{"passed": 1, "failed": 1, "skipped": 0},
+        "steps": {"scan": {"result": "passed"}, "dfu": {"result": "failed", "reason": "it did not stay"}},
+    }
+    (tmp_path / "board.json").write_text(json.dumps(report), encoding="utf-8")
+    assert generate.hardware_table() == never
+    (tmp_path / "board.json").write_text(json.dumps({**report, "emulated": False}), encoding="utf-8")
+    table = generate.hardware_table()
+    assert "| Windows | 2026-02-03 | ble:Widget; bleak 3.1.0 | 1 passed, 1 failed (scan) | `board.json` |" in table
+    assert re.findall(r"^\| (\w+) .*never run", table, re.M) == ["Linux", "macOS"]
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:
