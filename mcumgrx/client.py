@@ -274,6 +274,7 @@ class Client:
             what=request.what,
             timeout_s=timeout_s,
             attempts=attempts,
+            hint=self._transport.silence_hint if self.last_heard_s is None else None,
         )
 
     async def _await_answer(

@@ -111,6 +111,11 @@ class Transport(ABC):
         return 0.0
 
     @property
+    def silence_hint(self) -> str | None:
+        """What to do about a device that has never said anything on this link; None for nothing in particular."""
+        return None
+
+    @property
     def identity(self) -> str | None:
         """What tells this very device from all others, such as a USB serial number; None when the link cannot say.
 

@@ -24,7 +24,7 @@ from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from mcumgrx.errors import LinkLost
-from mcumgrx.protocol.framing import StreamFraming
+from mcumgrx.protocol.codec import HEADER_SIZE, split_messages
 from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport, runner_of
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, SMP_SERVICE
@@ -91,6 +91,38 @@ def quick(mtu: int = 247, *, reassembles: bool = True, interval_s: float = 0.000
     return replace(model, queue_s=float("inf"), notice_s=0.01, connect_s=0.0)
 
 
+class Reassembly:
+    """How a Zephyr server puts the writes of a message together (`CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY`).
+
+    It goes by the length in the first write alone. What it takes for a first write need not be one: when there is no
+    buffer for a message, its first write is lost, and the next is looked at as if it began another.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self._missing = 0
+
+    def drop(self) -> None:
+        self.parts = []
+
+    def collect(self, write: bytes, room: int, buffers: bool = True) -> list[bytes] | None:
+        """The writes of a message, if this one completes it. `room`: of a buffer; `buffers`: whether one is free."""
+        if not self.parts:
+            size = HEADER_SIZE + int.from_bytes(write[2:4], "big")
+            if not buffers or not HEADER_SIZE <= len(write) <= size <= room:
+                return None
+            self._missing = size
+        self._missing -= len(write)
+        if self._missing < 0:
+            self.drop()
+            return None
+        self.parts.append(write)
+        if self._missing:
+            return None
+        whole, self.parts = self.parts, []
+        return whole
+
+
 class Peripheral:
     """A simulated device as BlueZ sees it. Attributes may be changed at any time; some apply to the next link.
 
@@ -106,6 +138,8 @@ class Peripheral:
         security: what it does while it is not paired: `refuse` or `hang` at subscribing, `drop` writes.
         pair_error: name and text of the error that answers Pair.
         cut_at_write: the link is lost when this write has been taken, counted in `writes` from 1.
+        full_at_writes: in these writes, counted likewise, the device has no free buffer, should they begin a message.
+        lose_notifications: these, counted from 1, the device has no memory for.
         acquirable: whether BlueZ has AcquireWrite.
         busy_writes: so many calls of WriteValue are answered with InProgress.
     """
@@ -137,10 +171,13 @@ class Peripheral:
         self.security: str | None = None
         self.pair_error: tuple[str, str] | None = None
         self.cut_at_write: int | None = None
+        self.full_at_writes: set[int] = set()
+        self.lose_notifications: set[int] = set()
         self.acquirable = True
         self.busy_writes = 0
         self.writes: list[int] = []  # sizes
         self.types: set[str] = set()
+        self.notifications = 0
         self.link: SimulatedTransport | None = None
         self.mtu = 0  # of the link; 0 without one
         self.notifying = False
@@ -151,8 +188,7 @@ class Peripheral:
         self.connecting: asyncio.Task[None] | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self.outgoing: asyncio.Queue[list[bytes]] = asyncio.Queue()
-        self.partial: list[bytes] = []
-        self.framing = StreamFraming(ops=0xFF)
+        self.reassembly = Reassembly()
 
     @property
     def path(self) -> str:
@@ -182,6 +218,7 @@ class EmulatedBluez:
         self.temporary_s = 30.0
         self.disconnect_s = 0.0
         self.deny: str | None = None  # this method is answered with AccessDenied
+        self.ignore: str | None = None  # this one never
         self._daemon = daemon
         self._objects: dict[str, Interfaces] = {"/org/bluez": {}}
         if adapters:
@@ -268,6 +305,8 @@ class EmulatedBluez:
         try:
             if message.member == self.deny:
                 raise BluezError("org.freedesktop.DBus.Error.AccessDenied", "Rejected send message")
+            if message.member == self.ignore:
+                return
             method: Callable[[Message], Awaitable[Result | None]] | None = getattr(self, f"_on_{message.member}", None)
             if method is None or (message.path != "/" and message.path not in self._objects):
                 text = f'Method "{message.member}" with signature "{message.signature}" doesn\'t exist'
@@ -415,8 +454,7 @@ class EmulatedBluez:
         peripheral.link = link
         peripheral.mtu = peripheral.model.write_bytes + 3
         peripheral.outgoing = asyncio.Queue()
-        peripheral.partial = []
-        peripheral.framing = StreamFraming(ops=0xFF)
+        peripheral.reassembly.drop()
         self._change(peripheral.path, _DEVICE1, Connected=Variant("b", True))
         peripheral.tasks = [
             self._spawn(self._carry_up(peripheral, link)),
@@ -498,7 +536,9 @@ class EmulatedBluez:
         peripheral.notifying = bool(peripheral.mtu)
 
     async def _on_StopNotify(self, message: Message) -> None:
-        self._of(message).notifying = False
+        peripheral = self._of(message)
+        peripheral.notifying = False
+        peripheral.reassembly.drop()
 
     async def _on_AcquireNotify(self, message: Message) -> None:
         raise BluezError("InProgress", "In Progress")
@@ -536,13 +576,16 @@ class EmulatedBluez:
 
     def _send(self, peripheral: Peripheral, data: bytes) -> None:
         """Hand a write to the link; the writes of one message together, so that faults count messages."""
+        buffers = len(peripheral.writes) not in peripheral.full_at_writes
         if not peripheral.model.reassembles:
-            peripheral.outgoing.put_nowait([data])
+            if buffers:
+                peripheral.outgoing.put_nowait([data])
             return
-        peripheral.partial.append(data)
-        if peripheral.framing.feed(data):
-            peripheral.outgoing.put_nowait(peripheral.partial)
-            peripheral.partial = []
+        whole = peripheral.reassembly.collect(data, peripheral.device.config.buf_size, buffers)
+        # What was put together out of step by chance is no message. A device would answer it, if at all, with a number
+        # that nobody waits for; the link would look for a message in it.
+        if whole is not None and split_messages(b"".join(whole), 0xFF)[1] == 0:
+            peripheral.outgoing.put_nowait(whole)
 
     async def _carry_up(self, peripheral: Peripheral, link: SimulatedTransport) -> None:
         with contextlib.suppress(LinkLost):
@@ -554,7 +597,8 @@ class EmulatedBluez:
         with contextlib.suppress(LinkLost):
             while True:
                 data = await link.receive()
-                if peripheral.notifying:
+                peripheral.notifications += 1
+                if peripheral.notifying and peripheral.notifications not in peripheral.lose_notifications:
                     self._change(peripheral.characteristic_path, _CHARACTERISTIC1, Value=Variant("ay", data))
         self._noticed(peripheral, link)
 

@@ -15,7 +15,14 @@ from bleak import BleakClient, BleakScanner
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup, UploadOptions
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, MessageTooLarge, TransportError
+from mcumgrx.errors import (
+    ConnectFailed,
+    DeviceNotFound,
+    LinkLost,
+    MessageTooLarge,
+    RequestTimeout,
+    TransportError,
+)
 from mcumgrx.events import Bytes, Event
 from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
@@ -408,6 +415,88 @@ async def test_nothing_is_left_behind(daemon: Daemon) -> None:
         assert bluez.calls["StartDiscovery"] == bluez.calls["StopDiscovery"]
 
 
+# -- out of step ------------------------------------------------------------------------------------------------------
+
+# In two writes of 244 and 100 bytes. A device that has no buffer for the first takes the second for the beginning of a
+# message of 104 bytes, waits for the rest, drops that and the next first write because it is too much, and so on.
+TREACHEROUS = "x" * 232 + "\x00\x60" + "x" * 96
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+async def test_a_device_that_waits_for_the_rest_of_a_message(
+    daemon: Daemon, recovers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not recovers:
+
+        async def nothing(*_: object) -> None:
+            return
+
+        monkeypatch.setattr(BleTransport, "_subscribe_again", nothing)
+    rig = peripheral()
+    async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
+        await client.params()
+        assert await client.request(Echo(TREACHEROUS)) == TREACHEROUS
+        assert rig.writes[-2:] == [244, 100]
+        rig.full_at_writes = {len(rig.writes) + 1}
+        if recovers:
+            assert await client.request(Echo(TREACHEROUS), timeout_s=0.1, repeats=1) == TREACHEROUS
+            assert await client.request(Echo(TREACHEROUS), repeats=0) == TREACHEROUS
+            assert (bluez.calls["StopNotify"], bluez.calls["StartNotify"]) == (1, 2)
+        else:
+            with pytest.raises(RequestTimeout) as caught:
+                await client.request(Echo(TREACHEROUS), timeout_s=0.1, repeats=5)
+            assert caught.value.hint is None  # it has answered before
+
+
+async def test_no_new_subscription_for_what_fits_one_write(daemon: Daemon) -> None:
+    rig = peripheral(faults=Faults(drop_requests={2, 3}))
+    async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
+        await client.params()
+        assert await client.request(Echo("short"), timeout_s=0.05, repeats=2) == "short"
+        assert bluez.calls["StopNotify"] == 0
+
+
+async def test_what_came_of_an_answer_before_subscribing_again_is_dropped(daemon: Daemon) -> None:
+    """Its rest does not come any more, and would be taken from the next answer."""
+    rig = peripheral()
+    async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
+        await client.params()
+        for lost in range(3):
+            rig.lose_notifications = {rig.notifications + 1 + lost}
+            assert await client.request(Echo("y" * 600), timeout_s=0.1, repeats=1) == "y" * 600
+        assert bluez.calls["StopNotify"] == 3
+
+
+async def test_subscribing_again_takes_no_longer_than_it_may(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to be sent is sent after it, and the next message tries it again."""
+    monkeypatch.setattr("mcumgrx_plugins.ble.transport._SUBSCRIBE_S", 0.1)
+    rig = peripheral(faults=Faults(drop_requests=2))
+    async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
+        await client.params()
+        bluez.ignore = "StopNotify"
+        assert len(await client.request(Echo("x" * 300), timeout_s=0.5, repeats=1)) == 300
+        bluez.ignore = "StartNotify"
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("not subscribed"), timeout_s=0.3, repeats=0)
+        bluez.ignore = None
+        assert await client.request(Echo("subscribed"), repeats=0) == "subscribed"
+        assert (bluez.calls["StopNotify"], bluez.calls["StartNotify"]) == (3, 3)
+
+
+async def test_a_link_that_is_lost_while_subscribing_again(daemon: Daemon) -> None:
+    rig = peripheral(faults=Faults(drop_requests=2))
+    async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
+        await client.params()
+        bluez.ignore = "StopNotify"
+        asked = asyncio.create_task(client.request(Echo("x" * 300), timeout_s=0.1, repeats=1))
+        async with asyncio.timeout(5):
+            while not bluez.calls["StopNotify"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            bluez.lose(rig)
+            with pytest.raises(LinkLost, match="has gone"):
+                await asked
+
+
 # -- updates ----------------------------------------------------------------------------------------------------------
 
 
@@ -573,6 +662,27 @@ async def test_a_device_that_demands_pairing(daemon: Daemon, security: str) -> N
             assert await client.request(Echo("paired")) == "paired"
         async with connected(ble()) as client:  # BlueZ remembers
             assert await client.request(Echo("still")) == "still"
+
+
+async def test_a_device_that_drops_requests_until_it_is_paired(daemon: Daemon) -> None:
+    """It lets its answers be subscribed to. Only one that was never heard on this link is suspected."""
+    rig = peripheral()
+    rig.security = "drop"
+    async with EmulatedBluez(daemon, rig):
+        async with connected(ble()) as client:
+            for _ in range(2):
+                with pytest.raises(RequestTimeout) as caught:
+                    await client.request(Echo("x"), timeout_s=0.05, repeats=1)
+                assert "pair=yes" in str(caught.value.hint)
+                assert "hangs" in str(caught.value.hint)
+            rig.security = None
+            assert await client.request(Echo("x")) == "x"
+            rig.security = "drop"
+            with pytest.raises(RequestTimeout) as caught:
+                await client.request(Echo("x"), timeout_s=0.05, repeats=0)
+            assert caught.value.hint is None
+        async with connected(ble(ADDRESS, pair="yes")) as client:
+            assert await client.request(Echo("paired")) == "paired"
 
 
 async def test_pairing_that_fails(daemon: Daemon) -> None:

@@ -115,11 +115,11 @@ def test_errors_of_bleak_in_our_words(
 
 def test_pace_is_learnt_from_answers() -> None:
     pace = Pace()
-    pace.sending(1, 10.0)
+    pace.sending(0, 1, 10.0)
     assert pace.queued_s(10.0) == pytest.approx(0.05)
-    pace.answered(1, 10.4)
+    pace.answered([0], 10.4)
     assert pace.queued_s(10.4) == 0
-    pace.sending(3, 11.0)
+    pace.sending(1, 3, 11.0)
     assert pace.queued_s(11.0) == pytest.approx(1.2)
     assert pace.queued_s(12.0) == pytest.approx(0.2)
     assert pace.queued_s(13.0) == 0
@@ -129,30 +129,110 @@ def test_pace_forgets_a_slow_answer() -> None:
     """Erasing takes seconds, in which the link was not busy."""
     pace = Pace()
     for number in range(5):
-        pace.sending(2, number)
-        pace.answered(1, number + (8.0 if number == 2 else 0.02))
+        pace.sending(number, 2, number)
+        pace.answered([number], number + (8.0 if number == 2 else 0.02))
     assert pace.write_s == pytest.approx(0.01)
 
 
-def test_pace_with_several_in_flight() -> None:
-    pace = Pace()
-    for sent in (0.0, 0.1, 0.2):
-        pace.sending(2, sent)
-    pace.answered(1, 0.4)
-    assert pace.write_s == pytest.approx(0.2)
-    assert pace.queued_s(0.4) <= 0.8
-    pace.answered(2, 0.8)
-    assert pace.queued_s(0.8) == 0
+class Pipeline:
+    """A link of one constant speed to a device that answers in order, one request after the other."""
+
+    def __init__(self, write_s: float, answer_s: float = 0.0, writes: int = 4) -> None:
+        self.pace = Pace()
+        self.write_s, self.answer_s, self.writes = write_s, answer_s, writes
+        self.now = self.left_at = self.answered_at = 0.0
+        self.number = 0
+        self.coming: list[tuple[float, int]] = []
+
+    def send(self, busy_s: float = 0.0) -> None:
+        """One more in flight; the device is busy with it for so long beyond the ordinary."""
+        self.pace.sending(self.number, self.writes, self.now)
+        self.left_at = max(self.now, self.left_at) + self.writes * self.write_s
+        self.answered_at = max(self.left_at, self.answered_at) + self.answer_s + busy_s
+        self.coming.append((self.answered_at, self.number))
+        self.number = (self.number + 1) % 256
+        if self.now:  # there have been answers
+            assert self.pace.queued_s(self.now) >= 0.999 * (self.left_at - self.now)
+
+    def hear(self) -> None:
+        self.now, number = self.coming.pop(0)
+        self.pace.answered([number], self.now)
+
+    def run(self, window: int, requests: int, busy: dict[int, float] | None = None) -> list[float]:
+        """What was estimated after each answer, in times of the truth."""
+        estimates = []
+        for count in range(requests):
+            while len(self.coming) < window:
+                self.send((busy or {}).get(count, 0.0))
+            self.hear()
+            estimates.append(self.pace.write_s / self.write_s)
+        return estimates
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 8])
+@pytest.mark.parametrize("write_s", [0.001, 0.0075, 0.05, 0.4])
+def test_pace_with_several_in_flight(window: int, write_s: float) -> None:
+    """The third answer has waited for two others, which is no reason to think the link three times as slow."""
+    estimates = Pipeline(write_s).run(window, 500)
+    assert min(estimates) >= 0.999
+    assert max(estimates) < 2
+
+
+def test_pace_where_the_device_is_slower_than_the_link() -> None:
+    """The estimate is too high then, by no more than the time of an answer, and stays where it is."""
+    for window in (1, 3):
+        estimates = Pipeline(0.01, answer_s=0.2).run(window, 500)
+        assert min(estimates) >= 0.999
+        assert max(estimates) <= (4 * 0.01 + 2 * 0.2) / (4 * 0.01)
+        assert estimates[-1] == pytest.approx(estimates[20])
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_pace_while_the_device_erases_now_and_then(window: int) -> None:
+    """All that wait behind an erase have one late answer in common; it counts once."""
+    estimates = Pipeline(0.01).run(window, 200, dict.fromkeys(range(20, 200, 20), 8.0))
+    assert min(estimates) >= 0.999
+    assert max(estimates) < 2
+
+
+def test_pace_of_a_link_that_becomes_slow() -> None:
+    for window in (1, 3):
+        link = Pipeline(0.01)
+        link.run(window, 50)
+        link.write_s = 0.1
+        for _ in range(4 * window + 4):
+            link.pace.sending(link.number, 4, link.now)
+            link.left_at = link.answered_at = max(link.now, link.left_at) + 0.4
+            link.coming.append((link.left_at, link.number))
+            link.number += 1
+            link.hear()
+        assert 0.1 <= link.pace.write_s < 0.2
 
 
 def test_pace_after_a_time_out() -> None:
     """An answer that comes after all must not be counted to the next request, which would seem quick."""
     pace = Pace()
-    pace.sending(2, 0.0)
-    pace.gave_up()
-    pace.answered(1, 9.0)
+    pace.sending(0, 1, 0.0)
+    assert not pace.gave_up()
+    pace.sending(1, 2, 0.0)
+    assert pace.gave_up()
+    pace.sending(2, 2, 9.0)
+    pace.answered([1, 0], 9.001)
     assert pace.write_s == 0.05
-    pace.answered(5, 9.0)
+    pace.answered([2, 2, 2], 9.2)
+    assert pace.write_s == pytest.approx(0.1)
+
+
+def test_pace_when_one_of_several_is_lost() -> None:
+    """What was sent before a request that is answered has left, whatever became of it."""
+    pace = Pace()
+    for number in range(3):
+        pace.sending(number, 2, 0.0)
+    pace.answered([1], 0.4)
+    assert pace.write_s == pytest.approx(0.1)
+    assert pace.queued_s(0.4) == pytest.approx(0.2)
+    pace.answered([2], 0.6)
+    assert pace.queued_s(0.6) == 0
 
 
 # -- other systems ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ come is the only proof that its request had left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
+from typing import NamedTuple
 
 from mcumgrx.plugin_api import StreamFraming
 
@@ -27,17 +28,31 @@ _MAX_UNANSWERED = 64
 RawMessage = tuple[int, int, int, int, int, int, bytes]
 
 
+class _Sent(NamedTuple):
+    sequence: int
+    writes: int
+    at: float
+    behind: int  # how many requests were unanswered when it was sent
+
+
 class Pace:
     """Estimates the seconds per write of one link.
 
-    A request of n writes whose answer came after t seconds took no more than t / n per write. That is an upper limit,
-    for the answer needed its time, too: time-outs that count from there come late rather than early. Of the last few
-    the middle one counts, so that a slow erase does not.
+    If n writes were handed over from time t on, and the answer to the last of them is here, each took no more than an
+    n-th of the time since t. That is an upper limit, for the answer needed its time, too: time-outs that count from
+    there come late rather than early. With several requests in flight the last has waited for those before it; so each
+    answer is also looked at together with the writes that were on their way when its request was sent, and the lowest
+    limit counts. However many are in flight, what comes out is less than twice the truth if the link is the bottleneck.
+
+    Of the last few measurements the middle one counts, so that a slow erase does not; and there is one measurement in a
+    round trip, so that an erase does not count once for each request that waits behind it.
     """
 
     def __init__(self) -> None:
         self._measured: deque[float] = deque(maxlen=5)
-        self._unanswered: deque[tuple[float, int]] = deque(maxlen=_MAX_UNANSWERED)  # when sent, writes
+        self._unanswered: deque[_Sent] = deque(maxlen=_MAX_UNANSWERED)
+        self._answered: deque[_Sent] = deque(maxlen=_MAX_UNANSWERED)
+        self._measured_at = float("-inf")
         self._empty_at = 0.0  # when all that was sent will have left
 
     @property
@@ -45,22 +60,46 @@ class Pace:
         """Seconds for one write."""
         return median(self._measured) if self._measured else _FIRST_GUESS_S
 
-    def sending(self, writes: int, now: float) -> None:
-        """A message of so many writes is handed to the link."""
-        self._unanswered.append((now, writes))
+    def sending(self, sequence: int, writes: int, now: float) -> None:
+        """The request with this sequence number is handed to the link, as so many writes."""
+        self._unanswered.append(_Sent(sequence, writes, now, len(self._unanswered)))
         self._empty_at = max(now, self._empty_at) + writes * self.write_s
 
-    def answered(self, count: int, now: float) -> None:
-        """So many whole messages have come; a server answers in order."""
-        for _ in range(min(count, len(self._unanswered))):
-            since, writes = self._unanswered.popleft()
-            self._measured.append(min(_SLOWEST_S, (now - since) / writes))
-        left = sum(writes for _, writes in self._unanswered)
-        self._empty_at = min(self._empty_at, now + left * self.write_s)
+    def answered(self, sequences: Iterable[int], now: float) -> None:
+        """Whole messages with these sequence numbers have come."""
+        known = False
+        for sequence in sequences:
+            if all(sent.sequence != sequence for sent in self._unanswered):
+                continue  # to a request that was given up, or for the second time
+            known = True
+            while True:
+                sent = self._unanswered.popleft()
+                if sent.sequence == sequence:
+                    break
+                self._answered.append(sent)  # it has left before, and its answer is lost, or late
+            if sent.at >= self._measured_at:
+                self._measured.append(min(_SLOWEST_S, self._limit(sent, now)))
+                self._measured_at = now
+            self._answered.append(sent)
+        if known:
+            # Laid anew with what is known now. The rest may have left meanwhile, if the device was what was slow.
+            self._empty_at = now + self.write_s * sum(sent.writes for sent in self._unanswered)
 
-    def gave_up(self) -> None:
-        """Nobody waits for an answer any more: what comes late must not be counted to the next request."""
+    def _limit(self, sent: _Sent, now: float) -> float:
+        writes = sent.writes
+        limit = (now - sent.at) / writes
+        for ahead in range(1, 1 + min(sent.behind, len(self._answered))):
+            earlier = self._answered[-ahead]
+            writes += earlier.writes
+            limit = min(limit, (now - earlier.at) / writes)
+        return limit
+
+    def gave_up(self) -> bool:
+        """Nobody waits for an answer any more; whether one is missing to a request of more than one write."""
+        fragmented = any(sent.writes > 1 for sent in self._unanswered)
         self._unanswered.clear()
+        self._answered.clear()
+        return fragmented
 
     def queued_s(self, now: float) -> float:
         """Seconds until all that was sent so far has left."""
@@ -68,9 +107,12 @@ class Pace:
 
 
 class WatchedStream(StreamFraming):
-    """The framing of a stream, which tells how many messages have come, and when they are no longer waited for."""
+    """The framing of a stream, which tells what messages have come, and when they are no longer waited for.
 
-    def __init__(self, answered: Callable[[int], None], gave_up: Callable[[], None]) -> None:
+    `answered` gets the sequence numbers of the messages.
+    """
+
+    def __init__(self, answered: Callable[[list[int]], None], gave_up: Callable[[], None]) -> None:
         super().__init__()
         self._answered = answered
         self._gave_up = gave_up
@@ -78,9 +120,13 @@ class WatchedStream(StreamFraming):
     def feed(self, chunk: bytes) -> list[RawMessage]:
         messages = super().feed(chunk)
         if messages:
-            self._answered(len(messages))
+            self._answered([message[4] for message in messages])
         return messages
 
     def reset(self) -> None:
         super().reset()
         self._gave_up()
+
+    def drop_partial(self) -> None:
+        """The device will not send the rest of a message that is partly here; others may still be waited for."""
+        super().reset()

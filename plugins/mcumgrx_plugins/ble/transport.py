@@ -39,7 +39,7 @@ from mcumgrx.plugin_api import (
 
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
 from .pace import Pace, WatchedStream
-from .trouble import PAIRING_HINT, forgotten, hopeless, translated, wants_pairing
+from .trouble import PAIRING_HINT, SILENCE_HINT, forgotten, hopeless, translated, wants_pairing
 
 __all__ = ["BleTransport", "Stack"]
 
@@ -53,6 +53,13 @@ _MAX_WRITE = 512
 
 # ATT's MTU of 23 less its header: what every link carries, and what a system says that does not know it yet.
 _MIN_WRITE = 20
+
+# Where a message has its sequence number, by which answers are told apart.
+_SEQUENCE = 6
+
+# For subscribing again, which is two requests of the attribute protocol. A device that blocks its radio while it erases
+# may need seconds, and may have done by the next message.
+_SUBSCRIBE_S = 5.0
 
 # BlueZ needs up to 2.7 s to disconnect, 2 s of them a timer.
 _CLOSE_S = 5.0
@@ -143,6 +150,10 @@ class BleTransport(Transport):
     @property
     def identity(self) -> str | None:
         return self._identity
+
+    @property
+    def silence_hint(self) -> str:
+        return SILENCE_HINT
 
     # -- opening and closing -------------------------------------------------------------------------------------------
 
@@ -390,8 +401,8 @@ class BleTransport(Transport):
 
     def framing(self) -> WatchedStream:
         link = self._opened()
-        pace, loop = link.pace, asyncio.get_running_loop()
-        return WatchedStream(lambda count: pace.answered(count, loop.time()), pace.gave_up)
+        link.stream = WatchedStream(link.answered, link.gave_up)
+        return link.stream
 
     def queued_s(self) -> float:
         return 0.0 if self._link is None else self._link.pace.queued_s(asyncio.get_running_loop().time())
@@ -401,10 +412,38 @@ class BleTransport(Transport):
     async def send(self, writes: Sequence[bytes]) -> None:
         link = self._opened()
         link.check()
+        if link.out_of_step:
+            await self._subscribe_again(link)
         size = self._size(link)
         pieces = [piece for write in writes for piece in _cut(write, size)]
-        link.pace.sending(len(pieces), asyncio.get_running_loop().time())
+        link.pace.sending(writes[0][_SEQUENCE], len(pieces), asyncio.get_running_loop().time())
         await link.race(self._write_all(link, pieces))
+
+    async def _subscribe_again(self, link: _Link) -> None:
+        """Have the device drop what it holds of a message, as a Zephyr server does when it is unsubscribed from.
+
+        It may be in the middle of one: if it had no buffer for a first fragment, it has taken the next for a header,
+        and will take what follows for the rest. Failing is no reason not to send: it is tried again before the next.
+        """
+        client, characteristic = link.client, link.characteristic
+        assert client is not None
+        assert characteristic is not None
+
+        async def work() -> None:
+            async with asyncio.timeout(_SUBSCRIBE_S):
+                await client.stop_notify(characteristic)
+                link.drop_partial()
+                await client.start_notify(characteristic, link.heard)
+
+        try:
+            await link.race(work())
+        except LinkLost:
+            raise
+        except Exception as error:
+            log.debug("%s: not subscribed again: %r", self._address, error)
+        else:
+            link.out_of_step = False
+            log.debug("%s: subscribed again", self._address)
 
     async def _write_all(self, link: _Link, pieces: list[bytes]) -> None:
         for piece in pieces:
@@ -427,6 +466,7 @@ class BleTransport(Transport):
             if size < len(data):  # BlueZ sends nothing of what is too long
                 await self._write_all(link, _cut(data, size))
                 return
+            link.out_of_step = True  # perhaps the device has got other parts of this message
             raise TransportError(
                 f"{self._shown()} does not take a write: {error}",
                 address=self._address,
@@ -476,9 +516,12 @@ class _Link:
         self.borrowed = False  # somebody else connected the client, and will disconnect it
         self.restore: Callable[[], None] = lambda: None  # gives a client its own callback back
         self.subscribing = False
+        self.out_of_step = False  # the device may wait for the rest of a message that will not come
         self.pace = Pace()
-        self.inbox: deque[bytes] = deque()
+        self.stream: WatchedStream | None = None
+        self.inbox: deque[bytes | None] = deque()  # None: the device does not go on with the message before
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
         self._address = address
         self._shown = shown
         self._established = False
@@ -501,6 +544,20 @@ class _Link:
             self.inbox.append(bytes(data))
             self._tell()
 
+    def answered(self, sequences: list[int]) -> None:
+        """Messages have come, whole and with these numbers."""
+        self.pace.answered(sequences, self._loop.time())
+
+    def gave_up(self) -> None:
+        """No answer is waited for any more."""
+        # Only a message in several parts leaves the device waiting for more.
+        self.out_of_step |= self.pace.gave_up()
+
+    def drop_partial(self) -> None:
+        """What comes from now on is the beginning of a message."""
+        self.inbox.append(None)
+        self._tell()
+
     def end(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
@@ -517,14 +574,19 @@ class _Link:
         return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=hint)
 
     async def receive(self) -> bytes:
-        while not self.inbox:
-            self.check()
-            self._news = asyncio.get_running_loop().create_future()
-            try:
-                await self._news
-            finally:
-                self._news = None
-        return self.inbox.popleft()
+        while True:
+            while not self.inbox:
+                self.check()
+                self._news = self._loop.create_future()
+                try:
+                    await self._news
+                finally:
+                    self._news = None
+            chunk = self.inbox.popleft()
+            if chunk is not None:
+                return chunk
+            if self.stream is not None:
+                self.stream.drop_partial()
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():

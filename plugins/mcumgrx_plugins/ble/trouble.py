@@ -14,11 +14,17 @@ from bleak.exc import (
 
 from mcumgrx.plugin_api import ConnectFailed, DeviceNotFound, TransportError
 
-__all__ = ["PAIRING_HINT", "forgotten", "hopeless", "translated", "wants_pairing"]
+__all__ = ["PAIRING_HINT", "SILENCE_HINT", "forgotten", "hopeless", "translated", "wants_pairing"]
 
 PAIRING_HINT = (
     "add the option pair=yes; a device that wants a passkey has to be paired in the system's Bluetooth settings. "
     "If it was paired before and its firmware has forgotten that, remove it there first"
+)
+
+# A write command that lacks permission is dropped without a word, even where subscribing was allowed.
+SILENCE_HINT = (
+    "the link is there, but the device has not answered once. If it wants a link that is paired: "
+    f"{PAIRING_HINT}. Or its firmware hangs, or another computer or program occupies its SMP server: reset it"
 )
 
 _POWERED_OFF_HINT = "switch Bluetooth on; on Linux: bluetoothctl power on, and rfkill unblock bluetooth if that fails"
