@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from random import Random, randrange
-from typing import Any
+from random import randrange
 
 import pytest
 from bleak import BleakClient, BleakScanner
@@ -28,49 +25,16 @@ from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.standard import Echo, Params
 from mcumgrx.registry import default_registry
-from mcumgrx.session import SessionDevice
-from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
-from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, discover
 from mcumgrx_plugins.ble.transport import BleTransport
 
 from .bluez import ADDRESS, Daemon, EmulatedBluez, Peripheral, quick
+from .faults import Tally, endure_all
+from .rig import CONFIG, ble, connected, peripheral, session
 
-OLD = build_image("1.0.0", payload_size=2000)
 NEW = parse_image(build_image("1.1.0", payload_size=3000))
-CONFIG = DeviceConfig(
-    slot_size=64 * 1024, buf_size=640, timing=INSTANT, boot_s=0.02, reset_delay_s=0.02, watchdog_s=0.1, request_s=0.0
-)
-
-
-def simulated(config: DeviceConfig = CONFIG, name: str = "") -> SimulatedDevice:
-    device = SimulatedDevice(config, name=name)
-    device.install(OLD)
-    device.settle()
-    return device
-
-
-def peripheral(config: DeviceConfig = CONFIG, **more: Any) -> Peripheral:
-    return Peripheral(simulated(config), **more)
-
-
-def ble(target: str = ADDRESS, **options: str) -> BleTransport:
-    return BleTransport(Address("ble", target, options))
-
-
-def session(transport: BleTransport, timeout_s: float = 5.0) -> SessionDevice:
-    return SessionDevice(Address("ble", ADDRESS), transport, default_registry(), timeout_s=timeout_s)
-
-
-@asynccontextmanager
-async def connected(transport: BleTransport, timeout_s: float = 5.0) -> AsyncIterator[Client]:
-    device = session(transport, timeout_s)
-    try:
-        yield await device.connect()
-    finally:
-        await device.close()
 
 
 def running(one: Peripheral) -> str:
@@ -611,40 +575,12 @@ async def test_a_message_is_lost_or_comes_twice(daemon: Daemon, fault: str) -> N
         rig = peripheral(faults=Faults(**{fault: number}))
 
 
-FAULTS = ("drop_requests", "drop_replies", "duplicate_requests", "duplicate_replies", "cut_at_request", "cut_at_reply")
-
-
-async def endure(daemon: Daemon, rounds: int, random: Random) -> None:
-    """Uploads, each with a fault of a random kind at a random message, or a delay, all over one transport."""
-    rig = peripheral()
-    transport = ble()
-    async with EmulatedBluez(daemon, rig) as bluez:
-        async with connected(transport) as client:
-            await client.params()
-        tasks, connections = len(asyncio.all_tasks()), await bluez.connections()
-        for number in range(rounds):
-            # Long enough that the last message is not among those: for its answer a client waits 40 s.
-            image = parse_image(build_image(f"1.1.{number}", payload_size=random.randrange(2800, 4500)))
-            kind, position = random.choice((*FAULTS, "delay_replies", "delay_requests")), random.randrange(1, 6)
-            what = f"{kind} {position}, round {number}"
-            delayed = kind.startswith("delay")
-            rig.faults = Faults(**{kind: {position: random.uniform(0, 0.3)} if delayed else position})
-            for _ in range(2):
-                try:
-                    async with asyncio.timeout(10), connected(transport, 0.1) as client:
-                        await client.group(ImageGroup).upload(image, UploadOptions(erase_timeout_s=0.3))
-                    break
-                except LinkLost:
-                    assert kind.startswith("cut"), what
-            slot = rig.device.bootloader.slots[1]
-            assert rig.device.flash.read(slot.offset, image.size) == image.data, what
-        async with asyncio.timeout(2):
-            while len(asyncio.all_tasks()) > tasks or await bluez.connections() > connections:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-
-
 async def test_random_faults(daemon: Daemon) -> None:
-    await endure(daemon, 20, Random(randrange(2**32)))
+    """More of them: `python -m tests.ble.faults`."""
+    tally, seed = Tally(), randrange(2**32)
+    failed = await endure_all(daemon, range(seed, seed + 20), tally)
+    assert not failed, "\n".join(map(str, failed))
+    assert tally.trials == 20
 
 
 # -- pairing ----------------------------------------------------------------------------------------------------------

@@ -440,6 +440,41 @@ async def test_a_link_that_ends_while_bleak_waits_for_ever(what: str) -> None:
     await client.close()
 
 
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_who_gives_up_a_write_that_hangs(lost: bool, cancelled: bool) -> None:
+    """The end of the link makes it a `LinkLost`, but takes no cancellation by others away."""
+    transport = widget()
+    await transport.open(5)
+    radio.hangs = {"write"}
+    after = asyncio.Event()
+
+    async def send() -> None:
+        try:
+            await transport.send([b"\x0a" + bytes(7)])
+        except LinkLost:
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+            await asyncio.sleep(0)
+            after.set()
+            raise
+
+    task = asyncio.create_task(send())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if lost:
+        radio.clients[-1].lose()
+    if cancelled:
+        task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5 if lost or cancelled else 0.01)
+    assert bool(done) == (lost or cancelled)
+    await transport.close()
+    error = (await asyncio.gather(task, return_exceptions=True))[0]
+    assert isinstance(error, asyncio.CancelledError if cancelled else LinkLost)
+    assert after.is_set() == (not cancelled)
+
+
 async def test_silence_is_a_time_out() -> None:
     async with Client(widget()) as client:
         radio.mute = True

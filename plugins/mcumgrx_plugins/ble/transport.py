@@ -11,9 +11,10 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 from bleak import BleakAdapter, BleakClient
 from bleak.args.bluez import BlueZAdapterArgs, BlueZClientArgs
@@ -44,8 +45,6 @@ from .trouble import PAIRING_HINT, SILENCE_HINT, forgotten, hopeless, translated
 __all__ = ["BleTransport", "Stack"]
 
 log = logging.getLogger("mcumgrx.ble")
-
-T = TypeVar("T")
 
 # No attribute value is longer (Core Specification, vol. 3, part F, 3.2.9). BlueZ sends 513 and 514 bytes at an MTU of
 # 517 without complaint, and the device drops them.
@@ -184,10 +183,11 @@ class BleTransport(Transport):
             link.characteristic = characteristic
             link.with_response = "write-without-response" not in characteristic.properties
             link.subscribing = True
-            await link.race(client.start_notify(characteristic, link.heard))
-            link.bluez_write_bytes = await link.race(self._ask_bluez(client))
-            if link.bluez_write_bytes is None and characteristic.max_write_without_response_size <= _MIN_WRITE:
-                await link.race(self._late_mtu(client, characteristic))
+            with link.watched():
+                await client.start_notify(characteristic, link.heard)
+                link.bluez_write_bytes = await self._ask_bluez(client)
+                if link.bluez_write_bytes is None and characteristic.max_write_without_response_size <= _MIN_WRITE:
+                    await self._late_mtu(client, characteristic)
         except LinkLost as error:
             raise ConnectFailed(
                 f"{self._shown()} ended the link as soon as it was there",
@@ -417,7 +417,8 @@ class BleTransport(Transport):
         size = self._size(link)
         pieces = [piece for write in writes for piece in _cut(write, size)]
         link.pace.sending(writes[0][_SEQUENCE], len(pieces), asyncio.get_running_loop().time())
-        await link.race(self._write_all(link, pieces))
+        with link.watched():
+            await self._write_all(link, pieces)
 
     async def _subscribe_again(self, link: _Link) -> None:
         """Have the device drop what it holds of a message, as a Zephyr server does when it is unsubscribed from.
@@ -428,15 +429,12 @@ class BleTransport(Transport):
         client, characteristic = link.client, link.characteristic
         assert client is not None
         assert characteristic is not None
-
-        async def work() -> None:
-            async with asyncio.timeout(_SUBSCRIBE_S):
-                await client.stop_notify(characteristic)
-                link.drop_partial()
-                await client.start_notify(characteristic, link.heard)
-
         try:
-            await link.race(work())
+            with link.watched():
+                async with asyncio.timeout(_SUBSCRIBE_S):
+                    await client.stop_notify(characteristic)
+                    link.drop_partial()
+                    await client.start_notify(characteristic, link.heard)
         except LinkLost:
             raise
         except Exception as error:
@@ -522,6 +520,8 @@ class _Link:
         self.inbox: deque[bytes | None] = deque()  # None: the device does not go on with the message before
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
+        self._watched: asyncio.Task[object] | None = None  # what the end of the link interrupts
+        self._interrupted = False
         self._address = address
         self._shown = shown
         self._established = False
@@ -562,6 +562,8 @@ class _Link:
         if not self.lost.done():
             self.lost.set_result(reason)
             self._tell()
+            if self._watched not in (None, asyncio.current_task()):
+                self._interrupted = self._watched.cancel()
 
     def check(self) -> None:
         """Raises `LinkLost` when the link has ended."""
@@ -592,20 +594,25 @@ class _Link:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    async def race(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, given up when the link ends: bleak wakes nobody then. Raises `LinkLost`."""
-        task = asyncio.ensure_future(work)
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """What is awaited inside is given up when the link ends: bleak wakes nobody then. Raises `LinkLost`.
+
+        By cancelling the task that waits, as `asyncio.timeout` does; a task for each write would cost as much as bleak.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        self.check()
+        self._watched = task
         try:
-            await asyncio.wait((task, self.lost), return_when=asyncio.FIRST_COMPLETED)
+            yield
+        except asyncio.CancelledError:
+            if not self._interrupted or task.uncancel() > before:
+                raise
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if self.lost.done():
-            if not task.cancelled():
-                task.exception()  # seen
-            raise self.error()
-        return task.result()
+            self._watched = None
+        self.check()
 
     async def disconnect(self) -> None:
         """Give back what connecting took; never raises. Needed after a loss, too: bleak keeps its D-Bus connection."""
