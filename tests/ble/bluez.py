@@ -136,6 +136,8 @@ class Peripheral:
         resolves: whether the services are found after connecting.
         connect_error: name and text of the error that answers Connect.
         security: what it does while it is not paired: `refuse` or `hang` at subscribing, `drop` writes.
+        changes_at: so many of the methods of this name find that the services have just changed; name and number.
+        notify_error: name and text of the error that answers StartNotify.
         pair_error: name and text of the error that answers Pair.
         cut_at_write: the link is lost when this write has been taken, counted in `writes` from 1.
         full_at_writes: in these writes, counted likewise, the device has no free buffer, should they begin a message.
@@ -169,6 +171,8 @@ class Peripheral:
         self.resolves = True
         self.connect_error: tuple[str, str] | None = None
         self.security: str | None = None
+        self.changes_at: tuple[str, int] = ("", 0)
+        self.notify_error: tuple[str, str] | None = None
         self.pair_error: tuple[str, str] | None = None
         self.cut_at_write: int | None = None
         self.full_at_writes: set[int] = set()
@@ -307,6 +311,9 @@ class EmulatedBluez:
                 raise BluezError("org.freedesktop.DBus.Error.AccessDenied", "Rejected send message")
             if message.member == self.ignore:
                 return
+            for peripheral in self.peripherals.values():
+                if message.member == peripheral.changes_at[0] and str(message.path).startswith(peripheral.path):
+                    self.change_services(peripheral)
             method: Callable[[Message], Awaitable[Result | None]] | None = getattr(self, f"_on_{message.member}", None)
             if method is None or (message.path != "/" and message.path not in self._objects):
                 text = f'Method "{message.member}" with signature "{message.signature}" doesn\'t exist'
@@ -404,6 +411,9 @@ class EmulatedBluez:
         peripheral.address = address
         self.peripherals[peripheral.path] = peripheral
 
+    def knows(self, peripheral: Peripheral) -> bool:
+        return peripheral.path in self._objects
+
     def forget(self, peripheral: Peripheral) -> None:
         """Know nothing of it any more."""
         peripheral.announced = None
@@ -475,6 +485,15 @@ class EmulatedBluez:
         uuids = [] if peripheral.service is None else [peripheral.service]
         self._change(peripheral.path, _DEVICE1, UUIDs=Variant("as", uuids), ServicesResolved=Variant("b", True))
 
+    def change_services(self, peripheral: Peripheral) -> None:
+        """The device has them elsewhere from now on, and says so."""
+        name, times = peripheral.changes_at
+        peripheral.changes_at = (name, times - 1) if times > 1 else ("", 0)
+        self._remove(str(peripheral.announced))
+        peripheral.handle += 0x10
+        peripheral.notifying = False
+        self._announce(peripheral)
+
     def _announce(self, peripheral: Peripheral) -> None:
         peripheral.announced = peripheral.service_path
         service = {
@@ -528,6 +547,8 @@ class EmulatedBluez:
 
     async def _on_StartNotify(self, message: Message) -> None:
         peripheral = self._of(message)
+        if peripheral.notify_error is not None:
+            raise BluezError(*peripheral.notify_error)
         if not peripheral.paired:
             if peripheral.security == "refuse":
                 raise BluezError("NotPermitted", "Not paired")

@@ -25,6 +25,7 @@ from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.standard import Echo, Params
 from mcumgrx.registry import default_registry
+from mcumgrx.sim.device import Power
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, discover
@@ -225,6 +226,32 @@ async def test_a_scan_result_that_bluez_has_forgotten(daemon: Daemon) -> None:
         assert bluez.calls["StartDiscovery"] == 2
 
 
+async def test_a_device_that_bluez_has_had_the_time_to_forget(daemon: Daemon) -> None:
+    """Half a minute after the link or the scan, with real ones."""
+    rig = peripheral()
+    async with EmulatedBluez(daemon, rig) as bluez:
+        bluez.temporary_s = 0.02
+        transport = ble()
+        for number in range(1, 4):
+            async with connected(transport) as client:
+                assert await client.request(Echo("there")) == "there"
+            async with asyncio.timeout(5):
+                while bluez.knows(rig):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            assert bluez.calls["StartDiscovery"] == number
+
+
+async def test_what_a_scan_of_bleak_has_found_long_ago(daemon: Daemon) -> None:
+    rig = peripheral()
+    async with EmulatedBluez(daemon, rig) as bluez:
+        found = await BleakScanner.find_device_by_name("smp-rig")
+        assert found is not None
+        bluez.forget(rig)
+        async with connected(BleTransport.of(found)) as client:
+            assert await client.request(Echo("found")) == "found"
+        assert bluez.calls["StartDiscovery"] == 2
+
+
 async def test_back_under_another_address(daemon: Daemon) -> None:
     rig = peripheral()
     async with EmulatedBluez(daemon, rig) as bluez:
@@ -298,6 +325,55 @@ async def test_a_client_of_bleak_whose_device_was_forgotten(daemon: Daemon) -> N
         bluez.forget(rig)
         async with connected(transport) as client:
             assert await client.request(Echo("found")) == "found"
+
+
+# -- services that change ---------------------------------------------------------------------------------------------
+
+
+async def test_services_that_change_while_subscribing(daemon: Daemon) -> None:
+    """What BlueZ remembers of a device may be from before its update; it looks again, and another link finds them."""
+    rig = peripheral()
+    rig.changes_at = ("StartNotify", 1)
+    async with EmulatedBluez(daemon, rig) as bluez:
+        async with connected(ble()) as client:
+            assert await client.request(Echo("found")) == "found"
+        assert bluez.calls["Connect"] == 2
+        rig.changes_at = ("StartNotify", 2)
+        with pytest.raises(ConnectFailed, match="does not have the SMP characteristic where it should be") as caught:
+            await Client(ble()).open()
+        assert "remember its old services" in str(caught.value.hint)
+
+
+async def test_services_that_change_while_connected(daemon: Daemon) -> None:
+    """A lost link like others: whoever can connect again goes on."""
+    rig = peripheral()
+    transport = ble()
+    async with EmulatedBluez(daemon, rig) as bluez:
+        async with connected(transport) as client:
+            assert await client.request(Echo("here")) == "here"
+            bluez.change_services(rig)
+            with pytest.raises(LinkLost, match="offers other services now"):
+                await client.request(Echo("gone"))
+        async with connected(transport) as client:
+            assert await client.request(Echo("there")) == "there"
+
+
+async def test_update_through_services_that_change(daemon: Daemon) -> None:
+    rig = peripheral()
+    async with EmulatedBluez(daemon, rig) as bluez:
+        rig.changes_at = ("WriteValue", 2)
+        await Update(ble()).run()
+        assert bluez.calls["Connect"] > 3
+    assert running(rig) == "1.1.0"
+
+
+async def test_services_that_bluez_remembers_wrongly(daemon: Daemon) -> None:
+    rig = peripheral()
+    rig.notify_error = ("Failed", "Operation failed with ATT error: 0x01")
+    async with EmulatedBluez(daemon, rig):
+        with pytest.raises(ConnectFailed, match="where it should be") as caught:
+            await Client(ble()).open()
+        assert "bluetoothctl remove" in str(caught.value.hint)
 
 
 # -- the end of the link ----------------------------------------------------------------------------------------------
@@ -521,6 +597,24 @@ async def test_update_that_moves_the_services_and_changes_the_mtu(daemon: Daemon
         async with connected(transport) as client:
             assert client.limits.write == 97
             assert await client.request(Echo("new")) == "new"
+
+
+async def test_update_to_firmware_with_another_address(daemon: Daemon) -> None:
+    """As of a device that makes up a new static address at each start."""
+    rig = peripheral()
+    moves: list[str] = []
+
+    async with EmulatedBluez(daemon, rig) as bluez:
+
+        def changed(power: Power) -> None:
+            if power is Power.BOOTING:
+                moves.append(f"C0:FF:EE:00:00:{len(moves):02}")
+                bluez.move(rig, moves[-1])
+
+        rig.device.listeners.append(changed)
+        await Update(ble("smp-rig")).run()
+    assert running(rig) == "1.1.0"
+    assert moves
 
 
 async def uploaded_after_a_cut(daemon: Daemon, cut_at_write: int | None) -> tuple[Peripheral, list[Bytes]]:

@@ -40,7 +40,16 @@ from mcumgrx.plugin_api import (
 
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
 from .pace import Pace, WatchedStream
-from .trouble import PAIRING_HINT, SILENCE_HINT, forgotten, hopeless, translated, wants_pairing
+from .trouble import (
+    PAIRING_HINT,
+    SILENCE_HINT,
+    STALE_HINT,
+    forgotten,
+    hopeless,
+    stale,
+    translated,
+    wants_pairing,
+)
 
 __all__ = ["BleTransport", "Stack"]
 
@@ -82,9 +91,11 @@ _NAMESAKE_S = 0.3
 _MAC = re.compile(r"(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}", re.IGNORECASE)
 _UUID = re.compile(r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}", re.IGNORECASE)
 
+_SERVICES_CHANGED = "is of no use any more: the device offers other services now"
+
 _SERVICE_HINT = (
     "does its firmware have CONFIG_MCUMGR_TRANSPORT_BT (before Zephyr 3.3: CONFIG_MCUMGR_SMP_BT)? "
-    "Another service can be named with the options service and characteristic"
+    f"Another service can be named with the options service and characteristic. Or, {STALE_HINT}"
 )
 
 
@@ -175,6 +186,19 @@ class BleTransport(Transport):
             raise
 
     async def _establish(self, link: _Link, timeout_s: float) -> None:
+        try:
+            await self._subscribed_client(link, timeout_s)
+        except BleakError as error:
+            if not stale(error) or self._given is not None:
+                raise
+            # What the system remembered of the device was from before its update; it has looked again meanwhile.
+            log.debug("%s: its services have changed: %s", self._address, error)
+            await link.disconnect()
+            await self._subscribed_client(link, timeout_s)
+        self._write_bytes = self._size(link)
+        log.debug("%s takes writes of %d bytes", self._address, self._write_bytes)
+
+    async def _subscribed_client(self, link: _Link, timeout_s: float) -> None:
         client = await self._connected_client(link, timeout_s)
         link.connected()
         try:
@@ -194,8 +218,6 @@ class BleTransport(Transport):
                 address=self._address,
                 hint=f"it may demand pairing: {PAIRING_HINT}",
             ) from error
-        self._write_bytes = self._size(link)
-        log.debug("%s takes writes of %d bytes", self._address, self._write_bytes)
 
     async def _connected_client(self, link: _Link, timeout_s: float) -> BleakClient:
         if self._given is not None:
@@ -459,6 +481,9 @@ class BleTransport(Transport):
             if not client.is_connected:
                 link.end("has gone")
                 raise link.error() from error
+            if stale(error):  # a new link finds them where they are now
+                link.end(_SERVICES_CHANGED)
+                raise link.error() from error
             link.bluez_write_bytes = await self._ask_bluez(client)
             size = self._size(link)
             if size < len(data):  # BlueZ sends nothing of what is too long
@@ -572,7 +597,11 @@ class _Link:
 
     def error(self) -> LinkLost:
         reason = self.lost.result()
-        hint = None if reason == "was closed" else "it has reset, was switched off, or is out of range"
+        hint = (
+            None
+            if reason in ("was closed", _SERVICES_CHANGED)
+            else "it has reset, was switched off, or is out of range"
+        )
         return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=hint)
 
     async def receive(self) -> bytes:

@@ -14,7 +14,16 @@ from bleak.exc import (
 
 from mcumgrx.plugin_api import ConnectFailed, DeviceNotFound, TransportError
 
-__all__ = ["PAIRING_HINT", "SILENCE_HINT", "forgotten", "hopeless", "translated", "wants_pairing"]
+__all__ = [
+    "PAIRING_HINT",
+    "SILENCE_HINT",
+    "STALE_HINT",
+    "forgotten",
+    "hopeless",
+    "stale",
+    "translated",
+    "wants_pairing",
+]
 
 PAIRING_HINT = (
     "add the option pair=yes; a device that wants a passkey has to be paired in the system's Bluetooth settings. "
@@ -25,6 +34,11 @@ PAIRING_HINT = (
 SILENCE_HINT = (
     "the link is there, but the device has not answered once. If it wants a link that is paired: "
     f"{PAIRING_HINT}. Or its firmware hangs, or another computer or program occupies its SMP server: reset it"
+)
+
+STALE_HINT = (
+    "if it was just updated, this computer may remember its old services: remove it in the system's Bluetooth "
+    "settings, on Linux with bluetoothctl remove, and connect again"
 )
 
 _POWERED_OFF_HINT = "switch Bluetooth on; on Linux: bluetoothctl power on, and rfkill unblock bluetooth if that fails"
@@ -53,6 +67,10 @@ _DENIED = (
 # ATT errors by which a device refuses a link that is not encrypted or not authenticated enough.
 _SECURITY_CODES = (0x05, 0x08, 0x0C, 0x0F)
 
+# ATT errors of a handle that is not that of the characteristic any more, and how a D-Bus says that an object is gone.
+_STALE_CODES = (0x01, 0x0A)
+_OBJECT_GONE = (".UnknownObject", ".UnknownMethod")
+
 # D-Bus errors of BlueZ on pairing; what comes behind the last dot.
 _PAIRING_FAILED = (
     "AuthenticationCanceled",
@@ -68,6 +86,13 @@ def forgotten(error: BaseException) -> bool:
         return True
     # bleak's BlueZ backend says this in a plain BleakError, before it asks BlueZ anything.
     return str(error).startswith("device 'dev_") and str(error).endswith("not found")
+
+
+def stale(error: BaseException) -> bool:
+    """Whether the device no longer has the characteristic that the system had found: its services have changed."""
+    if isinstance(error, BleakGATTProtocolError):
+        return int(error.code) in _STALE_CODES
+    return isinstance(error, BleakDBusError) and error.dbus_error.endswith(_OBJECT_GONE)
 
 
 def wants_pairing(error: BaseException) -> bool:
@@ -105,6 +130,12 @@ def translated(
         )
     if wants_pairing(error):
         return ConnectFailed(f"{what} demands pairing ({_said(error)})", address=address, hint=PAIRING_HINT)
+    if stale(error):
+        return ConnectFailed(
+            f"{what} does not have the SMP characteristic where it should be ({_said(error)})",
+            address=address,
+            hint=STALE_HINT,
+        )
     if isinstance(error, TimeoutError):
         return ConnectFailed(
             f"{what} did not connect within {timeout_s:g} s",
