@@ -505,6 +505,16 @@ async def test_what_came_of_an_answer_before_subscribing_again_is_dropped(daemon
             rig.lose_notifications = {rig.notifications + 1 + lost}
             assert await client.request(Echo("y" * 600), timeout_s=0.1, repeats=1) == "y" * 600
         assert bluez.calls["StopNotify"] == 3
+        # Here it comes when nobody waits for it any more.
+        rig.faults.delay_replies = {rig.faults.replies + 1: 0.1}
+        until = rig.notifications + 3
+        rig.lose_notifications = {until}
+        with pytest.raises(RequestTimeout):
+            await client.request(Echo("y" * 600), timeout_s=0.05, repeats=0)
+        async with asyncio.timeout(5):
+            while rig.notifications < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert await client.request(Echo("z" * 600), timeout_s=0.5, repeats=0) == "z" * 600
 
 
 async def test_subscribing_again_takes_no_longer_than_it_may(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -836,3 +846,16 @@ async def test_time_outs_count_from_when_the_link_has_sent(daemon: Daemon) -> No
         await client.params()
         assert await client.request(Echo("x" * 200), timeout_s=2.0) == "x" * 200
         assert len(await client.request(Echo("x" * 600), timeout_s=0.6, repeats=0)) == 600
+
+
+async def test_time_outs_with_several_requests_in_flight(daemon: Daemon) -> None:
+    """The third needs 0.9 s to leave, more than its time-out; nothing is sent twice all the same."""
+    requests = []
+    image = parse_image(build_image("1.1.0", payload_size=6000))
+    for model in (quick(), replace(quick(), bytes_per_s=2200.0)):
+        rig = peripheral(model=model)
+        async with EmulatedBluez(daemon, rig), connected(ble(), 0.6) as client:
+            assert await client.params() == Params(640, 4)
+            await client.group(ImageGroup).upload(image, UploadOptions(window=3))
+        requests.append(rig.faults.requests)
+    assert requests[0] == requests[1]
