@@ -25,6 +25,7 @@ from dbus_fast.aio import MessageBus
 
 from mcumgrx.errors import LinkLost
 from mcumgrx.protocol.codec import HEADER_SIZE, split_messages
+from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport, runner_of
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, SMP_SERVICE
@@ -141,7 +142,7 @@ class Peripheral:
         pair_error: name and text of the error that answers Pair.
         cut_at_write: the link is lost when this write has been taken, counted in `writes` from 1.
         full_at_writes: in these writes, counted likewise, the device has no free buffer, should they begin a message.
-        lose_notifications: these, counted from 1, the device has no memory for.
+        lose_notifications: for these, counted from 1, the device has no memory; it gives up the rest of the answer.
         acquirable: whether BlueZ has AcquireWrite.
         busy_writes: so many calls of WriteValue are answered with InProgress.
     """
@@ -615,12 +616,16 @@ class EmulatedBluez:
         self._noticed(peripheral, link)
 
     async def _carry_down(self, peripheral: Peripheral, link: SimulatedTransport) -> None:
+        answers, giving_up = StreamFraming(), False
         with contextlib.suppress(LinkLost):
             while True:
                 data = await link.receive()
                 peripheral.notifications += 1
-                if peripheral.notifying and peripheral.notifications not in peripheral.lose_notifications:
+                giving_up |= peripheral.notifications in peripheral.lose_notifications
+                if peripheral.notifying and not giving_up:
                     self._change(peripheral.characteristic_path, _CHARACTERISTIC1, Value=Variant("ay", data))
+                if answers.feed(data):
+                    giving_up = False
         self._noticed(peripheral, link)
 
     def _noticed(self, peripheral: Peripheral, link: SimulatedTransport) -> None:
