@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.mcuboot import parse_image
@@ -53,6 +53,9 @@ _OTHER_GROUPS: Mapping[int, Callable[[], GroupServer]] = {
     GroupId.ENUMERATION: EnumServer,
     GroupId.ZEPHYR_BASIC: ZephyrServer,
 }
+# Plain numbers where every request passes: the members of an enumeration take their time.
+_V1, _V2 = int(Version.V1), int(Version.V2)
+_REQUESTS: Mapping[int, Op] = {0: Op.READ, 2: Op.WRITE}
 RECOVERY_BOOT_MODE = 1
 """In a reset command: stay in the bootloader, or run the firmware loader (Zephyr `BOOT_MODE_TYPE_BOOTLOADER`)."""
 ALL_GROUPS: tuple[int, ...] = (GroupId.OS, GroupId.IMAGE, *_OTHER_GROUPS)
@@ -276,8 +279,7 @@ class Power(Enum):
     """The bootloader found no image to run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What one request led to: the answers, sent `busy_s` seconds after the request was taken up."""
 
     replies: tuple[bytes, ...] = ()
@@ -546,7 +548,7 @@ class SimulatedDevice:
             return self._recover(message, now)
         if self.power is not Power.RUNNING or len(message) > self.config.buf_size:
             return Answer()
-        replies: list[bytes] = []
+        replies: tuple[bytes, ...] = ()
         try:
             while len(message) >= HEADER_SIZE:
                 self.requests += 1
@@ -555,9 +557,9 @@ class SimulatedDevice:
                 try:
                     if len(message) < header.length:
                         raise Refused(SmpError.CORRUPT)
-                    replies.append(self._serve(header, message[: header.length], now))
+                    replies += (self._serve(header, message[: header.length], now),)
                 except Refused as refusal:
-                    replies.append(self._reply(header, {"rc": int(refusal.rc)}))
+                    replies += (self._reply(header, {"rc": int(refusal.rc)}),)
                     break
                 message = message[header.length :]
         except Unanswered:
@@ -568,7 +570,7 @@ class SimulatedDevice:
         busy_s = self.config.request_s + self.flash.take_busy_s()
         if self._reset_wanted and self._deadline is None:
             self._deadline = now + busy_s + self.config.reset_delay_s
-        return Answer(tuple(replies), busy_s)
+        return Answer(replies, busy_s)
 
     def no_memory(self, message: bytes) -> tuple[bytes, ...]:
         """The answer to a request for whose answer there is no buffer. It is not executed."""
@@ -596,15 +598,16 @@ class SimulatedDevice:
 
     def _serve(self, header: Header, payload: bytes, now: float) -> bytes:
         config = self.config
-        if header.op not in (Op.READ, Op.WRITE):
+        op = _REQUESTS.get(header.op)
+        if op is None:
             raise Refused(SmpError.NOT_SUPPORTED)
-        version = Version.V1 if config.original_only else header.version
-        if version == Version.V1 and config.refuses_original:
+        version = _V1 if config.original_only else header.version
+        if version == _V1 and config.refuses_original:
             raise Refused(SmpError.TOO_OLD)
-        if version > Version.V2:
+        if version > _V2:
             raise Refused(SmpError.TOO_NEW)
         group = self._groups.get(header.group)
-        handler = group.handlers.get((Op(header.op), header.command)) if group is not None else None
+        handler = group.handlers.get((op, header.command)) if group is not None else None
         if group is None or handler is None:
             raise Refused(SmpError.NOT_SUPPORTED)
         body: Mapping[str, Any]
@@ -613,7 +616,7 @@ class SimulatedDevice:
             if config.legacy_rc:
                 body = {"rc": 0, **body}
         except GroupError as error:
-            if version == Version.V1:
+            if version == _V1:
                 rc = group.legacy_codes.get(error.rc, int(SmpError.UNKNOWN))
                 if rc == SmpError.OK:
                     # Zephyr takes it for a success without an answer, and sends a header that nobody has filled in.
@@ -630,8 +633,8 @@ class SimulatedDevice:
         return reply
 
     def _reply(self, header: Header, body: Mapping[str, Any]) -> bytes:
-        op = Op.READ_REPLY if header.op == Op.READ else Op.WRITE_REPLY
-        version = Version.V1 if self.config.original_only else min(header.version, Version.V2)
+        op = 1 if header.op == 0 else 3  # `Op.READ_REPLY` to `Op.READ`, `Op.WRITE_REPLY` to anything else
+        version = _V1 if self.config.original_only else min(header.version, _V2)
         payload = encode(body, canonical=self.config.canonical)
         return build_message(
             op, version, self.config.reply_flags, header.group, header.sequence, header.command, payload

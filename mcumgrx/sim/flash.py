@@ -14,6 +14,7 @@ from mcumgrx.errors import McumgrError
 __all__ = ["INSTANT", "Flash", "FlashError", "FlashTiming", "Operation", "OperationKind", "PowerCut"]
 
 ERASED = 0xFF
+_ERASED_PIECE = bytes([ERASED]) * 65536
 
 
 class FlashError(McumgrError):
@@ -83,7 +84,7 @@ class Flash:
         """Time taken since `take_busy_s` was last called, in seconds."""
         self.watch: Callable[[Operation], None] | None = None
         """Called with each operation before it is done; what it raises stops the operation."""
-        self._data = bytearray(bytes([ERASED]) * size)
+        self._data = bytearray([ERASED]) * size
         self._cut_before: int | None = None
         self._cut_torn = False
 
@@ -108,7 +109,7 @@ class Flash:
     def is_erased(self, offset: int, length: int) -> bool:
         """Whether all these bytes are erased."""
         self._check(offset, length, 1, "read")
-        return self._data.count(ERASED, offset, offset + length) == length
+        return self._erased(offset, offset + length)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write whole units; raises `FlashError` if offset or length are not aligned, `PowerCut` if that is due."""
@@ -157,19 +158,27 @@ class Flash:
         if offset % unit or length % unit:
             raise FlashError(f"{what} of {length} bytes at 0x{offset:x} is not aligned to {unit} bytes")
 
+    def _erased(self, start: int, end: int) -> bool:
+        # Comparing copies is what Python does fastest: 64 MB in 10 ms, where counting takes 300.
+        for at in range(start, end, len(_ERASED_PIECE)):
+            piece = self._data[at : min(at + len(_ERASED_PIECE), end)]
+            if piece != _ERASED_PIECE[: len(piece)]:
+                return False
+        return True
+
     def _operate(self, kind: OperationKind, offset: int, length: int, data: bytes | None) -> None:
-        operation = Operation(self.operations + 1, kind, offset, length)
-        if self.watch is not None:
-            self.watch(operation)
-        cut = self._cut_before is not None and operation.number >= self._cut_before
-        if cut:
-            self._cut_before = None
-            if not self._cut_torn:
-                raise PowerCut(operation)
-            unit = self.write_size  # the least that the hardware does at once
-            length = length // 2 // unit * unit
-            if not length:
-                raise PowerCut(operation)
+        cut: Operation | None = None
+        if self.watch is not None or self._cut_before is not None:
+            operation = Operation(self.operations + 1, kind, offset, length)
+            if self.watch is not None:
+                self.watch(operation)
+            if self._cut_before is not None and operation.number >= self._cut_before:
+                cut = operation
+                self._cut_before = None
+                unit = self.write_size  # the least that the hardware does at once
+                length = length // 2 // unit * unit if self._cut_torn else 0
+                if not length:
+                    raise PowerCut(operation)
         end = offset + length
         timing = self.timing
         if data is None:
@@ -180,11 +189,11 @@ class Flash:
             self.writes += 1
             self.busy_s += timing.operation_s + timing.write_s_per_byte * length
             data = data[:length]
-            if self._data.count(ERASED, offset, end) != length:
+            if not self._erased(offset, end):
                 old = int.from_bytes(self._data[offset:end], "little")
                 left = (old & int.from_bytes(data, "little")).to_bytes(length, "little")
                 self.writes_over_data += left != data
                 data = left
             self._data[offset:end] = data
-        if cut:
-            raise PowerCut(operation)
+        if cut is not None:
+            raise PowerCut(cut)

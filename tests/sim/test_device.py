@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,22 @@ from hypothesis import strategies as st
 
 from mcumgrx.errors import UsageError
 from mcumgrx.mcuboot import ImageFlag, parse_image
-from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.codec import build_message, build_upload
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
-from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, encode, read_map
+from mcumgrx.sim.groups import (
+    Call,
+    GroupError,
+    GroupServer,
+    Kind,
+    Refused,
+    _read_map,
+    _read_plain,
+    encode,
+    read_map,
+)
 from mcumgrx.sim.groups.zephyr import ZephyrConfig, ZephyrErrorCode, ZephyrServer
 from mcumgrx.sim.images import build_image
 
@@ -889,3 +900,60 @@ def test_a_crash_loop_does_not_stop_settling() -> None:
     device.settle()
     assert device.power is Power.HUNG
     assert device.deadline is not None
+
+
+# -- the short way of reading a request -------------------------------------------------------------------------------
+
+KINDS: dict[str, Kind] = {"off": "uint", "data": "bytes", "name": "text", "upgrade": "flag", "n": "int", "x": "any"}
+ITEMS = st.one_of(
+    st.integers(-(2**33), 2**33),
+    st.binary(max_size=300),
+    st.text(max_size=40),
+    st.booleans(),
+    st.none(),
+    st.floats(allow_nan=False),
+)
+MAPS = st.lists(st.tuples(st.sampled_from([*KINDS, "other", "x" * 30, "\u00e4"]), ITEMS), max_size=6)
+
+
+def outcome(read: Callable[[bytes, Mapping[str, Kind]], dict[str, Any]], payload: bytes) -> dict[str, Any] | None:
+    try:
+        return read(payload, KINDS)
+    except (Refused, IndexError, ValueError, cbor2.CBORError, RecursionError):
+        return None
+
+
+@given(MAPS, st.integers(0, 12))
+def test_the_short_way_reads_what_the_thorough_one_does(pairs: list[tuple[str, object]], cut: int) -> None:
+    """A key may be there twice, and the end missing."""
+    payload = bytes([0xA0 + len(pairs)]) + b"".join(cbor2.dumps(part) for pair in pairs for part in pair)
+    payload = payload[: max(0, len(payload) - cut)]
+    assert outcome(read_map, payload) == outcome(_read_map, payload)
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\xa1", b"\xa2coff", b"\xa1ddata"]))
+def test_both_ways_refuse_the_same(rest: bytes, begin: bytes) -> None:
+    assert outcome(read_map, begin + rest) == outcome(_read_map, begin + rest)
+
+
+def test_uploads_go_the_short_way() -> None:
+    payload = build_upload(70_000, bytes(600), 80_000, 0, bytes(32), True)
+    assert payload is not None
+    kinds: dict[str, Kind] = {
+        "image": "uint",
+        "data": "bytes",
+        "len": "uint",
+        "off": "uint",
+        "sha": "bytes",
+        "upgrade": "flag",
+    }
+    found = _read_plain(payload, kinds)
+    assert found == {
+        "image": 0,
+        "len": 80_000,
+        "off": 70_000,
+        "sha": bytes(32),
+        "upgrade": True,
+        "data": bytes(600),
+    }
+    assert found == cbor2.loads(payload)

@@ -8,6 +8,7 @@ Sources: Zephyr `subsys/mgmt/mcumgr/util/src/zcbor_bulk.c` (requests), `smp/src/
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -71,9 +72,11 @@ class Unanswered(Exception):
     """The request gets no answer, and so do those behind it in the same message."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request as a handler sees it: `now` is the device's clock in seconds, `payload` still undecoded."""
+
+    # Not frozen: making one would take four times as long, and there is one for every request.
 
     device: SimulatedDevice
     op: int
@@ -151,11 +154,63 @@ def read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     Bytes behind the map are ignored. Raises `Refused` with `EINVAL` for what zcbor refuses: no map, a key that is no
     text, a wanted key twice or with a value of another kind, numbers outside of 32 bits, anything cut off.
     """
+    found = _read_plain(payload, kinds)
+    if found is not None:
+        return found
     try:
         return _read_map(payload, kinds)
     # An index beyond the end is a cut payload; cbor2 raises whatever a malformed value leads to.
     except (IndexError, ValueError, cbor2.CBORError, RecursionError) as error:
         raise Refused(SmpError.INVALID) from error
+
+
+def _read_plain(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any] | None:
+    """What `_read_map` finds, for maps as clients usually send them: definite, with few and short keys.
+
+    None for anything else, be it right or wrong. Uploads come by the hundred thousand; this takes a third of the time.
+    """
+    try:
+        if not 0xA0 <= payload[0] < 0xB8:
+            return None
+        at = 1
+        found: dict[str, Any] = {}
+        for _ in range(payload[0] - 0xA0):
+            end = at + 1 + payload[at] - 0x60
+            if not at < end < at + 25:
+                return None
+            key = payload[at + 1 : end].decode("utf-8", "surrogateescape")
+            kind = kinds.get(key)
+            if kind is None:
+                payload[end]  # the key is whole
+                at = _end(payload, end, MAX_NESTING)
+                continue
+            head = payload[end]
+            at = end + 1
+            argument = head & 0x1F
+            if argument >= 24:
+                if argument > 26:
+                    return None
+                end = at + (1 << (argument - 24))
+                argument = int.from_bytes(payload[at:end], "big")
+                at = end
+            if at > len(payload) or key in found:
+                return None
+            if kind == "uint" and head < 0x20:
+                found[key] = argument
+            elif (kind == "bytes" and 0x40 <= head < 0x60) or (kind == "text" and 0x60 <= head < 0x80):
+                end = at + argument
+                if end > len(payload):
+                    return None
+                data = payload[at:end]
+                found[key] = data if kind == "bytes" else data.decode("utf-8", "surrogateescape")
+                at = end
+            elif kind == "flag" and head in (0xF4, 0xF5):
+                found[key] = head == 0xF5
+            else:
+                return None
+    except (IndexError, ValueError, RecursionError):
+        return None
+    return found
 
 
 def _read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
@@ -260,17 +315,25 @@ def encode(value: object, *, canonical: bool = False) -> bytes:
     if isinstance(value, int):
         return _argument(0, value) if value >= 0 else _argument(1, -1 - value)
     if isinstance(value, str):
-        data = value.encode("utf-8", "surrogateescape")
-        return _argument(_TEXT, len(data)) + data
+        return _text(value)
     if isinstance(value, (bytes, bytearray)):
         return _argument(_BYTES, len(value)) + bytes(value)
-    if isinstance(value, Mapping):
-        items = [encode(part, canonical=canonical) for pair in value.items() for part in pair]
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - asking for a Mapping is slow
+        items: list[bytes] = []
+        for key, part in value.items():
+            items.append(_text(key) if isinstance(key, str) else encode(key, canonical=canonical))
+            items.append(encode(part, canonical=canonical))
         return _container(_MAP, items, len(value), canonical)
     if isinstance(value, (list, tuple)):
         items = [encode(part, canonical=canonical) for part in value]
         return _container(_ARRAY, items, len(value), canonical)
     raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+@functools.lru_cache(maxsize=256)
+def _text(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogateescape")
+    return _argument(_TEXT, len(data)) + data
 
 
 def _container(major: int, items: list[bytes], count: int, canonical: bool) -> bytes:
