@@ -5,6 +5,7 @@ What lies in the flash is no concern of this module.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -84,9 +85,13 @@ class Flash:
         """Time taken since `take_busy_s` was last called, in seconds."""
         self.watch: Callable[[Operation], None] | None = None
         """Called with each operation before it is done; what it raises stops the operation."""
-        self._data = bytearray([ERASED]) * size
         self._cut_before: int | None = None
         self._cut_torn = False
+
+    @functools.cached_property
+    def _data(self) -> bytearray:
+        # Made when it is first needed: devices of 128 MB are made to look at their options, and thrown away.
+        return bytearray([ERASED]) * self.size
 
     def __repr__(self) -> str:
         return f"<Flash {self.size} bytes, {self.operations} operations>"
