@@ -8,8 +8,8 @@ It needs no task: everything that happens later is a timer of the loop, and a lo
 from __future__ import annotations
 
 import asyncio
-import functools
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -181,9 +181,17 @@ class Faults:
     requests: int = 0
     replies: int = 0
 
+    @property
+    def look(self) -> bool:
+        """Whether it takes more than a message's number to decide about it."""
+        chosen = self.drop_requests, self.duplicate_requests, self.cut_at_request
+        return any(map(callable, (*chosen, self.drop_replies, self.duplicate_replies, self.cut_at_reply)))
+
     def request(self, message: bytes) -> _Fate:
         """What becomes of the next request."""
         self.requests += 1
+        if not (self.drop_requests or self.duplicate_requests or self.cut_at_request or self.delay_requests):
+            return _UNHARMED
         number = self.requests
         return _Fate(
             cut=_selected(self.cut_at_request, number, message),
@@ -194,6 +202,8 @@ class Faults:
     def reply(self, message: bytes) -> _Fate:
         """What becomes of the next answer."""
         self.replies += 1
+        if not (self.drop_replies or self.duplicate_replies or self.cut_at_reply or self.delay_replies):
+            return _UNHARMED
         number = self.replies
         return _Fate(
             cut=_selected(self.cut_at_reply, number, message),
@@ -207,6 +217,9 @@ class _Fate:
     cut: bool
     copies: int
     delay_s: float
+
+
+_UNHARMED = _Fate(cut=False, copies=1, delay_s=0.0)
 
 
 def _selected(selector: Selector, number: int, message: bytes) -> bool:
@@ -226,14 +239,21 @@ class Agenda:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._entries: list[tuple[float, int, Callable[[], None]]] = []
+        self._entries: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._added = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
-    def add(self, delay_s: float, function: Callable[[], None]) -> None:
+    def add(self, delay_s: float, function: Callable[..., None], *arguments: object) -> None:
         self._added += 1
-        heapq.heappush(self._entries, (self._loop.time() + delay_s, self._added, function))
-        self._plan()
+        at = self._loop.time() + delay_s
+        heapq.heappush(self._entries, (at, self._added, function, arguments))
+        if at < self._timer_at:
+            self._plan()
+
+    def due(self, now: float) -> bool:
+        """Whether there is something that should have happened by `now`, and so comes before anything new."""
+        return bool(self._entries) and self._entries[0][0] <= now
 
     def clear(self) -> None:
         self._entries.clear()
@@ -243,13 +263,19 @@ class Agenda:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._timer_at = math.inf
         if self._entries:
-            self._timer = self._loop.call_at(self._entries[0][0], self._run)
+            self._timer_at = self._entries[0][0]
+            self._timer = self._loop.call_at(self._timer_at, self._run)
 
     def _run(self) -> None:
-        while self._entries and self._entries[0][0] <= self._loop.time():
-            heapq.heappop(self._entries)[2]()
-        self._plan()
+        self._timer_at = -math.inf  # what is added meanwhile needs no timer of its own
+        try:
+            while self._entries and self._entries[0][0] <= self._loop.time():
+                _, _, function, arguments = heapq.heappop(self._entries)
+                function(*arguments)
+        finally:
+            self._plan()
 
 
 class Runner:
@@ -259,7 +285,8 @@ class Runner:
     one work queue and one pool of buffers. A request occupies a buffer until it is answered, and its answer another.
     Where there is none, it depends on the transport of the server:
 
-    * `plain`: the request is lost. One that arrives in the same moment as others is taken up before the next arrives.
+    * `plain`: the request is lost. One that arrives in the same moment as others is taken up before the next arrives,
+      and where that takes no time, it has been answered as well.
     * `raw`, `uart`, `shell`: the device crashes (Zephyr 4.4 takes the missing buffer for one). Requests that arrive in
       the same moment are all there before the first is taken up; if they leave no buffer for its answer, that is
       `rc` 2, and it is not executed.
@@ -281,7 +308,9 @@ class Runner:
         self._queue: deque[tuple[bytes, Callable[[bytes], None], bool]] = deque()
         self._work: asyncio.TimerHandle | None = None
         self._starting: asyncio.Handle | None = None
+        self._taking = False  # in the midst of requests that take no time
         self._wake: asyncio.TimerHandle | None = None
+        self._wake_at: float | None = None
         device.listeners.append(self._power_changed)
 
     def advance(self) -> Power:
@@ -318,48 +347,72 @@ class Runner:
                 self.lost += 1
             return
         self._queue.append((message, reply, serial))
-        if self._work is None and self._starting is None:
+        if self._work is None and self._starting is None and not self._taking:
             if serial:
                 self._starting = self.loop.call_soon(self._next)
             else:
                 self._next()
 
+    def take_up(self) -> None:
+        """All that arrives in this moment has arrived: begin with it now, and not in the next turn of the loop."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._next()
+
     def stop(self) -> None:
         """Let go of the device: another loop has taken it over."""
         self._forget_requests()
-        if self._wake is not None:
-            self._wake.cancel()
+        self._wake_up_at(None)
         self.agenda.clear()
         if self._power_changed in self.device.listeners:
             self.device.listeners.remove(self._power_changed)
 
     def _next(self) -> None:
+        """Take up what waits, one by one, until something takes time."""
         self._starting = None
-        message, reply, serial = self._queue.popleft()
-        now = self.loop.time()
-        if serial and not self.device.in_bootloader and len(self._queue) + 1 >= self.device.config.buf_count:
-            answer = Answer(self.device.no_memory(message), self.device.config.request_s)
-        else:
-            answer = self.device.handle(message, now)
-            self._plan()
-        self._work = self.loop.call_later(answer.busy_s, self._answered, answer.replies, reply)
+        self._taking = True
+        try:
+            while self._queue and self._work is None:
+                message, reply, serial = self._queue.popleft()
+                now = self.loop.time()
+                if serial and not self.device.in_bootloader and len(self._queue) + 1 >= self.device.config.buf_count:
+                    answer = Answer(self.device.no_memory(message), self.device.config.request_s)
+                else:
+                    answer = self.device.handle(message, now)
+                    self._plan()
+                if answer.busy_s > 0:
+                    self._work = self.loop.call_later(answer.busy_s, self._answered, answer.replies, reply)
+                else:
+                    for one in answer.replies:
+                        reply(one)
+        finally:
+            self._taking = False
+        if not self.busy:
+            for tell in list(self.idle):
+                tell()
 
     def _answered(self, replies: tuple[bytes, ...], reply: Callable[[bytes], None]) -> None:
         self._work = None
         for message in replies:
             reply(message)
-        if self._queue and self._work is None and self._starting is None:
+        if self._work is None and self._starting is None:
             self._next()
-        if not self.busy:
-            for tell in list(self.idle):
-                tell()
 
     def _plan(self) -> None:
+        if self.device.deadline != self._wake_at:
+            self._wake_up_at(self.device.deadline)
+
+    def _wake_up_at(self, at: float | None) -> None:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        if self.device.deadline is not None:
-            self._wake = self.loop.call_at(self.device.deadline, self.advance)
+        self._wake_at = at
+        if at is not None:
+            self._wake = self.loop.call_at(at, self._awake)
+
+    def _awake(self) -> None:
+        self._wake = self._wake_at = None
+        self.advance()
 
     def _power_changed(self, power: Power) -> None:
         if power not in (Power.RUNNING, Power.RECOVERY):
@@ -404,6 +457,7 @@ class SimulatedTransport(Transport):
         self._lost: LinkLost | None = None
         self._severed = False  # the link has ended, though the host may not have noticed
         self._inbox: deque[bytes] = deque()
+        self._outlet: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._connection = 0  # counts openings, so that answers to an earlier one go nowhere
         self._uplink = _Pipe(self.model)
@@ -551,40 +605,67 @@ class SimulatedTransport(Transport):
     # -- bytes --------------------------------------------------------------------------------------------------------
 
     async def send(self, writes: Sequence[bytes]) -> None:
-        runner = self._open_runner()
-        limit = self.model.write_bytes
-        if limit is not None and any(len(write) > limit for write in writes):
-            raise ValueError(f"a write of more than {limit} bytes was handed to a link that does not take it")
-        loop, connection = runner.loop, self._connection
-        parts: list[tuple[float, tuple[bytes, ...]]] = []
-        for part in self._parts(writes):
-            arrival = loop.time()
-            for write in part:
-                arrival = self._uplink.carry(loop.time(), len(write))
-            parts.append((arrival, part))
-        self._uplink.wait(self.model.gap_s)
-        # What becomes of a message is decided once for all of its writes.
-        message = b"".join(writes)
-        fate = self.faults.request(self._bare(message))
-        if fate.cut:
-            self.cut()
-            raise self._open_error()
-        for _ in range(fate.copies):
-            for arrival, part in parts:
-                self._later(arrival + fate.delay_s - loop.time(), self._arrived, connection, part)
+        self._hand_over(tuple(writes), at_once=False)
         ahead_s = self.queued_s() - self.model.queue_s
         if ahead_s > 0:
             await asyncio.sleep(ahead_s)
             if self._lost is not None:
                 raise self._open_error()
 
-    def _parts(self, writes: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    def put(self, data: bytes) -> float:
+        """For who offers the link to others: `send` of one write, without waiting.
+
+        What takes no time has happened when this returns, the answers included, unlike after `send`. Returns how many
+        seconds `send` would have waited. Raises `LinkLost`.
+        """
+        self._hand_over((data,), at_once=True)
+        if self._runner is not None:
+            self._runner.take_up()
+        return max(0.0, self.queued_s() - self.model.queue_s)
+
+    def lead_out(self, outlet: Callable[[bytes], None] | None) -> None:
+        """Call `outlet` with what the device sends, in the moment it arrives, in place of keeping it for `receive`.
+
+        `receive` then ends as the link does.
+        """
+        self._outlet = outlet
+
+    def _hand_over(self, writes: tuple[bytes, ...], *, at_once: bool) -> None:
+        runner = self._open_runner()
+        model, uplink, connection = self.model, self._uplink, self._connection
+        if model.write_bytes is not None and max(map(len, writes), default=0) > model.write_bytes:
+            raise ValueError(
+                f"a write of more than {model.write_bytes} bytes was handed to a link that does not take it"
+            )
+        now = runner.loop.time()
+        parts: list[tuple[float, tuple[bytes, ...]]] = []
+        for part in self._parts(writes):
+            arrival = now
+            for write in part:
+                arrival = uplink.carry(now, len(write))
+            parts.append((arrival, part))
+        uplink.wait(model.gap_s)
+        # What becomes of a message is decided once for all of its writes.
+        faults = self.faults
+        fate = faults.request(self._bare(b"".join(writes)) if faults.look else b"")
+        if fate.cut:
+            self.cut()
+            raise self._open_error()
+        for _ in range(fate.copies):
+            for arrival, part in parts:
+                delay_s = arrival + fate.delay_s - now
+                if at_once and delay_s <= 0 and not runner.agenda.due(now):
+                    self._arrived(connection, part)
+                else:
+                    self._later(delay_s, self._arrived, connection, part)
+
+    def _parts(self, writes: tuple[bytes, ...]) -> list[tuple[bytes, ...]]:
         """What arrives at once: a message, of which only the last byte matters.
 
         Who knows nothing of messages (a terminal, a socket) may write several in one go, or parts of them; over a slow
         wire they arrive one after the other all the same.
         """
-        whole = [tuple(writes)]
+        whole = [writes]
         if self.model.bytes_per_s is None or self.model.server == "plain":
             return whole
         content = b"".join(writes)
@@ -624,7 +705,7 @@ class SimulatedTransport(Transport):
 
     def _later(self, delay_s: float, function: Callable[..., None], *arguments: object) -> None:
         # At least one turn of the loop, so that nobody hears back from within `send`.
-        self._open_runner().agenda.add(max(0.0, delay_s), functools.partial(function, *arguments))
+        self._open_runner().agenda.add(max(0.0, delay_s), function, *arguments)
 
     def _bare(self, message: bytes) -> bytes:
         """The message as faults look at it, without the link's framing."""
@@ -669,11 +750,18 @@ class SimulatedTransport(Transport):
         for _ in range(fate.copies):
             # Fragments of one answer travel one by one, except where it is delayed as a whole.
             for chunk in self._to_host.encode(message, self.model.write_bytes):
-                arrival = self._downlink.carry(now, len(chunk))
-                self._later(arrival + fate.delay_s - now, self._deliver, connection, chunk)
+                delay_s = self._downlink.carry(now, len(chunk)) + fate.delay_s - now
+                if delay_s <= 0 and not runner.agenda.due(now):
+                    self._deliver(connection, chunk)
+                else:
+                    self._later(delay_s, self._deliver, connection, chunk)
 
     def _deliver(self, connection: int, chunk: bytes) -> None:
-        if connection == self._connection and self._lost is None and not self._severed:
+        if connection != self._connection or self._lost is not None or self._severed:
+            return
+        if self._outlet is not None:
+            self._outlet(chunk)
+        else:
             self._inbox.append(chunk)
             self._wake_receiver()
 
@@ -725,55 +813,78 @@ class _LineInput:
         behind = len(self._rest) + len(chunk)
         lines = (self._rest + chunk).split(b"\n")
         self._rest = lines.pop()[-device.config.line_size :]
-        for line in lines:
-            line += b"\n"
-            behind -= len(line)
-            rate = transport.model.bytes_per_s
-            self._arrived(line, now - (behind / rate if rate else 0.0), reply)
+        rate = transport.model.bytes_per_s
+        if device.recovery is not None and device.in_bootloader:
+            for line in lines:
+                self._arrived(line + b"\n", reply)
+        elif transport.model.server == "shell":
+            for line in lines:
+                behind -= len(line) + 1
+                if self._find_buffer(SHELL_LINES, now - (behind / rate if rate else 0.0)):
+                    self._take([line], reply)
+        else:
+            count = device.config.line_count
+            if count is not None:
+                taken = []
+                for line in lines:
+                    behind -= len(line) + 1
+                    if self._find_buffer(count, now - (behind / rate if rate else 0.0)):
+                        taken.append(line)
+                lines = taken
+            self._take(lines, reply)
 
     def pump(self) -> None:
         """The bootloader has done with a message: on to the lines that have been waiting."""
         runner = self._transport._runner
         while self._waiting and runner is not None and not runner.busy:
-            self._take(*self._waiting.popleft())
+            self._take_in_bootloader(*self._waiting.popleft())
 
-    def _arrived(self, line: bytes, at: float, reply: Callable[[bytes], None]) -> None:
-        transport = self._transport
-        runner, device = transport._open_runner(), transport.device
-        config = device.config
-        if device.recovery is not None and device.in_bootloader:
-            if not runner.busy and not self._waiting:
-                self._take(line, reply)
-            elif len(self._waiting) < device.recovery.config.line_count:
-                self._waiting.append((line, reply))
-            else:
-                runner.lost_lines += 1
-            return
-        count = SHELL_LINES if transport.model.server == "shell" else config.line_count
-        while self._free_at and self._free_at[0] <= at:
-            self._free_at.popleft()
-        if count is not None:
-            if len(self._free_at) >= count:
-                runner.lost_lines += 1
-                return
-            self._free_at.append(max(at, self._free_at[-1] if self._free_at else at) + config.line_s)
-        self._take(line, reply)
+    def _arrived(self, line: bytes, reply: Callable[[bytes], None]) -> None:
+        """A line for the bootloader."""
+        runner, recovery = self._transport._open_runner(), self._transport.device.recovery
+        assert recovery is not None
+        if not runner.busy and not self._waiting:
+            self._take_in_bootloader(line, reply)
+        elif len(self._waiting) < recovery.config.line_count:
+            self._waiting.append((line, reply))
+        else:
+            runner.lost_lines += 1
 
-    def _take(self, line: bytes, reply: Callable[[bytes], None]) -> None:
+    def _find_buffer(self, count: int, at: float) -> bool:
+        """Whether one of `count` buffers is free for a line that came at `at`; it is in use then."""
+        free_at = self._free_at
+        while free_at and free_at[0] <= at:
+            free_at.popleft()
+        if len(free_at) >= count:
+            self._transport._open_runner().lost_lines += 1
+            return False
+        free_at.append(max(at, free_at[-1] if free_at else at) + self._transport.device.config.line_s)
+        return True
+
+    def _take(self, lines: list[bytes], reply: Callable[[bytes], None]) -> None:
+        """Lines without their newlines, for the application."""
         transport = self._transport
-        device = transport.device
-        bootloader = device.recovery.config if device.recovery is not None and device.in_bootloader else None
-        if len(line) > device.config.line_size:
-            return
-        if not line.startswith(LINE_MARKERS):
-            if transport.model.server == "shell" and bootloader is None:
-                transport._to_device.reset()
-            return
-        if bootloader is not None and line.endswith(b"\r\n"):
-            return  # it takes one byte off the end, and then meets a character that is no base64
-        # Length, message and CRC share the buffer; the bootloader's has a byte more.
-        room = device.config.buf_size if bootloader is None else bootloader.buf_size + 1
-        for found in transport._to_device.feed(line):
+        config = transport.device.config
+        size = config.line_size
+        whole = [line for line in lines if len(line) < size and line.startswith(LINE_MARKERS)]
+        if whole:
+            # Length, message and CRC share the buffer.
+            self._submit(b"\n".join((*whole, b"")), config.buf_size, reply)
+        elif transport.model.server == "shell" and any(len(line) < size for line in lines):
+            transport._to_device.reset()
+
+    def _take_in_bootloader(self, line: bytes, reply: Callable[[bytes], None]) -> None:
+        device = self._transport.device
+        recovery = device.recovery if device.in_bootloader else None
+        if recovery is None:
+            self._take([line.removesuffix(b"\n")], reply)
+        # It takes one byte off the end, and then meets a character that is no base64.
+        elif len(line) <= device.config.line_size and line.startswith(LINE_MARKERS) and not line.endswith(b"\r\n"):
+            self._submit(line, recovery.config.buf_size + 1, reply)  # its buffer has a byte more
+
+    def _submit(self, lines: bytes, room: int, reply: Callable[[bytes], None]) -> None:
+        transport = self._transport
+        for found in transport._to_device.feed(lines):
             message = build_message(*found)
             if len(message) + ConsoleFraming.OVERHEAD <= room:
                 transport._open_runner().submit(message, reply, transport.model.server)

@@ -571,6 +571,100 @@ async def test_a_shell_takes_what_follows_text_for_more_of_it() -> None:
         await transport.close()
 
 
+# -- a link that is offered to others ---------------------------------------------------------------------------------
+
+
+class Outlet:
+    """A link whose device answers into `found`: sequence numbers, with the error code where there is one."""
+
+    def __init__(self, device: SimulatedDevice, model: LinkModel) -> None:
+        self.transport = SimulatedTransport(device, model)
+        self.framing = self.transport.framing()
+        self.found: list[str] = []
+
+    async def open(self) -> None:
+        await self.transport.open(1.0)
+        self.transport.lead_out(self._take)
+
+    def put(self, *numbers: int) -> float:
+        return self.transport.put(b"".join(b"".join(self.framing.encode(request("x", number))) for number in numbers))
+
+    def _take(self, chunk: bytes) -> None:
+        for message in self.framing.feed(chunk):
+            code = cbor2.loads(message[6]).get("rc")
+            self.found.append(f"{message[4]}" if code is None else f"{message[4]} rc {code}")
+
+
+NO_TIME = [
+    LinkModel.ideal(),
+    LinkModel.datagram(0.0),
+    at_once(LinkModel.uart()),
+    at_once(LinkModel.uart(raw=True)),
+    at_once(LinkModel.shell()),
+]
+
+
+@pytest.mark.parametrize("model", NO_TIME)
+@virtual
+async def test_what_takes_no_time_has_happened_when_put_returns(model: LinkModel) -> None:
+    link = Outlet(new_device(replace(CONFIG, line_s=0.0)), model)
+    await link.open()
+    for number in range(20):
+        assert link.put(number) == 0.0
+    assert link.found == [f"{number}" for number in range(20)]
+    assert now() == 0.0
+    link.transport.cut("the cable was pulled")
+    with pytest.raises(LinkLost, match="pulled"):
+        link.put(1)
+    with pytest.raises(LinkLost, match="pulled"):
+        await link.transport.receive()
+
+
+@pytest.mark.parametrize("model", NO_TIME)
+@virtual
+async def test_nobody_hears_back_from_within_send(model: LinkModel) -> None:
+    link = Outlet(new_device(), model)
+    await link.open()
+    await link.transport.send(link.framing.encode(request("x", 1)))
+    assert link.found == []
+    assert link.put(2) == 0.0  # behind what is on its way already
+    assert link.found == []
+    await asyncio.sleep(1)
+    assert link.found == ["1", "2"]
+
+
+@virtual
+async def test_put_tells_how_far_a_slow_link_is_behind() -> None:
+    link = Outlet(new_device(), replace(LinkModel.uart(), queue_s=0.0))
+    await link.open()
+    frame_s = len(link.framing.encode(request())[0]) / 11520
+    assert link.put(1) == pytest.approx(frame_s)
+    assert link.put(2) == pytest.approx(2 * frame_s)
+    assert link.found == []
+    await asyncio.sleep(1)
+    assert link.found == ["1", "2"]
+
+
+@virtual
+async def test_what_a_serial_server_is_given_at_once_is_there_before_the_first_is_taken_up() -> None:
+    config = replace(CONFIG, line_count=None)
+    for count, expected in ((3, ["0", "1", "2"]), (4, ["0 rc 2", "1", "2", "3"]), (5, [])):
+        device = new_device(config)
+        link = Outlet(device, at_once(LinkModel.uart()))
+        await link.open()
+        link.put(*range(count))
+        assert (link.found, device.crashes) == (expected, count == 5)
+
+
+@virtual
+async def test_datagrams_find_a_buffer_where_a_request_takes_no_time() -> None:
+    model = LinkModel.datagram()
+    for request_s, expected in ((0.0, ["0", "1", "2", "3", "4"]), (1e-6, ["0"])):
+        device = new_device(replace(CONFIG, buf_count=2, request_s=request_s))
+        assert await burst(SimulatedTransport(device, model), 5) == expected
+        assert runner_of(device).lost == 5 - len(expected)
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
