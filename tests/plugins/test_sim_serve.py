@@ -25,6 +25,7 @@ from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.standard import Echo, ReadImageState, ReadParams, Reset, UploadChunk
 from mcumgrx.sim.device import Power
 from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import runner_of
 from mcumgrx_plugins.sim.serve import DeviceServer
 
 from ..support.served import serving
@@ -203,6 +204,84 @@ async def test_a_datagram_that_is_no_message_is_ignored() -> None:
                 noise.sendto(data, address.endpoint())
         async with mcumgrx.connect(str(address)) as client:
             await echoes(client, timeout_s=0.2)  # the first may find the buffers full
+
+
+def echo_message(sequence: int, text: str = "hello") -> bytes:
+    return build_message(Op.WRITE, 1, 0, 0, sequence, 0, b"\xa1ad" + bytes([0x60 + len(text)]) + text.encode())
+
+
+@pytest.mark.parametrize(("instant", "expected"), [(True, [0, 1, 2, 3, 4]), (False, [0])])
+async def test_datagrams_back_to_back(instant: bool, expected: list[int]) -> None:
+    """With two buffers the second is lost, unless the first has been answered in no time."""
+    loop = asyncio.get_running_loop()
+    async with server(f"{QUICK},buf_count=2", instant=instant) as opened:
+        address = await opened.udp("127.0.0.1", 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(address.endpoint())
+            client.send(echo_message(99))
+            assert (await loop.sock_recv(client, 2000))[6] == 99
+            for number in range(5):
+                client.send(echo_message(number))
+            assert [(await loop.sock_recv(client, 2000))[6] for _ in expected] == expected
+        lost = runner_of(opened.device).lost
+    assert lost == 5 - len(expected)
+
+
+@pytest.mark.parametrize("link", ["udp", pytest.param("pty", marks=posix)])
+async def test_an_instant_device_needs_no_timers(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    framing = ConsoleFraming()
+    async with server(instant=True, baud=None) as opened:
+        target = Address.parse(await offer(opened, link))
+        if link == "udp":
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            client.setblocking(False)
+            client.connect(target.endpoint())
+        else:
+            terminal = os.open(target.target, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+
+        async def exchange(number: int) -> int:
+            if link == "udp":
+                client.send(echo_message(number))
+                return (await loop.sock_recv(client, 2000))[6]
+            (frame,) = framing.encode(echo_message(number))
+            os.write(terminal, frame)
+            answered = asyncio.Event()
+            loop.add_reader(terminal, answered.set)
+            found: list[tuple[int, ...]] = []
+            while not found:
+                await answered.wait()
+                found = [message[:6] for message in framing.feed(os.read(terminal, 2000))]
+                answered.clear()
+            loop.remove_reader(terminal)
+            return found[0][4]
+
+        try:
+            assert await exchange(1) == 1
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "call_at", lambda *_: pytest.fail("a timer"))
+                assert [await exchange(number) for number in range(2, 9)] == list(range(2, 9))
+        finally:
+            if link == "udp":
+                client.close()
+            else:
+                os.close(terminal)
+
+
+async def test_a_loop_that_cannot_watch_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of Windows: asyncio reads the socket then."""
+
+    def add_reader(*_: object) -> None:
+        raise NotImplementedError
+
+    async with server(instant=True) as opened:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "add_reader", add_reader)
+            address = str(await opened.udp("127.0.0.1", 0))
+        async with mcumgrx.connect(address) as client:
+            await echoes(client)
+            await echoes(client, "x" * 300)
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from mcumgrx.sim.device import SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups.fs import FsConfig, FsServer
 
-from .transport import SimTransport
+from .transport import NO_LIMIT, SimTransport
 
 if sys.platform != "win32":
     import fcntl
@@ -38,8 +38,8 @@ log = logging.getLogger("mcumgrx.sim")
 # What can be at the end of a pseudo-terminal or a TCP socket.
 _UARTS = ("uart", "shell", "raw")
 
-# As fast as computer and client can: bytes per second of a link without a baud rate.
-_NO_LIMIT = "1e9"
+# As fast as computer and client can: the option `speed` of a link without a baud rate.
+_NO_LIMIT = str(NO_LIMIT)
 
 # Clients at once. A client of UDP never says that it has gone: beyond this, whoever has been silent for longest is
 # forgotten, and connections over TCP are refused.
@@ -47,7 +47,9 @@ _MAX_CLIENTS = 32
 
 # What a client sends ahead of the device: from here on a stream is no longer read, and datagrams are dropped.
 _MAX_WAITING = 64 * 1024
-_MAX_READ = 4096
+_MAX_READ = 64 * 1024
+# Reads in one go, before anything else in the loop has its turn. A pseudo-terminal gives 4 KB each.
+_MAX_READS = 16
 
 # Output that nobody reads: a UART loses it, and so does this, beyond a few of the largest messages.
 _MAX_UNREAD = 256 * 1024
@@ -71,7 +73,8 @@ class _ServedTransport(SimTransport):
 class _Wire:
     """A link whose host is outside: what comes from there is `put` in, what the device sends is written out.
 
-    `write` takes bytes and never waits. `room` is called when there is room again after `put` has returned false.
+    `write` takes bytes and never waits; it may be called while `put` is. `room` is called when there is room again
+    after `put` has returned false.
     """
 
     def __init__(self, transport: SimTransport, write: Callable[[bytes], None], room: Callable[[], None]) -> None:
@@ -80,7 +83,8 @@ class _Wire:
         self._room = room
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._news = asyncio.Event()
+        self._open = False
+        self._pause: asyncio.TimerHandle | None = None  # until the link has carried enough of what it was given
 
     @property
     def full(self) -> bool:
@@ -88,38 +92,45 @@ class _Wire:
 
     def put(self, data: bytes) -> bool:
         """Bytes from outside, in the order they came; false when no more should come for now."""
+        if self._open and self._pause is None and not self._waiting:
+            self._carry_in(data)
+            return True
         self._waiting.append(data)
         self._waiting_bytes += len(data)
-        self._news.set()
         return not self.full
 
     async def run(self) -> None:
         """Carry bytes both ways, for ever. Raises `LinkLost` when the device can no longer be kept in its file."""
         await self._transport.open(_OPEN_S)
         try:
-            async with asyncio.TaskGroup() as both_ways:
-                both_ways.create_task(self._carry_in(), name="mcumgrx sim serve input")
-                both_ways.create_task(self._carry_out(), name="mcumgrx sim serve output")
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+            self._transport.lead_out(self._write)
+            self._open = True
+            self._go_on()
+            while True:
+                await self._transport.receive()
         finally:
+            self._open = False
+            if self._pause is not None:
+                self._pause.cancel()
             await self._transport.close()
 
-    async def _carry_in(self) -> None:
-        while True:
-            while not self._waiting:
-                self._news.clear()
-                await self._news.wait()
-            was_full = self.full
+    def _go_on(self) -> None:
+        self._pause = None
+        was_full = self.full
+        while self._waiting and self._pause is None:
             data = self._waiting.popleft()
             self._waiting_bytes -= len(data)
-            await self._transport.send([data])
-            if was_full and not self.full:
-                self._room()
+            self._carry_in(data)
+        if was_full and not self.full:
+            self._room()
 
-    async def _carry_out(self) -> None:
-        while True:
-            self._write(await self._transport.receive())
+    def _carry_in(self, data: bytes) -> None:
+        try:
+            ahead_s = self._transport.put(data)
+        except LinkLost:
+            return  # `run` ends with it
+        if ahead_s > 0:
+            self._pause = asyncio.get_running_loop().call_later(ahead_s, self._go_on)
 
 
 class DeviceServer:
@@ -204,15 +215,22 @@ class DeviceServer:
         """
         loop = asyncio.get_running_loop()
         try:
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(host, port))
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            link = _bound(found)
         except (OSError, UnicodeError) as error:
             raise _not_had("UDP", host, port, error) from error
+        address = _endpoint("udp", link.getsockname())
+        datagrams = _Datagrams(self)
+        try:
+            datagrams.listen(link)
+        except NotImplementedError:  # the loop of Windows reads sockets in its own way only
+            await loop.create_datagram_endpoint(lambda: datagrams, sock=link)
 
         async def close() -> None:
-            transport.abort()
+            datagrams.close()
 
         self._closers.append(close)
-        return _endpoint("udp", transport.get_extra_info("sockname"))
+        return address
 
     async def tcp(self, host: str, port: int) -> Address:
         """A stream of bytes, as a terminal server in front of a UART offers it; several clients at once.
@@ -290,12 +308,43 @@ class DeviceServer:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """The UDP socket: a link for each address that has sent something."""
+    """The UDP socket: a link for each address that has sent something.
+
+    Where the loop can watch a socket, all that has arrived is taken at once, which is several times as fast as a
+    transport of asyncio; one is used elsewhere.
+    """
 
     def __init__(self, server: DeviceServer) -> None:
         self._server = server
         self._clients: dict[tuple[Any, ...], tuple[_Wire, asyncio.Task[None]]] = {}
         self._transport: asyncio.DatagramTransport | None = None
+        self._socket: socket.socket | None = None
+
+    def listen(self, link: socket.socket) -> None:
+        """Read the socket as long as this is open. Raises `NotImplementedError` where the loop cannot."""
+        asyncio.get_running_loop().add_reader(link, self._readable)
+        self._socket = link
+
+    def close(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _readable(self) -> None:
+        for _ in range(_MAX_READS):
+            if self._socket is None:
+                return
+            try:
+                data, address = self._socket.recvfrom(_MAX_READ)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self.error_received(error)
+                return
+            self.datagram_received(data, address)
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self._transport = transport
@@ -312,7 +361,12 @@ class _Datagrams(asyncio.DatagramProtocol):
             client[0].put(data)
 
     def _send(self, message: bytes, addr: tuple[Any, ...]) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._socket is not None:
+            try:
+                self._socket.sendto(message, addr)
+            except OSError as error:  # no room, which loses a datagram like any other
+                self.error_received(error)
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(message, addr)
 
     def error_received(self, exc: Exception) -> None:
@@ -372,6 +426,7 @@ if sys.platform != "win32":
             os.set_blocking(self._near, False)
             self.path = os.ttyname(self._far)
             self._unsent = bytearray()
+            self._reading = False
             self._wire, self._task = server.connect_uart(self._write, self._listen)
             self._listen()
 
@@ -388,27 +443,44 @@ if sys.platform != "win32":
                 self._loop.add_reader(self._near, self._readable)
 
         def _readable(self) -> None:
+            # What is there is one moment of the device: read as a whole, and answered by one write.
+            pieces: list[bytes] = []
             try:
-                data = os.read(self._near, _MAX_READ)
-                # A client's wish to be alone would outlive it, because the far end is never closed.
-                fcntl.ioctl(self._far, termios.TIOCNXCL)
+                for _ in range(_MAX_READS):
+                    pieces.append(os.read(self._near, _MAX_READ))
             except BlockingIOError:
-                return
+                pass
             except OSError as error:
                 self._loop.remove_reader(self._near)
                 self._server.failed(LinkLost(f"the pseudo-terminal {self.path} has failed: {error.strerror}"))
                 return
-            if not self._wire.put(data):
+            if not pieces:
+                return
+            with suppress(OSError):
+                # A client's wish to be alone would outlive it, because the far end is never closed.
+                fcntl.ioctl(self._far, termios.TIOCNXCL)
+            self._reading = True
+            try:
+                room = self._wire.put(b"".join(pieces))
+            finally:
+                self._reading = False
+                self._flush()
+            if not room:
                 self._loop.remove_reader(self._near)
 
         def _write(self, data: bytes) -> None:
             if self._near < 0 or len(self._unsent) >= _MAX_UNREAD:
                 return
-            if not self._unsent:
-                data = data[self._write_some(data) :]
-                if data:
-                    self._loop.add_writer(self._near, self._writable)
+            waits = bool(self._unsent)  # `_flush` or `_writable` will come to it
             self._unsent += data
+            if not self._reading and not waits:
+                self._flush()
+
+        def _flush(self) -> None:
+            if self._unsent and self._near >= 0:
+                del self._unsent[: self._write_some(bytes(self._unsent))]
+                if self._unsent:
+                    self._loop.add_writer(self._near, self._writable)
 
         def _writable(self) -> None:
             del self._unsent[: self._write_some(bytes(self._unsent))]
@@ -420,6 +492,22 @@ if sys.platform != "win32":
                 return os.write(self._near, data)
             except BlockingIOError:
                 return 0
+
+
+def _bound(found: Sequence[tuple[Any, ...]]) -> socket.socket:
+    """A socket at the first of these addresses that can be had. Raises the `OSError` of the last that cannot."""
+    for number, (family, kind, protocol, _, name) in enumerate(found, 1):
+        link = socket.socket(family, kind, protocol)
+        try:
+            link.bind(name)
+        except OSError:
+            link.close()
+            if number == len(found):
+                raise
+        else:
+            link.setblocking(False)
+            return link
+    raise OSError("it has no address")
 
 
 def _endpoint(scheme: str, name: tuple[Any, ...]) -> Address:

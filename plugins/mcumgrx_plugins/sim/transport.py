@@ -24,6 +24,9 @@ log = logging.getLogger("mcumgrx.sim")
 # While an upload is under way its progress is saved this often, in seconds; everything else at once.
 SAVE_EVERY_S = 1.0
 
+# Speed from which on a link has none: all that is sent at once arrives at once.
+NO_LIMIT = 1e9
+
 _MODES: Mapping[str, Mode] = {
     "swap-move": Mode.SWAP_MOVE,
     "swap-offset": Mode.SWAP_OFFSET,
@@ -98,7 +101,7 @@ class SimTransport(SimulatedTransport):
     `link`          ideal (default), ble, uart (console framing), shell (the same, in a shell), raw
                     (UART without framing), datagram
     `latency`       one way
-    `speed`         bytes per second
+    `speed`         bytes per second; 1e9 for no limit
     `mtu`           ATT MTU of the link `ble` (247)
     `baud`          of the links `uart`, `shell` and `raw` (115200)
     ==============  ===================================================================================
@@ -295,5 +298,5 @@ def _link_model(options: OptionReader) -> LinkModel:
     if latency_s >= 0:
         model = replace(model, latency_s=latency_s)
     if speed:
-        model = replace(model, bytes_per_s=speed)
+        model = replace(model, bytes_per_s=speed if speed < NO_LIMIT else None)
     return model
