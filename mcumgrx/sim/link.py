@@ -269,6 +269,7 @@ class Agenda:
             self._timer = self._loop.call_at(self._timer_at, self._run)
 
     def _run(self) -> None:
+        self._timer = None
         self._timer_at = -math.inf  # what is added meanwhile needs no timer of its own
         try:
             while self._entries and self._entries[0][0] <= self._loop.time():

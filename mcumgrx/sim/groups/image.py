@@ -374,7 +374,7 @@ class ImageServer(GroupServer):
             try:
                 if self.device.config.erase_progressively:
                     self._erase_up_to(session, written + whole)
-                area.write(self._upload_offset(session) + written, bytes(session.buffer[:whole]))
+                area.write(self._upload_offset(session) + written, bytes(memoryview(session.buffer)[:whole]))
             except FlashError as error:
                 raise GroupError(ImageErrorCode.FLASH_WRITE_FAILED, rsn="fa write fail") from error
             del session.buffer[:whole]
