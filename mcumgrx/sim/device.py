@@ -23,7 +23,7 @@ from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, B
 from mcumgrx.sim.flash import Flash, FlashError, FlashTiming, PowerCut
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, Unanswered, encode
 from mcumgrx.sim.groups.enumeration import EnumServer
-from mcumgrx.sim.groups.fs import FsServer
+from mcumgrx.sim.groups.fs import FsConfig, FsServer
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.groups.os import OsServer
 from mcumgrx.sim.groups.recovery import RecoveryConfig, RecoveryServer
@@ -45,13 +45,13 @@ __all__ = [
     "TaskInfo",
 ]
 
-_OTHER_GROUPS: Mapping[int, Callable[[], GroupServer]] = {
-    GroupId.STATISTICS: StatServer,
-    GroupId.SETTINGS: SettingsServer,
-    GroupId.FILE_SYSTEM: FsServer,
-    GroupId.SHELL: ShellServer,
-    GroupId.ENUMERATION: EnumServer,
-    GroupId.ZEPHYR_BASIC: ZephyrServer,
+_OTHER_GROUPS: Mapping[int, Callable[[DeviceConfig], GroupServer]] = {
+    GroupId.STATISTICS: lambda _: StatServer(),
+    GroupId.SETTINGS: lambda _: SettingsServer(),
+    GroupId.FILE_SYSTEM: lambda config: FsServer(config.fs),
+    GroupId.SHELL: lambda _: ShellServer(),
+    GroupId.ENUMERATION: lambda _: EnumServer(),
+    GroupId.ZEPHYR_BASIC: lambda _: ZephyrServer(),
 }
 # Plain numbers where every request passes: the members of an enumeration take their time.
 _V1, _V2 = int(Version.V1), int(Version.V2)
@@ -149,6 +149,7 @@ class DeviceConfig:
         erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
         frugal_list: leaves false flags out of the image list.
         unhealthy: versions whose application crashes, whatever the image says itself.
+        fs: the file systems, and how their group was built.
     """
 
     groups: tuple[int, ...] = ALL_GROUPS
@@ -190,6 +191,7 @@ class DeviceConfig:
     erase_progressively: bool = False
     frugal_list: bool = False
     unhealthy: frozenset[str] = frozenset()
+    fs: FsConfig = field(default_factory=FsConfig)
     info: OsInfo = field(default_factory=OsInfo)
     tasks: tuple[TaskInfo, ...] = _TASKS
 
@@ -328,7 +330,7 @@ class SimulatedDevice:
             self.add_group(self.image)
         for number, server in _OTHER_GROUPS.items():
             if number in config.groups:
-                self.add_group(server())
+                self.add_group(server(config))
         self._now = 0.0
         self._deadline: float | None = None
         self._reset_wanted = False

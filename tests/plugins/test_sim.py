@@ -30,6 +30,7 @@ from mcumgrx.protocol.standard import (
 )
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
+from mcumgrx.sim.groups.fs import FsMount, GeneratedFile
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.loop import run
 from mcumgrx.sim.state import StateFile
@@ -104,6 +105,8 @@ def test_every_option_is_taken_and_described() -> None:
         "slot_size": "0x10000",
         "sector_size": "2048",
         "write_size": "8",
+        "fs_size": "0x80000",
+        "big_file": "0",
         "erase": "3.2",
         "mode": "overwrite",
         "downgrade": "no",
@@ -124,6 +127,7 @@ def test_every_option_is_taken_and_described() -> None:
     config = found.device.config
     assert (config.buf_size, config.buf_count, config.params, config.original_only) == (1024, 7, False, True)
     assert (config.slot_size, config.sector_size, config.write_size, config.mode) == (65536, 2048, 8, Mode.OVERWRITE)
+    assert config.fs.mounts == (FsMount(blocks=128),)
     assert config.timing.erase_s_per_sector == pytest.approx(3.2 / 32)
     assert config.policy.downgrade_prevention
     assert config.unhealthy == {"1.1.0", "1.2.0"}
@@ -165,6 +169,10 @@ def test_the_defaults_are_those_of_the_device() -> None:
         "firmware=zephyr-1.0",
         "lines=-1",
         "recovery=no,window=1",
+        "fs_size=4096",
+        "big_file=-1",
+        "big_file=2147483648",
+        "firmware=mynewt,big_file=1000",
     ],
 )
 def test_options_that_make_no_sense(options: str) -> None:
@@ -361,6 +369,28 @@ def test_files_and_settings_outlive_the_program(file: Path) -> None:
     assert run(ask(3, 2, 0, {"name": "user/colour", "val": b"red"})) == {}
     assert run(ask(8, 0, 0, {**path, "off": 0}))["data"] == b"kept"
     assert run(ask(3, 0, 0, {"name": "user/colour"})) == {"val": b"red"}
+
+
+def test_a_big_file_is_there_and_takes_no_room(file: Path) -> None:
+    size = 512 * 1024 * 1024
+
+    async def ask(op: int, command: int, body: object) -> Any:
+        link = transport(address_of(file, f"big_file={size}"))
+        await link.open(1.0)
+        await link.send([build_message(op, 1, 0, 8, 9, command, cbor2.dumps(body))])
+        reply = await link.receive()
+        await link.close()
+        return cbor2.loads(reply[8:])
+
+    name = {"name": "/big/file.bin"}
+    for _ in range(2):  # the second time it is not in the state file, and there all the same
+        assert run(ask(0, 1, name)) == {"len": size}
+        assert run(ask(0, 0, {**name, "off": size - 10})) == {
+            "off": size - 10,
+            "data": GeneratedFile(size)[size - 10 :],
+        }
+        assert run(ask(2, 0, {**name, "off": 0, "len": 1, "data": b"x"})) == {"err": {"group": 8, "rc": 15}}
+    assert file.stat().st_size < 1_000_000
 
 
 def test_an_unhealthy_image_reverts_between_two_programs(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -900,6 +901,28 @@ def test_a_crash_loop_does_not_stop_settling() -> None:
     device.settle()
     assert device.power is Power.HUNG
     assert device.deadline is not None
+
+
+# -- large slots ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_costs_the_same_in_a_slot_of_64_mb() -> None:
+    """Nothing of the size of the slot is copied for it, nor for the first one, which erases the slot."""
+    size = 64 * 1024 * 1024
+    desk = Desk(DeviceConfig(slot_size=size, buf_size=2048, timing=INSTANT, request_s=0.0))
+    desk.write(1, {"off": 0, "len": size, "data": NEW[:1000]})
+    tracemalloc.start()
+    try:
+        offset = 0
+        for _ in range(60):
+            data = NEW[:1000] if offset == 0 else bytes(1000)
+            assert desk.write(1, {"off": offset, "len": size, "data": data}) == {"off": offset + 1000}
+            offset += 1000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024 * 1024
+    assert desk.device.flash.read(desk.device.bootloader.slots[1].offset, 1000) == NEW[:1000]
 
 
 # -- the short way of reading a request -------------------------------------------------------------------------------

@@ -9,18 +9,19 @@ Sources: Zephyr `subsys/mgmt/mcumgr/grp/fs_mgmt/src/fs_mgmt.c`, `subsys/fs/fs.c`
 from __future__ import annotations
 
 import hashlib
+import random
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from mcumgrx.errors import UsageError
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
 
-__all__ = ["FsConfig", "FsErrorCode", "FsMount", "FsServer"]
+__all__ = ["FsConfig", "FsErrorCode", "FsMount", "FsServer", "GeneratedFile"]
 
 MAX_SEEK = 0x7FFFFFFF
 """The largest file littlefs knows; no offset behind it can be sought."""
@@ -54,6 +55,41 @@ class FsErrorCode(IntEnum):
 
 _HELLO = b"Hello from a simulated device.\n"
 
+PAGE_BYTES = 4096
+_PAGE_FILL = random.Random(1).randbytes(PAGE_BYTES - 8)
+_PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedFile:
+    """The content of a file of `size` bytes, up to 2 GB, that takes no memory: it is made where it is read.
+
+    Each page of 4096 bytes begins with its number, in eight bytes with the highest first, so none is like another;
+    behind it come always the same 4088 bytes, which look random. A slice gives bytes.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size <= MAX_SEEK:
+            raise UsageError(f"no file has {self.size} bytes", hint=f"0 to {MAX_SEEK}")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, where: slice) -> bytes:
+        start, end, step = where.indices(self.size)
+        if step != 1:
+            raise ValueError("a file is read forward, byte by byte")
+        if start >= end:
+            return b""
+        first = start // PAGE_BYTES
+        pages = [part for page in range(first, -(-end // PAGE_BYTES)) for part in (page.to_bytes(8, "big"), _PAGE_FILL)]
+        return b"".join(pages)[start - first * PAGE_BYTES : end - first * PAGE_BYTES]
+
+
+Content = bytes | GeneratedFile
+
 
 @dataclass(frozen=True, slots=True)
 class FsMount:
@@ -64,7 +100,7 @@ class FsMount:
         block_size: of the flash below, in bytes.
         blocks: of the flash below; two of them hold the directory.
         files: what is in it at first, by path below `point`, without a slash in front. Directories come with their
-            files.
+            files. A `GeneratedFile` must be on a mount that is read only.
         directories: that are there although they are empty.
         read_only: nothing can be uploaded.
     """
@@ -72,7 +108,7 @@ class FsMount:
     point: str = "/lfs1"
     block_size: int = 4096
     blocks: int = 64
-    files: Mapping[str, bytes] = field(default_factory=lambda: {"hello.txt": _HELLO})
+    files: Mapping[str, Content] = field(default_factory=lambda: {"hello.txt": _HELLO})
     directories: tuple[str, ...] = ()
     read_only: bool = False
 
@@ -81,6 +117,14 @@ class FsMount:
             raise UsageError(f"no file system can be mounted at {self.point!r}")
         if self.block_size < 128 or self.blocks < 2:
             raise UsageError(f"no file system fits {self.blocks} blocks of {self.block_size} bytes")
+        if not self.read_only and any(isinstance(content, GeneratedFile) for content in self.files.values()):
+            raise UsageError(f"generated files can only be where nothing is written; {self.point} is not read only")
+
+    @classmethod
+    def generated(cls, point: str, name: str, size: int) -> Self:
+        """A mount with one file of `size` bytes that takes no memory, to be downloaded."""
+        blocks = size // (4096 - 8) + 8
+        return cls(point=point, blocks=blocks, files={name: GeneratedFile(size)}, read_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +165,23 @@ class FsConfig:
             raise UsageError("idle_close_s must be more than 0")
 
 
-def _crc32(data: bytes) -> int:
-    return zlib.crc32(data)
+def _crc32(pieces: Iterable[bytes]) -> int:
+    value = 0
+    for piece in pieces:
+        value = zlib.crc32(piece, value)
+    return value
 
 
-def _sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+def _sha256(pieces: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _pieces(content: Content, start: int, end: int) -> Iterator[bytes]:
+    for at in range(start, end, _PIECE_BYTES):
+        yield content[at : min(at + _PIECE_BYTES, end)]
 
 
 # Name → function, whether its output is bytes, size of the output.
@@ -159,13 +214,13 @@ class _FileSystem:
 
     def __init__(self, config: FsMount) -> None:
         self.config = config
-        self.files: dict[str, bytes] = {}
+        self.files: dict[str, Content] = {}
         self.directories: set[str] = set()
         for path in config.directories:
             self._make_directories(f"{path}/")
         for path, content in config.files.items():
             self._make_directories(path)
-            self.files[path] = bytes(content)
+            self.files[path] = content if isinstance(content, GeneratedFile) else bytes(content)
         if self.blocks_used() > config.blocks:
             raise UsageError(f"the files of {config.point} do not fit its {config.blocks} blocks")
 
@@ -205,9 +260,11 @@ class _FileSystem:
         """Blocks that a file of this size takes: each but the first begins with pointers to earlier ones."""
         if size <= INLINE_BYTES:
             return 0
-        count = 0
-        while size > 0:
-            size -= self.config.block_size - 4 * (count & -count).bit_length()
+        # Block n > 0 begins with a pointer of 4 bytes for each power of two that divides n, 1 included. Those of blocks
+        # 1 to n are 2n in all, less the ones in n. Begun with what cannot be enough, the count is soon found.
+        block_size = self.config.block_size
+        count = max(1, (size - 4 * 66) // (block_size - 8))
+        while count * block_size - 4 * (2 * (count - 1) - (count - 1).bit_count()) < size:
             count += 1
         return count
 
@@ -277,7 +334,10 @@ class FsServer(GroupServer):
 
     @property
     def files(self) -> dict[str, bytes]:
-        """All files by their absolute paths, as they are on the flash: without what is in the open one."""
+        """All files by their absolute paths, as they are on the flash: without what is in the open one.
+
+        Generated ones, which never change, are left out, here and in the snapshot.
+        """
         return dict(self._files(closed=False))
 
     def write(self, path: str, content: bytes) -> None:
@@ -315,7 +375,8 @@ class FsServer(GroupServer):
                 raise ValueError(f"no file can be at {path}") from error
         self._open = None
         for system in self._systems:
-            system.files.clear()
+            generated = {key: content for key, content in system.files.items() if isinstance(content, GeneratedFile)}
+            system.files = {**generated}
         for system, key, content in restored:
             system.files[key] = content
         self.changes += 1
@@ -327,6 +388,8 @@ class FsServer(GroupServer):
                 mine = opened is not None and opened.system is system and opened.path == key
                 if mine and opened is not None and opened.content is not None:
                     content = bytes(opened.content)
+                if isinstance(content, GeneratedFile):
+                    continue
                 yield f"{system.config.point}/{key}", content
 
     # -- the open file ------------------------------------------------------------------------------------------------
@@ -381,7 +444,7 @@ class FsServer(GroupServer):
             raise _PathError("ENOTDIR")
         return system, key
 
-    def _existing(self, path: str) -> tuple[_FileSystem, str, bytes]:
+    def _existing(self, path: str) -> tuple[_FileSystem, str, Content]:
         """The file at `path`. Raises `GroupError`."""
         try:
             system, key = self._resolve(path)
@@ -475,8 +538,8 @@ class FsServer(GroupServer):
                 del system.files[key]
                 raise GroupError(FsErrorCode.UNKNOWN)
             self.changes += 1
-        content = system.files[key]
-        self._open = _OpenFile(path, system, key, content=bytearray(content), kept=len(content))
+        content = bytearray(system.files[key][:])
+        self._open = _OpenFile(path, system, key, content=content, kept=len(content))
         return self._open
 
     def _append(self, opened: _OpenFile, data: bytes, *, truncate: bool) -> None:
@@ -517,13 +580,13 @@ class FsServer(GroupServer):
         _, _, content = self._existing(path)
         if offset >= len(content):
             raise GroupError(FsErrorCode.FILE_OFFSET_LARGER_THAN_FILE if content else FsErrorCode.FILE_EMPTY)
-        part = content[offset:] if length is None else content[offset : offset + length]
-        _take(call, len(part) * self.config.hash_s_per_byte)
+        end = len(content) if length is None else min(offset + length, len(content))
+        _take(call, (end - offset) * self.config.hash_s_per_byte)
         answer: dict[str, Any] = {"type": kind}
         if offset:
             answer["off"] = offset
         function, _, _ = _HASHES[kind]
-        return {**answer, "len": len(part), "output": function(part)}
+        return {**answer, "len": end - offset, "output": function(_pieces(content, offset, end))}
 
     def types(self, call: Call) -> dict[str, Any]:
         self.advance(call.now)

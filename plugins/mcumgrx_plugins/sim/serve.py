@@ -22,7 +22,6 @@ from typing import Any, Self
 from mcumgrx.plugin_api import Address, LinkLost, UsageError
 from mcumgrx.sim.device import SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
-from mcumgrx.sim.groups.fs import FsConfig, FsServer
 
 from .transport import NO_LIMIT, SimTransport
 
@@ -63,11 +62,10 @@ class _ServedTransport(SimTransport):
     def __init__(self, address: Address, *, instant: bool) -> None:
         super().__init__(address)
         if instant:
-            config = replace(self.device.config, timing=INSTANT, request_s=0.0, line_count=None, line_s=0.0)
-            device = SimulatedDevice(config, name=self.device.name)
-            if FsServer.group in config.groups:
-                device.add_group(FsServer(FsConfig(read_s_per_byte=0.0, write_s_per_byte=0.0, hash_s_per_byte=0.0)))
-            self.device = device
+            config = self.device.config
+            fs = replace(config.fs, read_s_per_byte=0.0, write_s_per_byte=0.0, hash_s_per_byte=0.0)
+            config = replace(config, timing=INSTANT, request_s=0.0, line_count=None, line_s=0.0, fs=fs)
+            self.device = SimulatedDevice(config, name=self.device.name)
 
 
 class _Wire:

@@ -13,6 +13,7 @@ from mcumgrx.plugin_api import Address, OptionReader, UsageError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, BootPolicy, Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.flash import FlashError, FlashTiming
+from mcumgrx.sim.groups.fs import MAX_SEEK, FsConfig, FsMount, FsServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
 from mcumgrx.sim.state import StateFile
@@ -82,6 +83,8 @@ class SimTransport(SimulatedTransport):
     `sector_size`   of the flash (4096)
     `write_size`    of the flash (4)
     `erase`         time to erase a whole slot (11)
+    `fs_size`       of the file system /lfs1 (262144)
+    `big_file`      bytes of a file /big/file.bin that takes no memory, for downloads (0: it is not there)
     `mode`          of the bootloader: swap-move (default), swap-offset, swap-scratch, overwrite,
                     direct-xip, direct-xip-revert, ram-load, single-slot, single-slot-ram-load,
                     firmware-loader (which is in slot 1)
@@ -277,8 +280,24 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         watchdog_s=options.number("watchdog", default.watchdog_s, minimum=0.01),
         original_only=options.choice("smp", "1" if default.original_only else "2", ("1", "2")) == "1",
         bootloader_info=options.flag("bootloader", default.bootloader_info),
+        fs=_file_systems(options, default),
         unhealthy=frozenset(str(Version.parse(part)) for part in unhealthy.split("+") if part),
     )
+
+
+def _file_systems(options: OptionReader, default: DeviceConfig) -> FsConfig:
+    mount = default.fs.mounts[0]
+    usual = mount.block_size * mount.blocks
+    fs_size = options.integer("fs_size", usual, minimum=4 * mount.block_size, maximum=1024 * 1024 * 1024)
+    big_size = options.integer("big_file", 0, minimum=0, maximum=MAX_SEEK)
+    if big_size and FsServer.group not in default.groups:
+        raise UsageError("that firmware has no files, and so no big_file either", hint="leave one of the two out")
+    mounts = [replace(mount, blocks=fs_size // mount.block_size)]
+    if big_size:
+        mounts.append(FsMount.generated("/big", "file.bin", big_size))
+    # Zephyr has to be built for files beyond 64 KB, which leaves less room for data.
+    offset_bytes = 5 if max(fs_size, big_size) > usual else default.fs.offset_bytes
+    return replace(default.fs, mounts=tuple(mounts), offset_bytes=offset_bytes)
 
 
 def _link_model(options: OptionReader) -> LinkModel:

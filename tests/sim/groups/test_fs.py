@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcumgrx.errors import UsageError
 from mcumgrx.sim.device import DeviceConfig
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer, GeneratedFile
 
 A, B, C = b"AAAA", b"BBBB", b"CCCC"
 FILE = "/lfs1/x"
@@ -388,6 +391,77 @@ def test_a_damaged_snapshot_changes_nothing(damaged: dict[str, Any]) -> None:
     assert files.files == {FILE: A}
 
 
+# -- large files ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 20_000), st.integers(0, 20_000), st.integers(0, 20_000))
+def test_a_part_of_a_generated_file_is_that_part_of_the_whole(size: int, start: int, end: int) -> None:
+    whole = GeneratedFile(size)[:]
+    assert len(whole) == len(GeneratedFile(size)) == size
+    assert GeneratedFile(size)[start:end] == whole[start:end]
+    for page in range(0, size, 4096):
+        assert whole[page : page + 8] == (page // 4096).to_bytes(8, "big")[: size - page]
+
+
+def test_a_generated_file_is_read_forward() -> None:
+    with pytest.raises(ValueError, match="forward"):
+        GeneratedFile(10)[::-1]
+
+
+def test_a_generated_file_is_downloaded_and_hashed_and_nothing_else(desk: Any) -> None:
+    size = 3_000_000
+    files = FsServer(FsConfig(mounts=(FsMount(files={"x": A}), FsMount.generated("/big", "file.bin", size))))
+    device = desk(files)
+    name = {"name": "/big/file.bin"}
+    whole = GeneratedFile(size)[:]
+    assert device.read(1, name) == {"len": size}
+    found, offset = b"", 2_900_000
+    while offset < size:
+        answer = device.read(0, {**name, "off": offset})
+        found += answer["data"]
+        offset += len(answer["data"])
+    assert found == whole[2_900_000:]
+    assert device.read(2, {**name, "type": "sha256"})["output"] == hashlib.sha256(whole).digest()
+    part = {"off": 1_000_000, "len": 1_500_000}
+    answer = device.read(2, {**name, **part})
+    assert answer == {"type": "crc32", **part, "output": zlib.crc32(whole[1_000_000:2_500_000])}
+    assert device.write(0, chunk(0, A, name="/big/file.bin")) == device.err(15)
+    assert files.files == {FILE: A}
+    files.restore(files.snapshot())
+    assert device.read(1, name) == {"len": size}
+
+
+def test_a_download_of_512_mb_takes_no_memory(desk: Any) -> None:
+    size = 512 * 1024 * 1024
+    device = desk(FsServer(FsConfig(mounts=(FsMount.generated("/big", "file.bin", size),))))
+    assert device.read(1, {"name": "/big/file.bin"}) == {"len": size}  # it has started
+    tracemalloc.start()
+    try:
+        for offset in range(0, size, 8 * 1024 * 1024):
+            assert device.read(0, {"name": "/big/file.bin", "off": offset})["data"][:8] == (offset >> 12).to_bytes(8)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000
+
+
+def blocks_one_by_one(size: int, block_size: int) -> int:
+    """As littlefs fills them: block n begins with a pointer for each power of two that divides n."""
+    if size <= 64:
+        return 0
+    count = 0
+    while size > 0:
+        size -= block_size - 4 * (count & -count).bit_length()
+        count += 1
+    return count
+
+
+@given(st.integers(0, 300_000), st.sampled_from([128, 512, 4096]))
+def test_blocks_of_a_file(size: int, block_size: int) -> None:
+    (system,) = FsServer(FsConfig(mounts=(FsMount(block_size=block_size),)))._systems
+    assert system.blocks_of(size) == blocks_one_by_one(size, block_size)
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -396,6 +470,9 @@ def test_a_damaged_snapshot_changes_nothing(damaged: dict[str, Any]) -> None:
         lambda: FsMount(blocks=1),
         lambda: FsConfig(hashes=("md5",)),
         lambda: FsConfig(idle_close_s=0),
+        lambda: FsMount(files={"x": GeneratedFile(100)}),
+        lambda: GeneratedFile(-1),
+        lambda: GeneratedFile(1 << 31),
         lambda: FsServer(FsConfig(mounts=(FsMount(blocks=3, files={"x": bytes(9000)}),))),
     ],
 )
