@@ -1,120 +1,598 @@
-"""Drives a transfer plan over a client: sends its chunks, feeds it the answers, reports progress.
+"""The transfer engine: carries out a transfer plan over a client, with as much on its way as link and device take.
 
-What a chunk contains and what an answer means is decided in `protocol.transfer`; what to do when the link is lost,
-in the flows: the device keeps its place, and the next upload of the same file goes on from there.
+What a request contains and what an answer means is decided in `protocol.transfer` and by the plans of files; how many
+may be on their way in `protocol.window`, how large they are in `protocol.sizes`. Here these meet the clock: requests
+are sent, answers and time-outs passed on, progress told. When the link is lost the flows decide: the device keeps its
+place, and the next upload of the same file goes on from there.
+
+Everything happens in callbacks of the event loop, without a task or a future for each request: at ten thousand of
+them a second, those would be most of the work.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Generic, TypeVar
 
-from .client import Client
-from .errors import DeviceError, RequestTimeout
-from .events import Bytes, Progress, StageName, ignore_progress
-from .protocol.message import SmpError
-from .protocol.standard import UploadProgress
-from .protocol.transfer import Chunk, Phase, UploadPlan
+from .client import Client, Stream
+from .errors import DeviceError, McumgrError, RequestTimeout
+from .events import Bytes, Limit, Progress, Speed, StageName, ignore_progress
+from .protocol.message import Command, Reply, SmpError
+from .protocol.sizes import MessageSize, rungs
+from .protocol.standard import Params, Probe, UploadProgress
+from .protocol.transfer import Piece, TransferPlan, UploadPlan
+from .protocol.window import Flight, PacedWindow, Window
 
-__all__ = ["upload"]
+__all__ = ["find_message_size", "transfer", "upload", "window_for"]
 
-# Sending a chunk again this often in a row without any answer means that the device or the link is gone.
-_LOSSES = 5
+P = TypeVar("P", bound=Piece)
 
-# The opening chunk has a long time-out of its own, because most devices erase before they answer. Waiting for it twice
-# covers a lost answer; as long as its size can still be halved that may be the reason, and it is tried again.
-_OPENING_LOSSES = 2
+# No answer for so many ordinary time-outs in a row means that the device or the link is gone.
+_SILENCES = 5
 
-# While the last chunk's answer is out the device may check, or decrypt, the whole image.
-_LAST_TIMEOUT_S = 40.0
+# A slow request has a long time-out of its own. Waiting for it twice covers a lost answer.
+_SLOW_LOSSES = 2
+
+# While the last answer is out the device may check, or decrypt, the whole image.
+_TAIL_S = 40.0
+
+# A message is not too large for losing itself once, or in a moment in which the device was busy.
+_LOSSES_OF_SIZE = 2
+_SILENCE_OF_SIZE_S = 1.0
+
+# How long a probe may take, beside the time on the air.
+_PROBE_S = 1.0
+
+# Behind a slow request a short one is sent after so many seconds: its answer tells that the slow one was lost.
+_ASK_BEHIND_S = (2.0, 8.0, 30.0)
 
 # "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
 _BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+# Between two reports of progress, and what "now" means in them.
+_REPORT_S = 0.1
+_NOW_S = 2.0
+
+# From this share of the time on, the link or the device counts as what limits a transfer.
+_MOSTLY = 0.85
+
+_NEVER = float("inf")
+
+_RESUME = "the device keeps its place: run the same command again to go on from there"
+
+
+def window_for(client: Client, params: Params | None, most: int | None = None) -> Window[Any]:
+    """The window for transfers over `client` to a device with these buffers; `most` as the caller wants it.
+
+    A server needs one buffer for the answer, so a request less than it has buffers may lie in it. Which links allow
+    more, or less, is `Transport.flow`.
+    """
+    flow = client.flow
+    room = 1 if params is None else max(1, params.buf_count - 1)
+    if flow.most is not None:
+        room = min(room, flow.most)
+    if flow.paced and params is not None:
+        return PacedWindow(room, patience_s=client.timeout_s, **({} if most is None else {"most": most}))
+    return Window(room, most=most, strict=flow.strict, patience_s=client.timeout_s)
+
+
+async def find_message_size(client: Client, largest: int, least: int) -> int:
+    """The size of message, up to `largest`, with which a transfer over `client` should begin.
+
+    What one write or line carries needs no proof. Anything larger is tried with an echo of that size, so that what a
+    device cannot put together shows before it erases anything, and the next smaller one of `rungs` after that. Once
+    found it is known for this connection.
+
+    Raises `RequestTimeout` when nothing is answered, `LinkLost`.
+    """
+    learned, safe = client.learned, client.limits.safe_message
+    if learned.refused_bytes is not None and largest >= learned.refused_bytes:
+        largest = max(safe, learned.message_bytes or safe)
+    if largest <= max(safe, client.proven_bytes):
+        return largest
+    silence: RequestTimeout | None = None
+    for size in rungs(largest, safe, least):
+        try:
+            await client.request(Probe(size), timeout_s=min(_PROBE_S, client.timeout_s), repeats=1)
+        except RequestTimeout as error:
+            silence = error
+            learned.refused_bytes = client.refused_bytes = size
+            continue
+        except DeviceError as error:
+            # Part of it has arrived (no reassembly, or a datagram that was cut). Any other refusal read the whole.
+            if error.group is None and error.rc == SmpError.CORRUPT:
+                learned.refused_bytes = client.refused_bytes = size
+                continue
+        client.proven_bytes = max(client.proven_bytes, size)
+        learned.message_bytes = size
+        return size
+    if silence is not None:
+        raise silence
+    return least
 
 
 async def upload(
     client: Client,
     plan: UploadPlan,
     *,
+    window: Window[Any] | None = None,
     first_timeout_s: float = 60.0,
     timeout_s: float | None = None,
     settled: Callable[[], Awaitable[bool]],
     progress: Progress = ignore_progress,
     stage: StageName = StageName.UPLOAD,
 ) -> UploadProgress:
-    """Carry `plan` out.
+    """Carry out the upload `plan`, whose `message_bytes` is the most that link and device take.
 
     Arguments:
+        window: default: one request at a time.
         first_timeout_s: seconds for the answer to the opening chunk, during which the device may erase.
         timeout_s: seconds for the other chunks; default: the client's.
         settled: asks the device whether it holds the whole; called only when the answer to the last chunk is lost.
 
     Raises `RequestTimeout` when answers stay out, `TransferStuck` when they bring nothing, `DeviceError`, `LinkLost`.
     """
-    timeout_s = client.timeout_s if timeout_s is None else timeout_s
-    loop = asyncio.get_running_loop()
-    begin = loop.time()
-    busy = 0
-    answers: dict[asyncio.Task[UploadProgress], Chunk] = {}
-    client.allow_in_flight(plan.window)
-    try:
-        while not plan.done:
-            if plan.needs_settling:
-                plan.settled(await settled())
-                continue
-            while (chunk := plan.next_chunk()) is not None:
-                if plan.phase is Phase.FIRST:
-                    patience_s = first_timeout_s
-                else:
-                    patience_s = timeout_s if chunk.end < plan.size else max(timeout_s, _LAST_TIMEOUT_S)
-                task = asyncio.create_task(client.request(chunk.command, timeout_s=patience_s, repeats=0))
-                answers[task] = chunk
-            done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=lambda task: answers[task].number):
-                chunk = answers.pop(task)
-                try:
-                    answer = task.result()
-                except RequestTimeout as error:
-                    opening, size = plan.phase is Phase.FIRST, plan.message_bytes
-                    plan.lost(chunk)
-                    smaller = plan.message_bytes < size
-                    if plan.losses >= (_OPENING_LOSSES if opening else _LOSSES) and not smaller:
-                        raise _silent(error, plan, opening) from error
-                except DeviceError as error:
-                    if _cut_short(error) and plan.message_bytes > client.limits.safe_message:
-                        plan.lost(chunk)  # too large for one write, and the device does not put several together
-                        continue
-                    if not _try_again(error) or busy >= len(_BUSY_PAUSES_S):
-                        raise
-                    plan.lost(chunk)
-                    await asyncio.sleep(_BUSY_PAUSES_S[busy])
-                    busy += 1
-                else:
-                    busy = 0
-                    plan.acknowledged(chunk, answer.offset, answer.match)
-            progress(Bytes(stage, plan.acknowledged_bytes, plan.size, loop.time() - begin, plan.resumed_from))
-    finally:
-        for task in answers:
-            task.cancel()
-        await asyncio.gather(*answers, return_exceptions=True)
-        client.allow_in_flight(1)
+    learned = client.learned
+    plan.alignment = max(plan.alignment, learned.alignment)
+    running = _Transfer(
+        client,
+        plan,
+        window if window is not None else Window(1, patience_s=client.timeout_s),
+        timeout_s=client.timeout_s if timeout_s is None else timeout_s,
+        slow_s=lambda _: first_timeout_s,
+        progress=progress,
+        stage=stage,
+    )
+    while not plan.done:
+        await running.run()
+        if plan.needs_settling:
+            plan.settled(await settled())
+    running.report(final=True)
+    learned.alignment = plan.alignment
+    if running.slowest_s is not None and not plan.resumed_from:
+        learned.erase_s = max(learned.erase_s or 0.0, running.slowest_s)
     return UploadProgress(plan.size, plan.match)
 
 
-def _try_again(error: DeviceError) -> bool:
-    return error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY)
+async def transfer(
+    client: Client,
+    plan: TransferPlan[P],
+    window: Window[Any],
+    *,
+    timeout_s: float | None = None,
+    slow_s: Callable[[P], float],
+    progress: Progress = ignore_progress,
+    stage: StageName,
+) -> None:
+    """Carry out any other plan. `slow_s`: seconds for the answer to a slow request. See `upload`."""
+    running = _Transfer(
+        client,
+        plan,
+        window,
+        timeout_s=client.timeout_s if timeout_s is None else timeout_s,
+        slow_s=slow_s,
+        progress=progress,
+        stage=stage,
+    )
+    while not plan.done:
+        await running.run()
+    running.report(final=True)
 
 
-def _cut_short(error: DeviceError) -> bool:
-    return error.group is None and error.rc == SmpError.CORRUPT
+class _Probing:
+    """A request in front of which another is waited for: its answer tells that the other one is lost."""
+
+    slow = False
+
+    def __init__(self, command: Command[Any]) -> None:
+        self.command = command
 
 
-def _silent(error: RequestTimeout, plan: UploadPlan, opening: bool) -> RequestTimeout:
-    if opening:
-        message = f"the upload is stuck at 0 %: no answer to its first chunk within {error.timeout_s:g} s"
-        hint = "if the device erases for longer, raise --erase-timeout; if its buffers are small, try --chunk 128 or 64"
-    else:
-        percent = 100 * plan.acknowledged_bytes // plan.size
-        message = f"the upload is stuck at {percent} %: no answer to {plan.losses} chunks in a row"
-        hint = "the device keeps its place: run the same command again to go on from there"
-    return RequestTimeout(message, what=error.what, timeout_s=error.timeout_s, attempts=plan.losses, hint=hint)
+class _Transfer(Generic[P]):
+    """One plan being carried out."""
+
+    def __init__(
+        self,
+        client: Client,
+        plan: TransferPlan[P],
+        window: Window[Any],
+        *,
+        timeout_s: float,
+        slow_s: Callable[[P], float],
+        progress: Progress,
+        stage: StageName,
+    ) -> None:
+        self.slowest_s: float | None = None  # of the answers to slow requests
+        self._client = client
+        self._plan = plan
+        self._window = window
+        self._timeout_s = timeout_s
+        self._slow_s = slow_s
+        self._progress = progress
+        self._stage = stage
+        self._loop = asyncio.get_running_loop()
+        self._begin = self._loop.time()
+        self._stream: Stream | None = None
+        self._finished: asyncio.Future[None] | None = None
+        self._sequences: dict[int, int] = {}  # of flights, by their number
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        safe = client.limits.safe_message
+        largest = plan.message_bytes
+        if client.refused_bytes is not None:
+            largest = min(largest, max(safe, client.refused_bytes - 1))
+        self._size = MessageSize(
+            largest, safe=safe, least=plan.least_bytes, current=min(largest, max(safe, client.proven_bytes))
+        )
+        plan.message_bytes = self._size.current
+        self._slow: Flight[Any] | None = None
+        self._slow_losses = 0
+        self._asked_behind = 0
+        self._losses_of_size = 0
+        self._trial: int | None = None  # from this number on, messages are of a size that is not proven
+        self._heard_at = self._begin
+        self._busy = 0
+        self._paused_until = 0.0
+        # For people.
+        self._reported_at = -_NEVER
+        self._told: int | None = None
+        self._reports: deque[tuple[float, int]] = deque()
+        self._wire_s = 0.0
+
+    # -- from beginning to end -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the plan is done, or waits for something else."""
+        self._finished = self._loop.create_future()
+        self._stream = self._client.stream(self._window.most_unanswered, on_room=self._pump, on_failure=self._fail)
+        self._heard_at = self._loop.time()
+        try:
+            self._pump()
+            await self._finished
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._window.clear()
+            self._sequences.clear()
+            self._slow = None
+            self._stream.close()
+            self._stream = None
+            if self._told != self._plan.done_bytes:
+                self.report()
+
+    def _fail(self, error: McumgrError) -> None:
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_exception(error)
+
+    def _ended(self) -> bool:
+        """Whether nothing more is to be done now, and `run` returns."""
+        finished = self._finished
+        if finished is None or finished.done():
+            return True
+        if self._plan.done or self._plan.needs_settling:
+            finished.set_result(None)
+            return True
+        return False
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send what may be sent."""
+        stream = self._stream
+        if stream is None or self._ended():
+            return
+        plan, window, loop = self._plan, self._window, self._loop
+        now = loop.time()
+        wait_s: float | None = None
+        try:
+            while self._paused_until <= now and self._slow is None:
+                wait_s = window.wait_s(now)
+                if wait_s != 0.0:
+                    break
+                if stream.full:
+                    wait_s = None
+                    break
+                piece = plan.next()
+                if piece is None:
+                    break
+                self._send(stream, piece, now)
+        except McumgrError as error:
+            self._fail(error)
+            return
+        self._arm(now, wait_s)
+
+    def _send(self, stream: Stream, piece: Any, now: float) -> None:
+        client, window = self._client, self._window
+        before_s = client.queued_s
+        flight = window.sent(piece, now, measured=not piece.slow)
+
+        self._sequences[flight.number] = stream.send(piece.command.request(), partial(self._answered, flight))
+        after_s = client.queued_s
+        if after_s > 0.0:
+            # Time-outs count from when it can have left.
+            self._wire_s += max(0.0, after_s - before_s)
+            flight.sent_at = now + after_s
+        if piece.slow:
+            self._slow = flight
+            self._asked_behind = 0
+
+    # -- what comes back -----------------------------------------------------------------------------------------------
+
+    def _answered(self, flight: Flight[Any], reply: Reply) -> None:
+        now = self._loop.time()
+        self._heard_at = now
+        plan, window, piece = self._plan, self._window, flight.item
+        self._sequences.pop(flight.number, None)
+        setbacks, done = plan.setbacks, plan.done_bytes
+        try:
+            for other in window.answered(flight, now):
+                self._forget(other)
+                if piece.__class__ is _Probing:
+                    self._lost_before_probe(other)
+                else:
+                    plan.overtaken(other.item)
+            if flight is self._slow:
+                self._slow = None
+                self._slow_losses = 0
+                self.slowest_s = max(self.slowest_s or 0.0, now - flight.sent_at)
+            if piece.__class__ is _Probing:
+                self._pump()
+                return
+            try:
+                result = piece.command.result(reply)
+            except DeviceError as error:
+                self._refused(piece, error, now)
+            else:
+                self._busy = 0
+                plan.answered(piece, result)
+        except McumgrError as error:
+            self._fail(error)
+            return
+        if plan.setbacks != setbacks:
+            window.lost(now)
+            if self._trial is not None:
+                self._smaller()
+        if plan.done_bytes > done:
+            window.advanced(now)
+            self._losses_of_size = 0
+            if self._size.current < self._size.largest or self._trial is not None:
+                self._grow(flight.number)
+        if now >= self._reported_at + _REPORT_S:
+            self.report()
+        self._pump()
+
+    def _refused(self, piece: Any, error: DeviceError, now: float) -> None:
+        if error.group is None and error.rc == SmpError.CORRUPT and self._smaller():
+            self._plan.lost(piece)  # it was cut on its way
+            return
+        if error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY):
+            if self._busy >= len(_BUSY_PAUSES_S):
+                raise error
+            if error.rc == SmpError.NO_MEMORY:
+                self._window.lost(now)
+            self._paused_until = now + _BUSY_PAUSES_S[self._busy]
+            self._busy += 1
+            self._plan.lost(piece)
+            return
+        if not self._plan.refused(piece, error):
+            raise error
+
+    def _forget(self, flight: Flight[Any]) -> None:
+        sequence = self._sequences.pop(flight.number, None)
+        if sequence is not None and self._stream is not None:
+            self._stream.forget(sequence)
+        if flight is self._slow:
+            self._slow = None
+
+    def _smaller(self) -> bool:
+        """Messages of this size do not arrive: make them smaller, if that can be."""
+        size, client = self._size, self._client
+        failed = size.current
+        self._trial = None
+        if not size.failed():
+            return False
+        client.learned.refused_bytes = failed
+        client.learned.message_bytes = client.proven_bytes = self._plan.message_bytes = size.current
+        self._losses_of_size = 0
+        return True
+
+    def _grow(self, number: int) -> None:
+        """A message has arrived: those of its size do, and perhaps larger ones do as well."""
+        size, client = self._size, self._client
+        if self._trial is not None:
+            if number < self._trial:
+                return
+            self._trial = None
+            client.learned.message_bytes = client.proven_bytes = size.current
+        if size.answered():
+            self._plan.message_bytes = size.current
+            self._trial = self._window.numbers
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def _arm(self, now: float, wait_s: float | None) -> None:
+        """See to it that `_tick` is called in time. It may be called early, and looks again then."""
+        if self._paused_until > now:
+            wait_s = self._paused_until - now
+        if wait_s:
+            at = now + wait_s
+            if self._timer is not None:
+                if self._timer_at <= at:
+                    return
+                self._timer.cancel()
+        elif self._timer is not None:
+            return
+        else:
+            at = self._due()
+            if at == _NEVER:
+                return
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._tick)
+
+    def _due(self) -> float:
+        """When the next time is up."""
+        window, slow = self._window, self._slow
+        at = _NEVER
+        if slow is not None:
+            at = slow.sent_at + self._slow_s(slow.item)
+            if self._asked_behind < len(_ASK_BEHIND_S):
+                at = min(at, slow.sent_at + _ASK_BEHIND_S[self._asked_behind])
+        elif (deadline := window.deadline()) is not None:
+            at = deadline
+        expires_at = window.expires_at()
+        return at if expires_at is None else min(at, expires_at)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._stream is None or self._ended():
+            return
+        now = self._loop.time() + 1e-6  # timers may come that early
+        window = self._window
+        try:
+            for gone in window.expire(now):
+                self._forget(gone)
+            slow = self._slow
+            if slow is not None:
+                self._watch_slow(slow, now)
+            elif (deadline := window.deadline()) is not None and deadline <= now:
+                self._time_out(now)
+        except McumgrError as error:
+            self._fail(error)
+            return
+        self._pump()
+
+    def _watch_slow(self, slow: Flight[Any], now: float) -> None:
+        """A request is out whose answer may take long."""
+        patience_s = self._slow_s(slow.item)
+        if now >= slow.sent_at + patience_s:
+            self._slow_losses += 1
+            self._give_up()
+            self._slow = None
+            if not self._smaller() and self._slow_losses >= _SLOW_LOSSES:
+                raise self._silent(patience_s, self._slow_losses)
+            return
+        asked = self._asked_behind
+        if asked < len(_ASK_BEHIND_S) and now >= slow.sent_at + _ASK_BEHIND_S[asked]:
+            self._asked_behind += 1
+            # The device takes one after the other: if this one is answered, the slow one has not arrived.
+            window, stream = self._window, self._stream
+            if stream is not None and window.unanswered < window.room and not stream.full:
+                self._send(stream, _Probing(Probe()), now)
+
+    def _lost_before_probe(self, flight: Flight[Any]) -> None:
+        """The device answers, but not to this."""
+        self._plan.lost(flight.item)
+        if flight.item.slow:
+            self._slow_losses += 1
+            if self._slow_losses >= _LOSSES_OF_SIZE:
+                self._smaller()
+            if self._slow_losses >= _SILENCES:
+                raise self._silent(self._loop.time() - flight.sent_at, self._slow_losses)
+
+    def _give_up(self) -> None:
+        """Nobody waits any longer for what is on its way; what comes all the same is still taken."""
+        for flight in self._window.time_out():
+            if flight.item.__class__ is not _Probing:
+                self._plan.lost(flight.item)
+        if self._stream is not None:
+            self._stream.resynchronize()
+
+    def _time_out(self, now: float) -> None:
+        """Nothing has been answered for longer than it should take."""
+        window, plan = self._window, self._plan
+        waited_s = window.answer_s
+        self._give_up()
+        window.lost(now)
+        silent_s = now - self._heard_at
+        self._losses_of_size += 1
+        if self._trial is not None or (
+            self._losses_of_size >= _LOSSES_OF_SIZE and silent_s >= min(_SILENCE_OF_SIZE_S, self._timeout_s)
+        ):
+            self._smaller()
+        if plan.tail and silent_s >= max(self._timeout_s, _TAIL_S):
+            plan.doubt()
+        elif not plan.tail and silent_s >= _SILENCES * self._timeout_s:
+            raise self._silent(waited_s, window.losses)
+
+    def _silent(self, timeout_s: float, attempts: int) -> RequestTimeout:
+        plan = self._plan
+        opening = plan.done_bytes == 0
+        what = "upload" if self._stage is StageName.UPLOAD else "transfer"
+        if opening:
+            message = f"the {what} is stuck at 0 %: no answer to its first chunk within {timeout_s:g} s"
+            hint = "if the device erases for longer, raise --erase-timeout; if its buffers are small, try --chunk 128 or 64"
+        else:
+            percent = 100 * plan.done_bytes // max(1, plan.size)
+            silent_s = self._loop.time() - self._heard_at
+            message = f"the {what} is stuck at {percent} %: no answer for {silent_s:.0f} s, asked again and again"
+            hint = _RESUME
+        return RequestTimeout(message, what=what, timeout_s=timeout_s, attempts=attempts, hint=hint)
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    def report(self, *, final: bool = False) -> None:
+        """Tell how far it is."""
+        now = self._loop.time()
+        self._reported_at, self._told = now, self._plan.done_bytes
+        plan, reports = self._plan, self._reports
+        reports.append((now, plan.done_bytes))
+        while len(reports) > 2 and reports[1][0] <= now - _NOW_S:
+            reports.popleft()
+        elapsed_s = now - self._begin
+        speed = self._speed(now, elapsed_s, final)
+        self._progress(Bytes(self._stage, plan.done_bytes, plan.size, elapsed_s, plan.resumed_from, speed))
+
+    def _speed(self, now: float, elapsed_s: float, final: bool) -> Speed:
+        plan, window = self._plan, self._window
+        since, done = self._reports[0]
+        moved = plan.done_bytes - plan.resumed_from
+        average = moved / elapsed_s if elapsed_s > 0 else 0.0
+        present = (plan.done_bytes - done) / (now - since) if now > since else average
+        left = plan.size - plan.done_bytes
+        trips = sorted(window.round_trips)
+        limited_by = self._limited_by(trips, elapsed_s)
+        return Speed(
+            now=present,
+            average=average,
+            left_s=0.0 if not left else left / present if present > 0 else None,
+            window=int(window.size),
+            chunk_bytes=self._chunk_bytes,
+            round_trip_s=trips[len(trips) // 2] if trips else None,
+            slow_round_trip_s=trips[min(len(trips) - 1, len(trips) * 95 // 100)] if trips else None,
+            retransmissions=plan.retransmissions,
+            limited_by=limited_by,
+            hint=self._hint(limited_by),
+        )
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return max(0, self._plan.message_bytes - 18)
+
+    def _limited_by(self, trips: list[float], elapsed_s: float) -> Limit | None:
+        """The part that is busy all the time."""
+        window = self._window
+        if len(trips) < 8 or elapsed_s <= 0:
+            return None
+        busy_s = elapsed_s - (self.slowest_s or 0.0)
+        if busy_s > 0 and self._wire_s >= _MOSTLY * busy_s:
+            return Limit.LINK
+        usual_s = trips[len(trips) // 2]
+        alone_s = window.alone_s
+        if window.size >= 2 and alone_s is not None and usual_s >= 1.5 * alone_s:
+            # They queue, and not on the link.
+            return Limit.DEVICE
+        return Limit.BUFFERS if window.size >= window.widest else None
+
+    def _hint(self, limited_by: Limit | None) -> str | None:
+        if limited_by is Limit.LINK:
+            return self._client.flow.faster or None
+        if limited_by is Limit.BUFFERS:
+            return (
+                "more or larger buffers in the device keep the link busy: CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT, "
+                "CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE"
+            )
+        return None

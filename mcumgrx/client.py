@@ -11,18 +11,20 @@ import codecs
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
 from .errors import DeviceError, LinkLost, McumgrError, MessageTooLarge, PluginError, RequestTimeout
 from .group import Group
+from .memory import Learned
 from .protocol.exchange import Exchange, Sent
 from .protocol.header import Version
 from .protocol.message import Command, Reply, Request, SmpError
 from .protocol.standard import Params, ReadParams
-from .transport import Limits, Transport
+from .transport import Flow, Limits, Transport
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Client"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Client", "Stream"]
 
 log = logging.getLogger("mcumgrx.client")
 device_log = logging.getLogger("mcumgrx.device")
@@ -58,6 +60,11 @@ class Client:
             and Zephyr 4.4 crashes on a serial line when one too many arrives, so more than 1 is for who knows.
         groups: finds the class for a role of `contracts`; sessions pass the registry's.
         on_text: gets what the device prints beside SMP, as text. Default: the log `mcumgrx.device`.
+        learned: what is known of the device from earlier connections; transfers add to it.
+
+    Attributes:
+        proven_bytes: the largest message of which transfers know that it has arrived on this connection.
+        refused_bytes: the smallest of which they know that it does not; None for none.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Client:
         in_flight: int = 1,
         groups: Callable[[type], type[Group]] | None = None,
         on_text: Callable[[str], None] | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self.timeout_s = timeout_s
         self.repeats = repeats
@@ -80,9 +88,11 @@ class Client:
         self._on_text = on_text
         self._exchange: Exchange | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._sends: set[asyncio.Task[None]] = set()
-        self._send_lock = asyncio.Lock()
-        self._waiters: dict[int, asyncio.Future[Reply]] = {}
+        self._outbox: deque[tuple[list[bytes], asyncio.Future[None]]] = deque()
+        self._sender: asyncio.Task[None] | None = None
+        self._waiters: dict[int, Callable[[Reply], None]] = {}
+        self._asking: set[asyncio.Future[Reply]] = set()
+        self._streams: list[Stream] = []
         self._ended: asyncio.Future[LinkLost] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._version = Version.V2
@@ -90,6 +100,9 @@ class Client:
         self._params_lock = asyncio.Lock()
         self._params_known = False
         self._params: Params | None = None
+        self.learned = learned if learned is not None else Learned()
+        self.proven_bytes = 0
+        self.refused_bytes: int | None = None
         self._unlogged = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -145,7 +158,7 @@ class Client:
 
     async def _close(self) -> None:
         self._end(LinkLost("the link was closed"))
-        tasks = [task for task in (self._reader, *self._sends) if task is not None]
+        tasks = [task for task in (self._reader, self._sender) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,31 +227,32 @@ class Client:
         self._params = None
         self._version = Version.V2
         self._answered = False
+        self.proven_bytes = 0
+        self.refused_bytes = None
 
-    def allow_in_flight(self, count: int) -> None:
-        """From now on `count` requests may wait for answers at once."""
-        self._gate.set_limit(count)
+    def stream(self, room: int, *, on_room: Callable[[], None], on_failure: Callable[[McumgrError], None]) -> Stream:
+        """Send many requests without waiting for the answer to each; see `Stream`.
+
+        Raises `LinkLost` if the link has ended.
+        """
+        return Stream(self, self._open_exchange(), room, on_room, on_failure)
+
+    @property
+    def queued_s(self) -> float:
+        """Estimated seconds until all that was sent so far has left for the device."""
+        return self._transport.queued_s()
+
+    @property
+    def flow(self) -> Flow:
+        """What the link allows to be on its way at once."""
+        return self._transport.flow
 
     async def _ask(self, request: Request, timeout_s: float, attempts: int) -> Reply:
         exchange = self._open_exchange()
-        if self._params is not None:
-            limit = self.limits.message(self._params.buf_size)
-            if request.size > limit:
-                raise MessageTooLarge(
-                    f"the {request.what} of {request.size} bytes does not fit the device, which takes {limit}",
-                    size=request.size,
-                    limit=limit,
-                    hint="CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the device's firmware sets it",
-                )
-        elif request.size > self.limits.max_message:
-            limit = self.limits.max_message
-            raise MessageTooLarge(
-                f"the {request.what} of {request.size} bytes does not fit the link, which carries {limit}",
-                size=request.size,
-                limit=limit,
-            )
+        self._check_size(request)
         # One future for all attempts: the late answer to the first is as good as that to the second.
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asking.add(answer)
         sequences: list[int] = []
         try:
             for attempt in range(attempts):
@@ -250,7 +264,7 @@ class Client:
                     if not answer.done():
                         sent = exchange.send(request, version=version, write_bytes=self.limits.write)
                         sequences.append(sent.sequence)
-                        self._waiters[sent.sequence] = answer
+                        self._waiters[sent.sequence] = partial(_answer, answer)
                         await self._await_answer(exchange, sent, answer, timeout_s)
                 if answer.done():
                     reply = answer.result()
@@ -263,6 +277,7 @@ class Client:
                     "no answer to the %s in %g s (attempt %d of %d)", request.what, timeout_s, attempt + 1, attempts
                 )
         finally:
+            self._asking.discard(answer)
             for sequence in sequences:
                 self._waiters.pop(sequence, None)
                 exchange.forget(sequence)
@@ -291,28 +306,78 @@ class Client:
             exchange.set_deadline(sent.sequence, deadline)
             exchange.expire(max(deadline, loop.time()))  # a timer may fire a clock tick early
 
+    def _check_size(self, request: Request) -> None:
+        if self._params is not None:
+            limit = self.limits.message(self._params.buf_size)
+            if request.size > limit:
+                raise MessageTooLarge(
+                    f"the {request.what} of {request.size} bytes does not fit the device, which takes {limit}",
+                    size=request.size,
+                    limit=limit,
+                    hint="CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the device's firmware sets it",
+                )
+        elif request.size > self.limits.max_message:
+            limit = self.limits.max_message
+            raise MessageTooLarge(
+                f"the {request.what} of {request.size} bytes does not fit the link, which carries {limit}",
+                size=request.size,
+                limit=limit,
+            )
+
     async def _send(self, writes: list[bytes], timeout_s: float) -> bool:
         """Hand the writes to the link, which is never interrupted half way; false when it does not take them."""
-        task = asyncio.create_task(self._send_in_turn(writes), name="mcumgrx client send")
-        self._sends.add(task)
-        task.add_done_callback(self._sent)
-        done, _ = await asyncio.wait([task], timeout=timeout_s)
+        taken = self._hand_over(writes)
+        if taken is None:
+            return True
+        done, _ = await asyncio.wait([taken], timeout=timeout_s)
         if not done:
             return False
-        if task.cancelled():
+        if taken.cancelled():
             self._raise_if_ended()
             return False
-        task.result()
+        taken.result()
         return True
 
-    async def _send_in_turn(self, writes: list[bytes]) -> None:
-        async with self._send_lock:
-            await self._transport.send(writes)
+    def _hand_over(self, writes: list[bytes]) -> asyncio.Future[None] | None:
+        """Hand a message to the link, after those that wait already; None if the link has taken it at once.
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sends.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), LinkLost):
-            self._end(error)
+        Otherwise the future tells when it has, or why it does not.
+        """
+        if self._sender is None:
+            try:
+                if self._transport.offer(writes):
+                    return None
+            except LinkLost as error:
+                self._end(error)
+                raise
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.append((writes, taken))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all(), name="mcumgrx client sender")
+        return taken
+
+    async def _send_all(self) -> None:
+        """Send what is in the outbox, one message after the other, until it is empty."""
+        try:
+            while self._outbox:
+                writes, taken = self._outbox.popleft()
+                try:
+                    await self._transport.send(writes)
+                except McumgrError as error:
+                    if isinstance(error, LinkLost):
+                        self._end(error)
+                    _fail(taken, error)
+                except BaseException as error:
+                    _fail(taken, error if isinstance(error, Exception) else None)
+                    raise
+                else:
+                    if not taken.done():
+                        taken.set_result(None)
+        finally:
+            self._sender = None
+            for _, taken in self._outbox:
+                taken.cancel()
+            self._outbox.clear()
 
     # -- what arrives ----------------------------------------------------------------------------------------------
 
@@ -324,10 +389,11 @@ class Client:
                 chunk = await self._transport.receive()
                 self.last_heard_s = loop.time()
                 for sequence, reply in exchange.receive(chunk):
-                    waiter = self._waiters.pop(sequence, None)
-                    if waiter is not None and not waiter.done():
-                        waiter.set_result(reply)
-                self._pass_text(exchange.take_text())
+                    take = self._waiters.pop(sequence, None)
+                    if take is not None:
+                        take(reply)
+                if text := exchange.take_text():
+                    self._pass_text(text)
         except LinkLost as error:
             self._end(error)
         except McumgrError as error:
@@ -337,7 +403,7 @@ class Client:
             self._end(LinkLost(f"the link failed: {error!r}"))
 
     def _pass_text(self, data: bytes) -> None:
-        if data and (text := self._decoder.decode(data)):
+        if text := self._decoder.decode(data):
             if self._on_text is None:
                 self._log_text(text)
                 return
@@ -360,9 +426,11 @@ class Client:
         if self._ended is None or self._ended.done():
             return
         self._ended.set_result(reason)
-        for waiter in set(self._waiters.values()):
-            if not waiter.done():
-                waiter.set_exception(_copy(reason))
+        for answer in self._asking:
+            if not answer.done():
+                answer.set_exception(_copy(reason))
+        for stream in list(self._streams):
+            stream.fail(_copy(reason))
         self._gate.wake_all()
 
     def _raise_if_ended(self) -> None:
@@ -382,25 +450,147 @@ def _copy(reason: LinkLost) -> LinkLost:
     return copy
 
 
+def _answer(answer: asyncio.Future[Reply], reply: Reply) -> None:
+    if not answer.done():
+        answer.set_result(reply)
+
+
+def _fail(taken: asyncio.Future[None], error: Exception | None) -> None:
+    if taken.done():
+        return
+    if error is None:
+        taken.cancel()
+        return
+    taken.set_exception(error)
+    taken.exception()  # seen, even if nobody waits for it any more
+
+
+class Stream:
+    """Many requests on their way at once, without a task or a wait for each: what bulk transfers are made of.
+
+    How many there may be, and what to do when no answer comes, is the user's business. Requests of others on the same
+    client wait their turn between those of the stream, and count as well.
+
+    Arguments:
+        room: so many requests of all users together may be on their way.
+        on_room: called when the requests of others have made room that `send` did not find before.
+        on_failure: called once when the link has ended, or does not take a message.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        exchange: Exchange,
+        room: int,
+        on_room: Callable[[], None],
+        on_failure: Callable[[McumgrError], None],
+    ) -> None:
+        self._client = client
+        self._exchange = exchange
+        self._gate = client._gate
+        self._on_failure: Callable[[McumgrError], None] | None = on_failure
+        self._open: set[int] = set()
+        self._before = self._gate.limit
+        self._gate.set_limit(max(room, self._before))
+        self._gate.on_room.append(on_room)
+        self._on_room = on_room
+        client._streams.append(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room, or others wait for it; `on_room` tells when that has changed."""
+        return self._gate.full
+
+    def send(self, request: Request, answered: Callable[[Reply], None]) -> int:
+        """Send `request`, which there must be room for; `answered` is called with its reply, from the task that reads.
+
+        Returns the sequence number, to be given to `forget`. Raises `MessageTooLarge`, `LinkLost`.
+        """
+        client = self._client
+        client._raise_if_ended()
+        self._gate.enter_now()
+        try:
+            sent = self._exchange.send(request, version=client._version, write_bytes=client.limits.write)
+            sequence = sent.sequence
+            self._open.add(sequence)
+            client._waiters[sequence] = partial(self._answered, sequence, answered)
+            taken = client._hand_over(sent.writes)
+        except BaseException:
+            self._gate.leave()
+            raise
+        if taken is not None:
+            taken.add_done_callback(self._taken)
+        return sequence
+
+    def forget(self, sequence: int) -> None:
+        """Its answer is of no interest any more; its place is free."""
+        if sequence in self._open:
+            self._open.remove(sequence)
+            self._client._waiters.pop(sequence, None)
+            self._exchange.forget(sequence)
+            self._gate.leave()
+
+    def resynchronize(self) -> None:
+        """Nothing of what was sent is answered any more: drop a message that has come in part, and tell the link."""
+        self._exchange.give_up()
+
+    def close(self) -> None:
+        """Forget all; others find the client as it was before."""
+        self._on_failure = None
+        for sequence in list(self._open):
+            self.forget(sequence)
+        if self in self._client._streams:
+            self._client._streams.remove(self)
+            self._gate.on_room.remove(self._on_room)
+            self._gate.set_limit(self._before)
+
+    def fail(self, error: McumgrError) -> None:
+        """The link has ended, or does not take a message."""
+        tell, self._on_failure = self._on_failure, None
+        if tell is not None:
+            tell(error)
+
+    def _answered(self, sequence: int, answered: Callable[[Reply], None], reply: Reply) -> None:
+        if sequence in self._open:
+            self._open.remove(sequence)
+            self._client._answered = True
+            self._gate.leave()
+            answered(reply)
+
+    def _taken(self, taken: asyncio.Future[None]) -> None:
+        if not taken.cancelled() and isinstance(error := taken.exception(), McumgrError):
+            self.fail(error)
+
+
 class _Gate:
     """Lets a number of tasks in at once, first come first served; the number may change while they wait."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = max(1, limit)
+        self.limit = max(1, limit)
+        self.on_room: list[Callable[[], None]] = []
         self._inside = 0
         self._queue: deque[asyncio.Future[None]] = deque()
 
     def set_limit(self, limit: int) -> None:
-        self._limit = max(1, limit)
+        self.limit = max(1, limit)
         self._admit()
 
     def wake_all(self) -> None:
         """Let everybody through: the link has ended, and each finds out for itself."""
-        self._limit = 2**31
+        self.limit = 2**31
         self._admit()
 
+    @property
+    def full(self) -> bool:
+        """Whether who comes now has to wait."""
+        return bool(self._queue) or self._inside >= self.limit
+
+    def enter_now(self) -> None:
+        """Enter without waiting, if need be on top of the limit; see `full`."""
+        self._inside += 1
+
     async def __aenter__(self) -> None:
-        if self._inside < self._limit and not self._queue:
+        if self._inside < self.limit and not self._queue:
             self._inside += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -409,7 +599,7 @@ class _Gate:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()  # admitted and cancelled at once
+                self.leave()  # admitted and cancelled at once
             else:
                 self._queue.remove(turn)
             raise
@@ -417,14 +607,18 @@ class _Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
+        self.leave()
+        if not self._queue:
+            for tell in list(self.on_room):
+                tell()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         self._inside -= 1
-        self._admit()
+        if self._queue:
+            self._admit()
 
     def _admit(self) -> None:
-        while self._queue and self._inside < self._limit:
+        while self._queue and self._inside < self.limit:
             turn = self._queue.popleft()
             if not turn.done():
                 self._inside += 1

@@ -80,14 +80,14 @@ class UploadOptions:
         image: number of the image (core) it is for.
         erase_timeout_s: for the answer to the first chunk, during which most devices erase the slot.
         chunk_bytes: at most this many bytes of data in a chunk; None for what device and link take.
-        window: at most this many chunks in flight.
+        window: at most this many chunks in flight; None for as many as device and link take.
         upgrade_only: let the device refuse a version that is not newer.
     """
 
     image: int = 0
     erase_timeout_s: float = 60.0
     chunk_bytes: int | None = None
-    window: int = 1
+    window: int | None = None
     upgrade_only: bool = False
 
 

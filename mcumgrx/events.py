@@ -10,7 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Bytes", "DeviceText", "Event", "Note", "Progress", "Stage", "StageName", "ignore_progress"]
+__all__ = [
+    "Bytes",
+    "DeviceText",
+    "Event",
+    "Limit",
+    "Note",
+    "Progress",
+    "Speed",
+    "Stage",
+    "StageName",
+    "ignore_progress",
+]
 
 
 class StageName(StrEnum):
@@ -40,6 +51,41 @@ class Stage:
     elapsed_s: float = 0.0
 
 
+class Limit(StrEnum):
+    """What keeps a transfer from being faster."""
+
+    LINK = "link"  # it carries no more
+    BUFFERS = "buffers"  # the link idles while the device has no room for another request
+    DEVICE = "device"  # it takes its time for each request: flash, mostly
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How a transfer goes. Rates in bytes of content per second.
+
+    Attributes:
+        now: rate over the last seconds; `average`: since the first byte.
+        left_s: seconds until the end at the present rate; None where that cannot be told.
+        window: requests that may be on their way at once.
+        chunk_bytes: content in a message.
+        round_trip_s, slow_round_trip_s: from the moment when a request has left until its answer: median of the last
+            ones, and what 95 of 100 do not exceed. None before the first.
+        retransmissions: messages that were sent again.
+        limited_by: what keeps it from being faster, where that can be told; `hint`: what would make it so.
+    """
+
+    now: float
+    average: float
+    left_s: float | None
+    window: int
+    chunk_bytes: int
+    round_trip_s: float | None
+    slow_round_trip_s: float | None
+    retransmissions: int
+    limited_by: Limit | None = None
+    hint: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Bytes:
     """`done` of `total` bytes are through; the first `resumed_from` of them were there before this operation began.
@@ -52,6 +98,7 @@ class Bytes:
     total: int
     elapsed_s: float
     resumed_from: int = 0
+    speed: Speed | None = None
 
 
 @dataclass(frozen=True, slots=True)

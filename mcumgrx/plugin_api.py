@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from .address import Address, OptionReader
-    from .bulk import upload
+    from .bulk import find_message_size, transfer, upload, window_for
     from .client import Client
     from .contracts import Device
     from .group import Group
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
     from .protocol.header import GroupId, Op
     from .protocol.message import Body, Command, ErrorCode, Fields, Reply
-    from .transport import Discovered, Limits, Transport
+    from .transport import Discovered, Flow, Limits, Transport
 
 __all__ = [
     "Address",
@@ -80,6 +80,7 @@ __all__ = [
     "ErrorCode",
     "Event",
     "Fields",
+    "Flow",
     "Framing",
     "Group",
     "GroupId",
@@ -105,11 +106,14 @@ __all__ = [
     "TransportPlugin",
     "UsageError",
     "command",
+    "find_message_size",
     "hookimpl",
     "hookspec",
     "ignore_progress",
     "shown",
+    "transfer",
     "upload",
+    "window_for",
 ]
 
 PROJECT = "mcumgrx"
@@ -121,7 +125,10 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 _LATE = {
     "Address": "address",
     "OptionReader": "address",
+    "find_message_size": "bulk",
+    "transfer": "bulk",
     "upload": "bulk",
+    "window_for": "bulk",
     "Client": "client",
     "Device": "contracts",
     "Group": "group",
@@ -137,6 +144,7 @@ _LATE = {
     "Fields": "protocol.message",
     "Reply": "protocol.message",
     "Discovered": "transport",
+    "Flow": "transport",
     "Limits": "transport",
     "Transport": "transport",
 }

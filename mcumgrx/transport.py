@@ -26,7 +26,7 @@ from .protocol.framing import Framing
 if TYPE_CHECKING:
     from .address import Address
 
-__all__ = ["Discovered", "Limits", "Transport"]
+__all__ = ["Discovered", "Flow", "Limits", "Transport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,26 @@ class Limits:
         if buf_size is None:
             return min(self.safe_message, self.max_message)
         return max(0, min(buf_size - self.buffer_overhead, self.max_message))
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How many requests a link allows to be on their way at once, beside the device's buffers.
+
+    The default is for a link of which nothing is known: as many as a device with Zephyr has room for, never one more.
+
+    Attributes:
+        most: at most so many, whatever the device's buffers are; None for no limit of the link.
+        strict: one more than the device has room for does harm (Zephyr 4.4 crashes on a UART). Otherwise it is lost.
+        paced: requests beyond the device's buffers may be on the way, if they arrive one by one: the link holds them,
+            and where one finds no buffer, only that one is lost. Networks are like that.
+        faster: what makes a transfer faster where the link is what limits it; a hint for people.
+    """
+
+    most: int | None = None
+    strict: bool = True
+    paced: bool = False
+    faster: str = ""
 
 
 class Transport(ABC):
@@ -89,6 +109,19 @@ class Transport(ABC):
         never joins two messages. Raises `LinkLost`, or a plain `TransportError` for a message that could not be sent
         on a link that is still up.
         """
+
+    def offer(self, writes: Sequence[bytes]) -> bool:
+        """`send` for links that can take a message without waiting: true if this one was taken.
+
+        Only called when no `send` is under way. Raises what `send` raises. It saves a turn of the event loop and a task
+        for each message; a link that has to wait, or that knows no better, leaves it as it is.
+        """
+        return False
+
+    @property
+    def flow(self) -> Flow:
+        """What may be on its way at once, as far as the link is concerned. May become known, and change, while open."""
+        return Flow()
 
     @abstractmethod
     async def receive(self) -> bytes:

@@ -34,8 +34,15 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.protocol": {"mcumgrx.errors", "mcumgrx._codec", "mcumgrx._pycodec"},
     "mcumgrx.transport": {"mcumgrx.errors", "mcumgrx.address", "mcumgrx.protocol.framing"},
     "mcumgrx.group": {"mcumgrx.protocol.message", "mcumgrx.client"},
-    "mcumgrx.client": {"mcumgrx.protocol", "mcumgrx.transport", "mcumgrx.group", "mcumgrx.errors"},
-    "mcumgrx.bulk": {"mcumgrx.client", "mcumgrx.protocol", "mcumgrx.events", "mcumgrx.errors"},
+    "mcumgrx.memory": {"mcumgrx.errors"},
+    "mcumgrx.client": {
+        "mcumgrx.errors",
+        "mcumgrx.group",
+        "mcumgrx.memory",
+        "mcumgrx.protocol",
+        "mcumgrx.transport",
+    },
+    "mcumgrx.bulk": {"mcumgrx.client", "mcumgrx.errors", "mcumgrx.events", "mcumgrx.memory", "mcumgrx.protocol"},
     "mcumgrx.contracts": {"mcumgrx.protocol.standard", "mcumgrx.mcuboot", "mcumgrx.events", "mcumgrx.errors"},
     "mcumgrx.plugin_api": {
         "mcumgrx.address",

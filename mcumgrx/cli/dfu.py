@@ -81,7 +81,9 @@ class DfuResult:
     Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
     Option("--image", "Number of the image (core) the file is for.", type=int, default=0, metavar="N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
-    Option("--window", "At most this many messages on their way.", type=int, default=1, metavar="N"),
+    Option(
+        "--window", "At most this many messages on their way [default: what the device takes].", type=int, metavar="N"
+    ),
     Option("--erase-timeout", "How long an erase may take.", type=float, default=60.0, metavar="SECONDS"),
     Option("--boot-timeout", "How long the device may take to return.", type=float, default=120.0, metavar="SECONDS"),
     Option(
@@ -115,7 +117,7 @@ async def dfu(
     upgrade_only: bool,
     image: int,
     chunk: int | None,
-    window: int,
+    window: int | None,
     erase_timeout: float,
     boot_timeout: float,
     quiet_time: float | None,

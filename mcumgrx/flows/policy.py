@@ -33,7 +33,7 @@ class DfuPolicy:
         erase: erase the slot before the upload; devices do that themselves, so it is rarely needed.
         erase_timeout_s: for an erase, also the one that the first chunk causes.
         chunk_bytes: at most this many bytes of data in a chunk; None for what device and link take.
-        window: at most this many chunks in flight.
+        window: at most this many chunks in flight; None for as many as device and link take.
         boot_timeout_s: from a reset until the application must have answered, swapping included.
         quiet_s: seconds of silence after a reset before the device is asked; None for what the link needs.
         upgrade_only: refuse a version that is not newer than the running one.
@@ -47,7 +47,7 @@ class DfuPolicy:
     erase: bool = False
     erase_timeout_s: float = 60.0
     chunk_bytes: int | None = None
-    window: int = 1
+    window: int | None = None
     boot_timeout_s: float = 120.0
     quiet_s: float | None = None
     upgrade_only: bool = False
@@ -62,7 +62,7 @@ class DfuPolicy:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UsageError(f"{name} must not be negative")
-        if self.window < 1:
+        if self.window is not None and self.window < 1:
             raise UsageError("the window must be at least 1 chunk")
         if self.chunk_bytes is not None and self.chunk_bytes < 1:
             raise UsageError("a chunk must be at least 1 byte")

@@ -128,6 +128,10 @@ class Exchange:
             self._framing.reset()
         return expired
 
+    def give_up(self) -> None:
+        """Nothing in flight is expected to be answered any more: drop a partly received message, as `expire` does."""
+        self._framing.reset()
+
     def next_deadline(self) -> float | None:
         """When `expire` will have something to say, or None."""
         return min(

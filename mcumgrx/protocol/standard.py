@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import ClassVar
 
 from ..errors import MalformedReply
-from .header import GroupId, Op
-from .message import Body, Command, ErrorCode, Fields
+from .header import HEADER_SIZE, GroupId, Op
+from .message import Body, Command, ErrorCode, Fields, encode_body
 
 __all__ = [
     "ERROR_TABLES",
@@ -25,6 +25,7 @@ __all__ = [
     "ImageState",
     "OsErrorCode",
     "Params",
+    "Probe",
     "ReadBootloader",
     "ReadBootloaderMode",
     "ReadImageState",
@@ -156,6 +157,34 @@ class Echo(Command[str]):
 
     def parse(self, fields: Fields) -> str:
         return fields.text("r")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe(Command[None]):
+    """An echo of nothing that is `size` bytes long, header included, and has a short answer.
+
+    What makes it long stands under a key that servers skip. Any answer tells that so many bytes arrive in one piece;
+    a server without echo says so, which is an answer.
+    """
+
+    size: int = 0
+    what: ClassVar[str] = "probe"
+    group: ClassVar[int] = GroupId.OS
+    command: ClassVar[int] = 0
+    op: ClassVar[Op] = Op.WRITE
+    repeatable: ClassVar[bool] = True
+
+    def body(self) -> Body:
+        body: Body = {"d": ""}
+        padding = self.size - HEADER_SIZE - len(encode_body({**body, "_": b""}))
+        for head in (0, 1, 2):  # the padding's length needs so many bytes more
+            filled = {**body, "_": bytes(max(0, padding - head))}
+            if padding >= head and HEADER_SIZE + len(encode_body(filled)) <= self.size:
+                return filled
+        return body
+
+    def parse(self, fields: Fields) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

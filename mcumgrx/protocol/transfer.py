@@ -2,13 +2,16 @@
 
 An upload to an SMP server is go-back-N with cumulative acknowledgement: every answer names the offset that the server
 wants next, whether the chunk was taken, was a duplicate, or came behind a gap, and none of these is an error. The
-plan turns these answers into the next chunk; it neither sends nor waits::
+plan turns these answers into the next chunk; it neither sends nor waits, and does not care how many chunks are on
+their way (`window` does)::
 
     plan = UploadPlan(image, ImageUpload(...), message_bytes=380)
     while not plan.done:
-        chunk = plan.next_chunk()            # None: wait for answers first
+        chunk = plan.next()                  # None: wait for answers first
         ...
         plan.acknowledged(chunk, offset)     # or plan.lost(chunk)
+
+`TransferPlan` is what all plans have in common, those of files included.
 
 Rules and their sources are in the comments; "Zephyr" is `img_mgmt.c`, "MCUboot" is `boot_serial.c`.
 """
@@ -17,14 +20,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from ..errors import MalformedReply, MessageTooLarge, TransferStuck
+from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
 from . import codec
 from .message import Command, Reply, Request
 from .standard import UploadChunk, UploadProgress
 
-__all__ = ["Chunk", "ImageChunk", "ImageUpload", "Phase", "Source", "UploadMessages", "UploadPlan", "largest_data"]
+__all__ = [
+    "Chunk",
+    "ImageChunk",
+    "ImageUpload",
+    "Phase",
+    "Piece",
+    "Source",
+    "TransferPlan",
+    "UploadMessages",
+    "UploadPlan",
+    "largest_data",
+]
 
 # The server wants the whole image header in the first chunk (Zephyr: error 22).
 FIRST_DATA_MINIMUM = 32
@@ -36,6 +50,74 @@ STUCK_RESTARTS = 2
 
 # Write sizes of known flash devices reach 32 bytes; a cut larger than this is not alignment.
 ALIGNMENT_MAXIMUM = 64
+
+
+class Piece(Protocol):
+    """One request of a transfer.
+
+    Attributes:
+        slow: its answer may take far longer than others: the device erases, or reads a whole file. It goes alone.
+    """
+
+    @property
+    def command(self) -> Command[Any]: ...
+
+    @property
+    def slow(self) -> bool: ...
+
+
+P = TypeVar("P", bound=Piece)
+
+
+class TransferPlan(Protocol[P]):
+    """What drives a transfer asks of its plan. Sizes in bytes.
+
+    Attributes:
+        size: of the whole; 0 as long as it is not known.
+        done_bytes: what is through, by the device's word.
+        resumed_from: what was through before this transfer began.
+        message_bytes: largest message, header included; may be set at any time.
+        least_bytes: the smallest `message_bytes` with which it works.
+        retransmissions: requests for what had been asked for, or sent, before.
+        setbacks: how often something was missing.
+    """
+
+    size: int
+    done_bytes: int
+    resumed_from: int
+    message_bytes: int
+    least_bytes: int
+    retransmissions: int
+    setbacks: int
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def tail(self) -> bool:
+        """Whether all has been sent, so that nothing comes behind what is lost now."""
+
+    @property
+    def needs_settling(self) -> bool:
+        """The plan waits for something else than the answer to a request of its own."""
+
+    def doubt(self) -> None:
+        """All has been sent, and for a long time no answer has come."""
+
+    def next(self) -> P | None:
+        """The request to send now, or None as long as answers must be awaited."""
+
+    def answered(self, piece: P, result: Any) -> None:
+        """The result of `piece`. Raises what ends the transfer."""
+
+    def refused(self, piece: P, error: DeviceError) -> bool:
+        """The device said no to `piece`; false if that ends the transfer."""
+
+    def overtaken(self, piece: P) -> None:
+        """A request that was sent after `piece` is answered, and `piece` will not be. Told before that answer."""
+
+    def lost(self, piece: P) -> None:
+        """There is no answer to `piece`, nor to what was sent after it."""
 
 
 class Source(Protocol):
@@ -115,19 +197,25 @@ def largest_data(message_bytes: int, fixed_bytes: int) -> int:
     return max(255, min(room - 3, 0xFFFF))
 
 
-@dataclass(frozen=True, slots=True)
 class Chunk:
-    """One piece in flight: `size` bytes at `offset`. `epoch` counts how often the plan had gone back before."""
+    """The bytes from `offset` to `end`. `epoch` counts how often the plan had gone back before."""
 
-    number: int
-    offset: int
-    size: int
-    epoch: int
-    command: Command[UploadProgress]
+    # Made for each few hundred bytes: a dataclass that is frozen would cost four times as much.
+    __slots__ = ("command", "end", "epoch", "offset", "slow")
+
+    def __init__(self, offset: int, end: int, epoch: int, command: Command[UploadProgress]) -> None:
+        self.offset = offset
+        self.end = end
+        self.epoch = epoch
+        self.command = command
+        self.slow = offset == 0  # most devices erase before they answer
+
+    def __repr__(self) -> str:
+        return f"<Chunk {self.offset} to {self.end}, epoch {self.epoch}>"
 
     @property
-    def end(self) -> int:
-        return self.offset + self.size
+    def size(self) -> int:
+        return self.end - self.offset
 
 
 class Phase(Enum):
@@ -138,13 +226,11 @@ class Phase(Enum):
 
 
 class UploadPlan:
-    """The upload of `source`.
+    """The upload of `source`; a `TransferPlan`.
 
     Arguments:
         message_bytes: largest message, header included, that device and link take.
         chunk_bytes: at most this much data in a chunk, whatever fits.
-        least_bytes: what `message_bytes` may be halved down to when chunks get lost (a size that always works).
-        window: most chunks in flight.
         alignment: chunks end at multiples of this (a power of two), but for the last; learned from the answers.
 
     Raises `MessageTooLarge` when not even the smallest first chunk fits, `ValueError` for an empty source.
@@ -157,39 +243,35 @@ class UploadPlan:
         *,
         message_bytes: int,
         chunk_bytes: int | None = None,
-        least_bytes: int | None = None,
-        window: int = 1,
         alignment: int = 1,
     ) -> None:
         if len(source) == 0:
             raise ValueError("there is nothing to upload")
-        if window < 1 or alignment < 1 or (chunk_bytes is not None and chunk_bytes < 1):
-            raise ValueError("window, alignment and chunk size start at 1")
+        if alignment < 1 or (chunk_bytes is not None and chunk_bytes < 1):
+            raise ValueError("alignment and chunk size start at 1")
         self.size = len(source)
         self.message_bytes = message_bytes
-        self.window = window
         self.alignment = alignment
         self.phase = Phase.FIRST
-        self.acknowledged_bytes = 0  # what the device has, by its own word
-        self.resumed_from = 0  # what it had before this plan's first chunk
+        self.done_bytes = 0
+        self.resumed_from = 0
         self.match: bool | None = None  # the device's final check, where it makes one
-        self.losses = 0  # in a row
         self.retransmissions = 0
+        self.setbacks = 0
         self._source = source
         self._chunk_bytes = chunk_bytes
-        self._least_bytes = min(message_bytes, least_bytes or message_bytes)
         self._next = 0
         self._furthest = 0
         self._epoch = 0
-        self._number = 0
-        self._in_flight: dict[int, Chunk] = {}
         self._stuck = 0
         self._restarts = 0
         self._session_closed = False
-        self._tail_sent = False
+        self._opening: Chunk | None = None  # on its way
         self._opening_epoch = 0
         self._fixed: dict[int, int] = {}  # of `_room`
         self._messages = self._fitting(messages)
+        self.least_bytes = self._least(self._messages)
+        self.tail = False
 
     # -- what to do ------------------------------------------------------------------------------------------------
 
@@ -200,29 +282,30 @@ class UploadPlan:
     @property
     def needs_settling(self) -> bool:
         """The device must be asked whether it has the whole, and `settled` told the answer, before anything else."""
-        return self.phase is Phase.SETTLE and not self._in_flight
+        return self.phase is Phase.SETTLE
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._in_flight)
-
-    def next_chunk(self) -> Chunk | None:
+    def next(self) -> Chunk | None:
         """The chunk to send now, or None while answers must be awaited (or the transfer is done)."""
-        if self.phase is Phase.FIRST:
+        if self.phase is Phase.BODY:
+            return self._chunk(self._next) if self._next < self.size else None
+        if self.phase is Phase.FIRST and self._opening is None:
             # Alone, because the device erases first, and because its answer tells where to go on.
-            return None if self._in_flight else self._chunk(0)
-        if self.phase is Phase.BODY and len(self._in_flight) < self.window and self._next < self.size:
-            return self._chunk(self._next)
+            self._opening = self._chunk(0)
+            return self._opening
         return None
 
     # -- what happened ---------------------------------------------------------------------------------------------
+
+    def answered(self, piece: Chunk, result: UploadProgress) -> None:
+        self.acknowledged(piece, result.offset, result.match)
 
     def acknowledged(self, chunk: Chunk, offset: int, match: bool | None = None) -> None:
         """The answer to `chunk`: the device wants `offset` next.
 
         Raises `MalformedReply` for an offset beyond the end, and `TransferStuck` when the device no longer advances.
         """
-        self._in_flight.pop(chunk.number, None)
+        if chunk is self._opening:
+            self._opening = None
         if self.phase is Phase.DONE:
             return  # an answer to a duplicate; once complete, the server starts again at 0 (Zephyr)
         if not 0 <= offset <= self.size:
@@ -232,53 +315,60 @@ class UploadPlan:
         if self.phase is Phase.FIRST:
             # The answer to an earlier copy of the opening chunk will do; one from before a restart will not.
             if chunk.offset == 0 and chunk.epoch >= self._opening_epoch:
+                self._opening = None
                 self._opening_answer(chunk, offset)
-        elif offset > self.acknowledged_bytes:
+        elif offset > self.done_bytes:
             self._advance(offset)
             if offset < chunk.end:
                 self._cut(chunk, offset)
         elif chunk.epoch != self._epoch:
             pass  # complains of a gap that has been dealt with
-        elif offset == 0 and self.acknowledged_bytes > 0:
+        elif offset == 0 and self.done_bytes > 0:
             self._session_gone()
         elif offset < chunk.end:
             # A chunk before this one is missing (or the device has gone back): on from where it says.
             self._go_back(offset)
 
+    def refused(self, piece: Chunk, error: DeviceError) -> bool:
+        return False  # every error ends the session (Zephyr); the two that do not are the driver's
+
+    def overtaken(self, piece: Chunk) -> None:
+        pass  # the answer that has overtaken it names the offset, which tells whether it had arrived
+
     def lost(self, chunk: Chunk) -> None:
-        """No answer came to `chunk` in time. `losses` counts them in a row; when to give up is the caller's choice."""
-        if self._in_flight.pop(chunk.number, None) is None or self.phase is Phase.DONE:
-            return
-        self.losses += 1
-        if chunk.epoch != self._epoch:
-            return  # one loss, one reaction: the others of its window are its consequence
-        if chunk.command.request().size > self._least_bytes:
-            # Perhaps it was too large for a buffer on the way: devices and links drop those in silence.
-            self.message_bytes = max(self._least_bytes, self.message_bytes // 2)
-        self.window = max(1, self.window // 2)
+        """No answer came to `chunk`, nor to any that was sent after it: on from what is certain.
+
+        Sending again is safe. A chunk that the device has is ignored and answered with what it wants. So is the last
+        one, when it has the whole already: that answer is 0, which has to be settled. An opening chunk resumes, by its
+        sha; without one the device erases again, which is slow but not wrong.
+        """
+        if chunk is self._opening:
+            self._opening = None
         if self.phase is Phase.FIRST:
-            # Repeating it is safe: with the same sha the device resumes, without it erases again (slow, not wrong).
             self._epoch += 1
-        elif self._tail_sent:
-            # Resending could be fatal: if all had arrived the session is closed, and a chunk at 0 erases the image.
+        elif self.phase is Phase.BODY and chunk.epoch == self._epoch:
+            # One loss, one reaction: the others of its window are its consequence.
+            self._go_back(self.done_bytes, counts=False)
+
+    def doubt(self) -> None:
+        """All has been sent and no answer comes any more: only the device's state can tell whether it has the whole."""
+        if self.tail and self.phase is Phase.BODY:
             self.phase = Phase.SETTLE
-        else:
-            self._go_back(self.acknowledged_bytes, counts=False)
 
     def settled(self, complete: bool) -> None:
         """The device has been asked: it holds the whole (`complete`), or it does not."""
         if self.phase is not Phase.SETTLE:
             return
         if complete:
-            self.acknowledged_bytes = self.size
+            self.done_bytes = self.size
             self.phase = Phase.DONE
             return
         self.phase = Phase.BODY
         if self._session_closed:
             self._restart()
         else:
-            self._tail_sent = False
-            self._go_back(self.acknowledged_bytes)  # then it was the last request that was lost, not its answer
+            self.tail = False
+            self._go_back(self.done_bytes)  # then it was the last request that was lost, not its answer
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -290,16 +380,16 @@ class UploadPlan:
         self.phase = Phase.BODY
         if offset > chunk.end:
             self.resumed_from = offset  # the device kept the session of an earlier attempt with this sha
-        self.acknowledged_bytes = 0
+        self.done_bytes = 0
         self._advance(offset)
         if offset < chunk.end:
             self._cut(chunk, offset)
 
     def _advance(self, offset: int) -> None:
-        self.acknowledged_bytes = offset
-        self._next = max(self._next, offset)
-        self._furthest = max(self._furthest, self._next)
-        self.losses = 0
+        self.done_bytes = offset
+        if offset > self._next:
+            self._next = offset
+            self._furthest = max(self._furthest, offset)
         self._stuck = 0
         if offset == self.size:
             self.phase = Phase.DONE
@@ -315,16 +405,17 @@ class UploadPlan:
 
     def _go_back(self, offset: int, *, counts: bool = True) -> None:
         if counts:
+            self.setbacks += 1
             self._count_stuck()
         self._epoch += 1
         self._next = offset
-        self.acknowledged_bytes = offset
+        self.done_bytes = offset
         if self.phase is Phase.SETTLE:
             self.phase = Phase.BODY
 
     def _session_gone(self) -> None:
         """The device wants offset 0 after progress: it was reset or erased, or it has finished (Zephyr clears then)."""
-        if self._tail_sent:
+        if self.tail:
             self._session_closed = True
             self.phase = Phase.SETTLE
         else:
@@ -335,26 +426,27 @@ class UploadPlan:
         if self._restarts > STUCK_RESTARTS:
             raise TransferStuck(
                 f"the device has lost the upload {self._restarts} times",
-                offset=self.acknowledged_bytes,
+                offset=self.done_bytes,
                 size=self.size,
                 hint="is another client connected, or does the device reset? Its log may tell",
             )
         self._epoch += 1
         self._opening_epoch = self._epoch
         self._next = 0
-        self.acknowledged_bytes = 0
+        self.done_bytes = 0
         self.resumed_from = 0
-        self._tail_sent = False
+        self.tail = False
         self._session_closed = False
+        self._opening = None
         self.phase = Phase.FIRST
 
     def _count_stuck(self) -> None:
         self._stuck += 1
         if self._stuck >= STUCK_ANSWERS:
-            at = f"{100 * self.acknowledged_bytes // self.size} %"
+            at = f"{100 * self.done_bytes // self.size} %"
             raise TransferStuck(
-                f"the upload is stuck at {at}: the device keeps asking for offset {self.acknowledged_bytes}",
-                offset=self.acknowledged_bytes,
+                f"the upload is stuck at {at}: the device keeps asking for offset {self.done_bytes}",
+                offset=self.done_bytes,
                 size=self.size,
                 hint="erase the slot and try again; if it stays, try a smaller --chunk",
             )
@@ -378,6 +470,15 @@ class UploadPlan:
         self._fixed.clear()
         return current
 
+    def _least(self, messages: UploadMessages) -> int:
+        """The smallest message that can open the transfer, whatever has to be left out of it."""
+        shorter: UploadMessages | None = messages
+        while shorter is not None:
+            messages = shorter
+            shorter = messages.smaller() if isinstance(messages, ImageUpload) else None
+        # A byte string of up to 255 bytes has a head of two bytes, one of which `_fixed_bytes` has left out.
+        return self._fixed_bytes(messages, 0) + min(FIRST_DATA_MINIMUM, self.size) + 2
+
     def _fixed_bytes(self, messages: UploadMessages, offset: int) -> int:
         # An empty byte string has a head of one byte.
         return messages.command(offset, b"", self.size).request().size - 1
@@ -395,7 +496,7 @@ class UploadPlan:
         if self._chunk_bytes is not None:
             size = min(size, max(self._chunk_bytes, FIRST_DATA_MINIMUM if offset == 0 else 1))
         if offset == 0 and size < min(FIRST_DATA_MINIMUM, self.size):
-            self._messages = self._fitting(self._messages)  # the message size was halved since
+            self._messages = self._fitting(self._messages)  # the message size was made smaller since
             size = self._room(offset)
         end = offset + size
         if end >= self.size:
@@ -409,12 +510,12 @@ class UploadPlan:
                 limit=self.message_bytes,
             )
         data = bytes(self._source[offset:end])
-        self._number += 1
-        chunk = Chunk(self._number, offset, end - offset, self._epoch, self._messages.command(offset, data, self.size))
-        self._in_flight[chunk.number] = chunk
+        chunk = Chunk(offset, end, self._epoch, self._messages.command(offset, data, self.size))
+        self._next = end
         if end <= self._furthest:
             self.retransmissions += 1
-        self._next = end
-        self._furthest = max(self._furthest, end)
-        self._tail_sent = self._tail_sent or end == self.size
+        else:
+            self._furthest = end
+        if end == self.size:
+            self.tail = True
         return chunk

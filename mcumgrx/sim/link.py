@@ -21,7 +21,7 @@ from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import HEADER_SIZE, REPLY_OPS
 from mcumgrx.sim.device import Answer, Power, SimulatedDevice
-from mcumgrx.transport import Limits, Transport
+from mcumgrx.transport import Flow, Limits, Transport
 
 __all__ = ["Faults", "LinkModel", "Runner", "SimulatedTransport", "runner_of"]
 
@@ -150,6 +150,13 @@ class LinkModel:
         if not self.reassembles and self.write_bytes is not None:
             maximum = min(maximum, self.write_bytes)
         return Limits(self.safe_message or safe, maximum, self.write_bytes, overhead)
+
+    @property
+    def flow(self) -> Flow:
+        """What the transport of such a link says."""
+        if self.server == "plain":
+            return Flow(strict=False, paced=self.kind == "datagram")
+        return Flow(most={"raw": 1, "shell": SHELL_LINES}.get(self.server))
 
 
 Selector = int | Collection[int] | Callable[[int, bytes], bool]
@@ -479,6 +486,10 @@ class SimulatedTransport(Transport):
     def limits(self) -> Limits:
         return self._limits
 
+    @property
+    def flow(self) -> Flow:
+        return self.model.flow
+
     def framing(self) -> Framing:
         return self.model.framing()
 
@@ -612,6 +623,12 @@ class SimulatedTransport(Transport):
             await asyncio.sleep(ahead_s)
             if self._lost is not None:
                 raise self._open_error()
+
+    def offer(self, writes: Sequence[bytes]) -> bool:
+        if self.queued_s() > self.model.queue_s:
+            return False  # `send` waits
+        self._hand_over(tuple(writes), at_once=False)
+        return True
 
     def put(self, data: bytes) -> float:
         """For who offers the link to others: `send` of one write, without waiting.

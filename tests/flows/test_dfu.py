@@ -664,8 +664,8 @@ def test_an_upload_goes_on_where_the_link_was_cut(chunk: int, what: str) -> None
     report = desk.run(chunk_bytes=1000)
     assert report.ending is Ending.CONFIRMED
     assert report.reconnects == 1
-    # What was through is not sent again; a chunk at the seam may count twice, or not at all.
-    assert abs(report.bytes_sent - len(NEW)) <= 1000
+    # What was through is not sent again; chunks in the air at the seam may count twice, or not at all.
+    assert abs(report.bytes_sent - len(NEW)) <= 3000
     assert any("reconnecting" in note for note in desk.notes)
 
 
@@ -679,7 +679,7 @@ def test_the_last_answer_lost_with_the_link_does_not_send_the_file_again() -> No
 
 
 def test_a_link_that_is_cut_again_and_again_is_used_as_long_as_something_gets_through() -> None:
-    desk = Desk(faults=Faults(cut_at_request=lambda number, message: UPLOAD(number, message) and number % 5 == 0))
+    desk = Desk(faults=Faults(cut_at_request=lambda number, message: UPLOAD(number, message) and number % 7 == 0))
     report = desk.run(chunk_bytes=1000, reconnects=2)
     assert report.ending is Ending.CONFIRMED
     assert report.reconnects > 4
@@ -713,7 +713,10 @@ def test_a_device_that_resets_during_the_upload_is_updated_from_the_start() -> N
 
 def test_silence_in_the_middle_of_an_upload_is_taken_for_a_lost_link() -> None:
     # A datagram link cannot be lost.
-    desk = Desk(model=LinkModel.datagram(), faults=Faults(drop_requests=range(10, 16)))
+    def silent(number: int, message: bytes) -> bool:
+        return UPLOAD(number, message) and number >= 10 and asyncio.get_running_loop().time() < 26.0
+
+    desk = Desk(model=LinkModel.datagram(), faults=Faults(drop_requests=silent))
     report = desk.run(chunk_bytes=1000)
     assert report.ending is Ending.CONFIRMED
     assert report.reconnects == 1

@@ -68,13 +68,13 @@ def plan_for(data: bytes = IMAGE, **options: object) -> UploadPlan:
     return UploadPlan(data, ImageUpload(SHA, 0), **options)  # type: ignore[arg-type]
 
 
-def run(plan: UploadPlan, server: Server) -> None:
+def run(plan: UploadPlan, server: Server, window: int = 1) -> None:
     """Until done, with nothing lost and every answer in order."""
     flight: deque[tuple[Chunk, int]] = deque()
     for _ in range(10_000):
         if plan.done:
             return
-        while (chunk := plan.next_chunk()) is not None:
+        while len(flight) < window and (chunk := plan.next()) is not None:
             flight.append((chunk, server.take(chunk)))
         plan.acknowledged(*flight.popleft())
     raise AssertionError("the plan does not end")
@@ -82,20 +82,21 @@ def run(plan: UploadPlan, server: Server) -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 3, 8])
 def test_an_undisturbed_upload(window: int) -> None:
-    server, plan = Server(), plan_for(window=window)
-    run(plan, server)
+    server, plan = Server(), plan_for()
+    run(plan, server, window)
     assert server.complete == IMAGE
-    assert (plan.retransmissions, plan.losses, server.erases) == (0, 0, 1)
+    assert (plan.retransmissions, plan.setbacks, server.erases) == (0, 0, 1)
 
 
 def test_the_first_chunk_goes_alone() -> None:
-    plan = plan_for(window=4)
-    first = plan.next_chunk()
+    plan = plan_for()
+    first = plan.next()
     assert first is not None
-    assert first.offset == 0
-    assert plan.next_chunk() is None
+    assert (first.offset, first.slow) == (0, True)
+    assert plan.next() is None
     plan.acknowledged(first, first.end)
-    assert [plan.next_chunk() is None for _ in range(5)] == [False, False, False, False, True]
+    behind = [plan.next() for _ in range(5)]
+    assert [chunk is not None and not chunk.slow for chunk in behind] == [True] * 5
 
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 200])
@@ -110,7 +111,7 @@ def test_messages_are_filled_but_never_more(message_bytes: int) -> None:
     plan = UploadPlan(bytes(200_000), ImageUpload(SHA, 0), message_bytes=message_bytes)
     offset = 0
     for _ in range(3):
-        chunk = plan.next_chunk()
+        chunk = plan.next()
         assert chunk is not None
         size = chunk.command.request().size
         # One byte stays free where one more would need a longer head for the byte string.
@@ -130,7 +131,7 @@ def test_the_head_of_a_byte_string_grows_with_it(room: int, data: int) -> None:
 def test_a_small_link_gets_a_shorter_opening() -> None:
     # One console line, 89 bytes: image 0 is left out and the sha shortened, so that the image header fits.
     plan = plan_for(message_bytes=89)
-    chunk = plan.next_chunk()
+    chunk = plan.next()
     assert chunk is not None
     assert isinstance(chunk.command, UploadChunk)
     assert chunk.command.image is None
@@ -151,30 +152,30 @@ def test_the_devices_offset_is_the_truth_when_it_resumes() -> None:
     server = Server()
     half = plan_for()
     for _ in range(6):
-        chunk = half.next_chunk()
+        chunk = half.next()
         assert chunk is not None
         half.acknowledged(chunk, server.take(chunk))
-    kept = half.acknowledged_bytes
+    kept = half.done_bytes
     again = plan_for()
     run(again, server)
     assert (again.resumed_from, server.erases, server.complete) == (kept, 1, IMAGE)
 
 
 def test_one_lost_request_in_a_window_is_one_step_back() -> None:
-    server, plan = Server(), plan_for(window=4)
-    first = plan.next_chunk()
+    server, plan = Server(), plan_for()
+    first = plan.next()
     assert first is not None
     plan.acknowledged(first, server.take(first))
-    chunks = [plan.next_chunk() for _ in range(4)]
+    chunks = [plan.next() for _ in range(4)]
     answers = [(chunk, server.take(chunk)) for index, chunk in enumerate(chunks) if chunk is not None and index != 1]
     for chunk, offset in answers:  # the second never arrived: two identical complaints, one reaction
         plan.acknowledged(chunk, offset)
-    again = plan.next_chunk()
+    again = plan.next()
     assert again is not None
     assert chunks[1] is not None
     assert again.offset == chunks[1].offset
     plan.lost(chunks[1])  # its time-out comes later, and changes nothing any more
-    assert plan.window == 4
+    assert plan.setbacks == 1
     run_rest(plan, server, again)
     assert server.complete == IMAGE
 
@@ -185,11 +186,11 @@ def run_rest(plan: UploadPlan, server: Server, pending: Chunk) -> None:
 
 
 def test_a_lost_answer_is_covered_by_the_next() -> None:
-    server, plan = Server(), plan_for(window=3)
-    first = plan.next_chunk()
+    server, plan = Server(), plan_for()
+    first = plan.next()
     assert first is not None
     plan.acknowledged(first, server.take(first))
-    one, two = plan.next_chunk(), plan.next_chunk()
+    one, two = plan.next(), plan.next()
     assert one is not None
     assert two is not None
     server.take(one)
@@ -199,37 +200,35 @@ def test_a_lost_answer_is_covered_by_the_next() -> None:
     assert (server.complete, plan.retransmissions) == (IMAGE, 0)
 
 
-def test_a_loss_halves_window_and_message_down_to_what_always_works() -> None:
-    plan = plan_for(message_bytes=1020, least_bytes=89, window=4)
-    chunk = plan.next_chunk()
-    assert chunk is not None
-    plan.acknowledged(chunk, chunk.end)
-    sizes = []
-    for _ in range(6):
-        chunk = plan.next_chunk()
+def test_messages_can_be_made_smaller_on_the_way() -> None:
+    server, plan = Server(), plan_for(message_bytes=1020)
+    for size in (1020, 510, plan.least_bytes, 700):
+        plan.message_bytes = size
+        chunk = plan.next()
         assert chunk is not None
-        plan.lost(chunk)
-        sizes.append((plan.message_bytes, plan.window))
-    assert sizes == [(510, 2), (255, 1), (127, 1), (89, 1), (89, 1), (89, 1)]
-    assert plan.losses == 6
-    chunk = plan.next_chunk()
-    assert chunk is not None
-    assert chunk.command.request().size <= 89
+        assert size - 1 <= chunk.command.request().size <= size
+        plan.acknowledged(chunk, server.take(chunk))
+    run(plan, server)
+    assert server.complete == IMAGE
 
 
-def test_a_message_of_the_safe_size_is_not_made_smaller() -> None:
-    plan = plan_for(message_bytes=89, least_bytes=89)
-    chunk = plan.next_chunk()
-    assert chunk is not None
-    plan.lost(chunk)
-    assert plan.message_bytes == 89
+@pytest.mark.parametrize("message_bytes", [89, 300, 1020])
+def test_the_least_size_opens_the_upload(message_bytes: int) -> None:
+    least = plan_for(message_bytes=message_bytes).least_bytes
+    assert least <= 89
+    server, plan = Server(), plan_for(message_bytes=message_bytes)
+    plan.message_bytes = least
+    run(plan, server)
+    assert server.complete == IMAGE
+    with pytest.raises(MessageTooLarge):
+        plan_for(message_bytes=least - 1)
 
 
 @pytest.mark.parametrize("unit", [4, 8, 16])
 @pytest.mark.parametrize("window", [1, 3])
 def test_alignment_is_learned_from_the_first_cut(unit: int, window: int) -> None:
-    server, plan = Server(unit=unit, resumes=False), plan_for(message_bytes=301, window=window)
-    run(plan, server)
+    server, plan = Server(unit=unit, resumes=False), plan_for(message_bytes=301)
+    run(plan, server, window)
     assert server.complete == IMAGE
     assert plan.alignment % unit == 0
     assert plan.retransmissions <= window
@@ -240,17 +239,25 @@ def test_the_last_answer_lost_is_settled_by_asking() -> None:
     chunk = drive_to_last(plan, server)
     server.take(chunk)
     plan.lost(chunk)
+    again = plan.next()
+    assert again is not None
+    assert again.offset == chunk.offset
+    assert not plan.needs_settling
+    plan.doubt()  # that is not answered either
     assert plan.needs_settling
-    assert plan.next_chunk() is None
+    assert plan.next() is None
     plan.settled(complete=True)
     assert plan.done
     assert (server.complete, server.erases) == (IMAGE, 1)
 
 
-def test_the_last_request_lost_is_sent_again() -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_last_request_lost_is_sent_again(asked: bool) -> None:
     server, plan = Server(), plan_for()
     plan.lost(drive_to_last(plan, server))
-    plan.settled(complete=False)
+    if asked:
+        plan.doubt()
+        plan.settled(complete=False)
     run(plan, server)
     assert (server.complete, server.erases) == (IMAGE, 1)
 
@@ -277,7 +284,7 @@ def test_a_duplicate_of_the_last_chunk_never_starts_a_second_upload() -> None:
 
 def drive_to_last(plan: UploadPlan, server: Server) -> Chunk:
     while True:
-        chunk = plan.next_chunk()
+        chunk = plan.next()
         assert chunk is not None
         if chunk.end == plan.size:
             return chunk
@@ -287,7 +294,7 @@ def drive_to_last(plan: UploadPlan, server: Server) -> Chunk:
 def test_a_device_that_lost_its_session_is_given_the_opening_again() -> None:
     server, plan = Server(), plan_for()
     for _ in range(4):
-        chunk = plan.next_chunk()
+        chunk = plan.next()
         assert chunk is not None
         plan.acknowledged(chunk, server.take(chunk))
     server.reset()
@@ -298,7 +305,7 @@ def test_a_device_that_lost_its_session_is_given_the_opening_again() -> None:
 def answer_always(plan: UploadPlan, first: int | None, then: int) -> None:
     """Up to 100 answers: `first` to the opening chunk, where given, and `then` to all others."""
     for _ in range(100):
-        chunk = plan.next_chunk()
+        chunk = plan.next()
         assert chunk is not None
         plan.acknowledged(chunk, first if first is not None and chunk.offset == 0 else then)
 
@@ -319,7 +326,7 @@ def test_a_device_that_never_advances_is_stuck(stand: int) -> None:
 @pytest.mark.parametrize("offset", [len(IMAGE) + 1, 2**31])
 def test_an_offset_beyond_the_end_is_malformed(offset: int) -> None:
     plan = plan_for()
-    chunk = plan.next_chunk()
+    chunk = plan.next()
     assert chunk is not None
     with pytest.raises(MalformedReply):
         plan.acknowledged(chunk, offset)
@@ -327,7 +334,7 @@ def test_an_offset_beyond_the_end_is_malformed(offset: int) -> None:
 
 def test_a_match_without_transfer_ends_it_at_once() -> None:
     plan = plan_for()
-    chunk = plan.next_chunk()
+    chunk = plan.next()
     assert chunk is not None
     plan.acknowledged(chunk, len(IMAGE), match=True)
     assert (plan.done, plan.match, plan.resumed_from) == (True, True, len(IMAGE))
@@ -352,7 +359,7 @@ def test_any_losses_and_duplicates_end_in_the_right_bytes(
     """Whatever is lost or doubled on the way, the device ends with exactly the image, or the plan gives up openly."""
     random_ = random.Random(seed)
     server = Server(unit=unit, resumes=resumes)
-    plan = plan_for(message_bytes=message_bytes, least_bytes=89, window=window)
+    plan = plan_for(message_bytes=message_bytes)
     answers: deque[tuple[Chunk, int]] = deque()
     outstanding: deque[Chunk] = deque()
     for _ in range(20_000):
@@ -360,8 +367,10 @@ def test_any_losses_and_duplicates_end_in_the_right_bytes(
             break
         if plan.needs_settling:
             plan.settled(server.complete == IMAGE)
+            outstanding.clear()
+            answers.clear()
             continue
-        while (chunk := plan.next_chunk()) is not None:
+        while len(outstanding) < window and (chunk := plan.next()) is not None:
             outstanding.append(chunk)
             for _ in range(2 if random_.random() < loss / 3 else 1):
                 if random_.random() >= loss:
@@ -374,8 +383,9 @@ def test_any_losses_and_duplicates_end_in_the_right_bytes(
                 if chunk in outstanding:
                     outstanding.remove(chunk)
                     plan.acknowledged(chunk, offset)
-            elif outstanding:
-                plan.lost(outstanding.popleft())
+            else:
+                while outstanding:
+                    plan.lost(outstanding.popleft())
         except TransferStuck:
             assert loss > 0
             return
@@ -434,7 +444,7 @@ def test_an_answer_is_read_as_cbor_reads_it(payload: bytes, indefinite: bool, be
 def test_every_message_is_full_wherever_its_offset_lies(message_bytes: int) -> None:
     plan = plan_for(bytes(70_000), message_bytes=message_bytes)
     while True:
-        chunk = plan.next_chunk()
+        chunk = plan.next()
         assert chunk is not None
         if chunk.end == plan.size:
             return
@@ -477,7 +487,7 @@ def test_chunks_are_not_made_twice() -> None:
     plan = UploadPlan(bytes(100_000), messages, message_bytes=100)
     chunks = 0
     while not plan.done:
-        chunk = plan.next_chunk()
+        chunk = plan.next()
         assert chunk is not None
         assert 99 <= chunk.command.request().size <= 100 or chunk.end == plan.size
         plan.acknowledged(chunk, chunk.end)

@@ -145,7 +145,12 @@ class UploadResult:
     Option(
         "--chunk", "At most this much data in a message; default: what device and link take.", type=int, metavar="BYTES"
     ),
-    Option("--window", "At most this many chunks on their way at once.", type=int, default=1, metavar="N"),
+    Option(
+        "--window",
+        "At most this many chunks on their way at once [default: what the device takes].",
+        type=int,
+        metavar="N",
+    ),
     Option("--upgrade-only", "Let the device refuse a version that is not newer.", type=bool, default=False),
     epilog="mcumgrx image upload build/zephyr/zephyr.signed.bin -d /dev/ttyACM0",
 )
@@ -155,7 +160,7 @@ async def upload(
     image: int,
     erase_timeout: float,
     chunk: int | None,
-    window: int,
+    window: int | None,
     upgrade_only: bool,
 ) -> UploadResult:
     """Transfer the image FILE into the free slot, without marking or booting it.
@@ -169,7 +174,7 @@ async def upload(
 
     from .group import ImageGroup
 
-    if image < 0 or window < 1 or erase_timeout <= 0 or (chunk is not None and chunk < 1):
+    if image < 0 or erase_timeout <= 0 or any(value is not None and value < 1 for value in (window, chunk)):
         raise UsageError("--image starts at 0, --window and --chunk at 1, and --erase-timeout is more than 0")
     loaded = load_image(file)
     options = UploadOptions(image, erase_timeout, chunk, window, upgrade_only)

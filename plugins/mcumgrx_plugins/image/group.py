@@ -20,8 +20,10 @@ from mcumgrx.plugin_api import (
     RequestTimeout,
     StageName,
     UsageError,
+    find_message_size,
     ignore_progress,
     upload,
+    window_for,
 )
 from mcumgrx.protocol.message import SmpError
 
@@ -67,27 +69,24 @@ class ImageGroup(Group):
     ) -> UploadProgress:
         """Transfer the image into the slot that the device chooses; resumes what an earlier attempt has left.
 
-        Never more chunks are in flight than the device has buffers for besides one, whatever `options.window` says: a
-        server drops what comes on top, and one that was tried crashes. A device that does not tell gets one at a time.
+        As many chunks are on their way as the device has buffers for besides one, and as the link allows; never more on
+        a link where that does harm, whatever `options.window` says. A device that does not tell gets one at a time.
         """
         params = await self.client.params()
         limits = self.client.limits
-        window = options.window
-        if window > 1:
-            window = min(window, max(1, params.buf_count - 1)) if params is not None else 1
-            if window < options.window:
-                told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
-                progress(Note(f"window {window} instead of {options.window}: the device {told}"))
-        message_bytes = limits.message(params.buf_size if params is not None else None)
+        window = window_for(self.client, params, options.window)
+        if options.window is not None and window.widest < options.window:
+            told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
+            progress(Note(f"window {window.widest} instead of {options.window}: the device {told}"))
+        largest = limits.message(params.buf_size if params is not None else None)
         plan = UploadPlan(
             image.data,
             # The file's own hash, not the one in the image list: with the same one the device resumes.
             ImageUpload(sha=image.file_sha256, image=options.image, upgrade=options.upgrade_only),
-            message_bytes=message_bytes,
+            message_bytes=largest,
             chunk_bytes=options.chunk_bytes,
-            least_bytes=min(message_bytes, limits.safe_message),
-            window=window,
         )
+        await find_message_size(self.client, largest, plan.least_bytes)
 
         async def settled() -> bool:
             # The answer to the last chunk is lost, and an answer "offset 0" can mean done as well as forgotten: only
@@ -98,7 +97,12 @@ class ImageGroup(Group):
 
         with _hint(_NO_IMAGES):
             return await upload(
-                self.client, plan, first_timeout_s=options.erase_timeout_s, settled=settled, progress=progress
+                self.client,
+                plan,
+                window=window,
+                first_timeout_s=options.erase_timeout_s,
+                settled=settled,
+                progress=progress,
             )
 
     async def test(self, hash: bytes) -> ImageState:

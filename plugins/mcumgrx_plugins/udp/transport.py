@@ -17,6 +17,7 @@ from mcumgrx.plugin_api import (
     ConnectFailed,
     DatagramFraming,
     DeviceNotFound,
+    Flow,
     Limits,
     LinkLost,
     OptionReader,
@@ -109,6 +110,11 @@ class UdpTransport(Transport):
     def limits(self) -> Limits:
         family = self._socket.family if self._socket is not None else socket.AF_INET6
         return Limits(safe_message=_SAFE_MESSAGE, max_message=_MAX_MESSAGE[family])
+
+    @property
+    def flow(self) -> Flow:
+        # What finds no buffer is dropped (measured), so one by one more may be on their way.
+        return Flow(strict=False, paced=True)
 
     def framing(self) -> DatagramFraming:
         return DatagramFraming()
