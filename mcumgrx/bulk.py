@@ -237,6 +237,7 @@ class _Transfer(Generic[P]):
         self._busy = 0
         self._paused_until = 0.0
         # For people.
+        self._queued_s: Callable[[], float] | None = client.queued_s
         self._reported_at = -_NEVER
         self._told: int | None = None
         self._reports: deque[tuple[float, int]] = deque()
@@ -306,16 +307,14 @@ class _Transfer(Generic[P]):
         self._arm(now, wait_s)
 
     def _send(self, stream: Stream, piece: Any, now: float) -> None:
-        client, window = self._client, self._window
-        before_s = client.queued_s
+        window, queued_s = self._window, self._queued_s
         flight = window.sent(piece, now, measured=not piece.slow)
-
+        before_s = queued_s() if queued_s is not None else 0.0
         self._sequences[flight.number] = stream.send(piece.command.request(), partial(self._answered, flight))
-        after_s = client.queued_s
-        if after_s > 0.0:
+        if queued_s is not None and (after_s := queued_s()) > 0.0:
             # Time-outs count from when it can have left.
+            flight.queued_s = after_s
             self._wire_s += max(0.0, after_s - before_s)
-            flight.sent_at = now + after_s
         if piece.slow:
             self._slow = flight
             self._asked_behind = 0
@@ -329,6 +328,9 @@ class _Transfer(Generic[P]):
         self._sequences.pop(flight.number, None)
         setbacks, done = plan.setbacks, plan.done_bytes
         try:
+            if now < flight.sent_at + flight.queued_s:
+                # It had left long before: a speed that is only a number (USB) says nothing of the link.
+                self._queued_s, self._wire_s = None, 0.0
             for other in window.answered(flight, now):
                 self._forget(other)
                 if piece.__class__ is _Probing:
@@ -438,7 +440,7 @@ class _Transfer(Generic[P]):
         window, slow = self._window, self._slow
         at = _NEVER
         if slow is not None:
-            at = slow.sent_at + self._slow_s(slow.item)
+            at = slow.sent_at + slow.queued_s + self._slow_s(slow.item)
             if self._asked_behind < len(_ASK_BEHIND_S):
                 at = min(at, slow.sent_at + _ASK_BEHIND_S[self._asked_behind])
         elif (deadline := window.deadline()) is not None:
@@ -468,7 +470,7 @@ class _Transfer(Generic[P]):
     def _watch_slow(self, slow: Flight[Any], now: float) -> None:
         """A request is out whose answer may take long."""
         patience_s = self._slow_s(slow.item)
-        if now >= slow.sent_at + patience_s:
+        if now >= slow.sent_at + slow.queued_s + patience_s:
             self._slow_losses += 1
             self._give_up()
             self._slow = None

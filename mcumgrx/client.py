@@ -237,7 +237,6 @@ class Client:
         """
         return Stream(self, self._open_exchange(), room, on_room, on_failure)
 
-    @property
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""
         return self._transport.queued_s()

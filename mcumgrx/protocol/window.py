@@ -49,23 +49,30 @@ _LATER = 128
 # Pacing at round trips below this would need finer timers than event loops have, and would gain little.
 _LEAST_PACED_S = 0.004
 
-# How a paced window grows: by this factor, as long as that makes the answers come faster by this one.
+# How a paced window grows: by this factor, as long as that makes the answers come faster by this one; and in attempts
+# later on, by a smaller one.
 _GROWTH = 1.5
 _FASTER = 1.05
+_ATTEMPT = 1.1
 
 # Rounds of a paced window without a loss before it tries to be wider; doubled each time that fails.
 _CALM_ROUNDS = 16
 
 
 class Flight(Generic[T]):
-    """One request on its way. `depth` counts those that were before it; `late` means that its time is up."""
+    """One request on its way.
 
-    __slots__ = ("depth", "item", "late", "measured", "number", "sent_at")
+    `queued_s`: how much later than `sent_at` it is believed to have left. `depth` counts those that were before it;
+    `late` means that its time is up.
+    """
+
+    __slots__ = ("depth", "item", "late", "measured", "number", "queued_s", "sent_at")
 
     def __init__(self, item: T, number: int, sent_at: float, depth: int, measured: bool) -> None:
         self.item = item
         self.number = number
         self.sent_at = sent_at
+        self.queued_s = 0.0
         self.depth = depth
         self.measured = measured
         self.late = False
@@ -101,6 +108,8 @@ class Window(Generic[T]):
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
         self._backoff = 1.0
         self._ceiling = self.widest
+        self._last_answered = -1
+        self._reacted_before = 0  # to losses of requests with lower numbers
         self._lost_at = -_SOON  # counted in answers
         self._lost_again = 0
         self._raise_at = 0
@@ -148,6 +157,7 @@ class Window(Generic[T]):
             if first is not flight:
                 overtaken.append(first)
         self._answers += 1
+        self._last_answered = max(self._last_answered, flight.number)
         if flight.measured:
             self._measure(flight, now - flight.sent_at)
         return overtaken
@@ -161,8 +171,13 @@ class Window(Generic[T]):
             self._ceiling += 1
 
     def lost(self, now: float) -> None:
-        """Something was lost: to be told once for all that was on its way together."""
-        self.losses += 1
+        """Something was lost. Others that were on their way with it are no news."""
+        if self._last_answered >= self._reacted_before or self.in_flight == 0:
+            self._reacted_before = self.numbers
+            self.losses += 1
+            self._narrow(now)
+
+    def _narrow(self, now: float) -> None:
         self._lost_again = self._lost_again + 1 if self._answers - self._lost_at < _SOON else 1
         if self.size > 1 and self._lost_again >= _AGAIN:
             self._lost_again = 0
@@ -188,7 +203,7 @@ class Window(Generic[T]):
     def deadline(self) -> float | None:
         """When nothing more is to be expected of what is waited for, unless an answer comes; None if nothing is."""
         first = next((flight for flight in self._flights if not flight.late), None)
-        return None if first is None else first.sent_at + self.answer_s
+        return None if first is None else first.sent_at + first.queued_s + self.answer_s
 
     def time_out(self) -> list[Flight[T]]:
         """The time of all that is on its way is up; returns it, the oldest first.
@@ -205,7 +220,7 @@ class Window(Generic[T]):
     def expires_at(self) -> float | None:
         """When the oldest request whose time is up lies in the device no more; None where there is none."""
         first = self._flights[0] if self._flights else None
-        return first.sent_at + self.patience_s if first is not None and first.late else None
+        return first.sent_at + first.queued_s + self.patience_s if first is not None and first.late else None
 
     def expire(self, now: float) -> list[Flight[T]]:
         """Forget what lies in the device no more; returns it."""
@@ -278,11 +293,10 @@ class PacedWindow(Window[T]):
         if self.size < self.room:
             self.size += 1
 
-    def lost(self, now: float) -> None:
+    def _narrow(self, now: float) -> None:
         if self.size <= self.room:
-            super().lost(now)
+            super()._narrow(now)
             return
-        self.losses += 1
         if self._growing:
             self._growing = False
         elif self.size > self._good:
@@ -316,7 +330,7 @@ class PacedWindow(Window[T]):
             self._begin_round(now, filling=False)
         elif self._calm >= self._calm_enough and self.size < self.widest:
             self._calm = 0
-            self._set_size(self.size + 1, now)
+            self._set_size(max(self.size + 1, self.size * _ATTEMPT), now)
         else:
             self._begin_round(now, filling=False)
 

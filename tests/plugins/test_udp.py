@@ -174,7 +174,7 @@ async def test_lost_doubled_cut_and_empty_datagrams(device: Device) -> None:
 async def test_datagrams_of_strangers_are_not_heard(device: Device) -> None:
     transport = udp("127.0.0.1", device.port)
     await transport.open(5)
-    mine = transport._socket._transport.get_extra_info("sockname")  # type: ignore[union-attr]
+    mine = transport._socket._bare.getsockname()  # type: ignore[union-attr]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.sendto(b"from elsewhere", mine)
     await transport.send([build_message(2, 1, 0, 0, 9, 0, b"\xa1ad\x60")])
@@ -190,7 +190,7 @@ async def test_a_flood_takes_bounded_memory(device: Device) -> None:
     for _ in range(64):
         assert await transport.receive()
         await asyncio.sleep(0)
-    assert len(transport._socket._unread) <= 64  # type: ignore[union-attr]
+    assert len(transport._socket._unread) <= 256  # type: ignore[union-attr]
     await transport.close()
 
 
@@ -213,11 +213,16 @@ async def test_a_network_that_is_away_for_a_moment_ends_nothing(device: Device) 
     async with Client(udp("127.0.0.1", device.port)) as client:
         assert await client.request(Echo("before")) == "before"
         link = client._transport._socket  # type: ignore[attr-defined]
-        real, link.send = link.send, lambda data: link.error_received(OSError(errno.ENETUNREACH, "Network unreachable"))
+
+        def unreachable(data: bytes) -> bool:
+            link.error_received(OSError(errno.ENETUNREACH, "Network unreachable"))
+            return True
+
+        real, link.send_now = link.send_now, unreachable
         with pytest.raises(TransportError, match="cannot be reached: Network unreachable") as caught:
             await client.request(Echo("meanwhile"))
         assert not isinstance(caught.value, LinkLost)
-        link.send = real
+        link.send_now = real
         assert await client.request(Echo("after")) == "after"
 
 

@@ -38,8 +38,12 @@ _MAX_MESSAGE = {socket.AF_INET: 1500 - 20 - 8, socket.AF_INET6: 1500 - 40 - 8}
 # Devices with UDP have buffers of 2048 bytes by default, without it 384; 256 is the smallest that builds use.
 _SAFE_MESSAGE = 256
 
+_LIMITS = {
+    family: Limits(safe_message=_SAFE_MESSAGE, max_message=max_message) for family, max_message in _MAX_MESSAGE.items()
+}
+
 # Datagrams that nobody has read; a client reads at once, so more are a flood, of which the rest is dropped.
-_MAX_UNREAD = 64
+_MAX_UNREAD = 256
 
 # An ICMP message says so; Windows tells it as a reset.
 _NOBODY_LISTENS = (ConnectionRefusedError, ConnectionResetError)
@@ -79,20 +83,33 @@ class UdpTransport(Transport):
         if opened is not None:
             await opened.close()
 
-    async def send(self, writes: Sequence[bytes]) -> None:
+    def offer(self, writes: Sequence[bytes]) -> bool:
         opened = self._opened()
         if opened.refused and not self._may_move(opened):
             raise self._refused()
-        self._last_sent = b"".join(writes)
-        opened.send(self._last_sent)
+        self._last_sent = writes[0] if len(writes) == 1 else b"".join(writes)
+        if not opened.send_now(self._last_sent):
+            return False
+        self._raise_trouble(opened)
+        return True
+
+    async def send(self, writes: Sequence[bytes]) -> None:
+        if self.offer(writes):
+            return
+        opened = self._opened()
+        await opened.send(b"".join(writes))
+        self._raise_trouble(opened)
+
+    def _raise_trouble(self, opened: _Socket) -> None:
+        if opened.trouble is None:
+            return
         trouble, opened.trouble = opened.trouble, None
-        if trouble is not None:
-            # Wi-Fi that roams, a cable pulled for a moment: this message is not sent, but nothing has ended.
-            raise TransportError(
-                f"{self._shown()} cannot be reached: {_said(trouble)}",
-                address=self._address,
-                hint="check the address and the network",
-            )
+        # Wi-Fi that roams, a cable pulled for a moment: this message is not sent, but nothing has ended.
+        raise TransportError(
+            f"{self._shown()} cannot be reached: {_said(trouble)}",
+            address=self._address,
+            hint="check the address and the network",
+        )
 
     async def receive(self) -> bytes:
         while True:
@@ -108,8 +125,7 @@ class UdpTransport(Transport):
 
     @property
     def limits(self) -> Limits:
-        family = self._socket.family if self._socket is not None else socket.AF_INET6
-        return Limits(safe_message=_SAFE_MESSAGE, max_message=_MAX_MESSAGE[family])
+        return _LIMITS[self._socket.family if self._socket is not None else socket.AF_INET6]
 
     @property
     def flow(self) -> Flow:
@@ -168,7 +184,7 @@ class UdpTransport(Transport):
         self._socket = other
         await opened.close()
         if self._last_sent is not None:
-            other.send(self._last_sent)
+            await other.send(self._last_sent)
 
     # -- errors --------------------------------------------------------------------------------------------------------
 
@@ -191,6 +207,9 @@ class UdpTransport(Transport):
 class _Socket(asyncio.DatagramProtocol):
     """One connected socket, thrown away when it has ended.
 
+    Read and written directly where the event loop watches sockets, through asyncio's datagrams where it does not
+    (Windows): those cost a turn of the loop and some objects for each datagram.
+
     Attributes:
         heard: a datagram has come from there.
         refused: an ICMP message has told that nothing listens there.
@@ -203,63 +222,115 @@ class _Socket(asyncio.DatagramProtocol):
         self.heard = False
         self.refused = False
         self.trouble: Exception | None = None
+        self._loop = asyncio.get_running_loop()
         self._unread: deque[bytes] = deque()
-        self._news = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
         self._closed = asyncio.Event()
+        self._bare: socket.socket | None = None
         self._transport: asyncio.DatagramTransport | None = None
+        self._buffer = bytearray(0xFFFF)
 
     @classmethod
     async def open(cls, family: socket.AddressFamily, where: tuple[Any, ...]) -> _Socket:
         """Raises `OSError` where no route leads there."""
-        loop = asyncio.get_running_loop()
+        opened = cls(family, where)
         bare = socket.socket(family, socket.SOCK_DGRAM)
         try:
             bare.setblocking(False)
             bare.connect(where)  # at once: it only chooses a route
-            transport, opened = await loop.create_datagram_endpoint(lambda: cls(family, where), sock=bare)
+            try:
+                opened._loop.add_reader(bare, opened._readable)
+                opened._bare = bare
+            except NotImplementedError:
+                opened._transport, _ = await opened._loop.create_datagram_endpoint(lambda: opened, sock=bare)
         except BaseException:
             bare.close()
             raise
-        opened._transport = transport
         return opened
 
-    def send(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.sendto(data)
+    def send_now(self, data: bytes) -> bool:
+        """Send, unless the system's buffer is full."""
+        if self._bare is None:
+            if self._transport is not None:
+                self._transport.sendto(data)
+            return True
+        try:
+            self._bare.send(data)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self.error_received(error)
+        return True
+
+    async def send(self, data: bytes) -> None:
+        if self.send_now(data) or self._bare is None:
+            return
+        try:
+            await self._loop.sock_sendall(self._bare, data)
+        except OSError as error:
+            self.error_received(error)
 
     async def read(self) -> bytes | None:
         """The next datagram; None when it is closed or was refused."""
         while not self._unread:
             if self.refused or self._closed.is_set():
                 return None
-            self._news.clear()
-            await self._news.wait()
+            self._news = self._loop.create_future()
+            try:
+                await self._news
+            finally:
+                self._news = None
         return self._unread.popleft()
 
     async def close(self) -> None:
-        assert self._transport is not None
-        self._transport.abort()
+        if self._bare is not None:
+            self._loop.remove_reader(self._bare)
+            self._loop.remove_writer(self._bare)
+            self._bare.close()
+            self._bare = None
+            self.connection_lost(None)
+        if self._transport is not None:
+            self._transport.abort()
         await self._closed.wait()
 
-    # -- called by asyncio ---------------------------------------------------------------------------------------------
+    def _readable(self) -> None:
+        """Take what has arrived, but not for ever: others want their turn, too."""
+        bare, buffer = self._bare, self._buffer
+        for _ in range(_MAX_UNREAD):
+            if bare is None:
+                return
+            try:
+                size = bare.recv_into(buffer)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self.error_received(error)
+                return
+            self.datagram_received(bytes(memoryview(buffer)[:size]), self.where)
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    # -- called by asyncio, or as it would -----------------------------------------------------------------------------
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self.heard = True
         if data and len(self._unread) < _MAX_UNREAD:
             self._unread.append(data)
-            self._news.set()
+            self._tell()
 
     def error_received(self, exc: Exception) -> None:
         if isinstance(exc, _NOBODY_LISTENS):
             self.refused = True
-            self._news.set()
+            self._tell()
         else:
             log.info("%s: %s", self.where[0], _said(exc))
             self.trouble = exc
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed.set()
-        self._news.set()
+        self._tell()
 
 
 def _said(error: BaseException) -> str:
