@@ -526,7 +526,7 @@ class _Transfer(Generic[P]):
         what = "upload" if self._stage is StageName.UPLOAD else "transfer"
         if opening:
             message = f"the {what} is stuck at 0 %: no answer to its first chunk within {timeout_s:g} s"
-            hint = "if the device erases for longer, raise --erase-timeout; if its buffers are small, try --chunk 128 or 64"
+            hint = "if the device erases longer, raise --erase-timeout; if its buffers are small, try --chunk 128 or 64"
         else:
             percent = 100 * plan.done_bytes // max(1, plan.size)
             silent_s = self._loop.time() - self._heard_at

@@ -273,7 +273,7 @@ def test_a_network_is_filled_although_the_device_has_little_room(room: int, late
     most = min(1 / network.service_s, MOST_IN_FLIGHT / (2 * network.latency_s + network.service_s))
     assert rate >= 0.98 * min(at_once, most)
     assert rate >= 0.7 * most
-    assert network.lost <= 0.02 * network.answered
+    assert network.lost <= 0.03 * network.answered
 
 
 @pytest.mark.parametrize("room", [1, 3])
