@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .client import Client, Stream
-from .errors import DeviceError, McumgrError, RequestTimeout
+from .errors import DeviceError, MalformedReply, McumgrError, MessageTooLarge, RequestTimeout
 from .events import Bytes, Limit, Progress, Speed, StageName, ignore_progress
 from .protocol.message import Command, Reply, SmpError
 from .protocol.sizes import MessageSize, rungs
@@ -51,6 +51,9 @@ _ASK_BEHIND_S = (2.0, 8.0, 30.0)
 
 # "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
 _BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+# Answers in a row of which nothing can be made, before they are taken for what the device has to say.
+_GARBLED = 3
 
 # Between two reports of progress, and what "now" means in them.
 _REPORT_S = 0.1
@@ -86,7 +89,8 @@ async def find_message_size(client: Client, largest: int, least: int) -> int:
     device cannot put together shows before it erases anything, and the next smaller one of `rungs` after that. Once
     found it is known for this connection.
 
-    Raises `RequestTimeout` when nothing is answered, `LinkLost`.
+    Raises `RequestTimeout` when nothing is answered, `MessageTooLarge` when nothing works that is large enough for the
+    transfer, `LinkLost`.
     """
     learned, safe = client.learned, client.limits.safe_message
     if learned.refused_bytes is not None and largest >= learned.refused_bytes:
@@ -109,6 +113,14 @@ async def find_message_size(client: Client, largest: int, least: int) -> int:
         client.proven_bytes = max(client.proven_bytes, size)
         learned.message_bytes = size
         return size
+    if least > safe and client.last_heard_s is not None:
+        raise MessageTooLarge(
+            f"a write of {safe} bytes is too small for the first chunk of a transfer, and the device does not put "
+            "several together",
+            size=least,
+            limit=safe,
+            hint="raise the link's MTU, or enable reassembly in the device (CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY)",
+        )
     if silence is not None:
         raise silence
     return least
@@ -235,6 +247,7 @@ class _Transfer(Generic[P]):
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
         self._heard_at = self._begin
         self._busy = 0
+        self._garbled = 0
         self._paused_until = 0.0
         # For people.
         self._queued_s: Callable[[], float] | None = client.queued_s
@@ -348,8 +361,15 @@ class _Transfer(Generic[P]):
                 result = piece.command.result(reply)
             except DeviceError as error:
                 self._refused(piece, error, now)
+            except MalformedReply:
+                # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART).
+                self._garbled += 1
+                if self._garbled > _GARBLED:
+                    raise
+                window.lost(now)
+                plan.lost(piece)
             else:
-                self._busy = 0
+                self._busy = self._garbled = 0
                 plan.answered(piece, result)
         except McumgrError as error:
             self._fail(error)

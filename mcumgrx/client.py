@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
-from .errors import DeviceError, LinkLost, McumgrError, MessageTooLarge, PluginError, RequestTimeout
+from .errors import DeviceError, LinkLost, MalformedReply, McumgrError, MessageTooLarge, PluginError, RequestTimeout
 from .group import Group
 from .memory import Learned
 from .protocol.exchange import Exchange, Sent
@@ -202,6 +202,11 @@ class Client:
         reply = await self._ask(request, timeout_s, attempts)
         try:
             return command.result(reply)
+        except MalformedReply:
+            if attempts == 1:
+                raise
+            # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART): once more.
+            return command.result(await self._ask(request, timeout_s, attempts - 1))
         except DeviceError as error:
             if error.group is not None or error.rc != SmpError.TOO_NEW or self._version is Version.V1:
                 raise
@@ -229,6 +234,10 @@ class Client:
         self._answered = False
         self.proven_bytes = 0
         self.refused_bytes = None
+
+    def allow_in_flight(self, count: int) -> None:
+        """From now on `count` requests may wait for answers at once."""
+        self._gate.set_limit(count)
 
     def stream(self, room: int, *, on_room: Callable[[], None], on_failure: Callable[[McumgrError], None]) -> Stream:
         """Send many requests without waiting for the answer to each; see `Stream`.

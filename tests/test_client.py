@@ -381,7 +381,7 @@ async def test_a_device_that_leaves_version_2_unanswered_is_asked_in_version_1_l
 async def test_a_malformed_answer_is_an_error_of_that_request_alone() -> None:
     wire = Wire(silence)
     async with Client(wire) as client:
-        waiting = asyncio.create_task(client.request(Echo("?")))
+        waiting = asyncio.create_task(client.request(Echo("?"), repeats=0))
         await asyncio.sleep(0.1)
         wire.reply(wire.sent[0][0], b"\xff\xff")
         with pytest.raises(MalformedReply) as caught:
@@ -389,6 +389,17 @@ async def test_a_malformed_answer_is_an_error_of_that_request_alone() -> None:
         assert caught.value.payload == b"\xff\xff"
         wire.handler = Wire.echo
         assert await client.request(Echo("fine")) == "fine"
+
+
+@virtual
+async def test_what_makes_no_sense_is_asked_for_once_more_if_that_is_safe() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        waiting = asyncio.create_task(client.request(Echo("?")))
+        await asyncio.sleep(0.1)
+        wire.handler = Wire.echo
+        wire.reply(wire.sent[0][0], b"\xff\xff")
+        assert await waiting == "?"
 
 
 @virtual

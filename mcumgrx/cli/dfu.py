@@ -82,7 +82,7 @@ class DfuResult:
     Option("--image", "Number of the image (core) the file is for.", type=int, default=0, metavar="N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
     Option(
-        "--window", "At most this many messages on their way [default: what the device takes].", type=int, metavar="N"
+        "--window", "At most this many messages on their way; default: what the device takes.", type=int, metavar="N"
     ),
     Option("--erase-timeout", "How long an erase may take.", type=float, default=60.0, metavar="SECONDS"),
     Option("--boot-timeout", "How long the device may take to return.", type=float, default=120.0, metavar="SECONDS"),

@@ -62,7 +62,7 @@ class TrialFailed(AssertionError):
 @contextmanager
 def _impatient() -> Iterator[None]:
     """For the answer to its last chunk an upload waits long, because a device may check the image first."""
-    with patch.object(bulk, "_LAST_TIMEOUT_S", 0.3):
+    with patch.object(bulk, "_TAIL_S", 0.3):
         yield
 
 

@@ -147,7 +147,7 @@ class UploadResult:
     ),
     Option(
         "--window",
-        "At most this many chunks on their way at once [default: what the device takes].",
+        "At most this many chunks on their way at once; default: what the device takes.",
         type=int,
         metavar="N",
     ),
