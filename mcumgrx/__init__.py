@@ -44,12 +44,14 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .mcuboot import Image, load_image
+    from .pause import Pause
     from .session import connect, device
 
 _LATE = {
     "Address": "address",
     "Client": "client",
     "Image": "mcuboot",
+    "Pause": "pause",
     "connect": "session",
     "device": "session",
     "load_image": "mcuboot",
@@ -80,6 +82,7 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "Address",
     "Client",
     "Image",
+    "Pause",
     "ConnectFailed",
     "DeviceError",
     "DeviceNotFound",

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from .client import Client, Stream
 from .errors import DeviceError, MalformedReply, McumgrError, MessageTooLarge, RequestTimeout
 from .events import Bytes, Limit, Progress, Speed, StageName, ignore_progress
+from .pause import Pause
 from .protocol.message import Command, Reply, SmpError
 from .protocol.sizes import MessageSize, rungs
 from .protocol.standard import Params, Probe, UploadProgress
@@ -136,6 +137,7 @@ async def upload(
     settled: Callable[[], Awaitable[bool]],
     progress: Progress = ignore_progress,
     stage: StageName = StageName.UPLOAD,
+    pause: Pause | None = None,
 ) -> UploadProgress:
     """Carry out the upload `plan`, whose `message_bytes` is the most that link and device take.
 
@@ -144,6 +146,7 @@ async def upload(
         first_timeout_s: seconds for the answer to the opening chunk, during which the device may erase.
         timeout_s: seconds for the other chunks; default: the client's.
         settled: asks the device whether it holds the whole; called only when the answer to the last chunk is lost.
+        pause: holds it.
 
     Raises `RequestTimeout` when answers stay out, `TransferStuck` when they bring nothing, `DeviceError`, `LinkLost`.
     """
@@ -157,6 +160,7 @@ async def upload(
         slow_s=lambda _: first_timeout_s,
         progress=progress,
         stage=stage,
+        pause=pause,
     )
     while not plan.done:
         await running.run()
@@ -178,6 +182,7 @@ async def transfer(
     slow_s: Callable[[P], float],
     progress: Progress = ignore_progress,
     stage: StageName,
+    pause: Pause | None = None,
 ) -> None:
     """Carry out any other plan. `slow_s`: seconds for the answer to a slow request. See `upload`."""
     running = _Transfer(
@@ -188,6 +193,7 @@ async def transfer(
         slow_s=slow_s,
         progress=progress,
         stage=stage,
+        pause=pause,
     )
     while not plan.done:
         await running.run()
@@ -216,6 +222,7 @@ class _Transfer(Generic[P]):
         slow_s: Callable[[P], float],
         progress: Progress,
         stage: StageName,
+        pause: Pause | None,
     ) -> None:
         self.slowest_s: float | None = None  # of the answers to slow requests
         self._client = client
@@ -225,6 +232,8 @@ class _Transfer(Generic[P]):
         self._slow_s = slow_s
         self._progress = progress
         self._stage = stage
+        self._pause = pause
+        self._held_at: float | None = None
         self._loop = asyncio.get_running_loop()
         self._begin = self._loop.time()
         self._stream: Stream | None = None
@@ -263,10 +272,15 @@ class _Transfer(Generic[P]):
         self._finished = self._loop.create_future()
         self._stream = self._client.stream(self._window.most_unanswered, on_room=self._pump, on_failure=self._fail)
         self._heard_at = self._loop.time()
+        if self._pause is not None:
+            self._held_at = self._heard_at if self._pause.held else None
+            self._pause.listeners.append(self._pause_changed)
         try:
             self._pump()
             await self._finished
         finally:
+            if self._pause is not None:
+                self._pause.listeners.remove(self._pause_changed)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -281,6 +295,17 @@ class _Transfer(Generic[P]):
     def _fail(self, error: McumgrError) -> None:
         if self._finished is not None and not self._finished.done():
             self._finished.set_exception(error)
+
+    def _pause_changed(self) -> None:
+        now = self._loop.time()
+        if self._held_at is not None:
+            # The time in which nothing was to happen counts for nothing.
+            held_s = now - self._held_at
+            self._begin += held_s
+            self._heard_at += held_s
+            self._reports.clear()
+        self._held_at = now if self._pause is not None and self._pause.held else None
+        self._pump()
 
     def _ended(self) -> bool:
         """Whether nothing more is to be done now, and `run` returns."""
@@ -303,7 +328,7 @@ class _Transfer(Generic[P]):
         now = loop.time()
         wait_s: float | None = None
         try:
-            while self._paused_until <= now and self._slow is None:
+            while self._paused_until <= now and self._slow is None and self._held_at is None:
                 wait_s = window.wait_s(now)
                 if wait_s != 0.0:
                     break

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from .events import Progress, ignore_progress
 from .mcuboot import Image
+from .pause import Pause
 from .protocol.standard import Bootloader, ImageState, Params, SlotInfo, UploadProgress
 
 __all__ = ["Connection", "Device", "ImageGroup", "OsGroup", "ReturnHint", "UploadOptions"]
@@ -82,6 +83,7 @@ class UploadOptions:
         chunk_bytes: at most this many bytes of data in a chunk; None for what device and link take.
         window: at most this many chunks in flight; None for as many as device and link take.
         upgrade_only: let the device refuse a version that is not newer.
+        pause: holds the upload, and lets it go on.
     """
 
     image: int = 0
@@ -89,6 +91,7 @@ class UploadOptions:
     chunk_bytes: int | None = None
     window: int | None = None
     upgrade_only: bool = False
+    pause: Pause | None = None
 
 
 class ImageGroup(Protocol):

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .contracts import Device
     from .group import Group
+    from .pause import Pause
     from .protocol.console import ConsoleFraming
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
     from .protocol.header import GroupId, Op
@@ -93,6 +94,7 @@ __all__ = [
     "Op",
     "Option",
     "OptionReader",
+    "Pause",
     "PluginError",
     "Progress",
     "Reply",
@@ -132,6 +134,7 @@ _LATE = {
     "Client": "client",
     "Device": "contracts",
     "Group": "group",
+    "Pause": "pause",
     "ConsoleFraming": "protocol.console",
     "DatagramFraming": "protocol.framing",
     "Framing": "protocol.framing",

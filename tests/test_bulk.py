@@ -11,6 +11,7 @@ from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import DeviceError, LinkLost, RequestTimeout
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.pause import Pause
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
@@ -195,5 +196,49 @@ def test_a_cancelled_upload_can_be_resumed() -> None:
             await client.group(ImageGroup).upload(NEW, progress=events.append)
             first = next(event for event in events if isinstance(event, Bytes))
             assert 0 < first.resumed_from < NEW.size
+
+    run(main())
+
+
+@pytest.mark.parametrize("window", [1, None])
+def test_an_upload_is_held_and_goes_on(window: int | None) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        device = device_with()
+        pause, events = Pause(), list[Event]()
+        async with Client(SimulatedTransport(device, LinkModel(latency_s=0.05), faults=(faults := Faults()))) as client:
+            options = UploadOptions(window=window, pause=pause)
+            task = asyncio.create_task(client.group(ImageGroup).upload(NEW, options, events.append))
+            await asyncio.sleep(0.7)
+            pause.hold()
+            await asyncio.sleep(0.2)  # what was in the air is answered
+            asked = faults.requests
+            await asyncio.sleep(300)
+            assert faults.requests == asked
+            assert not task.done()
+            pause.resume()
+            await task
+            assert loop.time() > 300
+            last = events[-1]
+            assert isinstance(last, Bytes)
+            assert (last.done, last.elapsed_s < 10) == (NEW.size, True)  # held time does not count
+            assert last.speed is not None
+            assert last.speed.retransmissions == 0
+
+    run(main())
+
+
+def test_an_upload_that_is_held_from_the_start_sends_nothing() -> None:
+    async def main() -> None:
+        pause = Pause()
+        pause.hold()
+        async with Client(SimulatedTransport(device_with(), faults=(faults := Faults()))) as client:
+            task = asyncio.create_task(client.group(ImageGroup).upload(NEW, UploadOptions(pause=pause)))
+            await asyncio.sleep(10)
+            assert faults.requests == 2  # params and the probe
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert pause.listeners == []
 
     run(main())

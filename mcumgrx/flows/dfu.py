@@ -32,6 +32,7 @@ from ..errors import (
 )
 from ..events import Bytes, Event, Note, Progress, Stage, StageName, ignore_progress
 from ..mcuboot import Image
+from ..pause import Pause
 from ..protocol.message import SmpError
 from ..protocol.standard import Bootloader, ImageState, Slot
 from .plan import (
@@ -81,25 +82,30 @@ async def update(
     progress: Progress = ignore_progress,
     *,
     on_plan: OnPlan | None = None,
+    pause: Pause | None = None,
 ) -> Report:
     """Bring `image` onto `device` as `policy` wants it.
 
     Nothing that changes the device is sent before the plan is complete. `on_plan` gets it then, to show it and to ask;
     when it returns false nothing is done. The plan's notes and warnings come to `progress` by themselves, before that.
+    `pause` holds the upload, and lets it go on.
 
     Raises `PlanRefused` before anything was changed, `FlowError` with an `Outcome` when the device does not end up as
     planned, and whatever the device or the link says on the way: `DeviceError`, `RequestTimeout`, `TransportError`,
     `ProtocolError`.
     """
-    return await _Update(device, image, policy, progress).run(on_plan)
+    return await _Update(device, image, policy, progress, pause).run(on_plan)
 
 
 class _Update:
-    def __init__(self, device: Device, image: Image, policy: DfuPolicy, progress: Progress) -> None:
+    def __init__(
+        self, device: Device, image: Image, policy: DfuPolicy, progress: Progress, pause: Pause | None
+    ) -> None:
         self.device = device
         self.image = image
         self.policy = policy
         self.progress = progress
+        self.pause = pause
         self.new = str(image.version)
         self.steps: list[StepDone] = []
         self.reconnects = 0
@@ -220,7 +226,7 @@ class _Update:
     async def _upload(self, step: Upload) -> None:
         policy = self.policy
         options = UploadOptions(
-            policy.image, policy.erase_timeout_s, policy.chunk_bytes, policy.window, policy.upgrade_only
+            policy.image, policy.erase_timeout_s, policy.chunk_bytes, policy.window, policy.upgrade_only, self.pause
         )
         farthest = 0
         attempts = 0

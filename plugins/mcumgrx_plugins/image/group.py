@@ -103,6 +103,7 @@ class ImageGroup(Group):
                 first_timeout_s=options.erase_timeout_s,
                 settled=settled,
                 progress=progress,
+                pause=options.pause,
             )
 
     async def test(self, hash: bytes) -> ImageState:
