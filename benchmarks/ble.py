@@ -66,8 +66,9 @@ INTERVALS_MS = (7.5, 15.0, 30.0, 45.0)
 BUFFERS = {"one write": 384, "reassembly": 2048}
 STACKS = ("BlueZ", "Bumble")
 
-# Bytes of an upload times the interval in milliseconds: two to three seconds for one chunk at a time.
-UPLOAD_BYTES_MS = {"one write": 330_000, "reassembly": 1_000_000}
+# Bytes of an upload times the interval in milliseconds: eight seconds for one chunk at a time, so that the first few,
+# before which nobody knows how much there may be on the way, do not decide.
+UPLOAD_BYTES_MS = {"one write": 1_000_000, "reassembly": 3_000_000}
 
 
 # --- the contestants, each in a process of its own ------------------------------------------------------------------
@@ -431,7 +432,7 @@ def main() -> None:
     if arguments.stand is not None:
         asyncio.run(stand_by(arguments.stand))
         return
-    rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else 3
+    rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else 2
     if rounds < 1:
         parser.error("--rounds must be at least 1")
     missing = {stack: why for stack in STACKS if (why := why_not(stack)) is not None}
@@ -446,7 +447,7 @@ def main() -> None:
             workers += there
             missing.update({worker.name: worker.first["missing"] for worker in there if "missing" in worker.first})
             contestants[stand.name] = [worker for worker in there if "missing" not in worker.first]
-        results = summary(measure(stands, contestants, rounds, 0.3 if arguments.quick else 1.0))
+        results = summary(measure(stands, contestants, rounds, 0.1 if arguments.quick else 1.0))
     finally:
         for worker in reversed(workers):
             worker.close()
