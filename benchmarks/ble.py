@@ -421,7 +421,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure uploads over Bluetooth LE beside smpclient, without a radio.")
     parser.add_argument("--quick", action="store_true", help="a single short round, for a first look")
-    parser.add_argument("--rounds", type=int, help="rounds, of which the median counts [default: 3]")
+    parser.add_argument("--rounds", type=int, help="rounds, of which the median counts [default: 2]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--contestant", choices=tuple(CONTESTANTS), help=argparse.SUPPRESS)
     parser.add_argument("--stand", choices=STACKS, help=argparse.SUPPRESS)

@@ -49,14 +49,20 @@ _LATER = 128
 # Pacing at round trips below this would need finer timers than event loops have, and would gain little.
 _LEAST_PACED_S = 0.004
 
-# How a paced window grows: by this factor, as long as that makes the answers come faster by this one; and in attempts
-# later on, by a smaller one.
+# How a paced window grows: by this factor, as long as that makes the answers come faster by this one.
 _GROWTH = 1.5
 _FASTER = 1.05
-_ATTEMPT = 1.1
 
-# Rounds of a paced window without a loss before it tries to be wider; doubled each time that fails.
+# A loss by chance is followed by so many rounds without one.
+_CHANCE_ROUNDS = 3
+
+# Rounds without a loss before a paced window tries what lies between the widest that has passed and the narrowest that
+# has not, or beyond, as the network may have changed; doubled each time that fails, for it costs a round or two.
 _CALM_ROUNDS = 16
+
+# How much wider it tries to be then, at least and at most.
+_STEP = 1.1
+_LEAP = 1.25
 
 
 class Flight(Generic[T]):
@@ -262,6 +268,7 @@ class PacedWindow(Window[T]):
         self._next_at = 0.0
         self._growing = True
         self._good = float(self.room)  # the widest that has passed without a loss
+        self._bad = float(self.widest + 1)  # the narrowest that has not
         self._rate = 0.0  # answers per second at that
         self._round_ends = 0  # with the answer to this number
         self._round_at = 0.0
@@ -299,10 +306,11 @@ class PacedWindow(Window[T]):
             return
         if self._growing:
             self._growing = False
+            self._bad = self.size
         elif self.size > self._good:
             self._calm_enough *= 2  # it was an attempt, and failed
-        elif self._calm < 3:
-            # A loss by chance is followed by calm. This is the second in short time: there are too many.
+            self._bad = self.size
+        elif self._calm < _CHANCE_ROUNDS:
             self._good = max(float(self.room), self._good * 0.8)
         self._calm = 0
         self.size = max(1.0, self.size // 2)
@@ -322,7 +330,7 @@ class PacedWindow(Window[T]):
             return
         self._calm += 1
         if self.size < self._good:
-            self._set_size(min(self._good, self.size * 2), now)
+            self._set_size(self._good, now)
         elif self._growing:
             self._grow(rate, now)
         elif self.size > self._good:
@@ -330,7 +338,8 @@ class PacedWindow(Window[T]):
             self._begin_round(now, filling=False)
         elif self._calm >= self._calm_enough and self.size < self.widest:
             self._calm = 0
-            self._set_size(max(self.size + 1, self.size * _ATTEMPT), now)
+            halfway = min((self._good + self._bad) / 2, self._good * _LEAP)
+            self._set_size(max(self._good + 1, self._good * _STEP, halfway), now)
         else:
             self._begin_round(now, filling=False)
 
@@ -343,6 +352,7 @@ class PacedWindow(Window[T]):
             self._set_size(min(float(self.widest), max(self.size + 1, self.size * _GROWTH)), now)
         else:
             self._growing = False  # more would only queue
+            self._bad = self.size
             self._set_size(self._good, now)
 
     def _set_size(self, size: float, now: float) -> None:
