@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .client import Client, Stream
-from .errors import DeviceError, MalformedReply, McumgrError, MessageTooLarge, RequestTimeout
+from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout
 from .events import Bytes, Limit, Progress, Speed, StageName, ignore_progress
 from .pause import Pause
 from .protocol.message import Command, Reply, SmpError
@@ -292,7 +292,7 @@ class _Transfer(Generic[P]):
             if self._told != self._plan.done_bytes:
                 self.report()
 
-    def _fail(self, error: McumgrError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self._finished is not None and not self._finished.done():
             self._finished.set_exception(error)
 
@@ -337,9 +337,11 @@ class _Transfer(Generic[P]):
                     break
                 piece = plan.next()
                 if piece is None:
+                    if not window.unanswered:
+                        raise RuntimeError(f"{plan!r} has nothing to send, waits for nothing, and is not done")
                     break
                 self._send(stream, piece, now)
-        except McumgrError as error:
+        except Exception as error:  # a mistake of a plan, too: nobody may hang
             self._fail(error)
             return
         self._arm(now, wait_s)
@@ -396,7 +398,7 @@ class _Transfer(Generic[P]):
             else:
                 self._busy = self._garbled = 0
                 plan.answered(piece, result)
-        except McumgrError as error:
+        except Exception as error:
             self._fail(error)
             return
         if plan.setbacks != setbacks:
@@ -507,7 +509,7 @@ class _Transfer(Generic[P]):
                 self._watch_slow(slow, now)
             elif (deadline := window.deadline()) is not None and deadline <= now:
                 self._time_out(now)
-        except McumgrError as error:
+        except Exception as error:
             self._fail(error)
             return
         self._pump()
