@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SPEED = ROOT / "docs" / "speed"
+
+
+def run(name: str, *arguments: str) -> Any:
+    """What a script prints with `--json`."""
+    words = [sys.executable, str(ROOT / "benchmarks" / name), *arguments, "--json"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_startup() -> None:
-    script = ROOT / "benchmarks" / "startup.py"
-    done = subprocess.run([sys.executable, str(script), "--runs", "2", "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = run("startup.py", "--runs", "2")
     assert found["runs"] == 2
     assert [row["command"] for row in found["results"]] == [
         "python -c pass",
@@ -26,7 +35,36 @@ def test_startup() -> None:
     assert all(row["median_ms"] > 0 for row in found["results"])
 
 
+def test_the_table_of_links_is_what_is_measured_now() -> None:
+    # Time is virtual there, so the numbers are the same everywhere, until the engine or the simulator changes.
+    page = (SPEED / "links.md").read_text(encoding="utf-8")
+    found = run("links.py", "--quick")
+    assert len(found["results"]) >= 5
+    stale = [row["title"] for row in found["results"] if row["line"] not in page.splitlines()]
+    assert not stale, f"{', '.join(stale)}: run python benchmarks/links.py --docs"
+    assert all(row["ours"]["crashes"] == 0 for row in found["results"])
+    assert all(row["gain"] > 0.999 for row in found["results"])
+
+
+def test_the_plot_of_links_shows_what_the_table_says() -> None:
+    page = (SPEED / "links.md").read_text(encoding="utf-8")
+    rates = {}
+    for line in page.splitlines():
+        if line.startswith("| UDP ") and ", 4 × 2475, flash nRF52840 |" in line:
+            cells = line.split(" | ")
+            rates[float(cells[0].split()[2])] = float(cells[3])
+    assert len(rates) == 5
+    drawn = ElementTree.parse(SPEED / "links.svg").getroot()
+    lines = [node.get("points", "").split() for node in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    limit, ours, alone = ([float(point.partition(",")[2]) for point in line] for line in lines[-3:])
+    # Up is less in SVG: the limit is highest, and ours falls as the table does.
+    assert all(top <= middle <= low for top, middle, low in zip(limit, ours, alone, strict=True))
+    falls = [ours[-1] - height for height in ours]
+    scale = falls[0] / (rates[0.2] - rates[50])
+    assert all(abs(fall - scale * (rate - rates[50])) < 1 for fall, rate in zip(falls, rates.values(), strict=True))
+
+
 def test_every_script_is_listed() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    for path in (ROOT / "benchmarks").glob("*.py"):
-        assert f"`{path.name}`" in page
+    for path in (ROOT / "benchmarks").glob("[!_]*.py"):
+        assert re.search(rf"^\| `{re.escape(path.name)}` \|", page, re.M), path.name
