@@ -7,26 +7,32 @@
 Needs the peers: ``pip install 'mcumgrx[bench]'``; one that is missing is left out, and said to be.
 
 The device is `mcumgrx sim serve --instant`, a process of its own for each link and delay: a pseudo-terminal with
-buffers of 384 bytes and UDP on the loopback interface with 2048, as Zephyr has by default. Its flash, requests and
-links take no time except the delay, half of it each way. The contestants are processes of their own, too, which open
-the link anew for each batch and take turns in every round, so that whatever else the machine does meets all of them.
+buffers of 384 bytes and UDP on the loopback interface with 2048, as Zephyr has by default, four of each. Its flash,
+requests and links take no time except the delay, half of it each way. The contestants are processes of their own, too,
+which open the link anew for each batch and take turns in every round, so that whatever else the machine does meets all
+of them.
 Opening, the question for the buffers and three echoes come before the clock.
 
 * *echo*: 16 characters there and back, one at a time: requests per second, and the client's CPU time for each.
-* *upload*: an image, one chunk in flight, each client with the message size that it chooses itself. KB are 1000 bytes.
+* *upload*: an image, each client with the message size and the window that it chooses itself. KB are 1000 bytes. A
+  chunk is one request; how many there were is what the client tells, and unknown for `mcumgr-toolkit`.
 * *idle*: the client's CPU time while a link is open and nothing happens.
 
-*gain* is the median of the ratios to `smpclient` within a round, more than 1 where mcumgrx is the better one.
+*mcumgrx* has its defaults; *mcumgrx, 1* has `UploadOptions(window=1)`, one chunk on its way at a time, as all the
+others have. *gain* is the median of the ratios to `smpclient` within a round, more than 1 where mcumgrx, with its
+defaults, is the better one.
 
-*bare* is no client: the same bytes written to the socket or terminal and the answer read, by system calls alone. What
-it takes is the time of the simulator and the system, which is in everybody's. Without a delay the device is the slower
-part, so there rates say less than CPU times; with one, all who send one request at a time wait for the same thing.
+*bare* is no client: the same bytes written to the socket or terminal and the answer read, by system calls alone; for
+the upload, the shortest loop that does it. What an echo takes there is the time of the simulator and the system, which
+is in everybody's. Without a delay the device is the slower part, so there rates say less than CPU times; with one, all
+who send one request at a time wait for the same thing.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import binascii
 import json
 import os
 import platform
@@ -38,7 +44,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -48,10 +54,14 @@ BUFFERS = {"pty": 384, "udp": 2048}
 DELAYS_MS = (0, 10, 30)
 WARM_UP = 3
 
-# Requests of a batch, and bytes of an upload, by delay in milliseconds: about half a second each.
+# Requests of a batch, and bytes of an upload, by delay in milliseconds: half a second each, or somewhat more.
 ECHOES = {0: 500, 10: 40, 30: 15}
-UPLOAD_BYTES = {"pty": {0: 60_000, 10: 16_000, 30: 6_000}, "udp": {0: 300_000, 10: 50_000, 30: 20_000}}
+UPLOAD_BYTES = {"pty": {0: 600_000, 10: 48_000, 30: 24_000}, "udp": {0: 4_000_000, 10: 300_000, 30: 120_000}}
+SLOT_BYTES = 8 * 1024 * 1024
 
+# What is aimed at without a delay, in bytes/s, and in CPU time for a chunk beside smpclient's.
+RATE_BARS = {"pty": 3e6, "udp": 10e6}
+CPU_BAR = 1 / 4
 
 # --- the contestants, each in a process of its own ------------------------------------------------------------------
 
@@ -60,6 +70,8 @@ class Contestant(ABC):
     """Does one batch at a time, and returns how many seconds it took by the clock and of the processor."""
 
     distribution: str | None = None
+    works: tuple[str, ...] = ("echo", "upload", "idle")
+    chunks: int | None = None
 
     @abstractmethod
     def echo(self, address: str, count: int) -> tuple[float, float]:
@@ -67,7 +79,7 @@ class Contestant(ABC):
 
     @abstractmethod
     def upload(self, address: str, image: bytes) -> tuple[float, float]:
-        """One image."""
+        """One image; leaves the number of requests in `chunks`, if it is known."""
 
     @abstractmethod
     def idle(self, address: str, seconds: float) -> tuple[float, float]:
@@ -87,15 +99,17 @@ class Stopwatch:
 
 class Mcumgrx(Contestant):
     distribution = "mcumgrx"
+    window: int | None = None
 
     def __init__(self) -> None:
         import mcumgrx
         from mcumgrx.contracts import ImageGroup, UploadOptions
+        from mcumgrx.events import Bytes
         from mcumgrx.mcuboot import parse_image
         from mcumgrx.protocol.standard import Echo
 
         self._connect, self._echo, self._group, self._parse = mcumgrx.connect, Echo, ImageGroup, parse_image
-        self._options = UploadOptions(window=1)
+        self._options, self._progress = UploadOptions(window=self.window), Bytes
 
     def echo(self, address: str, count: int) -> tuple[float, float]:
         async def work(client: Any) -> Stopwatch:
@@ -111,8 +125,15 @@ class Mcumgrx(Contestant):
 
         async def work(client: Any) -> Stopwatch:
             group = client.group(self._group)
+            speeds: list[Any] = []
+
+            def note(event: object) -> None:
+                if isinstance(event, self._progress):
+                    speeds.append(event.speed)
+
             with Stopwatch() as watch:
-                assert (await group.upload(parsed, self._options)).offset == len(image)
+                assert (await group.upload(parsed, self._options, note)).offset == len(image)
+            self.chunks = -(-len(image) // speeds[-1].chunk_bytes) + speeds[-1].retransmissions
             return watch
 
         return self._run(address, work)
@@ -135,6 +156,11 @@ class Mcumgrx(Contestant):
                 return watch.times
 
         return asyncio.run(run())
+
+
+class OneByOne(Mcumgrx):
+    window = 1
+    works = ("upload",)
 
 
 class Smpclient(Contestant):
@@ -178,6 +204,7 @@ class Smpclient(Contestant):
             with Stopwatch() as watch:
                 offsets = [offset async for offset in client.upload(image)]
             assert offsets[-1] == len(image)
+            self.chunks = len(offsets)
             return watch
 
         return self._run(address, work)
@@ -245,52 +272,72 @@ class Toolkit(Contestant):
 class Bare(Contestant):
     """No client: the bytes of one request, and the answer read until it is whole."""
 
+    works = ("echo", "upload")
+
     def __init__(self) -> None:
+        import cbor2
+
         from mcumgrx.protocol.codec import build_message
         from mcumgrx.protocol.console import ConsoleFraming
 
-        self._message = build_message(2, 1, 0, 0, 7, 0, b"\xa1ad\x70" + TEXT.encode())
-        (self._frame,) = ConsoleFraming().encode(self._message)
+        self._encode, self._decode, self._build, self._framing = cbor2.dumps, cbor2.loads, build_message, ConsoleFraming
+        self._echo = build_message(2, 1, 0, 0, 7, 0, b"\xa1ad\x70" + TEXT.encode())
 
     def echo(self, address: str, count: int) -> tuple[float, float]:
+        with self._open(address) as ask:
+            for _ in range(WARM_UP):
+                ask(self._echo)
+            with Stopwatch() as watch:
+                for _ in range(count):
+                    ask(self._echo)
+        return watch.times
+
+    def upload(self, address: str, image: bytes) -> tuple[float, float]:
+        chunk_bytes = 1472 - 26 if address.startswith("udp:") else 380 - 26
+        with self._open(address) as ask, Stopwatch() as watch:
+            offset = self.chunks = 0
+            while offset < len(image):
+                first = {"len": len(image)} if offset == 0 else {}
+                data = image[offset : offset + chunk_bytes - (8 if offset == 0 else 0)]
+                payload = self._encode({"off": offset, "data": data, **first})
+                answer = ask(self._build(2, 1, 0, 1, self.chunks % 256, 1, payload))
+                offset = self._decode(answer[8:])["off"]
+                self.chunks += 1
+        return watch.times
+
+    @contextmanager
+    def _open(self, address: str) -> Iterator[Callable[[bytes], bytes]]:
+        """A function that sends a message and returns the answer."""
         scheme, _, target = address.partition(":")
         if scheme == "udp":
-            return self._echo_udp(target, count)
+            host, _, number = target.rpartition(":")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+                link.settimeout(5)
+                link.connect((host, int(number)))
+
+                def ask(message: bytes) -> bytes:
+                    link.send(message)
+                    return link.recv(4096)
+
+                yield ask
+            return
         import tty
 
         port = os.open(target, os.O_RDWR | os.O_NOCTTY)
+        framing = self._framing()
+
+        def ask_port(message: bytes) -> bytes:
+            os.write(port, framing.encode(message)[0])
+            line = os.read(port, 4096)
+            while not line.endswith(b"\n"):
+                line += os.read(port, 4096)
+            return binascii.a2b_base64(line[2:])[2:]
+
         try:
             tty.setraw(port)
-            self._ask_pty(port, WARM_UP)
-            with Stopwatch() as watch:
-                self._ask_pty(port, count)
+            yield ask_port
         finally:
             os.close(port)
-        return watch.times
-
-    def _ask_pty(self, port: int, count: int) -> None:
-        for _ in range(count):
-            os.write(port, self._frame)
-            while not os.read(port, 4096).endswith(b"\n"):
-                pass
-
-    def _echo_udp(self, target: str, count: int) -> tuple[float, float]:
-        host, _, port = target.rpartition(":")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-            link.settimeout(5)
-            link.connect((host, int(port)))
-            self._ask_udp(link, WARM_UP)
-            with Stopwatch() as watch:
-                self._ask_udp(link, count)
-        return watch.times
-
-    def _ask_udp(self, link: socket.socket, count: int) -> None:
-        for _ in range(count):
-            link.send(self._message)
-            link.recv(4096)
-
-    def upload(self, address: str, image: bytes) -> tuple[float, float]:
-        raise NotImplementedError
 
     def idle(self, address: str, seconds: float) -> tuple[float, float]:
         raise NotImplementedError
@@ -298,6 +345,7 @@ class Bare(Contestant):
 
 CONTESTANTS: dict[str, type[Contestant]] = {
     "mcumgrx": Mcumgrx,
+    "mcumgrx, 1": OneByOne,
     "smpclient": Smpclient,
     "mcumgr-toolkit": Toolkit,
     "bare": Bare,
@@ -324,7 +372,7 @@ def work_off(name: str) -> None:
         else:
             amount = order["amount"]
         wall_s, cpu_s = getattr(contestant, order["work"])(order["address"], amount)
-        print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s}), flush=True)
+        print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "chunks": contestant.chunks}), flush=True)
 
 
 class Worker:
@@ -332,6 +380,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.works = CONTESTANTS[name].works
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--contestant", name],
             stdin=subprocess.PIPE,
@@ -368,7 +417,7 @@ class Worker:
 @contextmanager
 def device(link: str, delay_ms: int) -> Iterator[str]:
     """A served device; gives its address."""
-    options = f"sim:bench,buf_size={BUFFERS[link]},latency={delay_ms / 2000}"
+    options = f"sim:bench,buf_size={BUFFERS[link]},slot_size={SLOT_BYTES},latency={delay_ms / 2000}"
     words = [sys.executable, "-m", "mcumgrx", "sim", "serve", options, "--instant", "--json"]
     process = subprocess.Popen(
         [*words, "--pty"] if link == "pty" else [*words, "--udp", "0"],
@@ -403,8 +452,12 @@ def measure(workers: list[Worker], rounds: int, scale: float, idle_s: float) -> 
             for (link, delay_ms), address in addresses.items():
                 echoes = max(10, int(ECHOES[delay_ms] * scale))
                 size = max(4_000, int(UPLOAD_BYTES[link][delay_ms] * scale))
-                turns = [(worker, "echo", echoes) for worker in workers]
-                turns += [(worker, "upload", size) for worker in workers if worker.name != "bare"]
+                turns = [
+                    (worker, work, amount)
+                    for worker in workers
+                    for work, amount in (("echo", echoes), ("upload", size))
+                    if work in worker.works
+                ]
                 shuffle(turns)
                 for worker, work, amount in turns:
                     times = worker.do(work, address, amount)
@@ -412,7 +465,7 @@ def measure(workers: list[Worker], rounds: int, scale: float, idle_s: float) -> 
                     found.append({**place, **times})
         for link in links:
             for worker in workers:
-                if worker.name != "bare":
+                if "idle" in worker.works:
                     times = worker.do("idle", addresses[link, 0], idle_s)
                     found.append({"link": link, "delay_ms": 0, "work": "idle", "of": worker.name, **times})
     return found
@@ -436,6 +489,9 @@ def summary(found: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any
                 row["results"][name] = {"requests_per_s": round(rate, 1), "cpu_us_per_request": round(1e6 * cpu_s, 1)}
             else:
                 row["results"][name] = {"kb_per_s": round(rate / 1000, 1), "cpu_us_per_kb": round(1e9 * cpu_s, 1)}
+                if all(one["chunks"] for one in batches):
+                    cpu_s = statistics.median(one["cpu_s"] / one["chunks"] for one in batches)
+                    row["results"][name]["cpu_us_per_chunk"] = round(1e6 * cpu_s, 1)
         row["gain"] = {} if work == "idle" else _gain([one for one in found if place_of(one) == (link, delay_ms, work)])
         rows.append(row)
     return rows
@@ -460,10 +516,38 @@ def _gain(batches: list[dict[str, Any]]) -> dict[str, float]:
 UNITS = {
     "requests_per_s": ("requests/s (echo)", "wall_s"),
     "cpu_us_per_request": ("CPU per request (echo), us", "cpu_s"),
-    "kb_per_s": ("KB/s (image upload, window 1)", "wall_s"),
+    "kb_per_s": ("KB/s (image upload)", "wall_s"),
     "cpu_us_per_kb": ("CPU per KB (image upload), us", "cpu_s"),
+    "cpu_us_per_chunk": ("CPU per chunk (image upload), us", ""),
     "cpu_percent": ("CPU of an idle connection, %", ""),
 }
+
+
+def verdicts(rows: list[dict[str, Any]]) -> list[str]:
+    """The bars, and whether they hold here."""
+    lines = []
+    for row in rows:
+        if row["work"] != "upload" or row["delay_ms"]:
+            continue
+        ours, bar = row["results"]["mcumgrx"], RATE_BARS[row["link"]]
+        lines.append(
+            f"{row['link']} without delay: {ours['kb_per_s'] / 1000:.2f} MB/s, at least {bar / 1e6:g} wanted: "
+            f"{'held' if ours['kb_per_s'] * 1000 >= bar else 'missed'}"
+        )
+        theirs = row["results"].get("smpclient")
+        if theirs is not None:
+            share = ours["cpu_us_per_chunk"] / theirs["cpu_us_per_chunk"]
+            toolkit = row["results"].get("mcumgr-toolkit")
+            beside = (
+                f"; for a KB {ours['cpu_us_per_kb'] / toolkit['cpu_us_per_kb']:.2f} of mcumgr-toolkit's"
+                if toolkit is not None
+                else ""
+            )
+            lines.append(
+                f"{row['link']}: CPU for a chunk {share:.2f} of smpclient's, at most {CPU_BAR:g} wanted: "
+                f"{'held' if share <= CPU_BAR else 'missed'}{beside}"
+            )
+    return lines
 
 
 def show(found: dict[str, Any]) -> None:
@@ -480,6 +564,9 @@ def show(found: dict[str, Any]) -> None:
             cells = "".join(f"{values[name]:>16,}" if name in values else f"{'':>16}" for name in names)
             ratio = f"{row['gain'][gain]:>7.2f}x" if gain in row["gain"] else ""
             print(f"  {row['link'] + delay:<32}{cells}{ratio}".rstrip())
+    print()
+    for line in found["verdicts"]:
+        print(line)
     for name, why in found["missing"].items():
         print(f"\n{name} is left out: {why}\nhint: pip install 'mcumgrx[bench]'")
 
@@ -522,6 +609,7 @@ def main() -> None:
         "missing": {worker.name: worker.missing for worker in workers if worker.missing is not None},
         "rounds": rounds,
         "results": results,
+        "verdicts": verdicts(results),
     }
     if arguments.json:
         print(json.dumps(found, indent=2))

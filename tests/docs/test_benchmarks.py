@@ -64,6 +64,15 @@ def test_the_plot_of_links_shows_what_the_table_says() -> None:
     assert all(abs(fall - scale * (rate - rates[50])) < 1 for fall, rate in zip(falls, rates.values(), strict=True))
 
 
+def test_peers() -> None:
+    found = run("peers.py", "--quick")
+    uploads = [row for row in found["results"] if row["work"] == "upload"]
+    assert {row["delay_ms"] for row in uploads} == {0, 10, 30}
+    assert all({"mcumgrx", "mcumgrx, 1", "bare"} <= set(row["results"]) for row in uploads)
+    assert all(result["kb_per_s"] > 0 for row in uploads for result in row["results"].values())
+    assert any(line.startswith("udp without delay: ") for line in found["verdicts"])
+
+
 def test_every_script_is_listed() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for path in (ROOT / "benchmarks").glob("[!_]*.py"):
