@@ -15,7 +15,7 @@ Opening, the question for the buffers and three echoes come before the clock.
 
 * *echo*: 16 characters there and back, one at a time: requests per second, and the client's CPU time for each.
 * *upload*: an image, each client with the message size and the window that it chooses itself. KB are 1000 bytes. A
-  chunk is one request; how many there were is what the client tells, and unknown for `mcumgr-toolkit`.
+  chunk is one request; how many there were is what the client tells.
 * *idle*: the client's CPU time while a link is open and nothing happens.
 
 *mcumgrx* has its defaults; *mcumgrx, 1* has `UploadOptions(window=1)`, one chunk on its way at a time, as all the
@@ -63,6 +63,8 @@ SLOT_BYTES = 8 * 1024 * 1024
 RATE_BARS = {"pty": 3e6, "udp": 10e6}
 CPU_BAR = 1 / 4
 
+FILE = "/lfs1/bench.bin"
+
 # --- the contestants, each in a process of its own ------------------------------------------------------------------
 
 
@@ -72,6 +74,7 @@ class Contestant(ABC):
     distribution: str | None = None
     works: tuple[str, ...] = ("echo", "upload", "idle")
     chunks: int | None = None
+    repeated: int | None = None
 
     @abstractmethod
     def echo(self, address: str, count: int) -> tuple[float, float]:
@@ -80,6 +83,10 @@ class Contestant(ABC):
     @abstractmethod
     def upload(self, address: str, image: bytes) -> tuple[float, float]:
         """One image; leaves the number of requests in `chunks`, if it is known."""
+
+    def file(self, address: str, content: bytes) -> tuple[float, float]:
+        """One file, as `upload`; only some of them are asked, by `servers.py`."""
+        raise NotImplementedError
 
     @abstractmethod
     def idle(self, address: str, seconds: float) -> tuple[float, float]:
@@ -134,6 +141,17 @@ class Mcumgrx(Contestant):
             with Stopwatch() as watch:
                 assert (await group.upload(parsed, self._options, note)).offset == len(image)
             self.chunks = -(-len(image) // speeds[-1].chunk_bytes) + speeds[-1].retransmissions
+            self.repeated = speeds[-1].retransmissions
+            return watch
+
+        return self._run(address, work)
+
+    def file(self, address: str, content: bytes) -> tuple[float, float]:
+        from mcumgrx_plugins.fs.group import FsGroup
+
+        async def work(client: Any) -> Stopwatch:
+            with Stopwatch() as watch:
+                await client.group(FsGroup).upload(content, FILE)
             return watch
 
         return self._run(address, work)
@@ -184,7 +202,7 @@ class Smpclient(Contestant):
         self._transports = {"serial": SMPSerialTransport, "udp": OnPort}
 
     def _open(self, address: str) -> AbstractAsyncContextManager[Any]:
-        scheme, _, target = address.partition(":")
+        scheme, _, target = address.partition(",")[0].partition(":")
         client: AbstractAsyncContextManager[Any] = self._client(self._transports[scheme](), target)
         return client
 
@@ -205,6 +223,15 @@ class Smpclient(Contestant):
                 offsets = [offset async for offset in client.upload(image)]
             assert offsets[-1] == len(image)
             self.chunks = len(offsets)
+            return watch
+
+        return self._run(address, work)
+
+    def file(self, address: str, content: bytes) -> tuple[float, float]:
+        async def work(client: Any) -> Stopwatch:
+            with Stopwatch() as watch:
+                async for _ in client.upload_file(content, FILE):
+                    pass
             return watch
 
         return self._run(address, work)
@@ -240,7 +267,7 @@ class Toolkit(Contestant):
 
     @contextmanager
     def _open(self, address: str) -> Iterator[Any]:
-        scheme, _, target = address.partition(":")
+        scheme, _, target = address.partition(",")[0].partition(":")
         if scheme == "udp":
             host, _, port = target.rpartition(":")
             opened = self._client.udp(host, int(port))
@@ -259,8 +286,15 @@ class Toolkit(Contestant):
         return watch.times
 
     def upload(self, address: str, image: bytes) -> tuple[float, float]:
+        told: list[int] = []
         with self._open(address) as client, Stopwatch() as watch:
-            client.image_upload(image)
+            client.image_upload(image, progress=lambda done, total: told.append(done))
+        self.chunks = len(told)
+        return watch.times
+
+    def file(self, address: str, content: bytes) -> tuple[float, float]:
+        with self._open(address) as client, Stopwatch() as watch:
+            client.fs_file_upload(FILE, content)
         return watch.times
 
     def idle(self, address: str, seconds: float) -> tuple[float, float]:
@@ -369,10 +403,17 @@ def work_off(name: str) -> None:
             from mcumgrx.sim.images import build_image
 
             amount: Any = build_image("1.1.0", payload_size=order["amount"])
+        elif order["work"] == "file":
+            amount = random.Random(5).randbytes(order["amount"])
         else:
             amount = order["amount"]
-        wall_s, cpu_s = getattr(contestant, order["work"])(order["address"], amount)
-        print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "chunks": contestant.chunks}), flush=True)
+        try:
+            wall_s, cpu_s = getattr(contestant, order["work"])(order["address"], amount)
+        except Exception as error:  # whatever theirs raise
+            found: dict[str, Any] = {"failed": f"{type(error).__name__}: {error}"}
+        else:
+            found = {"wall_s": wall_s, "cpu_s": cpu_s, "chunks": contestant.chunks, "repeated": contestant.repeated}
+        print(json.dumps(found), flush=True)
 
 
 class Worker:
@@ -389,7 +430,8 @@ class Worker:
         )
         self.missing: str | None = self._read().get("missing")
 
-    def do(self, work: str, address: str, amount: float) -> dict[str, float]:
+    def do(self, work: str, address: str, amount: float) -> dict[str, Any]:
+        """Its times, or `failed` with the reason."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"work": work, "address": address, "amount": amount}) + "\n")
         self._process.stdin.flush()
@@ -461,6 +503,8 @@ def measure(workers: list[Worker], rounds: int, scale: float, idle_s: float) -> 
                 shuffle(turns)
                 for worker, work, amount in turns:
                     times = worker.do(work, address, amount)
+                    if "failed" in times:
+                        raise SystemExit(f"error: {worker.name}, {work} over {address}: {times['failed']}")
                     place = {"link": link, "delay_ms": delay_ms, "work": work, "of": worker.name, "amount": amount}
                     found.append({**place, **times})
         for link in links:

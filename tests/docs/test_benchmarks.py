@@ -73,6 +73,38 @@ def test_peers() -> None:
     assert any(line.startswith("udp without delay: ") for line in found["verdicts"])
 
 
+def test_cpu() -> None:
+    found = run("cpu.py", "--quick")
+    for cost in found["stages"].values():
+        assert {"plan", "message", "framing", "exchange", "window"} <= set(cost)
+        assert cost["in memory"] > 0
+    assert found["udp_us"] > 0
+    # Whatever the machine does: what an upload holds does not grow with it.
+    small, large = found["memory"]
+    assert large["bytes"] == 4 * small["bytes"]
+    assert large["peak_kb"] < small["peak_kb"] + 50
+    assert [row["what"] for row in found["transfers"]] == (
+        ["upload", "mapped", "download"] if sys.platform == "linux" else []
+    )
+    assert not any("failed" in row for row in found["transfers"])
+
+
+def test_many() -> None:
+    found = run("many.py", "--quick")
+    assert found["devices"] == 4
+    assert found["together_bytes_per_s"] > 0
+    assert found["alone_bytes_per_s"] > 0
+
+
+def test_servers() -> None:
+    found = run("servers.py", "--quick")
+    if "left_out" in found:
+        assert "MCUMGRX_ZEPHYR_SERVERS" in found["left_out"]
+        return
+    [row] = found["results"]
+    assert row.get("left_out") or row["results"]["mcumgrx"]["bytes_per_s"] > 0
+
+
 def test_every_script_is_listed() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for path in (ROOT / "benchmarks").glob("[!_]*.py"):

@@ -1,0 +1,422 @@
+"""What a chunk of an upload costs us, stage by stage, and how much memory transfers take.
+
+::
+
+    python benchmarks/cpu.py [--quick] [--rounds N] [--json]
+
+*Stages.* CPU time for a chunk, its answer included, in microseconds: console lines with messages of 380 bytes, and
+datagrams of 1472. Each of these is measured by itself:
+
+* *plan*: which chunk is next, and what its answer means;
+* *message*: the chunk as bytes with a header, and the offset in the answer;
+* *framing*: the message as it goes over the link, and the answer as it comes;
+* *exchange*: sequence numbers, and which request an answer belongs to;
+* *window*: whether to send, and the round trips.
+
+A whole upload over a link in memory, where every answer is there at once, takes more than their sum: the rest is
+*engine and client*. The same upload over UDP, to a device in another process, takes more than that again: the
+*transport*, its system calls and the turns of the event loop, of which one that wakes a task is measured by itself.
+What the other end of the link in memory costs is measured as well, and left out.
+
+*Memory.* Uploads of several sizes over the link in memory: the peak of what Python has allocated, beyond the image, and
+the blocks that are left after it. Then whole transfers over UDP in a process of their own: how much its anonymous
+memory (Linux: `RssAnon`, without mapped files) grows over that of a connected client that does nothing. KB are 1000
+bytes, MB 1000 KB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import json
+import mmap
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cbor2
+from many import devices
+
+import mcumgrx
+from mcumgrx import __version__
+from mcumgrx.bulk import upload, window_for
+from mcumgrx.client import Client
+from mcumgrx.contracts import ImageGroup
+from mcumgrx.events import Event
+from mcumgrx.mcuboot import load_image
+from mcumgrx.protocol.codec import IMPLEMENTATION, build_message
+from mcumgrx.protocol.console import ConsoleFraming
+from mcumgrx.protocol.exchange import Exchange
+from mcumgrx.protocol.framing import DatagramFraming, Framing
+from mcumgrx.protocol.message import Reply
+from mcumgrx.protocol.standard import UploadProgress
+from mcumgrx.protocol.transfer import Chunk, ImageUpload, Source, UploadPlan
+from mcumgrx.protocol.window import Window
+from mcumgrx.sim.images import build_image
+from mcumgrx.transport import Flow, Limits, Transport
+
+MIB = 1024 * 1024
+WINDOW = 3
+MEMORY_BAR = 20e6
+
+# Framing, and bytes of the largest message.
+LINKS: dict[str, tuple[Callable[[], Framing], int]] = {
+    "console 380": (ConsoleFraming, 380),
+    "datagram 1472": (DatagramFraming, 1472),
+}
+SHA = bytes(32)
+
+
+def answer_to(message: bytes, offset: int) -> tuple[bytes, int]:
+    """The answer to a chunk, and the offset behind it. `offset` is where the chunk begins."""
+    if offset == 0:
+        taken = len(cbor2.loads(message[8:])["data"])
+    else:
+        # All before the data: header, map, "off" and its number, "data" and its length.
+        size = 1 if offset < 24 else 2 if offset < 256 else 3 if offset < 65536 else 5
+        rest = len(message) - (8 + 1 + 4 + size + 5)
+        taken = rest - (1 if rest <= 24 else 2 if rest <= 257 else 3)
+    offset += taken
+    payload = b"\xbf\x63off\x1a" + offset.to_bytes(4, "big") + b"\xff"
+    return build_message(3, 1, 0, 1, message[6], 1, payload), offset
+
+
+class MemoryLink(Transport):
+    """Whatever is sent is a chunk, and is answered at once."""
+
+    def __init__(self, framing: Framing, message_bytes: int) -> None:
+        self._framing = framing
+        self._limits = Limits(safe_message=message_bytes)
+        self._offset = 0
+        self._inbox: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._console = isinstance(framing, ConsoleFraming)
+        self._other_end = ConsoleFraming(ops=0xFF)
+
+    async def open(self, timeout_s: float) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, writes: Sequence[bytes]) -> None:
+        self.offer(writes)
+
+    def offer(self, writes: Sequence[bytes]) -> bool:
+        self._inbox.append(self.answer(writes[0]))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return True
+
+    def answer(self, write: bytes) -> bytes:
+        """What the other end does."""
+        if not self._console:
+            answer, self._offset = answer_to(write, self._offset)
+            return answer
+        message = build_message(*self._other_end.feed(write)[0])
+        answer, self._offset = answer_to(message, self._offset)
+        return self._other_end.encode(answer)[0]
+
+    async def receive(self) -> bytes:
+        if not self._inbox:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._inbox.popleft()
+
+    @property
+    def flow(self) -> Flow:
+        return Flow(strict=False)
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def framing(self) -> Framing:
+        return self._framing
+
+
+def plan_of(source: Source, message_bytes: int) -> UploadPlan:
+    return UploadPlan(source, ImageUpload(SHA), message_bytes=message_bytes)
+
+
+async def _nothing_to_settle() -> bool:
+    raise SystemExit("error: an answer was lost on a link that loses none")
+
+
+async def upload_in_memory(source: Source, name: str) -> int:
+    """Returns the number of chunks."""
+    framing, message_bytes = LINKS[name]
+    async with Client(MemoryLink(framing(), message_bytes)) as client:
+        client.proven_bytes = message_bytes
+        window: Window[Any] = Window(WINDOW, strict=False)
+        await upload(client, plan_of(source, message_bytes), window=window, settled=_nothing_to_settle)
+        return window.numbers
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def cpu_of(work: Callable[[], object]) -> float:
+    """CPU seconds."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def stages(name: str, source: bytes, rounds: int) -> dict[str, float]:
+    """Microseconds a chunk, by stage, but for the transport."""
+    make_framing, message_bytes = LINKS[name]
+    chunks: list[Chunk] = []
+
+    def plan() -> None:
+        chunks.clear()
+        planned = plan_of(source, message_bytes)
+        while not planned.done:
+            chunk = planned.next()
+            assert chunk is not None
+            chunks.append(chunk)
+            planned.answered(chunk, UploadProgress(chunk.end))
+
+    plan()
+    messages = [chunk.command.request().encode(2, number % 256) for number, chunk in enumerate(chunks)]
+    requests = [chunk.command.request() for chunk in chunks]
+    writes = [make_framing().encode(message)[0] for message in messages]
+    link = MemoryLink(make_framing(), message_bytes)
+    answers = [link.answer(write) for write in writes]
+    replies = [Reply(*raw) for answer in answers for raw in make_framing().feed(answer)]
+
+    def message() -> None:
+        for number, (chunk, reply) in enumerate(zip(chunks, replies, strict=True)):
+            chunk.command.request().encode(2, number % 256)
+            chunk.command.result(reply)
+
+    def encode() -> None:
+        for number, request in enumerate(requests):
+            request.encode(2, number % 256)
+
+    def framing() -> None:
+        used = make_framing()
+        for one, answer in zip(messages, answers, strict=True):
+            used.encode(one)
+            used.feed(answer)
+
+    def exchange() -> None:
+        used = Exchange(make_framing())
+        for request, answer in zip(requests, answers, strict=True):
+            used.send(request)
+            assert used.receive(answer)
+
+    def window() -> None:
+        used: Window[int] = Window(WINDOW, strict=False)
+        now = 0.0
+        for number in range(len(chunks)):
+            assert used.wait_s(now) == 0.0
+            flight = used.sent(number, now)
+            now += 0.001
+            used.answered(flight, now)
+            used.advanced(now)
+
+    def event_loop() -> None:
+        asyncio.run(_turns(len(chunks)))
+
+    def other_end() -> None:
+        used = MemoryLink(make_framing(), message_bytes)
+        for write in writes:
+            used.answer(write)
+
+    def whole() -> None:
+        asyncio.run(upload_in_memory(source, name))
+
+    works = (plan, message, encode, framing, exchange, window, event_loop, other_end, whole)
+    times: dict[str, list[float]] = {work.__name__: [] for work in works}
+    for _ in range(rounds):
+        for work in works:
+            times[work.__name__].append(1e6 * cpu_of(work) / len(chunks))
+    cost = {key: statistics.median(taken) for key, taken in times.items()}
+    cost["exchange"] = max(0.0, cost["exchange"] - cost.pop("encode") - cost["framing"])
+    known = sum(cost[key] for key in ("plan", "message", "framing", "exchange", "window"))
+    total = cost.pop("whole") - cost.pop("other_end")
+    turn = cost.pop("event_loop")
+    return {**cost, "engine and client": total - known, "in memory": total, "a turn of the loop": turn}
+
+
+async def _turns(count: int) -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(count):
+        future: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+
+
+async def upload_over_udp(address: str, source: bytes) -> float:
+    """Microseconds a chunk."""
+    async with mcumgrx.connect(address) as client:
+        params = await client.params()
+        client.proven_bytes = 1472
+        window = window_for(client, params)
+        begin = time.process_time()
+        plan = UploadPlan(source, ImageUpload(hashlib.sha256(source).digest()), message_bytes=1472)
+        await upload(client, plan, window=window, settled=_nothing_to_settle)
+        return 1e6 * (time.process_time() - begin) / window.numbers
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def memory_of(size: int) -> dict[str, float]:
+    """Of an upload over the link in memory, from a mapped file."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as source:
+            asyncio.run(upload_in_memory(bytes(100_000), "datagram 1472"))  # what is made once
+            gc.collect()
+            blocks = sys.getallocatedblocks()
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            asyncio.run(upload_in_memory(source, "datagram 1472"))
+            peak = tracemalloc.get_traced_memory()[1] - before
+            tracemalloc.stop()
+            gc.collect()
+            return {"bytes": size, "peak_kb": peak / 1000, "blocks_left": sys.getallocatedblocks() - blocks}
+
+
+def anonymous_kb() -> float:
+    """This process's memory without mapped files, in KB."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1.024
+    raise SystemExit("error: this system does not tell RssAnon")
+
+
+@contextmanager
+def mapped(path: str) -> Iterator[mmap.mmap]:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source:
+        yield source
+
+
+async def transfer_once(what: str, address: str, path: str) -> dict[str, Any]:
+    """`upload` the image in `path`, `mapped` the same by an `mmap`, or `download` the device's large file into it."""
+    highest = 0.0
+
+    def note(event: Event) -> None:
+        nonlocal highest
+        highest = max(highest, anonymous_kb())
+
+    async with mcumgrx.connect(address) as client:
+        await client.params()
+        idle = anonymous_kb()
+        begin = time.perf_counter()
+        if what == "upload":
+            await client.group(ImageGroup).upload(load_image(path), progress=note)
+        elif what == "mapped":
+            with mapped(path) as source:
+                client.proven_bytes = 1472
+                plan = plan_of(source, 1472)
+                window = window_for(client, await client.params())
+                await upload(client, plan, window=window, settled=_nothing_to_settle, progress=note)
+        else:
+            from mcumgrx_plugins.fs.group import FsGroup
+
+            with open(path, "wb") as file:  # noqa: ASYNC230 - nothing else goes on here
+                await client.group(FsGroup).download("/big/file.bin", file, progress=note)
+        seconds = time.perf_counter() - begin
+        highest = max(highest, anonymous_kb())
+    return {"growth_kb": highest - idle, "idle_kb": idle, "seconds": seconds}
+
+
+def transfers(upload_bytes: int, download_bytes: int) -> list[dict[str, Any]]:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        image, target = Path(folder) / "image.bin", Path(folder) / "file.bin"
+        image.write_bytes(build_image("1.1.0", payload_size=upload_bytes))
+        slot = -(-upload_bytes // 4096) * 4096 + 65536
+        for what, size, path in (
+            ("upload", upload_bytes, image),
+            ("mapped", upload_bytes, image),
+            ("download", download_bytes, target),
+        ):
+            with devices(1, "--instant", slot_size=slot, big_file=download_bytes) as (address,):
+                words = [sys.executable, __file__, "--transfer", what, address, str(path)]
+                done = subprocess.run(words, capture_output=True, text=True)
+            row: dict[str, Any] = {"what": what, "bytes": size}
+            if done.returncode:
+                row["failed"] = done.stderr.strip().rpartition("\n")[2]
+            else:
+                row.update(json.loads(done.stdout))
+            found.append(row)
+    return found
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+def show(found: dict[str, Any]) -> None:
+    print(
+        f"mcumgrx {__version__} (codec: {IMPLEMENTATION}), Python {platform.python_version()} on {platform.platform()}"
+    )
+    print(f"\n{'CPU for a chunk, us':<22}" + "".join(f"{name:>16}" for name in found["stages"]))
+    for key in next(iter(found["stages"].values())):
+        print(f"  {key.replace('_', ' '):<20}" + "".join(f"{row[key]:>16.1f}" for row in found["stages"].values()))
+    total, plain = found["udp_us"], found["stages"]["datagram 1472"]["in memory"]
+    print(f"  {'transport, UDP':<20}{'':>16}{total - plain:>16.1f}")
+    print(f"  {'over UDP':<20}{'':>16}{total:>16.1f}")
+    print("\nmemory of an upload in memory, beyond the image")
+    for row in found["memory"]:
+        print(f"  {row['bytes'] / MIB:>4g} MiB: peak {row['peak_kb']:,.0f} KB, {row['blocks_left']} blocks left")
+    print(f"\nmemory of whole transfers over UDP, beyond the idle client; at most {MEMORY_BAR / 1e6:g} MB wanted")
+    for row in found["transfers"]:
+        what = f"  {row['what']:<9}{row['bytes'] / MIB:>4g} MiB: "
+        if "failed" in row:
+            print(f"{what}failed: {row['failed']}")
+            continue
+        held = "held" if row["growth_kb"] * 1000 <= MEMORY_BAR else "missed"
+        rate = row["bytes"] / row["seconds"] / 1e6
+        print(f"{what}{row['growth_kb'] / 1000:,.1f} MB over {row['idle_kb'] / 1000:,.1f}, {rate:.1f} MB/s: {held}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure what a chunk of an upload costs, and what memory it takes.")
+    parser.add_argument("--quick", action="store_true", help="fewer chunks and rounds, smaller transfers")
+    parser.add_argument("--rounds", type=int, help="rounds, of which the median counts [default: 5]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--transfer", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.transfer is not None:
+        print(json.dumps(asyncio.run(transfer_once(*arguments.transfer))))
+        return
+    rounds = arguments.rounds if arguments.rounds is not None else 2 if arguments.quick else 5
+    if rounds < 1:
+        parser.error("--rounds must be at least 1")
+    source = build_image("1.1.0", payload_size=500_000 if arguments.quick else 2_000_000)
+    with devices(1, "--instant", slot_size=4 * MIB) as (address,):
+        udp = [asyncio.run(upload_over_udp(address, source)) for _ in range(rounds)]
+    found: dict[str, Any] = {
+        "benchmark": "cpu",
+        "codec": IMPLEMENTATION,
+        "rounds": rounds,
+        "stages": {name: stages(name, source, rounds) for name in LINKS},
+        "udp_us": statistics.median(udp),
+        "memory": [memory_of(size * MIB) for size in ((1, 4) if arguments.quick else (1, 16, 64))],
+        "transfers": [],
+    }
+    if sys.platform == "linux":
+        sizes = (4 * MIB, 4 * MIB) if arguments.quick else (64 * MIB, 512 * MIB)
+        found["transfers"] = transfers(*sizes)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(found)
+
+
+if __name__ == "__main__":
+    main()
