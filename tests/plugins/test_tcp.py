@@ -188,6 +188,40 @@ async def test_a_receiver_that_takes_no_more(monkeypatch: pytest.MonkeyPatch) ->
         await transport.close()
 
 
+async def test_what_is_offered_and_what_is_sent_arrive_in_order(raw_device: Device) -> None:
+    transport = tcp("127.0.0.1", raw_device.port, framing="raw")
+    await transport.open(5)
+    wanted = b""
+    for number in range(2000):
+        piece = b"%06d" % number + bytes(20_000)
+        if not transport.offer([piece]):
+            break  # the other end has not read that fast
+        wanted += piece
+    assert len(wanted) > len(b"000000") + 20_000
+    await transport.send([b"last"])
+    wanted += b"last"
+    while len(raw_device.received) < len(wanted):
+        raw_device.arrived.clear()
+        await raw_device.arrived.wait()
+    assert raw_device.received == wanted
+    await transport.close()
+    with pytest.raises(LinkLost):
+        transport.offer([b"x"])
+
+
+async def test_an_offer_to_an_end_that_has_closed(device: Device) -> None:
+    transport = tcp("127.0.0.1", device.port, framing="raw")
+    await transport.open(5)
+    assert transport.offer([b"\n"])
+    await device.arrived.wait()
+    device.hang_up()
+    with pytest.raises(LinkLost):
+        await transport.receive()
+    with pytest.raises(LinkLost, match="the other end has closed it"):
+        transport.offer([b"x"])
+    await transport.close()
+
+
 async def test_what_was_sent_last_arrives_although_the_link_is_closed(raw_device: Device) -> None:
     """It may be a reset. The other end is slower than the closing."""
     transport = tcp("127.0.0.1", raw_device.port, framing="raw")

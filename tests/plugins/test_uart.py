@@ -38,7 +38,9 @@ from mcumgrx.sim.images import build_image
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX; Windows needs a real port", allow_module_level=True)
 
+from mcumgrx_plugins.uart import serial_port
 from mcumgrx_plugins.uart import transport as uart
+from mcumgrx_plugins.uart.loop_port import LoopPort
 from mcumgrx_plugins.uart.ports import Lister, Port
 from mcumgrx_plugins.uart.reader import ThreadedPort
 from mcumgrx_plugins.uart.serial_port import SerialTransport
@@ -75,8 +77,16 @@ def serial_transport(path: str, lister: Lister = no_ports, **options: str) -> Se
     return SerialTransport(Address("serial", path, options), lister)
 
 
+@pytest.fixture(params=[LoopPort, ThreadedPort] if sys.platform == "linux" else [ThreadedPort])
+def port_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[LoopPort | ThreadedPort]:
+    """Each of the two ways to a port; on Linux the second is there for other systems only."""
+    monkeypatch.setattr(serial_port, "_PORT", request.param)
+    kind: type[LoopPort | ThreadedPort] = request.param
+    return kind
+
+
 @pytest.fixture
-async def link(peer: Peer) -> AsyncIterator[SerialTransport]:
+async def link(peer: Peer, port_class: type) -> AsyncIterator[SerialTransport]:
     link = serial_transport(peer.path)
     await link.open(5)
     yield link
@@ -91,6 +101,15 @@ async def ask(link: SerialTransport, request: bytes = REQUEST) -> tuple[list[Raw
     while not messages:
         messages = framing.feed(await link.receive())
     return messages, framing.take_text()
+
+
+def unread(link: SerialTransport) -> int:
+    """Bytes that lie in the port object."""
+    port = link._stream
+    if isinstance(port, ThreadedPort):
+        return port._posted - port._taken
+    assert isinstance(port, LoopPort)
+    return len(port._received)
 
 
 def threads_end() -> None:
@@ -196,6 +215,213 @@ async def test_time_on_the_wire_is_estimated(peer: Peer) -> None:
     await link.open(5)
     assert link.queued_s() == 0
     await link.close()
+
+
+async def test_an_answer_corrects_the_estimate(peer: Peer) -> None:
+    """USB CDC ACM and pseudo-terminals take any baud rate and keep to none: time-outs must not wait for it."""
+    link = serial_transport(peer.path, baud="1200")
+    await link.open(5)
+    framing = link.framing()
+    await link.send(framing.encode(build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1ad" + bytes(300))))
+    assert link.queued_s() > 3
+    assert "baud" in link.flow.faster
+    messages: list[RawMessage] = []
+    while not messages:
+        messages = framing.feed(await link.receive())
+    assert link.queued_s() == 0
+    assert "CONFIG_UART_MCUMGR_RX_BUF_COUNT" in link.flow.faster
+    await link.send(framing.encode(bytes(120)))
+    assert link.queued_s() == 0
+    await link.close()
+    await link.open(5)  # as what, this time?
+    await link.send(link.framing().encode(bytes(120)))
+    assert link.queued_s() > 1
+    await link.close()
+
+
+async def test_an_answer_says_nothing_of_what_was_sent_after_its_request(peer: Peer) -> None:
+    peer.answer = None
+    link = serial_transport(peer.path, baud="9600")
+    await link.open(5)
+    framing = link.framing()
+    first, second = (build_message(Op.WRITE, 1, 0, 0, number, 0, b"\xa1ad" + bytes(30)) for number in (1, 2))
+    await link.send(framing.encode(first))
+    await asyncio.sleep(link.queued_s())  # as a UART would have done
+    await link.send(framing.encode(second))
+    queued_s = link.queued_s()
+    peer.write(echo((Op.WRITE, 1, 0, 0, 1, 0, b"\xa1adx")))
+    messages: list[RawMessage] = []
+    while not messages:
+        messages = framing.feed(await link.receive())
+    assert 0 < link.queued_s() <= queued_s
+    assert "baud" in link.flow.faster
+    await link.close()
+
+
+# -- messages that are taken at once ----------------------------------------------------------------------------------
+
+
+async def test_a_message_is_taken_at_once_when_the_device_is_awake(peer: Peer, link: SerialTransport) -> None:
+    framing = link.framing()
+    frame = framing.encode(REQUEST)
+    assert not link.offer(frame)  # the newline comes first, and a pause
+    await link.send(frame)
+    assert link.offer(frame)
+    assert link.offer(frame)
+    await peer.until(lambda: peer.received == b"\n" + frame[0] * 3)
+    framing.reset()
+    assert not link.offer(frame)
+
+
+async def test_lines_that_need_pauses_are_not_taken_at_once(peer: Peer) -> None:
+    link = serial_transport(peer.path, pause="1")
+    await link.open(5)
+    await ask(link)
+    assert not link.offer(link.framing().encode(bytes(300)))
+    await link.close()
+
+
+async def test_a_raw_message_is_taken_at_once_while_in_step(raw_peer: Peer) -> None:
+    link = serial_transport(raw_peer.path, framing="raw")
+    await link.open(5)
+    framing = link.framing()
+    assert link.offer(framing.encode(REQUEST))
+    assert await link.receive()
+    framing.reset()
+    assert not link.offer(framing.encode(REQUEST))
+    await link.close()
+
+
+async def test_an_offer_while_the_framing_is_looked_for(peer: Peer) -> None:
+    link = serial_transport(peer.path, framing="auto")
+    await link.open(5)
+    framing = link.framing()
+    assert not link.offer(framing.encode(REQUEST))
+    await link.send(framing.encode(REQUEST))
+    while len(peer.messages) < 2:
+        framing.feed(await link.receive())
+    assert link.offer(framing.encode(REQUEST))
+    await peer.until(lambda: len(peer.messages) == 3)
+    await link.close()
+
+
+async def test_what_is_offered_and_what_is_sent_arrive_in_order(peer: Peer, link: SerialTransport) -> None:
+    """The other end does not read: a part of an offer is left over, later offers are refused, sending waits behind."""
+    await ask(link)
+    before = len(peer.received)
+    peer.deaf()
+    wanted = b""
+    number = 0
+    while True:
+        piece = b"%06d" % number + bytes(9000)
+        if not link.offer([piece]):
+            break
+        wanted += piece
+        number += 1
+    assert number > 0
+    assert not link.offer([b"small"])  # never in front of what is left over
+    sending = asyncio.create_task(link.send([b"last"]))
+    await asyncio.sleep(0)
+    assert not sending.done()
+    peer.hear()
+    await sending
+    await peer.until(lambda: len(peer.received) == before + len(wanted) + 4)
+    assert peer.received[before:] == wanted + b"last"
+    # The thread's word that it has written may come later than the bytes.
+    while not link.offer([b"and on"]):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await peer.until(lambda: peer.received.endswith(b"lastand on"))
+
+
+async def test_closing_with_an_offer_left_over(peer: Peer, link: SerialTransport) -> None:
+    await ask(link)
+    peer.deaf()
+    while link.offer([bytes(9000)]):
+        pass
+    await link.close()
+    threads_end()
+    with pytest.raises(LinkLost):
+        link.offer([b"x"])
+
+
+async def test_an_offer_after_the_end_of_the_link(peer: Peer, link: SerialTransport) -> None:
+    await ask(link)
+    peer.hang_up()
+    with pytest.raises(LinkLost):
+        await link.receive()
+    with pytest.raises(LinkLost, match="has ended"):
+        link.offer([b"x"])
+    threads_end()
+
+
+async def test_an_offer_that_finds_the_end(peer: Peer, port_class: type) -> None:
+    """Nobody has read yet that the port is gone."""
+    link = serial_transport(peer.path)
+    await link.open(5)
+    await ask(link)
+    peer.hang_up()
+    with pytest.raises(LinkLost, match="has ended"):  # noqa: PT012 - the threads may have found out, or not
+        if not link.offer([b"x"]):
+            await link.send([b"x"])
+    async with asyncio.timeout(5):
+        with pytest.raises(LinkLost):
+            await link.receive()
+    threads_end()
+
+
+async def test_openings_leave_no_file_and_no_thread(peer: Peer, port_class: type) -> None:
+    link = serial_transport(peer.path)
+    await link.open(5)
+    await ask(link)
+    await link.close()
+    threads_end()
+    before = set(os.listdir("/dev/fd"))
+    for _ in range(3):
+        await link.open(5)
+        await ask(link)
+        await link.close()
+        with pytest.raises(ConnectFailed):
+            await link.open(0)
+        threads_end()
+    assert set(os.listdir("/dev/fd")) == before
+
+
+# -- what may be on its way ------------------------------------------------------------------------------------------
+
+
+async def test_a_prompt_tells_a_shell(peer: Peer, link: SerialTransport) -> None:
+    async with Client(link) as client:
+        assert (client.flow.most, client.flow.strict) == (None, True)
+        peer.answer = lambda message: b"\r\n\x1b[1;32muart:" + b"~$ \x1b[m" + echo(message)
+        await client.request(Echo("hello"))
+        assert client.flow.most == 2
+
+
+async def test_a_prompt_in_pieces(peer: Peer) -> None:
+    link = serial_transport(peer.path)
+    async with Client(link) as client:
+        for piece in (b"[00:00:01.000] <inf> app: costs 5~$\r\n", b"ua", b"rt:", b"~", b"$", b" "):
+            assert client.flow.most is None
+            heard = client.last_heard_s
+            peer.write(piece)
+            while client.last_heard_s == heard:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await client.request(Echo("hello"))
+        assert client.flow.most == 2
+
+
+@pytest.mark.parametrize(("shell", "most"), [("yes", 2), ("no", None)])
+async def test_the_address_tells_a_shell(peer: Peer, shell: str, most: int | None) -> None:
+    async with Client(serial_transport(peer.path, shell=shell)) as client:
+        peer.answer = lambda message: b"uart:~$ " + echo(message)
+        await client.request(Echo("hello"))
+        assert client.flow.most == most
+
+
+async def test_a_raw_device_gets_one_at_a_time(raw_peer: Peer) -> None:
+    async with Client(serial_transport(raw_peer.path, framing="raw")) as client:
+        await client.request(Echo("hello"))
+        assert client.flow.most == 1
 
 
 # -- what a device needs to hear the next request ---------------------------------------------------------------------
@@ -398,9 +624,7 @@ async def test_endless_noise(noise: bytes, peer: Peer, link: SerialTransport) ->
             elapsed, used = loop.time() - begin, time.process_time() - used
             assert 0.3 <= elapsed < 2
             assert used < 0.8 * elapsed
-            port = link._stream
-            assert isinstance(port, ThreadedPort)
-            assert port._posted - port._taken < 512 * 1024
+            assert unread(link) < 512 * 1024
     finally:
         writer.kill()
         await writer.wait()
@@ -431,13 +655,11 @@ async def test_hanging_up_wakes_receive_and_ends_the_link_for_good(peer: Peer, l
 async def test_what_came_before_the_end_is_still_read(peer: Peer, link: SerialTransport) -> None:
     peer.write(b"last words")
     # Not through receive(): the bytes must have left the terminal, which forgets them when it is hung up.
-    port = link._stream
-    assert isinstance(port, ThreadedPort)
-    while not port._received:
-        port._news.clear()
-        await port._news.wait()
+    while not unread(link):  # noqa: ASYNC110 - nothing tells but receive()
+        await asyncio.sleep(0)
     peer.hang_up()
-    await asyncio.wait({port._ended})
+    assert link._stream is not None
+    await asyncio.wait({link._stream._ended})  # type: ignore[attr-defined]
     assert await link.receive() == b"last words"
     with pytest.raises(LinkLost):
         await link.receive()
@@ -569,6 +791,7 @@ def test_what_windows_says(text: str, number: str) -> None:
         "serial:/dev/x,framing=cobs",
         "serial:/dev/x,pause=-1",
         "serial:/dev/x,rtscts=perhaps",
+        "serial:/dev/x,shell=bash",
     ],
 )
 def test_addresses_that_mean_nothing(address: str) -> None:
@@ -686,20 +909,27 @@ async def test_the_death_of_the_other_process_is_noticed(image: Path) -> None:
 # -- cost ------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_idle_link_does_nothing(link: SerialTransport) -> None:
-    """No polling: neither does processor time pass, nor does the reading thread wake."""
+async def test_an_idle_link_does_nothing(link: SerialTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No polling: neither does processor time pass, nor is the port read."""
     await ask(link)
-    assert isinstance(link._stream, ThreadedPort)
-    port = link._stream._port
+    port = link._stream
+    assert isinstance(port, LoopPort | ThreadedPort)
     calls = 0
-    original = port.read
+    read, system_read = port._port.read, os.read
 
     def counting(size: int = 1) -> bytes:
         nonlocal calls
         calls += 1
-        return original(size)
+        return read(size)
 
-    port.read = counting  # type: ignore[method-assign]
+    def system_counting(file: int, size: int) -> bytes:
+        nonlocal calls
+        calls += file == port._port.fd
+        return system_read(file, size)
+
+    port._port.read = counting  # type: ignore[method-assign]
+    if isinstance(port, LoopPort):
+        monkeypatch.setattr(os, "read", system_counting)
     waiting = asyncio.create_task(link.receive())
     used = time.process_time()
     await asyncio.wait({waiting}, timeout=0.5)

@@ -62,6 +62,10 @@ class Peer:
         """No longer read, so that the buffers fill up."""
         self._loop.remove_reader(self.master)
 
+    def hear(self) -> None:
+        """Read again."""
+        self._loop.add_reader(self.master, self._read)
+
     def hang_up(self) -> None:
         if self.master >= 0:
             self._loop.remove_reader(self.master)

@@ -1,7 +1,8 @@
 """Which framing a UART speaks, and what its transport must hear of it.
 
 `WatchedConsole` and `WatchedRaw` are the framings of the core that tell their transport when a request was not
-answered. `AutoFraming` finds out which of the two the device speaks.
+answered, when one was, and, where there is any, what the device prints. `AutoFraming` finds out which of the two the
+device speaks.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from typing import Protocol
 
 from mcumgrx.plugin_api import ConsoleFraming, StreamFraming
 
-__all__ = ["PROBE", "AutoFraming", "Kind", "WatchedConsole", "WatchedRaw"]
+__all__ = ["PROBE", "AutoFraming", "Kind", "Listener", "WatchedConsole", "WatchedRaw"]
 
 # op, version, flags, group, sequence, command, payload: a message as every framing returns it.
 RawMessage = tuple[int, int, int, int, int, int, bytes]
@@ -33,44 +35,96 @@ class Kind(Enum):
     RAW = "raw"
 
 
-class WatchedConsole(ConsoleFraming):
-    """Console framing; calls `unanswered` when the time of the requests in flight is over."""
+class Listener(Protocol):
+    """What a transport is told."""
 
-    def __init__(self, line_length: int, unanswered: Callable[[], None]) -> None:
+    def unanswered(self) -> None:
+        """A request was not answered: half of it may lie in the device's buffer, and must not spoil the next."""
+
+    def answered(self, size: int, behind: int) -> None:
+        """A request that took `size` bytes was answered, so it has left; `behind` bytes were laid out after it."""
+
+    def printed(self, text: bytes) -> None:
+        """The device has written this beside its messages."""
+
+
+class _Ledger:
+    """How many bytes each request took, and how many came behind it."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._laid: dict[int, tuple[int, int]] = {}  # sequence → bytes up to and with it, its own
+
+    def lay(self, message: bytes, size: int) -> None:
+        self._total += size
+        self._laid[message[6]] = (self._total, size)
+
+    def tell(self, messages: list[RawMessage], listener: Listener) -> None:
+        laid = self._laid.pop(messages[-1][4], None)
+        if laid is not None:
+            listener.answered(laid[1], self._total - laid[0])
+
+
+class WatchedConsole(ConsoleFraming):
+    """Console framing with a listener."""
+
+    def __init__(self, line_length: int, listener: Listener) -> None:
         super().__init__(line_length=line_length)
-        self._unanswered = unanswered
+        self._listener = listener
+        self._ledger = _Ledger()
+
+    def encode(self, message: bytes, write_bytes: int | None = None) -> list[bytes]:
+        writes = super().encode(message, write_bytes)
+        self._ledger.lay(message, len(writes[0]))
+        return writes
+
+    def feed(self, chunk: bytes) -> list[RawMessage]:
+        messages = super().feed(chunk)
+        if messages:
+            self._ledger.tell(messages, self._listener)
+        return messages
 
     def reset(self) -> None:
         super().reset()
-        self._unanswered()
+        self._listener.unanswered()
+
+    def take_text(self) -> bytes:
+        text = super().take_text()
+        if text:
+            self._listener.printed(text)
+        return text
 
 
 class WatchedRaw(StreamFraming):
-    """Raw framing; calls `unanswered` also when device and we no longer agree where a message begins.
+    """Raw framing with a listener, which is told also when device and we disagree where a message begins.
 
     Nothing but the header's length marks an end, and there is no checksum: after a lost byte the device takes data for
     headers and answers what nobody has asked. It starts afresh after a silence, and so do we.
     """
 
-    def __init__(self, unanswered: Callable[[], None]) -> None:
+    def __init__(self, listener: Listener) -> None:
         super().__init__()
-        self._unanswered = unanswered
+        self._listener = listener
+        self._ledger = _Ledger()
         self._asked: dict[int, tuple[int, int, int]] = {}  # sequence → op of the reply, group, command
 
     def encode(self, message: bytes, write_bytes: int | None = None) -> list[bytes]:
         self._asked[message[6]] = ((message[0] & 7) | 1, int.from_bytes(message[4:6], "big"), message[7])
+        self._ledger.lay(message, len(message))
         return super().encode(message, write_bytes)
 
     def feed(self, chunk: bytes) -> list[RawMessage]:
         before = self.discarded
         messages = super().feed(chunk)
         if self.discarded > before or not all(self._is_ours(message) for message in messages):
-            self._unanswered()
+            self._listener.unanswered()
+        elif messages:
+            self._ledger.tell(messages, self._listener)
         return messages
 
     def reset(self) -> None:
         super().reset()
-        self._unanswered()
+        self._listener.unanswered()
 
     def _is_ours(self, message: RawMessage) -> bool:
         op, _, _, group, sequence, command, _ = message
@@ -83,11 +137,11 @@ class AutoFraming:
     Messages are given back by `encode` as they are: only when they are sent is it known how. `lay_out` does it then.
     """
 
-    def __init__(self, line_length: int, unanswered: Callable[[], None]) -> None:
+    def __init__(self, line_length: int, listener: Listener) -> None:
         self.kind: Kind | None = None
-        self._console = ConsoleFraming(line_length=line_length)
-        self._raw = WatchedRaw(self._out_of_step)
-        self._unanswered = unanswered
+        self._listener = listener
+        self._console = WatchedConsole(line_length, _Filter(listener))
+        self._raw = WatchedRaw(_Filter(listener, self._out_of_step))
         self._raw_asked = False  # an answer in raw framing may come
         self._misses = 0
         self._decided = asyncio.Event()
@@ -137,7 +191,7 @@ class AutoFraming:
         self._console.reset()
         self._raw.reset()
         self._misses += 1
-        self._unanswered()
+        self._listener.unanswered()
         if self._misses >= _DOUBT_AFTER:
             self.kind = None
             self._raw_asked = False
@@ -157,4 +211,13 @@ class AutoFraming:
 
     def _out_of_step(self) -> None:
         if self.kind is Kind.RAW:
-            self._unanswered()
+            self._listener.unanswered()
+
+
+class _Filter:
+    """Passes on what one of the two framings tells, but for what its own resets mean: those are `AutoFraming`'s."""
+
+    def __init__(self, listener: Listener, unanswered: Callable[[], None] = lambda: None) -> None:
+        self.answered = listener.answered
+        self.printed = listener.printed
+        self.unanswered = unanswered

@@ -1,7 +1,8 @@
 """`ThreadedPort`: a pyserial port with a thread that reads and one that writes, so that asyncio never waits for it.
 
-pyserial blocks, and asyncio has no serial ports that work alike on Linux, macOS and Windows. The reading thread waits
-in the operating system and posts what comes to the event loop: a byte is there at once, and an idle port costs nothing.
+For macOS, whose event loop does not watch every terminal, and for Windows, where it watches none. The reading thread
+waits in the operating system and posts what comes to the event loop: a byte is there at once, and an idle port costs
+nothing. Linux has `LoopPort`.
 
 Knows pyserial, threads and asyncio; addresses, framing and the errors that users see are the transport's.
 """
@@ -9,6 +10,8 @@ Knows pyserial, threads and asyncio; addresses, framing and the errors that user
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +54,7 @@ class ThreadedPort:
         self._posted = 0  # bytes handed to the event loop, counted by the thread
         self._taken = 0  # bytes read from it, counted by the loop
         self._room = threading.Event()
+        self._unwritten = 0  # jobs that the writing thread has not reported to be done
         self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[Exception | None]] | None] = SimpleQueue()
         self._leave = False  # the threads are to end
         self._failure: Exception | None = None  # why, where it was not asked for
@@ -92,14 +96,33 @@ class ThreadedPort:
         Raises `StreamEnded`, or `TimeoutError` when it was not taken in `timeout_s` seconds; how much was is not known.
         """
         self._raise_if_ended()
-        taken: asyncio.Future[Exception | None] = self._loop.create_future()
-        self._jobs.put((data, taken))
+        taken = self._put(data)
         await asyncio.wait({taken, self._ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         self._raise_if_ended()
         if not taken.done():
             raise TimeoutError
         if (error := taken.result()) is not None:
             raise StreamEnded from error
+
+    def offer(self, data: bytes) -> bool:
+        """`write` without waiting: false if nothing was taken. See `ByteStream.offer`."""
+        self._raise_if_ended()
+        if self._unwritten or os.name != "posix":
+            return False
+        # The reading thread may be closing the port, and the number then be that of another file.
+        if not self._closing.acquire(blocking=False):
+            return False
+        try:
+            if self._leave or not self._port.is_open:
+                return False
+            taken = os.write(self._port.fileno(), data)
+        except OSError:
+            return False  # the writing thread meets the same, and ends the port
+        finally:
+            self._closing.release()
+        if taken < len(data):
+            self._put(data[taken:])
+        return taken > 0
 
     async def close(self, failure: Exception | None = None) -> None:
         """Close the port, because of `failure` if one is given, and wait until its threads are done with it."""
@@ -109,6 +132,17 @@ class ThreadedPort:
         while not self._ended.done():
             self._cancel_read()
             await asyncio.wait({self._ended}, timeout=_CANCEL_AGAIN_S)
+
+    def _put(self, data: bytes) -> asyncio.Future[Exception | None]:
+        """Leave `data` to the writing thread."""
+        taken: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._unwritten += 1
+        taken.add_done_callback(self._count_written)
+        self._jobs.put((data, taken))
+        return taken
+
+    def _count_written(self, taken: asyncio.Future[Exception | None]) -> None:
+        self._unwritten -= 1
 
     def _raise_if_ended(self) -> None:
         if self._ended.done():
@@ -162,8 +196,7 @@ class ThreadedPort:
         while (job := self._jobs.get()) is not None:
             data, taken = job
             try:
-                written = self._port.write(data)
-                if written != len(data):  # cancelled, which happens only while closing
+                if not self._hand_over(data):  # cancelled, which happens only while closing
                     return
             except Exception as error:
                 self._failure = self._failure or error
@@ -174,6 +207,18 @@ class ThreadedPort:
                     self._left.wait(_CANCEL_AGAIN_S)
                 return
             self._post(taken.set_result, None)
+
+    def _hand_over(self, data: bytes) -> bool:
+        """Whether the operating system has taken all of `data`, however long that takes."""
+        if os.name != "posix":
+            return self._port.write(data) == len(data)
+        # Where there is no room to begin with, pyserial tries again and again, and cannot be cancelled.
+        file = self._port.fileno()
+        while data and not self._leave:
+            if select.select([], [file], [], _CANCEL_AGAIN_S)[1]:
+                with suppress(BlockingIOError):
+                    data = data[os.write(file, data) :]
+        return not data
 
     def _wait_for_room(self) -> None:
         while self._posted - self._taken > _MAX_UNREAD and not self._leave:

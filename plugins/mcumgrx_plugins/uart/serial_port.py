@@ -19,6 +19,7 @@ from mcumgrx.plugin_api import (
     UsageError,
 )
 
+from .loop_port import LoopPort
 from .ports import Lister, list_ports
 from .reader import ThreadedPort
 from .transport import UartTransport
@@ -28,15 +29,18 @@ if sys.platform != "win32":
 
 __all__ = ["SerialTransport"]
 
+# macOS polls terminals as well, but not all of them.
+_PORT: type[LoopPort] | type[ThreadedPort] = LoopPort if sys.platform == "linux" else ThreadedPort
+
 
 class SerialTransport(UartTransport):
-    """`serial:PORT[,baud=115200][,framing=console][,line=127][,pause=0][,rtscts=no][,dtr=yes][,rts=yes]`
+    """`serial:PORT[,baud=115200][,framing=console][,line=127][,pause=0][,shell=auto][,rtscts=no][,dtr=yes][,rts=yes]`
 
     * `baud`: bits per second; without meaning on USB CDC ACM.
     * `rtscts`: hardware flow control.
     * `dtr`, `rts`: state of these lines while the port is open. Some USB devices only talk with DTR on; some boards are
       reset by it.
-    * `framing`, `line`, `pause`: see `UartTransport`.
+    * `framing`, `line`, `pause`, `shell`: see `UartTransport`.
 
     No other program can open the port meanwhile. `lister` tells the ports of this computer.
     """
@@ -60,15 +64,15 @@ class SerialTransport(UartTransport):
     def identity(self) -> str | None:
         return self._identity
 
-    async def _open_stream(self, timeout_s: float) -> ThreadedPort:
+    async def _open_stream(self, timeout_s: float) -> LoopPort | ThreadedPort:
         # Beside the opening, because listing the ports takes as long again.
         looking = asyncio.get_running_loop().run_in_executor(None, self._serial_number_of, self._name)
         port = await self._open_port(self._name, timeout_s)
         self._identity = await looking
         return port
 
-    async def _open_port(self, path: str, timeout_s: float) -> ThreadedPort:
-        port = ThreadedPort(self._unopened(path))
+    async def _open_port(self, path: str, timeout_s: float) -> LoopPort | ThreadedPort:
+        port = _PORT(self._unopened(path))
         try:
             await port.open(timeout_s)
         except TimeoutError as error:

@@ -26,5 +26,11 @@ class ByteStream(Protocol):
         Raises `StreamEnded`, or `TimeoutError` when it was not taken in `timeout_s` seconds; how much was is not known.
         """
 
+    def offer(self, data: bytes) -> bool:
+        """`write` without waiting; false if nothing was taken, because it would have to wait.
+
+        What the system has not taken of it follows by itself, in front of what is written later. Raises `StreamEnded`.
+        """
+
     async def close(self, failure: Exception | None = None) -> None:
         """Close it, because of `failure` if one is given; never raises."""

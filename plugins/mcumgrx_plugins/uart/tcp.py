@@ -29,7 +29,7 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class TcpTransport(UartTransport):
-    """`tcp:HOST:PORT[,framing=console][,line=127][,pause=0]`; an IPv6 address stands in brackets.
+    """`tcp:HOST:PORT[,framing=console][,line=127][,pause=0][,shell=auto]`; an IPv6 address stands in brackets.
 
     The socket carries the UART's bytes and nothing else: no telnet, no RFC 2217. Options: see `UartTransport`.
     """
@@ -126,6 +126,14 @@ class _SocketStream:
             raise
         except OSError as error:
             raise StreamEnded from (self._failure if self._closed else error)
+
+    def offer(self, data: bytes) -> bool:
+        if self._closed or self._reader.at_eof():
+            self._raise_ended()
+        if self._writer.transport.is_closing() or self._writer.transport.get_write_buffer_size():
+            return False
+        self._writer.write(data)
+        return True
 
     async def close(self, failure: Exception | None = None) -> None:
         self._failure = self._failure or failure

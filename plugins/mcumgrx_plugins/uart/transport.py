@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
 from mcumgrx.plugin_api import (
     Address,
     ConsoleFraming,
+    Flow,
     Framing,
     Limits,
     LinkLost,
@@ -56,6 +58,26 @@ _BURST_BYTES = 256 * 1024
 # no line buffers to overrun.
 _RAW_SAFE_MESSAGE = 256
 
+# A shell's transport has two buffers in front of the server's: of three requests at once it takes two.
+_SHELL_REQUESTS = 2
+
+# The prompt of Zephyr's shells, whatever the board has made of its name: "uart:~$ ". The newline that goes out in front
+# of the first message calls it forth.
+_PROMPT = re.compile(rb"\w:~\$ ")
+_PROMPT_BYTES = 5
+
+# An answer that comes when, at the baud rate, half of its request cannot have left, comes over no UART of that speed.
+_TOO_EARLY = 0.5
+
+_FASTER_BAUD = (
+    "the line is what takes the time: a higher baud rate is faster, in the address (baud=N) and in the device "
+    "(current-speed in its devicetree)"
+)
+_FASTER_LINES = (
+    "more line buffers in the device let it take larger messages at once: CONFIG_UART_MCUMGR_RX_BUF_COUNT, "
+    "CONFIG_UART_MCUMGR_RX_BUF_SIZE"
+)
+
 
 class UartTransport(Transport):
     """Options of every address of this plugin:
@@ -64,6 +86,8 @@ class UartTransport(Transport):
       takes for rubbish and forgets, then in raw. With a raw server that costs four seconds.
     * `line`: longest line to send, in bytes; more than 127 only for a device built with larger line buffers.
     * `pause`: milliseconds between the lines of a message, for a device that loses lines when they come in a burst.
+    * `shell`: whether a shell has the port, which takes two requests at once and no more; `auto` (default) tells by the
+      prompt.
 
     Nothing is sent by opening: after a reset the first byte may hold the device in its bootloader. The newline that
     clears the device's line buffer goes out in front of the first message, and of the first after one that was not
@@ -76,11 +100,14 @@ class UartTransport(Transport):
     def __init__(self, address: Address, options: OptionReader, *, baud: int | None = None) -> None:
         self._address = str(address)
         self._name = address.target
-        self._wire_baud = baud
+        self._told_baud = baud
+        self._wire_baud = baud  # None where it tells nothing
         framing = options.choice("framing", "console", ("console", "raw", "auto"))
         self._framing_kind = None if framing == "auto" else Kind(framing)
         self._line_length = options.integer("line", 127, minimum=32, maximum=0xFFFF)
         self._pause_s = options.number("pause", 0, maximum=60_000) / 1000
+        shell = options.choice("shell", "auto", ("auto", "yes", "no"))
+        self._shell = None if shell == "auto" else shell == "yes"
         options.finish()
         self._limits = {
             Kind.CONSOLE: Limits(
@@ -93,6 +120,9 @@ class UartTransport(Transport):
         self._stream: ByteStream | None = None
         self._auto: AutoFraming | None = None
         self._last_kind = Kind.CONSOLE  # what `auto` found last, tried first
+        self._prompted = False  # a shell's prompt was seen
+        self._printed = b""  # the last of what the device has printed
+        self._loop: asyncio.AbstractEventLoop
         self._awake = False  # the device's line buffer is known to be empty
         self._in_step = False  # a raw device is known to wait for a header
         self._sent_at = 0.0  # loop time when the last byte handed over will have left
@@ -118,7 +148,11 @@ class UartTransport(Transport):
 
     async def open(self, timeout_s: float) -> None:
         await self.close()
+        self._loop = asyncio.get_running_loop()
         self._stream = await self._open_stream(timeout_s)
+        self._wire_baud = self._told_baud
+        self._prompted = False
+        self._printed = b""
         self._awake = False
         self._in_step = True
         self._sent_at = self._ready_at = 0.0
@@ -140,13 +174,30 @@ class UartTransport(Transport):
         wait_s = self._held_back_s()
         if wait_s > 0 or self._pending(self._later):
             # Returned at once: `queued_s` tells when the message will have left, and time-outs count from there.
-            self._ready_at = max(self._ready_at, asyncio.get_running_loop().time()) + wait_s
+            self._ready_at = max(self._ready_at, self._loop.time()) + wait_s
             self._later = asyncio.create_task(self._send_later(stream, message, self._later), name="mcumgrx uart send")
             return
         try:
             await self._send_now(stream, message)
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
+
+    def offer(self, writes: Sequence[bytes]) -> bool:
+        stream = self._opened()
+        kind = self._kind
+        ready = self._in_step if kind is Kind.RAW else self._awake and not self._pause_s
+        if not ready or (self._auto is not None and self._auto.kind is None) or self._pending(self._later):
+            return False
+        message = writes[0] if len(writes) == 1 else b"".join(writes)
+        if self._auto is not None:
+            message = self._auto.lay_out(message, kind)
+        try:
+            taken = stream.offer(message)
+        except StreamEnded as end:
+            raise self._ended(end) from end.__cause__
+        if taken:
+            self._count_sent(len(message))
+        return taken
 
     def _held_back_s(self) -> float:
         """How long a message will have to wait before it is sent, at most."""
@@ -157,7 +208,7 @@ class UartTransport(Transport):
         return 0.0
 
     def _silence_left_s(self) -> float:
-        return max(0.0, self._sent_at + _RAW_SILENCE_S - asyncio.get_running_loop().time())
+        return max(0.0, self._sent_at + _RAW_SILENCE_S - self._loop.time())
 
     async def _send_later(self, stream: ByteStream, message: bytes, previous: asyncio.Task[None] | None) -> None:
         try:
@@ -199,9 +250,7 @@ class UartTransport(Transport):
         self._awake = True
 
     async def _write(self, stream: ByteStream, data: bytes) -> None:
-        if self._wire_baud is not None:
-            now = asyncio.get_running_loop().time()
-            self._sent_at = max(self._sent_at, now) + len(data) * _BITS_PER_BYTE / self._wire_baud
+        self._count_sent(len(data))
         try:
             await stream.write(data, self._on_wire_s() + _STALLED_S)
         except TimeoutError:
@@ -209,15 +258,25 @@ class UartTransport(Transport):
             await stream.close(stalled)
             raise StreamEnded from stalled
         if self._wire_baud is None:
-            self._sent_at = asyncio.get_running_loop().time()
+            self._sent_at = self._loop.time()
+
+    def _count_sent(self, size: int) -> None:
+        """So many bytes are handed over now: when the last of them will have left."""
+        now = self._loop.time()
+        if self._wire_baud is None:
+            self._sent_at = now
+        else:
+            self._sent_at = max(self._sent_at, now) + size * _BITS_PER_BYTE / self._wire_baud
 
     def queued_s(self) -> float:
-        now = asyncio.get_running_loop().time()
+        if self._stream is None or (self._wire_baud is None and self._later is None):
+            return 0.0
+        now = self._loop.time()
         held_s = max(0.0, self._ready_at - now) if self._pending(self._later) else 0.0
         return self._on_wire_s() + held_s
 
     def _on_wire_s(self) -> float:
-        return max(0.0, self._sent_at - asyncio.get_running_loop().time())
+        return max(0.0, self._sent_at - self._loop.time())
 
     @staticmethod
     def _pending(task: asyncio.Task[None] | None) -> bool:
@@ -228,11 +287,11 @@ class UartTransport(Transport):
     def framing(self) -> Framing:
         self._auto = None
         if self._framing_kind is None:
-            self._auto = AutoFraming(self._line_length, self._unanswered)
+            self._auto = AutoFraming(self._line_length, self)
             return self._auto
         if self._framing_kind is Kind.RAW:
-            return WatchedRaw(self._unanswered)
-        return WatchedConsole(self._line_length, self._unanswered)
+            return WatchedRaw(self)
+        return WatchedConsole(self._line_length, self)
 
     @property
     def _kind(self) -> Kind:
@@ -245,10 +304,14 @@ class UartTransport(Transport):
     def limits(self) -> Limits:
         return self._limits[self._kind]
 
-    def _unanswered(self) -> None:
-        """A request was not answered: half of it may lie in the device's buffer, and must not spoil the next."""
-        self._awake = False
-        self._in_step = False
+    @property
+    def flow(self) -> Flow:
+        faster = _FASTER_LINES if self._wire_baud is None else _FASTER_BAUD
+        if self._kind is Kind.RAW:
+            # Its driver hands over single bytes, and a lost one costs a silence of three seconds.
+            return Flow(most=1, faster=faster)
+        shell = self._prompted if self._shell is None else self._shell
+        return Flow(most=_SHELL_REQUESTS if shell else None, faster=faster)
 
     async def _find_framing(self, stream: ByteStream, auto: AutoFraming) -> bool:
         """Ask in each framing; whether an answer came."""
@@ -269,8 +332,40 @@ class UartTransport(Transport):
                 self._in_step = True
                 log.info("%s speaks %s framing", self._name, self._kind.value)
                 return True
-            self._unanswered()
+            self.unanswered()
         return False
+
+    # -- what the framing hears ----------------------------------------------------------------------------------------
+
+    def unanswered(self) -> None:
+        """See `Listener`."""
+        self._awake = False
+        self._in_step = False
+
+    def answered(self, size: int, behind: int) -> None:
+        """Correct the estimate of what is still on the wire; see `Listener`."""
+        baud = self._wire_baud
+        if baud is None:
+            return
+        early_s = self._sent_at - behind * _BITS_PER_BYTE / baud - self._loop.time()
+        if early_s <= 0:
+            return
+        self._sent_at -= early_s
+        if early_s > _TOO_EARLY * size * _BITS_PER_BYTE / baud:
+            # USB CDC ACM and pseudo-terminals take any baud rate and keep to none.
+            log.debug("%s is faster than %d baud", self._name, baud)
+            self._wire_baud = None
+            self._sent_at = self._loop.time()
+
+    def printed(self, text: bytes) -> None:
+        """Look for a shell's prompt; see `Listener`."""
+        if self._prompted or self._shell is not None:
+            return
+        seen = self._printed + text
+        self._printed = seen[1 - _PROMPT_BYTES :]
+        if _PROMPT.search(seen):
+            log.info("%s is a shell", self._name)
+            self._prompted = True
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
@@ -282,12 +377,12 @@ class UartTransport(Transport):
             raise self._ended(end) from end.__cause__
         self._allowance -= len(data)
         self._crowded = len(data) >= MAX_READ
-        self._returned_at = asyncio.get_running_loop().time()
+        self._returned_at = self._loop.time()
         return data
 
     async def _hold_noise(self) -> None:
         """Pause before reading on, if what arrives is more than any device has to say."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         earned = (now - self._asked_at) * _MAX_BYTES_PER_S
         self._asked_at = now
         self._allowance = min(float(_BURST_BYTES), self._allowance + earned)

@@ -15,6 +15,7 @@ from mcumgrx.plugin_api import (
     UsageError,
 )
 
+from .loop_port import LoopPort
 from .ports import Port
 from .reader import ThreadedPort
 from .serial_port import SerialTransport
@@ -49,7 +50,7 @@ class UsbTransport(SerialTransport):
         number = options.integer("interface", -1, minimum=-1, maximum=255)
         self._interface = None if number < 0 else number
 
-    async def _open_stream(self, timeout_s: float) -> ThreadedPort:
+    async def _open_stream(self, timeout_s: float) -> LoopPort | ThreadedPort:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         port = await loop.run_in_executor(None, self._find)
