@@ -65,6 +65,7 @@ class Client:
     Attributes:
         proven_bytes: the largest message of which transfers know that it has arrived on this connection.
         refused_bytes: the smallest of which they know that it does not; None for none.
+        short_trip_s: the shortest round trip of a request that costs the device next to nothing; None before the first.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Client:
         self.learned = learned if learned is not None else Learned()
         self.proven_bytes = 0
         self.refused_bytes: int | None = None
+        self.short_trip_s: float | None = None
         self._unlogged = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -219,12 +221,27 @@ class Client:
         """The device's buffers, or None when it does not tell. Asked once per connection."""
         async with self._params_lock:
             if not self._params_known:
+                begin = asyncio.get_running_loop().time()
                 try:
                     self._params = await self.request(ReadParams(), timeout_s=_PARAMS_TIMEOUT_S, repeats=1)
                 except (DeviceError, RequestTimeout) as error:
                     log.debug("no buffer sizes: %s", error)
+                    if isinstance(error, DeviceError):
+                        self.took_short_trip(begin)
+                else:
+                    self.took_short_trip(begin)
                 self._params_known = True
         return self._params
+
+    @property
+    def told_params(self) -> Params | None:
+        """What `params` has found out so far, without asking the device."""
+        return self._params
+
+    def took_short_trip(self, begin: float) -> None:
+        """A request that costs the device next to nothing was sent at `begin`, and has just been answered."""
+        trip_s = asyncio.get_running_loop().time() - begin
+        self.short_trip_s = trip_s if self.short_trip_s is None else min(self.short_trip_s, trip_s)
 
     def forget_device(self) -> None:
         """Another firmware may answer from now on: forget what the last one said of itself."""
@@ -234,6 +251,7 @@ class Client:
         self._answered = False
         self.proven_bytes = 0
         self.refused_bytes = None
+        self.short_trip_s = None
 
     def allow_in_flight(self, count: int) -> None:
         """From now on `count` requests may wait for answers at once."""

@@ -277,6 +277,11 @@ class PacedWindow(Window[T]):
         self._calm = 0  # rounds
         self._calm_enough = _CALM_ROUNDS
 
+    @property
+    def saturated(self) -> bool:
+        """More on its way did not make the answers come faster, and nothing was lost of it."""
+        return not self._growing and not self.losses
+
     def wait_s(self, now: float) -> float | None:
         wait_s = super().wait_s(now)
         if wait_s is None or self.in_flight < self.room:
