@@ -60,8 +60,19 @@ _GARBLED = 3
 _REPORT_S = 0.1
 _NOW_S = 2.0
 
-# From this share of the time on, the link or the device counts as what limits a transfer.
-_MOSTLY = 0.85
+# From this share of the time on, the link or the device counts as what limits a transfer; the device also if an erase,
+# or something else that is slow, took this share.
+_MOSTLY = 0.75
+_MOSTLY_SLOW = 0.5
+
+# A round trip that is so many times the shortest one was spent in a queue.
+_WAITED = 1.3
+
+_ERASING = (
+    "most of the time went into erasing, which a device leaves out if the slot is empty: 'mcumgrx image erase' can do "
+    "it beforehand, and CONFIG_IMG_ERASE_PROGRESSIVELY in its firmware spreads it over the upload"
+)
+_REASSEMBLY = "CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY in its firmware puts together what is larger"
 
 _NEVER = float("inf")
 
@@ -100,6 +111,7 @@ async def find_message_size(client: Client, largest: int, least: int) -> int:
         return largest
     silence: RequestTimeout | None = None
     for size in rungs(largest, safe, least):
+        begin = asyncio.get_running_loop().time()
         try:
             await client.request(Probe(size), timeout_s=min(_PROBE_S, client.timeout_s), repeats=1)
         except RequestTimeout as error:
@@ -111,6 +123,7 @@ async def find_message_size(client: Client, largest: int, least: int) -> int:
             if error.group is None and error.rc == SmpError.CORRUPT:
                 learned.refused_bytes = client.refused_bytes = size
                 continue
+        client.took_short_trip(begin)
         client.proven_bytes = max(client.proven_bytes, size)
         learned.message_bytes = size
         return size
@@ -263,7 +276,10 @@ class _Transfer(Generic[P]):
         self._reported_at = -_NEVER
         self._told: int | None = None
         self._reports: deque[tuple[float, int]] = deque()
-        self._wire_s = 0.0
+        self._sent_bytes = 0
+        self._wire_s = 0.0  # what the first `_wire_bytes` of these took on the link
+        self._wire_bytes = 0
+        self._chunk_bytes = 0
 
     # -- from beginning to end -----------------------------------------------------------------------------------------
 
@@ -350,11 +366,15 @@ class _Transfer(Generic[P]):
         window, queued_s = self._window, self._queued_s
         flight = window.sent(piece, now, measured=not piece.slow)
         before_s = queued_s() if queued_s is not None else 0.0
-        self._sequences[flight.number] = stream.send(piece.command.request(), partial(self._answered, flight))
+        request = piece.command.request()
+        self._sequences[flight.number] = stream.send(request, partial(self._answered, flight))
+        self._sent_bytes += request.size
         if queued_s is not None and (after_s := queued_s()) > 0.0:
             # Time-outs count from when it can have left.
             flight.queued_s = after_s
-            self._wire_s += max(0.0, after_s - before_s)
+            if after_s > before_s:  # otherwise it still waits in front of the link
+                self._wire_s += after_s - before_s
+                self._wire_bytes += request.size
         if piece.slow:
             self._slow = flight
             self._asked_behind = 0
@@ -371,7 +391,8 @@ class _Transfer(Generic[P]):
             if now < flight.sent_at + flight.queued_s:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
                 self._queued_s, self._wire_s = None, 0.0
-            for other in window.answered(flight, now):
+            overtaken = window.answered(flight, now)
+            for other in overtaken:
                 self._forget(other)
                 if piece.__class__ is _Probing:
                     self._lost_before_probe(other)
@@ -408,6 +429,8 @@ class _Transfer(Generic[P]):
         if plan.done_bytes > done:
             window.advanced(now)
             self._losses_of_size = 0
+            if not overtaken and not (plan.done if self._chunk_bytes else plan.resumed_from):
+                self._chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
             if self._size.current < self._size.largest or self._trial is not None:
                 self._grow(flight.number)
         if now >= self._reported_at + _REPORT_S:
@@ -617,31 +640,78 @@ class _Transfer(Generic[P]):
             hint=self._hint(limited_by),
         )
 
-    @property
-    def _chunk_bytes(self) -> int:
-        return max(0, self._plan.message_bytes - 18)
-
     def _limited_by(self, trips: list[float], elapsed_s: float) -> Limit | None:
         """The part that is busy all the time."""
-        window = self._window
-        if len(trips) < 8 or elapsed_s <= 0:
-            return None
-        busy_s = elapsed_s - (self.slowest_s or 0.0)
-        if busy_s > 0 and self._wire_s >= _MOSTLY * busy_s:
-            return Limit.LINK
-        usual_s = trips[len(trips) // 2]
-        alone_s = window.alone_s
-        if window.size >= 2 and alone_s is not None and usual_s >= 1.5 * alone_s:
-            # They queue, and not on the link.
+        window, slow_s = self._window, self.slowest_s or 0.0
+        if elapsed_s > 0 and slow_s >= _MOSTLY_SLOW * elapsed_s:
             return Limit.DEVICE
+        busy_s = elapsed_s - slow_s
+        if len(trips) < 8 or busy_s <= 0:
+            return None
+        if self._on_wire_s() >= _MOSTLY * busy_s:
+            return Limit.LINK
+        # How long a request is away for nothing but the way and the server, as far as any has shown.
+        known = [seconds for seconds in (self._client.short_trip_s, window.alone_s) if seconds is not None]
+        way_s = min(trips[0], *known)
+        # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
+        # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
+        in_device = window.numbers / busy_s * (sum(trips) / len(trips) - way_s)
+        if in_device >= _MOSTLY and (window.size < 2 or trips[len(trips) // 4] >= _WAITED * way_s):
+            return Limit.DEVICE
+        if isinstance(window, PacedWindow) and window.size < window.widest:
+            # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
+            return Limit.DEVICE if window.saturated else Limit.BUFFERS if window.losses else None
+        if window.size < 2 and self._client.short_trip_s is None:
+            return None  # the way and the device's work cannot be told apart
         return Limit.BUFFERS if window.size >= window.widest else None
 
+    def _on_wire_s(self) -> float:
+        """For how long the link was busy in the direction that carries the data; 0 where it does not tell."""
+        if not self._wire_bytes:
+            return 0.0
+        carried = self._sent_bytes
+        if self._stage is StageName.DOWNLOAD:
+            carried = self._plan.done_bytes - self._plan.resumed_from  # a little less than what the answers take
+        return self._wire_s / self._wire_bytes * carried
+
     def _hint(self, limited_by: Limit | None) -> str | None:
-        if limited_by is Limit.LINK:
-            return self._client.flow.faster or None
-        if limited_by is Limit.BUFFERS:
-            return (
-                "more or larger buffers in the device keep the link busy: CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT, "
-                "CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE"
-            )
+        match limited_by:
+            case Limit.LINK:
+                return self._client.flow.faster or None
+            case Limit.BUFFERS:
+                return self._more_buffers()
+            case Limit.DEVICE if (self.slowest_s or 0.0) >= _MOSTLY_SLOW * (self._loop.time() - self._begin):
+                return _ERASING if isinstance(self._plan, UploadPlan) else None
+            case Limit.DEVICE:
+                return "the device is busy all the time, with its flash most likely: a faster link would change nothing"
         return None
+
+    def _more_buffers(self) -> str:
+        """What lets more data be on their way at once."""
+        client, window, size = self._client, self._window, self._size
+        if window.widest < window.room:
+            return f"a larger --window: the device has room for {window.room} requests"
+        if client.told_params is None:
+            return (
+                "the device does not tell its buffers, and gets one small message at a time: "
+                "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS in its firmware tells them"
+            )
+        limits = client.limits
+        if size.current < size.largest:
+            # Larger ones were lost in front of the buffers that the device tells.
+            if limits.write is not None:
+                return f"messages above {size.current} bytes get lost: {_REASSEMBLY}"
+            if limits.buffer_overhead:
+                return (
+                    f"messages above {size.current} bytes get lost: more line buffers in the device "
+                    "(CONFIG_UART_MCUMGR_RX_BUF_COUNT) let them through"
+                )
+        if limits.write is not None and limits.max_message <= limits.write < client.told_params.buf_size:
+            return f"no message is larger than one write: {_REASSEMBLY}"
+        larger = "larger ones (CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE)"
+        if client.flow.most is not None and window.room >= client.flow.most:
+            return f"more buffers are of no use on this link, but {larger} carry more at once"
+        more = "more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)"
+        if limits.message(client.told_params.buf_size) >= limits.max_message:
+            return f"{more} keep the link busy"
+        return f"{more} or {larger} keep the link busy"

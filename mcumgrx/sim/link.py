@@ -155,8 +155,11 @@ class LinkModel:
     def flow(self) -> Flow:
         """What the transport of such a link says."""
         if self.server == "plain":
-            return Flow(strict=False, paced=self.kind == "datagram")
-        return Flow(most={"raw": 1, "shell": SHELL_LINES}.get(self.server))
+            return Flow(
+                strict=False, paced=self.kind == "datagram", faster="a link that carries more, such as speed=1e6"
+            )
+        faster = "a higher baud rate, if the device has one, such as baud=1000000"
+        return Flow(most={"raw": 1, "shell": SHELL_LINES}.get(self.server), faster=faster)
 
 
 Selector = int | Collection[int] | Callable[[int, bytes], bool]

@@ -30,6 +30,7 @@ from mcumgrx.plugin_api import (
     Address,
     ConnectFailed,
     DeviceNotFound,
+    Flow,
     Limits,
     LinkLost,
     OptionReader,
@@ -90,6 +91,11 @@ _NAMESAKE_S = 0.3
 
 _MAC = re.compile(r"(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}", re.IGNORECASE)
 _UUID = re.compile(r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}", re.IGNORECASE)
+
+_FASTER = (
+    "a larger MTU and longer packets (CONFIG_BT_L2CAP_TX_MTU, CONFIG_BT_CTLR_DATA_LENGTH_MAX), shorter connection "
+    "intervals (CONFIG_MCUMGR_TRANSPORT_BT_CONN_PARAM_CONTROL), the 2M PHY"
+)
 
 _SERVICES_CHANGED = "is of no use any more: the device offers other services now"
 
@@ -420,6 +426,10 @@ class BleTransport(Transport):
         if self._link is not None and not self._link.lost.done():
             self._write_bytes = self._size(self._link)
         return Limits(safe_message=self._write_bytes, write=self._write_bytes)
+
+    @property
+    def flow(self) -> Flow:
+        return Flow(faster=_FASTER)
 
     def framing(self) -> WatchedStream:
         link = self._opened()
