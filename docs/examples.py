@@ -49,6 +49,7 @@ _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 # What differs from run to run: durations, rates, and the numbers of seconds and of bytes a second in JSON.
 _VARIABLE = (
+    (re.compile(r", (?:\d+ min )?\d+(?:\.\d+)? s left\b"), ""),
     (re.compile(r" \((?:\d+ min )?\d+(?:\.\d+)? s\)$"), ""),
     (re.compile(r"\b(?:\d+ min )?\d+(?:\.\d+)? s\b"), "<time>"),
     (re.compile(r",? (?:at )?\d+(?:\.\d+)? [KM]?B/s"), ""),

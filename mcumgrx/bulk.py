@@ -683,7 +683,7 @@ class _Transfer(Generic[P]):
             case Limit.DEVICE if (self.slowest_s or 0.0) >= _MOSTLY_SLOW * (self._loop.time() - self._begin):
                 return _ERASING if isinstance(self._plan, UploadPlan) else None
             case Limit.DEVICE:
-                return "the device is busy all the time, with its flash most likely: a faster link would change nothing"
+                return "it is busy all the time, with its flash most likely; a faster link would change nothing"
         return None
 
     def _more_buffers(self) -> str:
@@ -693,7 +693,7 @@ class _Transfer(Generic[P]):
             return f"a larger --window: the device has room for {window.room} requests"
         if client.told_params is None:
             return (
-                "the device does not tell its buffers, and gets one small message at a time: "
+                "the device does not tell them, and gets one small message at a time: "
                 "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS in its firmware tells them"
             )
         limits = client.limits

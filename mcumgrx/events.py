@@ -85,6 +85,25 @@ class Speed:
     limited_by: Limit | None = None
     hint: str | None = None
 
+    def as_dict(self) -> dict[str, object]:
+        """As JSON takes it: whole bytes per second, tenths of seconds to go, round trips to the microsecond."""
+        return {
+            "now": round(self.now),
+            "average": round(self.average),
+            "left_s": _rounded(self.left_s, 1),
+            "window": self.window,
+            "chunk_bytes": self.chunk_bytes,
+            "round_trip_s": _rounded(self.round_trip_s, 6),
+            "slow_round_trip_s": _rounded(self.slow_round_trip_s, 6),
+            "retransmissions": self.retransmissions,
+            "limited_by": None if self.limited_by is None else self.limited_by.value,
+            "hint": self.hint,
+        }
+
+
+def _rounded(seconds: float | None, digits: int) -> float | None:
+    return None if seconds is None else round(seconds, digits)
+
 
 @dataclass(frozen=True, slots=True)
 class Bytes:

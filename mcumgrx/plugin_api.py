@@ -44,7 +44,7 @@ from .errors import (
     TransportError,
     UsageError,
 )
-from .events import Bytes, DeviceText, Event, Note, Progress, Stage, StageName, ignore_progress
+from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, StageName, ignore_progress
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -100,6 +100,7 @@ __all__ = [
     "Reply",
     "Report",
     "RequestTimeout",
+    "Speed",
     "Stage",
     "StageName",
     "StreamFraming",

@@ -386,7 +386,7 @@ def _execute(
     plugin: str | None,
 ) -> int:
     """Run a command and show what comes of it; returns the exit code."""
-    renderer = make_renderer(as_json=settings.json)
+    renderer = make_renderer(as_json=settings.json, verbose=settings.verbose)
     context = Context(name, settings, renderer)
     try:
         with logging_to(renderer.log, settings.verbose, settings.log_file):

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 import click
 
 from ..errors import McumgrError
-from ..events import Bytes, DeviceText, Event, Note, Stage, StageName
+from ..events import Bytes, DeviceText, Event, Limit, Note, Speed, Stage, StageName
 from .exit_codes import Exit, Failure
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "printable",
     "rate_text",
     "size_text",
+    "speed_text",
     "table_lines",
     "to_data",
     "to_lines",
@@ -103,6 +104,38 @@ def duration_text(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60:02} s"
+
+
+def _trip_text(seconds: float) -> str:
+    """`0.4 ms`, `62 ms`, `1.2 s`."""
+    milliseconds = seconds * 1000
+    if milliseconds >= 999.5:
+        return duration_text(seconds)
+    return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f} ms"
+
+
+_LIMITS = {Limit.LINK: "link", Limit.BUFFERS: "buffers", Limit.DEVICE: "device"}
+
+
+def speed_text(speed: Speed, *, short: bool = False) -> str:
+    """What makes the rate: `window 3, 354 B each, round trip 62 ms (95 %: 67 ms), 2 sent again, limited by the link`.
+
+    The `short` one has at most 64 characters.
+    """
+    texts = [f"window {speed.window}"]
+    if speed.chunk_bytes:
+        texts.append(f"{speed.chunk_bytes} B each")
+    if speed.round_trip_s is not None and speed.slow_round_trip_s is not None:
+        usual, slow = _trip_text(speed.round_trip_s), _trip_text(speed.slow_round_trip_s)
+        texts.append(f"{usual}, 95 % {slow}" if short else f"round trip {usual} (95 %: {slow})")
+    if speed.retransmissions:
+        texts.append(f"{speed.retransmissions} again" if short else f"{speed.retransmissions} sent again")
+    elif not short:
+        texts.append("nothing sent again")
+    if speed.limited_by is not None:
+        limit = _LIMITS[speed.limited_by]
+        texts.append(f"limit: {limit}" if short else f"limited by the {limit}")
+    return ", ".join(texts)
 
 
 # -- values ---------------------------------------------------------------------------------------------------------
@@ -359,7 +392,7 @@ class Renderer(ABC):
         """End what is being drawn; called in every case, and harmless when repeated."""
 
 
-def make_renderer(*, as_json: bool) -> Renderer:
+def make_renderer(*, as_json: bool, verbose: int = 0) -> Renderer:
     """The renderer that fits where stdout and stderr go, and what the user asked for."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -372,8 +405,8 @@ def make_renderer(*, as_json: bool) -> Renderer:
     if err.isatty() and os.environ.get("TERM") != "dumb":
         from .terminal import TerminalRenderer
 
-        return TerminalRenderer(out, err)
-    return PlainRenderer(out, err)
+        return TerminalRenderer(out, err, verbose=verbose)
+    return PlainRenderer(out, err, verbose=verbose)
 
 
 def write_line(stream: TextIO, text: str, *, result: bool = False) -> None:
@@ -463,15 +496,18 @@ class JsonRenderer(Renderer):
 
 
 class PlainRenderer(Renderer):
-    """Lines for a pipe, a file or a terminal that cannot do more."""
+    """Lines for a pipe, a file or a terminal that cannot do more. `verbose` ones tell what the rate is made of."""
 
     show_indent = "  "
     _STEP = 10  # per cent between two lines of progress
+    _WORTH_S = 10.0  # a transfer that takes longer could do with a hint
+    _NARROW = 2  # requests at once, at which more buffers help most
 
-    def __init__(self, out: TextIO, err: TextIO) -> None:
+    def __init__(self, out: TextIO, err: TextIO, *, verbose: int = 0) -> None:
         super().__init__()
         self._out = out
         self._err = err
+        self._verbose = verbose > 0
         self._open: StageName | None = None
         self._transfer: Bytes | None = None
         self._shown: dict[StageName, int] = {}
@@ -489,6 +525,8 @@ class PlainRenderer(Renderer):
                     event = dataclasses.replace(event, text=f"{event.text or 'done'}, {_amount(transfer)}")
                 self.stage_ended(event)
                 self._open = None
+                if transfer is not None and transfer.stage is event.name:
+                    self._tell_speed(transfer)
             else:
                 self._open = event.name
                 self._shown.pop(event.name, None)
@@ -519,7 +557,22 @@ class PlainRenderer(Renderer):
             return
         self._shown[event.stage] = step
         text = f"{percent} %, {size_text(event.done)} of {size_text(event.total)}"
-        self.line([f"{event.stage}: {text}{_rate(event)}"])
+        self.line([f"{event.stage}: {text}{_present(event)}{self._made_of(event)}"])
+
+    def _made_of(self, event: Bytes) -> str:
+        return f" ({speed_text(event.speed, short=True)})" if self._verbose and event.speed is not None else ""
+
+    def _tell_speed(self, transfer: Bytes) -> None:
+        """At the end: what made the rate, and what would make it higher. The rate itself has been told."""
+        speed = transfer.speed
+        if speed is None or transfer.done <= transfer.resumed_from:
+            return
+        if self._verbose:
+            told = dataclasses.replace(speed, limited_by=None) if speed.hint else speed  # the hint comes with it
+            self.note(Note(f"{rate_text(speed.average)} on average: {speed_text(told)}"))
+        waited = transfer.elapsed_s > self._WORTH_S and speed.window <= self._NARROW
+        if speed.limited_by and speed.hint and (self._verbose or (waited and speed.limited_by is Limit.BUFFERS)):
+            self.note(Note(f"limited by the {_LIMITS[speed.limited_by]}: {speed.hint}"))
 
     def note(self, note: Note) -> None:
         self.line([(("warning" if note.warning else "note") + ": ", "warn" if note.warning else "dim"), note.text])
@@ -543,6 +596,7 @@ class PlainRenderer(Renderer):
         if event is not None and self._open is not None and event.done >= event.total:
             self.stage_ended(Stage(event.stage, _amount(event), finished=True, elapsed_s=event.elapsed_s))
             self._open = None
+            self._tell_speed(event)
 
     # The rest.
 
@@ -590,6 +644,15 @@ class PlainRenderer(Renderer):
 def _amount(event: Bytes) -> str:
     """What a transfer moved, `48.6 KB at 21.4 KB/s`, without what was there before."""
     return f"{size_text(event.done - event.resumed_from)}{_rate(event, ' at ')}"
+
+
+def _present(event: Bytes) -> str:
+    """How it goes at the moment, `, 21 KB/s, 12 s left`."""
+    speed = event.speed
+    if speed is None or event.done >= event.total:
+        return _rate(event)
+    left = f", {duration_text(speed.left_s)} left" if speed.left_s is not None else ""
+    return f", {rate_text(speed.now)}{left}"
 
 
 def _rate(event: Bytes, before: str = ", ") -> str:

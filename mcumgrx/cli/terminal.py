@@ -27,6 +27,7 @@ from .render import (
     printable,
     rate_text,
     size_text,
+    speed_text,
     table_lines,
     to_lines,
     write_line,
@@ -52,7 +53,7 @@ _NAME_WIDTH = max(len(name) for name in StageName) + 2
 _MAX_WIDTH = 100
 _INDENT = "  "
 _DONE = "done: "
-_STATS_WIDTH = len("999.9/999.9 KB  99 KB/s  59 s left")
+_STATS_WIDTH = len("100 %  999.9/999.9 KB  99 KB/s  59 s left")
 _TEXT_COLUMN = len(_INDENT) + 2 + _NAME_WIDTH
 
 
@@ -61,8 +62,8 @@ class TerminalRenderer(PlainRenderer):
 
     show_indent = " " * _TEXT_COLUMN
 
-    def __init__(self, out: TextIO, err: TextIO) -> None:
-        super().__init__(out, err)
+    def __init__(self, out: TextIO, err: TextIO, *, verbose: int = 0) -> None:
+        super().__init__(out, err, verbose=verbose)
         self._colour = not os.environ.get("NO_COLOR")
         self._unicode = _can_show(err, "✓✗━╸⠋…")
         self._running: _Running | None = None
@@ -70,7 +71,7 @@ class TerminalRenderer(PlainRenderer):
         self._tables = 0  # drawn; each turns the spinner by one
 
     def stage_begun(self, stage: Stage) -> None:
-        self._running = _Running(stage, self._unicode)
+        self._running = _Running(stage, self._unicode, self._verbose)
         if self._live is None:
             self._live = _start_live(self._err, self._colour)
         self._live.update(self._running, refresh=True)
@@ -232,14 +233,18 @@ class _Growing:
 
 
 class _Running:
-    """The moving line of one stage: a spinner, then its text or a bar with bytes, rate and the time that is left."""
+    """The moving line of one stage: a spinner, then its text or a bar with bytes, rate and the time that is left.
+
+    With `verbose` what the rate is made of stands in a second line.
+    """
 
     _RATE_WINDOW_S = 4.0
 
-    def __init__(self, stage: Stage, unicode: bool) -> None:
+    def __init__(self, stage: Stage, unicode: bool, verbose: bool = False) -> None:
         from time import monotonic
 
         self.stage = stage
+        self._verbose = verbose
         self._unicode = unicode
         self._clock = monotonic
         self._begin = monotonic()
@@ -279,11 +284,17 @@ class _Running:
                 said = said[: space - 1] + ("…" if self._unicode else "~")
             text.append(said.ljust(space + 2))
             text.append(took, "dim")
+        if self._verbose and self._bytes is not None and self._bytes.speed is not None:
+            text.end = "\n"
+            yield text
+            text = Text(" " * _TEXT_COLUMN, no_wrap=True, overflow="crop", end="")
+            text.append(speed_text(self._bytes.speed, short=True), "dim")
+            text.truncate(width)
         yield text
 
     def _append_bar(self, text: Text, room: int, event: Bytes) -> None:
-        rate = self._bytes_per_s()
-        stats = f"{_progress(event)}"
+        rate = event.speed.now if event.speed is not None else self._bytes_per_s()
+        stats = f"{100 * event.done // event.total:>3} %  {_progress(event)}"
         if rate is not None:
             stats += f"  {rate_text(rate):>8}"
             if rate > 0 and event.done < event.total:

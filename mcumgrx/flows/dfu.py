@@ -30,7 +30,7 @@ from ..errors import (
     RequestTimeout,
     TransportError,
 )
-from ..events import Bytes, Event, Note, Progress, Stage, StageName, ignore_progress
+from ..events import Bytes, Event, Note, Progress, Speed, Stage, StageName, ignore_progress
 from ..mcuboot import Image
 from ..pause import Pause
 from ..protocol.message import SmpError
@@ -112,6 +112,7 @@ class _Update:
         self.resets = 0
         self.bytes_sent = 0
         self.upload_s = 0.0
+        self.speed: Speed | None = None
         # The connection is kept after its end, to be closed; `linked` says whether it can be used.
         self._connection: Connection | None = None
         self._linked = False
@@ -148,6 +149,7 @@ class _Update:
             reconnects=self.reconnects,
             resets=self.resets,
             elapsed_s=_now() - begin,
+            speed=self.speed,
         )
 
     async def _plan(self) -> Plan:
@@ -263,6 +265,7 @@ class _Update:
                 if last is not None:
                     self.bytes_sent += max(0, last.done - last.resumed_from)
                     self.upload_s += last.elapsed_s
+                    self.speed = last.speed
 
         with self._stage(StageName.UPLOAD, f"uploading {self.new}") as stage:
             self._listed = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..events import Speed
 from .plan import Plan
 
 __all__ = ["Ending", "Report", "StepDone"]
@@ -49,6 +50,7 @@ class Report:
         reconnects: how often a lost link was opened again.
         resets: how often the device was reset.
         elapsed_s: from the first connect to the end.
+        speed: of the transfer, at its end; None when nothing was transferred. After a lost link, of its last part.
     """
 
     address: str
@@ -64,6 +66,7 @@ class Report:
     reconnects: int = 0
     resets: int = 0
     elapsed_s: float = 0.0
+    speed: Speed | None = None
 
     @property
     def from_version(self) -> str | None:
@@ -110,6 +113,7 @@ class Report:
             "bytes_sent": self.bytes_sent,
             "upload_s": round(self.upload_s, 3),
             "bytes_per_s": None if self.bytes_per_s is None else round(self.bytes_per_s),
+            "speed": None if self.speed is None else self.speed.as_dict(),
             "reconnects": self.reconnects,
             "resets": self.resets,
             "elapsed_s": round(self.elapsed_s, 3),

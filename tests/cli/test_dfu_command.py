@@ -124,3 +124,37 @@ def test_an_upload_outside_of_a_flow_shows_its_progress(cli: Cli, desk: str, ima
     assert ended.exit == 0, ended.err
     assert "upload: 100 %, 4.6 KB of 4.6 KB" in ended.err
     assert ended.out.startswith("uploaded 1.1.0")
+
+
+def test_what_made_the_rate_is_told_with_v_and_to_scripts(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    file = image_file("1.1.0", payload_size=60_000)
+    ended = cli("dfu", file, "-d", "sim:one,latency=0.02", "--mode", "upload-only", "-v")
+    assert ended.exit == 0, ended.err
+    assert "(window 3, 360 B each, " in ended.err
+    assert " on average: window 3, 3" in ended.err
+    assert (
+        "note: limited by the buffers: more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)" in ended.err
+    )
+    quiet = cli("dfu", file, "-d", "sim:two,latency=0.02", "--mode", "upload-only")
+    assert "window" not in quiet.err
+    assert "CONFIG" not in quiet.err
+
+    for command in (("dfu", "--mode", "upload-only"), ("image", "upload")):
+        ended = cli(*command, file, "-d", f"sim:{command[-1]},latency=0.02", "--json")
+        speed = ended.result["speed"]
+        assert (speed["window"], speed["limited_by"], speed["retransmissions"]) == (3, "buffers", 0)
+        assert 300 < speed["chunk_bytes"] < 384
+        assert 0.04 <= speed["round_trip_s"] <= speed["slow_round_trip_s"] < 0.1
+        moved = [record["speed"] for record in ended.records[:-1] if record["event"] == "bytes"]
+        assert moved[-1] == speed
+        assert moved[1]["left_s"] > 0
+
+    assert cli("dfu", file, "-d", desk, "--mode", "upload-only").exit == 0
+    assert cli("dfu", file, "-d", desk, "--mode", "upload-only", "--json").result["speed"] is None
+
+
+def test_one_at_a_time_for_long_is_worth_a_hint(cli: Cli, image_file: ImageFile) -> None:
+    ended = cli("image", "upload", image_file("1.1.0", payload_size=60_000), "-d", "sim:slow,latency=0.1,params=no")
+    assert ended.exit == 0, ended.err
+    assert "note: limited by the buffers: the device does not tell them" in ended.err
+    assert "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS" in ended.err

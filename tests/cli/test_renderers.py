@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -9,9 +10,9 @@ import re
 import pytest
 
 from mcumgrx.cli.exit_codes import Exit, Failure
-from mcumgrx.cli.render import JsonRenderer, PlainRenderer, Renderer
+from mcumgrx.cli.render import JsonRenderer, PlainRenderer, Renderer, speed_text
 from mcumgrx.cli.terminal import TerminalRenderer
-from mcumgrx.events import Bytes, DeviceText, Event, Note, Stage, StageName
+from mcumgrx.events import Bytes, DeviceText, Event, Limit, Note, Speed, Stage, StageName
 
 UPLOAD = StageName.UPLOAD
 
@@ -27,6 +28,20 @@ STORY: list[Event] = [
     DeviceText("ne"),
     Stage(StageName.PROVE, "proving that 1.1.0 runs"),
 ]
+
+HINT = "more buffers in the device"
+SPEED = Speed(
+    now=21_400.4,
+    average=20_000.2,
+    left_s=12.34,
+    window=2,
+    chunk_bytes=354,
+    round_trip_s=0.0621,
+    slow_round_trip_s=0.12345678,
+    retransmissions=3,
+    limited_by=Limit.BUFFERS,
+    hint=HINT,
+)
 
 FAILURE = Failure(Exit.REVERTED, "FlowError", "1.1.0 \x1b[2Jdid not stay", "it crashed " * 10, {"slot": 1})
 
@@ -205,3 +220,121 @@ def test_nobody_reading_stops_nothing(kind: type[PlainRenderer] | type[JsonRende
     renderer = kind(Closed(), Closed())
     tell(renderer)
     renderer.result("dfu", "done")
+
+
+# -- how fast, and why ------------------------------------------------------------------------------------------------
+
+
+def transfer(renderer: Renderer, speed: Speed = SPEED, elapsed_s: float = 20.0) -> None:
+    renderer.event(Stage(UPLOAD, "1.1.0"))
+    renderer.event(Bytes(UPLOAD, 100_000, 400_000, elapsed_s / 4, 0, speed))
+    renderer.event(Bytes(UPLOAD, 400_000, 400_000, elapsed_s, 0, dataclasses.replace(speed, left_s=0.0)))
+    renderer.event(Stage(UPLOAD, "", finished=True, elapsed_s=elapsed_s))
+    renderer.close()
+
+
+def plain(speed: Speed = SPEED, elapsed_s: float = 20.0, verbose: int = 0) -> list[str]:
+    err = io.StringIO()
+    transfer(PlainRenderer(io.StringIO(), err, verbose=verbose), speed, elapsed_s)
+    return err.getvalue().splitlines()
+
+
+def test_lines_of_a_transfer_tell_the_present_rate_and_the_time_that_is_left() -> None:
+    assert plain() == [
+        "upload: 1.1.0",
+        "upload: 25 %, 100 KB of 400 KB, 21 KB/s, 12 s left",
+        "upload: 100 %, 400 KB of 400 KB, 20 KB/s",
+        "upload: done, 400 KB at 20 KB/s (20 s)",
+        f"note: limited by the buffers: {HINT}",
+    ]
+    stalled = plain(dataclasses.replace(SPEED, now=0.0, left_s=None))
+    assert stalled[1] == "upload: 25 %, 100 KB of 400 KB, 0 B/s"
+
+
+def test_verbose_lines_tell_what_makes_the_rate() -> None:
+    made_of = "window 2, 354 B each, 62 ms, 95 % 123 ms, 3 again, limit: buffers"
+    assert plain(verbose=1) == [
+        "upload: 1.1.0",
+        f"upload: 25 %, 100 KB of 400 KB, 21 KB/s, 12 s left ({made_of})",
+        f"upload: 100 %, 400 KB of 400 KB, 20 KB/s ({made_of})",
+        "upload: done, 400 KB at 20 KB/s (20 s)",
+        "note: 20 KB/s on average: window 2, 354 B each, round trip 62 ms (95 %: 123 ms), 3 sent again",
+        f"note: limited by the buffers: {HINT}",
+    ]
+    first = Speed(0.0, 0.0, None, 1, 0, None, None, 0)
+    assert plain(first, verbose=1)[-1] == "note: 0 B/s on average: window 1, nothing sent again"
+    device = dataclasses.replace(SPEED, limited_by=Limit.DEVICE, hint=None, retransmissions=0, round_trip_s=0.0004)
+    assert plain(device, verbose=1)[-1].endswith(
+        "round trip 0.4 ms (95 %: 123 ms), nothing sent again, limited by the device"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "elapsed_s"),
+    [
+        ({}, 9.0),
+        ({"window": 3}, 20.0),
+        ({"limited_by": Limit.LINK}, 20.0),
+        ({"limited_by": None}, 20.0),
+        ({"hint": None}, 20.0),
+    ],
+)
+def test_a_hint_that_is_not_worth_it_is_not_told(changes: dict[str, object], elapsed_s: float) -> None:
+    lines = plain(dataclasses.replace(SPEED, **changes), elapsed_s)  # type: ignore[arg-type]
+    assert not any(line.startswith("note:") for line in lines)
+    assert lines[-1].startswith("upload: done")
+
+
+def test_what_moves_fits_80_columns_with_all_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    huge = Speed(999_499.0, 999_499.0, 3599.0, 128, 65_500, 59.0, 599.0, 99_999, Limit.BUFFERS, HINT)
+    for speed in (SPEED, huge):
+        err = Screen()
+        renderer = TerminalRenderer(Screen(), err, verbose=1)
+        renderer.event(Stage(UPLOAD, "uploading 1.1.0"))
+        renderer.event(Bytes(UPLOAD, 999_400, 99_999_999, 5.0, 0, speed))
+        renderer.pause()  # draws a last time
+        drawn = [row.rstrip() for row in re.split(r"[\r\n]", ANSI.sub("", err.getvalue()))]
+        assert max(map(len, drawn)) <= 77
+        assert any(f"window {speed.window}, {speed.chunk_bytes} B each, " in row for row in drawn)
+        bar = next(row for row in drawn if " left" in row)
+        assert " 0 %  999 KB/100 MB  " in bar
+        renderer.close()
+    assert "limit: buffers" in speed_text(SPEED, short=True)
+
+
+def test_the_second_line_is_for_who_wants_it() -> None:
+    err = Screen()
+    transfer(TerminalRenderer(Screen(), err))
+    assert "window" not in err.getvalue()
+
+
+def test_the_end_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    err = Screen()
+    transfer(TerminalRenderer(Screen(), err, verbose=1))
+    rows = on_screen(err.getvalue())
+    assert rows[-3:] == [
+        "  · 20 KB/s on average: window 2, 354 B each, round trip 62 ms (95 %: 123 ms), 3",
+        "    sent again",
+        f"  · limited by the buffers: {HINT}",
+    ]
+
+
+def test_json_has_the_numbers_rounded() -> None:
+    out = io.StringIO()
+    transfer(JsonRenderer(out, io.StringIO()))
+    moved = [record for line in out.getvalue().splitlines() if (record := json.loads(line))["event"] == "bytes"]
+    assert [record["speed"]["left_s"] for record in moved] == [12.3, 0.0]
+    assert moved[0]["speed"] == {
+        "now": 21400,
+        "average": 20000,
+        "left_s": 12.3,
+        "window": 2,
+        "chunk_bytes": 354,
+        "round_trip_s": 0.0621,
+        "slow_round_trip_s": 0.123457,
+        "retransmissions": 3,
+        "limited_by": "buffers",
+        "hint": HINT,
+    }

@@ -15,6 +15,7 @@ from mcumgrx.plugin_api import (
     DeviceError,
     Event,
     Option,
+    Speed,
     Stage,
     StageName,
     UsageError,
@@ -116,7 +117,10 @@ async def list_images(context: CommandContext) -> ImageList:
 
 @dataclass(frozen=True, slots=True)
 class UploadResult:
-    """What was transferred; `match` is the device's own check, where it makes one. Sizes in bytes."""
+    """What was transferred; `match` is the device's own check, where it makes one. Sizes in bytes.
+
+    `speed` is that of the transfer, at its end.
+    """
 
     file: str
     version: str
@@ -125,6 +129,7 @@ class UploadResult:
     sent: int
     elapsed_s: float
     match: bool | None
+    speed: Speed | None = None
 
     def lines(self) -> list[str]:
         rate = f", {self.sent / self.elapsed_s / 1000:.1f} KB/s" if self.elapsed_s >= 0.05 else ""
@@ -194,19 +199,22 @@ async def upload(
         sent=loaded.size - progress.resumed_from,
         elapsed_s=elapsed_s,
         match=answer.match,
+        speed=progress.speed,
     )
 
 
 class _Counting:
-    """Passes progress on, and keeps how much had been there before."""
+    """Passes progress on, and keeps how much had been there before, and how fast the rest came."""
 
     def __init__(self, context: CommandContext) -> None:
         self._progress = context.progress
         self.resumed_from = 0
+        self.speed: Speed | None = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Bytes):
             self.resumed_from = event.resumed_from
+            self.speed = event.speed
         self._progress(event)
 
 
