@@ -56,6 +56,9 @@ _BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 # Answers in a row of which nothing can be made, before they are taken for what the device has to say.
 _GARBLED = 3
 
+# Round trips that are kept to be shown.
+_TRIPS = 256
+
 # Between two reports of progress, and what "now" means in them.
 _REPORT_S = 0.1
 _NOW_S = 2.0
@@ -280,6 +283,8 @@ class _Transfer(Generic[P]):
         self._wire_s = 0.0  # what the first `_wire_bytes` of these took on the link
         self._wire_bytes = 0
         self._chunk_bytes = 0
+        self._trips: deque[float] = deque(maxlen=_TRIPS)  # from when a request has left
+        self._shortest_s = _NEVER
 
     # -- from beginning to end -----------------------------------------------------------------------------------------
 
@@ -390,7 +395,14 @@ class _Transfer(Generic[P]):
         try:
             if now < flight.sent_at + flight.queued_s:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
-                self._queued_s, self._wire_s = None, 0.0
+                self._queued_s, self._wire_s, self._wire_bytes = None, 0.0, 0
+                self._trips.clear()
+                self._shortest_s = _NEVER
+                flight.queued_s = 0.0
+            if flight.measured:
+                trip_s = now - flight.sent_at - flight.queued_s
+                self._trips.append(trip_s)
+                self._shortest_s = min(self._shortest_s, trip_s)
             overtaken = window.answered(flight, now)
             for other in overtaken:
                 self._forget(other)
@@ -625,7 +637,7 @@ class _Transfer(Generic[P]):
         average = moved / elapsed_s if elapsed_s > 0 else 0.0
         present = (plan.done_bytes - done) / (now - since) if now > since else average
         left = plan.size - plan.done_bytes
-        trips = sorted(window.round_trips)
+        trips = sorted(self._trips)
         limited_by = self._limited_by(trips, elapsed_s)
         return Speed(
             now=present,
@@ -651,8 +663,8 @@ class _Transfer(Generic[P]):
         if self._on_wire_s() >= _MOSTLY * busy_s:
             return Limit.LINK
         # How long a request is away for nothing but the way and the server, as far as any has shown.
-        known = [seconds for seconds in (self._client.short_trip_s, window.alone_s) if seconds is not None]
-        way_s = min(trips[0], *known)
+        short_s = self._client.short_trip_s
+        way_s = self._shortest_s if short_s is None else min(self._shortest_s, short_s)
         # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
         # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
         in_device = window.numbers / busy_s * (sum(trips) / len(trips) - way_s)
@@ -661,7 +673,7 @@ class _Transfer(Generic[P]):
         if isinstance(window, PacedWindow) and window.size < window.widest:
             # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
             return Limit.DEVICE if window.saturated else Limit.BUFFERS if window.losses else None
-        if window.size < 2 and self._client.short_trip_s is None:
+        if window.size < 2 and short_s is None:
             return None  # the way and the device's work cannot be told apart
         return Limit.BUFFERS if window.size >= window.widest else None
 

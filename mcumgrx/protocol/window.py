@@ -37,9 +37,6 @@ _FIRST_WAIT_S = 1.0
 _RECENT = 32
 _PATIENCE = 2.0
 
-# Round trips that are kept to be shown.
-_KEPT = 256
-
 # A width at which something gets lost again and again, each time within so many answers, is left alone for as many as
 # follow, then for twice as many. What gets lost by chance does not do so three times in a row.
 _SOON = 8
@@ -101,7 +98,6 @@ class Window(Generic[T]):
         self.size = 1.0
         self.losses = 0
         """Gaps, refusals for want of a buffer, and time-outs, since the beginning."""
-        self.round_trips: deque[float] = deque(maxlen=_KEPT)
         self.alone_s: float | None = None
         """The shortest round trip of a request that was alone on its way."""
         self.most_unanswered = self.room if strict else 2 * self.room + 1
@@ -244,7 +240,6 @@ class Window(Generic[T]):
         return gone
 
     def _measure(self, flight: Flight[T], seconds: float) -> None:
-        self.round_trips.append(seconds)
         self._recent.append((seconds, flight.depth))
         if flight.depth == 0 and (self.alone_s is None or seconds < self.alone_s):
             self.alone_s = seconds
