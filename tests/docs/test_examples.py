@@ -97,6 +97,7 @@ def test_update(examples: ModuleType, tmp_path: Path) -> None:
         ("uploaded 1.1.0", "uploaded 1.2.0", False),
         ("done (6.8 s, 49.7 KB at 57 KB/s)", "done (2 min 07 s, 49.7 KB at 3.2 KB/s)", True),
         ("upload: 10 %, 5.0 KB of 49.7 KB, 36 KB/s", "upload: 10 %, 5.0 KB of 49.7 KB", True),
+        ("upload: 10 %, 5.0 KB of 49.7 KB, 36 KB/s, 1.2 s left", "upload: 10 %, 5.0 KB of 49.7 KB, 9 KB/s", True),
         ("reset: reset", "reset: reset (0.1 s)", True),
         ('{"elapsed_s": 0.1, "size": 5}', '{"elapsed_s": 12.25, "size": 5}', True),
         ('{"elapsed_s": 0.1, "size": 5}', '{"elapsed_s": 0.1, "size": 6}', False),
