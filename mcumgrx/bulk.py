@@ -102,33 +102,42 @@ async def find_message_size(client: Client, largest: int, least: int) -> int:
 
     What one write or line carries needs no proof. Anything larger is tried with an echo of that size, so that what a
     device cannot put together shows before it erases anything, and the next smaller one of `rungs` after that. Once
-    found it is known for this connection.
+    found it is known for this connection, and a size that an earlier one saw refused is not tried again
+    (`Learned.refuses`).
 
     Raises `RequestTimeout` when nothing is answered, `MessageTooLarge` when nothing works that is large enough for the
     transfer, `LinkLost`.
     """
     learned, safe = client.learned, client.limits.safe_message
-    if learned.refused_bytes is not None and largest >= learned.refused_bytes:
-        largest = max(safe, learned.message_bytes or safe)
+    params = await client.params()
+    learned.meets(client.limits.message(None if params is None else params.buf_size))
     if largest <= max(safe, client.proven_bytes):
         return largest
+    if learned.refuses(largest):
+        # What lies between is not tried either: each attempt costs a time-out.
+        largest = max(safe, least, learned.message_bytes or 0)
+        client.refused_bytes = largest + 1
+        if largest <= max(safe, client.proven_bytes):
+            return largest
     silence: RequestTimeout | None = None
+    refused = learned.refused_bytes
     for size in rungs(largest, safe, least):
         begin = asyncio.get_running_loop().time()
         try:
             await client.request(Probe(size), timeout_s=min(_PROBE_S, client.timeout_s), repeats=1)
         except RequestTimeout as error:
             silence = error
-            learned.refused_bytes = client.refused_bytes = size
+            refused = client.refused_bytes = size
             continue
         except DeviceError as error:
             # Part of it has arrived (no reassembly, or a datagram that was cut). Any other refusal read the whole.
             if error.group is None and error.rc == SmpError.CORRUPT:
-                learned.refused_bytes = client.refused_bytes = size
+                refused = client.refused_bytes = size
                 continue
         client.took_short_trip(begin)
         client.proven_bytes = max(client.proven_bytes, size)
-        learned.message_bytes = size
+        # Only now: a device that answers nothing at all has refused nothing.
+        learned.message_bytes, learned.refused_bytes = size, refused
         return size
     if least > safe and client.last_heard_s is not None:
         raise MessageTooLarge(
@@ -479,8 +488,11 @@ class _Transfer(Generic[P]):
         self._trial = None
         if not size.failed():
             return False
-        client.learned.refused_bytes = failed
-        client.learned.message_bytes = client.proven_bytes = self._plan.message_bytes = size.current
+        if failed > max(client.proven_bytes, client.limits.safe_message):
+            # What has arrived before is not too large: then it is the link or the device that pauses.
+            client.learned.refused_bytes = failed
+            client.learned.message_bytes = size.current
+        client.proven_bytes = self._plan.message_bytes = size.current
         self._losses_of_size = 0
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import DeviceError, LinkLost, RequestTimeout
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.memory import Learned
 from mcumgrx.pause import Pause
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
@@ -242,3 +244,92 @@ def test_an_upload_that_is_held_from_the_start_sends_nothing() -> None:
             assert pause.listeners == []
 
     run(main())
+
+
+# -- what is learned of a device --------------------------------------------------------------------------------------
+
+
+def upload_with(
+    learned: Learned,
+    model: LinkModel,
+    config: DeviceConfig = CONFIG,
+    faults: Faults | None = None,
+    options: UploadOptions = UploadOptions(),
+) -> tuple[float, list[int]]:
+    """An upload to a fresh device by a client that knows so much of it: its seconds, and the sizes of all requests."""
+    sizes: list[int] = []
+    wanted = faults if faults is not None else Faults()
+    drop = wanted.drop_requests
+
+    def watch(number: int, message: bytes) -> bool:
+        sizes.append(len(message))
+        return callable(drop) and drop(number, message)
+
+    wanted.drop_requests = watch
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        async with Client(SimulatedTransport(device_with(config), model, faults=wanted), learned=learned) as client:
+            begin = loop.time()
+            await client.group(ImageGroup).upload(NEW, options)
+            return loop.time() - begin
+
+    return run(main()), sizes
+
+
+SINGLE_WRITE = LinkModel.ble().limits.safe_message
+
+
+def without_reassembly() -> Faults:
+    """A device that puts no writes together, which the link cannot know."""
+    return Faults(drop_requests=lambda number, message: len(message) > SINGLE_WRITE)
+
+
+def test_what_a_device_refuses_is_found_out_once() -> None:
+    learned = Learned()
+    first_s, first = upload_with(learned, LinkModel.ble(), faults=without_reassembly())
+    assert max(first) > SINGLE_WRITE
+    assert (learned.message_bytes, learned.room_bytes) == (SINGLE_WRITE, CONFIG.buf_size)
+    again_s, again = upload_with(learned, LinkModel.ble(), faults=without_reassembly())
+    assert max(again) <= SINGLE_WRITE
+    assert len(again) < len(first)
+    assert again_s < first_s - 2.0  # two probes of a second each were waited for in vain
+    assert learned.refuses(CONFIG.buf_size)
+
+
+def test_other_buffers_are_tried_whatever_the_last_ones_refused() -> None:
+    learned = Learned()
+    upload_with(learned, LinkModel.ble(), faults=without_reassembly())
+    larger = replace(CONFIG, buf_size=512)
+    _, sizes = upload_with(learned, LinkModel.ble(), larger)
+    assert max(sizes) == larger.buf_size
+    assert (learned.message_bytes, learned.refused_bytes, learned.room_bytes) == (larger.buf_size, None, 512)
+
+
+def test_a_size_that_arrived_and_does_no_longer_is_found_out_as_ever() -> None:
+    learned = Learned(message_bytes=CONFIG.buf_size, room_bytes=CONFIG.buf_size)
+    _, sizes = upload_with(learned, LinkModel.ble(), faults=without_reassembly())
+    assert CONFIG.buf_size in sizes
+    assert learned.message_bytes == SINGLE_WRITE
+    assert learned.refuses(CONFIG.buf_size)
+
+
+def test_a_device_that_says_nothing_has_refused_nothing() -> None:
+    learned = Learned()
+    with pytest.raises(RequestTimeout):
+        upload_with(learned, LinkModel.ble(), faults=Faults(drop_requests=lambda number, message: number > 1))
+    assert (learned.message_bytes, learned.refused_bytes) == (None, None)
+
+
+def test_a_pause_is_not_taken_for_a_size_that_does_not_arrive() -> None:
+    learned = Learned()
+    lost = 0
+
+    def pause(number: int, message: bytes) -> bool:
+        nonlocal lost
+        lost += number in range(9, 14)
+        return number in range(9, 14)
+
+    upload_with(learned, LinkModel.ble(), faults=Faults(drop_requests=pause))
+    assert lost == 5
+    assert (learned.message_bytes, learned.refused_bytes) == (CONFIG.buf_size, None)
