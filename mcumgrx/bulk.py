@@ -37,6 +37,9 @@ _SILENCES = 5
 # A slow request has a long time-out of its own. Waiting for it twice covers a lost answer.
 _SLOW_LOSSES = 2
 
+# Where nothing can be sent behind it: after so many times what it took before, it is sent once more.
+_USUAL = 4
+
 # While the last answer is out the device may check, or decrypt, the whole image.
 _TAIL_S = 40.0
 
@@ -168,7 +171,8 @@ async def upload(
 
     Arguments:
         window: default: one request at a time.
-        first_timeout_s: seconds for the answer to the opening chunk, during which the device may erase.
+        first_timeout_s: seconds for the answer to the opening chunk, during which the device may erase. Where that is
+            known to take less (`Learned.erase_s`), and one request more does no harm, the chunk is sent again before.
         timeout_s: seconds for the other chunks; default: the client's.
         settled: asks the device whether it holds the whole; called only when the answer to the last chunk is lost.
         pause: holds it.
@@ -177,12 +181,18 @@ async def upload(
     """
     learned = client.learned
     plan.alignment = max(plan.alignment, learned.alignment)
+    if timeout_s is None:
+        timeout_s = client.timeout_s
+    again_s: float | None = None
+    if learned.erase_s is not None and not client.flow.strict:
+        again_s = max(timeout_s, _USUAL * learned.erase_s)
     running = _Transfer(
         client,
         plan,
         window if window is not None else Window(1, patience_s=client.timeout_s),
-        timeout_s=client.timeout_s if timeout_s is None else timeout_s,
+        timeout_s=timeout_s,
         slow_s=lambda _: first_timeout_s,
+        again_s=again_s,
         progress=progress,
         stage=stage,
         pause=pause,
@@ -245,6 +255,7 @@ class _Transfer(Generic[P]):
         *,
         timeout_s: float,
         slow_s: Callable[[P], float],
+        again_s: float | None = None,
         progress: Progress,
         stage: StageName,
         pause: Pause | None,
@@ -255,6 +266,8 @@ class _Transfer(Generic[P]):
         self._window = window
         self._timeout_s = timeout_s
         self._slow_s = slow_s
+        self._again_s = again_s  # until a slow request has been sent once more
+        self._sent_again = False
         self._progress = progress
         self._stage = stage
         self._pause = pause
@@ -422,6 +435,9 @@ class _Transfer(Generic[P]):
             if flight is self._slow:
                 self._slow = None
                 self._slow_losses = 0
+                if self._sent_again:
+                    self._sent_again = False
+                    window.time_out()  # nobody waits for the answer to the copy
                 self.slowest_s = max(self.slowest_s or 0.0, now - flight.sent_at)
             if piece.__class__ is _Probing:
                 self._pump()
@@ -537,6 +553,8 @@ class _Transfer(Generic[P]):
             at = slow.sent_at + slow.queued_s + self._slow_s(slow.item)
             if self._asked_behind < len(_ASK_BEHIND_S):
                 at = min(at, slow.sent_at + _ASK_BEHIND_S[self._asked_behind])
+            if self._again_s is not None:
+                at = min(at, slow.sent_at + slow.queued_s + self._again_s)
         elif (deadline := window.deadline()) is not None:
             at = deadline
         expires_at = window.expires_at()
@@ -571,6 +589,13 @@ class _Transfer(Generic[P]):
             if not self._smaller() and self._slow_losses >= _SLOW_LOSSES:
                 raise self._silent(patience_s, self._slow_losses)
             return
+        if self._again_s is not None and now >= slow.sent_at + slow.queued_s + self._again_s:
+            self._again_s = None
+            if self._window.unanswered >= self._window.room and self._stream is not None and not self._stream.full:
+                # It usually takes less. Which of the two is answered makes no difference; the patience is that for one.
+                self._sent_again = True
+                self._send(self._stream, slow.item, now)
+                self._slow = slow
         asked = self._asked_behind
         if asked < len(_ASK_BEHIND_S) and now >= slow.sent_at + _ASK_BEHIND_S[asked]:
             self._asked_behind += 1

@@ -15,7 +15,7 @@ from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Learned
 from mcumgrx.pause import Pause
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
@@ -255,6 +255,7 @@ def upload_with(
     config: DeviceConfig = CONFIG,
     faults: Faults | None = None,
     options: UploadOptions = UploadOptions(),
+    device: SimulatedDevice | None = None,
 ) -> tuple[float, list[int]]:
     """An upload to a fresh device by a client that knows so much of it: its seconds, and the sizes of all requests."""
     sizes: list[int] = []
@@ -269,7 +270,8 @@ def upload_with(
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
-        async with Client(SimulatedTransport(device_with(config), model, faults=wanted), learned=learned) as client:
+        transport = SimulatedTransport(device or device_with(config), model, faults=wanted)
+        async with Client(transport, learned=learned) as client:
             begin = loop.time()
             await client.group(ImageGroup).upload(NEW, options)
             return loop.time() - begin
@@ -333,3 +335,66 @@ def test_a_pause_is_not_taken_for_a_size_that_does_not_arrive() -> None:
     upload_with(learned, LinkModel.ble(), faults=Faults(drop_requests=pause))
     assert lost == 5
     assert (learned.message_bytes, learned.refused_bytes) == (CONFIG.buf_size, None)
+
+
+# One buffer beside that for the answer: there is no room for a probe behind the opening chunk.
+NARROW = replace(CONFIG, buf_count=2)
+
+
+def lost_opening() -> Faults:
+    """The first opening chunk does not arrive."""
+    seen: list[int] = []
+
+    def first(number: int, message: bytes) -> bool:
+        if b"clen" in message[:32]:
+            seen.append(number)
+            return len(seen) == 1
+        return False
+
+    return Faults(drop_requests=first)
+
+
+def test_a_lost_opening_is_noticed_after_the_time_that_an_erase_takes() -> None:
+    unknown_s, _ = upload_with(Learned(), LinkModel.ble(), NARROW, lost_opening())
+    assert unknown_s > 60.0
+    known_s, _ = upload_with(Learned(erase_s=2.0), LinkModel.ble(), NARROW, lost_opening())
+    assert 8.0 < known_s < 12.0
+    quick_s, _ = upload_with(Learned(erase_s=0.1), LinkModel.ble(), NARROW, lost_opening())
+    assert 5.0 < quick_s < 9.0
+    shorter_s, _ = upload_with(
+        Learned(erase_s=50.0), LinkModel.ble(), NARROW, lost_opening(), UploadOptions(erase_timeout_s=20.0)
+    )
+    assert 20.0 < shorter_s < 24.0
+
+
+def erasing(device: SimulatedDevice, seconds: float) -> SimulatedDevice:
+    """`device`, which takes so long for the first opening chunk that it sees."""
+    real, seen = device.handle, []
+
+    def handle(message: bytes, now: float) -> Answer:
+        answer = real(message, now)
+        if Header.unpack(message).group == 1 and b"clen" in message[:32] and not seen:
+            seen.append(now)
+            return answer._replace(busy_s=seconds)
+        return answer
+
+    device.handle = handle  # type: ignore[method-assign]
+    return device
+
+
+@pytest.mark.parametrize("buffers", [2, 4])
+@pytest.mark.parametrize("erase_s", [4.9, 5.0, 5.1, 12.0, 59.0, 100.0])
+def test_an_erase_may_take_longer_than_ever(erase_s: float, buffers: int) -> None:
+    """Whether or not the second opening finds a buffer, while the device works on the first."""
+    config = replace(CONFIG, buf_count=buffers)
+    unknown_s, _ = upload_with(Learned(), LinkModel.ble(), device=erasing(device_with(config), erase_s))
+    learned = Learned(erase_s=0.1)
+    seconds, _ = upload_with(learned, LinkModel.ble(), device=erasing(device_with(config), erase_s))
+    assert erase_s < seconds < unknown_s + 0.2
+    if erase_s < UploadOptions().erase_timeout_s:
+        assert learned.erase_s == pytest.approx(erase_s, abs=0.5)
+
+
+def test_a_device_that_one_request_more_harms_is_never_hurried() -> None:
+    known_s, _ = upload_with(Learned(erase_s=0.1), LinkModel.uart(), NARROW, lost_opening())
+    assert known_s > 60.0
