@@ -1,13 +1,62 @@
-"""What transfers have learned of a device, so that the next one need not find it out again.
+"""What transfers have learned of a device, so that the next one need not find it out again; and where that is kept.
 
-Nothing here is ever needed, and nothing here replaces a look at the device's state: it only says what to try first.
+Nothing here is ever needed, and nothing here replaces a look at the device's state: it only says what to try first. So
+nothing here fails either: what cannot be read or written is logged, and not known.
+
+A device is known by what tells it from all others (`Transport.identity`, or a name that its user gives), and by the
+kind of link, because what gets lost on one may well arrive over another. Never by a port or an address.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeGuard
 
-__all__ = ["Learned"]
+from .errors import UsageError
+
+__all__ = ["MOST_DEVICES", "MOST_ID", "SIZES_DAYS", "Known", "Learned", "Memory", "cache_folder", "tells_apart"]
+
+log = logging.getLogger("mcumgrx.memory")
+
+# Of the file. A newer one is left alone.
+_VERSION = 1
+
+_FILE = "devices.json"
+
+MOST_DEVICES = 300
+"""So many are remembered, over one kind of link each; those that were not used for the longest time are forgotten."""
+
+SIZES_DAYS = 7.0
+"""For so long a size that got lost is not tried again: a firmware update may have brought what was missing."""
+
+_DAY_S = 86400.0
+
+MOST_ID = 200
+"""Characters of an identity."""
+
+# Beyond these it is no device of ours, and no file of ours.
+_MOST_BYTES = 1 << 20
+_MOST_MESSAGE = 8 + 0xFFFF
+_MOST_ALIGNMENT = 1 << 16
+_MOST_SECONDS = 3600.0
+_MOST_DATE = 1e11
+
+# Another process holds the lock for milliseconds. Whoever holds it longer is not waited for.
+_LOCK_TRIES = 20
+_LOCK_PAUSE_S = 0.01
+
+# Serial numbers that whole series of devices share.
+_SHARED_NUMBERS = ("0123456789ABCDEF", "1234567890ABCDEF", "1234567890")
 
 
 @dataclass(slots=True)
@@ -38,3 +87,316 @@ class Learned:
         """Whether messages of `size` bytes are known to get lost."""
         # One that has arrived since says more than one that was lost.
         return self.refused_bytes is not None and (self.message_bytes or 0) < self.refused_bytes <= size
+
+    @property
+    def sizes(self) -> tuple[int | None, int | None, int | None, int]:
+        """All that another firmware may change from one day to the next."""
+        return self.message_bytes, self.refused_bytes, self.room_bytes, self.alignment
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A device that is remembered. Times are seconds since 1970.
+
+    Attributes:
+        id: what tells it from all others.
+        link: the kind of link, as the scheme of its address.
+        used: when something was last learned of it, or it was last used; not more often than once a day.
+        found: when the sizes were found.
+    """
+
+    id: str
+    link: str
+    learned: Learned
+    used: float
+    found: float
+
+
+class Memory:
+    """The devices that are remembered, in a file of the folder that `cache_folder` names.
+
+    Several processes may use it at once: each reads the file again before it replaces it as a whole.
+
+    Arguments:
+        folder: another folder.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, folder: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Memory {self._folder or ''}>"
+
+    @property
+    def path(self) -> Path:
+        """The file. Raises `OSError` where a user has no place for such files."""
+        return (cache_folder() if self._folder is None else self._folder) / _FILE
+
+    def recall(self, identity: str, link: str) -> Learned:
+        """What is known of this device; nothing at all if nothing is. Never fails."""
+        try:
+            known = _find(self._read(), identity, link)
+        except (_Unusable, OSError) as error:
+            log.info("nothing is remembered of devices: %s", error)
+            return Learned()
+        if known is None:
+            return Learned()
+        learned = replace(known.learned)
+        if not self._is_fresh(known):
+            learned = Learned(erase_s=learned.erase_s)
+        log.info("of %s over %s is known: %s", identity, link, learned)
+        return learned
+
+    def remember(self, identity: str, link: str, learned: Learned) -> None:
+        """Keep this of the device. Never fails."""
+        if learned == Learned(room_bytes=learned.room_bytes):
+            return
+        now = self._clock()
+        try:
+            with self._locked():
+                try:
+                    devices = self._read()
+                except _Damaged as error:
+                    self._set_aside(error)
+                    devices = []
+                known = _find(devices, identity, link)
+                # The age of what was not found anew must not become less by being remembered again.
+                same = known is not None and known.learned.sizes == learned.sizes
+                found = known.found if known is not None and same and self._is_fresh(known) else now
+                new = Known(identity, link, _rounded(learned), now, found)
+                if known is not None and replace(new, used=known.used) == known and 0 <= now - known.used < _DAY_S:
+                    return
+                kept = [device for device in devices if (device.id, device.link) != (identity, link)]
+                kept = sorted(kept, key=lambda device: device.used)[-(MOST_DEVICES - 1) :]
+                self._write([*kept, new])
+        except (_Unusable, OSError) as error:
+            log.info("what was learned of %s is not kept: %s", identity, error)
+
+    def known(self) -> list[Known]:
+        """All devices, those used last at the end. Raises `UsageError` for a file that cannot be read."""
+        try:
+            return sorted(self._read(), key=lambda device: device.used)
+        except (_Unusable, OSError) as error:
+            raise self._unusable(error) from error
+
+    def forget(self, identity: str | None = None) -> list[Known]:
+        """Forget this device over all links, or all devices; returns what was forgotten.
+
+        A damaged file is removed when all is to be forgotten. Raises `UsageError` for one that cannot be changed.
+        """
+        try:
+            if not self.path.exists():
+                return []
+            with self._locked():
+                try:
+                    devices = self._read()
+                except _Damaged:
+                    if identity is not None:
+                        raise
+                    devices = []
+                gone = [device for device in devices if identity is None or device.id == identity]
+                if identity is None:
+                    self.path.unlink(missing_ok=True)
+                elif gone:
+                    self._write([device for device in devices if device.id != identity])
+                return gone
+        except (_Unusable, OSError) as error:
+            raise self._unusable(error) from error
+
+    # -- the file ------------------------------------------------------------------------------------------------------
+
+    def _is_fresh(self, known: Known) -> bool:
+        # Clocks are set back now and then, but a date far ahead says nothing.
+        return -1 <= (self._clock() - known.found) / _DAY_S <= SIZES_DAYS
+
+    def _unusable(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"what is remembered of devices cannot be used: {error}",
+            hint="remove the file, or name another folder by MCUMGRX_CACHE_DIR",
+        )
+
+    def _read(self) -> list[Known]:
+        """All that is in the file. Raises `_Unusable`, `OSError`."""
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+        except FileNotFoundError:
+            return []
+        if len(data) > _MOST_BYTES:
+            raise _Damaged(f"{self.path} is too large")
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise _Damaged(f"{self.path} is damaged ({error})") from error
+        version = content.get("version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > _VERSION:
+            raise _Newer(f"{self.path} is from a newer version of mcumgrx")
+        if version != _VERSION or not isinstance(content.get("devices"), list):
+            raise _Damaged(f"{self.path} is not what mcumgrx has written")
+        found = {(one.id, one.link): one for record in content["devices"] if (one := _from_record(record)) is not None}
+        return list(found.values())
+
+    def _write(self, devices: list[Known]) -> None:
+        """Replace the file as a whole; nobody ever sees half of it."""
+        content = json.dumps({"version": _VERSION, "devices": [_to_record(one) for one in devices]}, indent=1)
+        # Readable by its owner alone, which is how mkstemp makes it.
+        number, name = tempfile.mkstemp(prefix=f".{_FILE}.", dir=self.path.parent)
+        try:
+            with open(number, "w", encoding="utf-8") as file:
+                file.write(content + "\n")
+            os.replace(name, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def _set_aside(self, error: Exception) -> None:
+        """Something else is where our file belongs: make room, but do not destroy it."""
+        aside = self.path.with_suffix(".bad")
+        os.replace(self.path, aside)
+        log.info("%s; it is now %s", error, aside)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from changing the file. Where that cannot be, the last one wins."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            for _ in range(_LOCK_TRIES):
+                if _lock(descriptor):
+                    break
+                time.sleep(_LOCK_PAUSE_S)
+            else:
+                log.info("%s is locked by another process for long", self.path)
+            yield
+        finally:
+            os.close(descriptor)  # which unlocks it
+
+
+def cache_folder() -> Path:
+    """Where programs of this system keep what they can do without: `MCUMGRX_CACHE_DIR` if that is set.
+
+    Raises `OSError` where the user has no home folder.
+    """
+    try:
+        return _cache_folder()
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def _cache_folder() -> Path:
+    if named := os.environ.get("MCUMGRX_CACHE_DIR"):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "mcumgrx"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mcumgrx"
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification asks to ignore relative ones.
+    return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "mcumgrx"
+
+
+class _Unusable(Exception):
+    """The file says nothing to us."""
+
+
+class _Newer(_Unusable):
+    """It does to a newer version, which must find it again."""
+
+
+class _Damaged(_Unusable):
+    """It does to nobody."""
+
+
+def tells_apart(identity: str) -> bool:
+    """Whether what a link says can be the identity of one device alone: whole series of adapters say 0001."""
+    return (
+        len(set(identity)) >= 3
+        and len(identity) <= MOST_ID
+        and not any(number.startswith(identity.upper()) for number in _SHARED_NUMBERS)
+    )
+
+
+def _find(devices: list[Known], identity: str, link: str) -> Known | None:
+    return next((device for device in devices if (device.id, device.link) == (identity, link)), None)
+
+
+def _rounded(learned: Learned) -> Learned:
+    """Hundredths of a second say nothing, and would be news each time."""
+    return (
+        learned
+        if learned.erase_s is None
+        else replace(learned, erase_s=min(_MOST_SECONDS, math.ceil(learned.erase_s * 10) / 10))
+    )
+
+
+def _to_record(known: Known) -> dict[str, object]:
+    learned = known.learned
+    return {
+        "id": known.id,
+        "link": known.link,
+        "used": int(known.used),
+        "found": int(known.found),
+        "message_bytes": learned.message_bytes,
+        "refused_bytes": learned.refused_bytes,
+        "room_bytes": learned.room_bytes,
+        "erase_s": learned.erase_s,
+        "alignment": learned.alignment,
+    }
+
+
+def _from_record(record: Any) -> Known | None:
+    """What a record says, or None if it makes no sense: values from a file are believed only where they can be true."""
+    if not isinstance(record, dict):
+        return None
+    identity, link, alignment = record.get("id"), record.get("link"), record.get("alignment")
+    if not (isinstance(identity, str) and isinstance(link, str) and 0 < len(identity) <= MOST_ID):
+        return None
+    if not _is_whole(alignment, _MOST_ALIGNMENT) or alignment & (alignment - 1):
+        return None
+    sizes: list[int | None] = []
+    for name in ("message_bytes", "refused_bytes", "room_bytes"):
+        size = record.get(name)
+        if size is not None and not _is_whole(size, _MOST_MESSAGE):
+            return None
+        sizes.append(size)
+    erase_s, used, found = record.get("erase_s"), record.get("used"), record.get("found")
+    if erase_s is not None and not _is_number(erase_s, _MOST_SECONDS):
+        return None
+    if not (_is_number(used, _MOST_DATE) and _is_number(found, _MOST_DATE)):
+        return None
+    message_bytes, refused_bytes, room_bytes = sizes
+    learned = Learned(message_bytes, refused_bytes, room_bytes, None if erase_s is None else float(erase_s), alignment)
+    return Known(identity, link, learned, float(used), float(found))
+
+
+def _is_whole(value: object, most: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _is_number(value: object, most: float) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 from .address import Address
 from .client import DEFAULT_TIMEOUT_S, Client
 from .contracts import ReturnHint
-from .errors import ConnectFailed, DeviceNotFound
+from .errors import ConnectFailed, DeviceNotFound, UsageError
 from .events import DeviceText, Progress, ignore_progress
+from .memory import MOST_ID, Memory, tells_apart
 from .registry import Registry, default_registry
 from .transport import Transport
 
@@ -35,6 +36,8 @@ class SessionDevice:
     Arguments:
         timeout_s: seconds for ordinary answers.
         on_text: gets what the device prints, besides the `progress` of `rediscover`.
+        memory: where to keep what transfers learn of the device, for the next program; None for nowhere.
+        name: what tells the device from all others, where the link cannot, or says it of an adapter in between.
     """
 
     def __init__(
@@ -45,12 +48,16 @@ class SessionDevice:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         on_text: Callable[[str], None] | None = None,
+        memory: Memory | None = None,
+        name: str | None = None,
     ) -> None:
         self._address = address
         self._transport = transport
         self._registry = registry
         self._timeout_s = timeout_s
         self._on_text = on_text
+        self._memory = memory
+        self._name = name
         self._client: Client | None = None
         self._listener: Progress = ignore_progress
 
@@ -63,7 +70,7 @@ class SessionDevice:
 
     @property
     def identity(self) -> str | None:
-        return self._transport.identity
+        return self._name or self._transport.identity
 
     async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
         """Open a link; a previous one is closed first. Raises `DeviceNotFound` or `ConnectFailed`."""
@@ -75,6 +82,8 @@ class SessionDevice:
             on_text=self._hear,
         )
         await client.open(timeout_s)
+        if (key := self._key()) is not None and self._memory is not None:  # only an open link tells the identity
+            client.learned = self._memory.recall(*key)
         self._client = client
         return client
 
@@ -82,7 +91,20 @@ class SessionDevice:
         """Close the link, if one is open."""
         if self._client is not None:
             client, self._client = self._client, None
-            await client.close()
+            key = self._key()
+            try:
+                await client.close()
+            finally:
+                if key is not None and self._memory is not None:
+                    self._memory.remember(*key, client.learned)
+
+    def _key(self) -> tuple[str, str] | None:
+        """What the device is remembered by; None if nothing tells it from others."""
+        identity = self._name
+        if identity is None and (told := self._transport.identity) is not None and tells_apart(told):
+            identity = told
+        plugin = self._registry.transports.get(self._address.scheme)
+        return None if identity is None else (identity, self._address.scheme if plugin is None else plugin.scheme)
 
     async def rediscover(self, hint: ReturnHint, progress: Progress = ignore_progress) -> Client:
         """See `contracts.Device.rediscover`."""
@@ -150,8 +172,15 @@ def device(
     timeout_s: float | None = None,
     on_text: Callable[[str], None] | None = None,
     registry: Registry | None = None,
+    memory: Memory | None = None,
+    name: str | None = None,
 ) -> SessionDevice:
-    """The device at `address`, not yet connected. Raises `UsageError` or `PluginError` for what is no address."""
+    """The device at `address`, not yet connected. Raises `UsageError` or `PluginError` for what is no address.
+
+    Arguments: see `connect`.
+    """
+    if name is not None and not 0 < len(name.strip()) <= MOST_ID:
+        raise UsageError(f"the name of a device has 1 to {MOST_ID} characters", hint="name it as its label does")
     registry = default_registry() if registry is None else registry
     parsed = Address.parse(address) if isinstance(address, str) else address
     return SessionDevice(
@@ -160,6 +189,8 @@ def device(
         registry,
         timeout_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
         on_text=on_text,
+        memory=memory,
+        name=name,
     )
 
 
@@ -170,6 +201,8 @@ async def connect(
     timeout_s: float | None = None,
     on_text: Callable[[str], None] | None = None,
     registry: Registry | None = None,
+    memory: Memory | None = None,
+    name: str | None = None,
 ) -> AsyncIterator[Client]:
     """Open the device at `address`, and close it in every case.
 
@@ -181,8 +214,12 @@ async def connect(
     Arguments:
         timeout_s: seconds for the answer to an ordinary request.
         on_text: gets what the device prints beside SMP.
+        memory: keeps what transfers learn of the device for the next program, as the command line does:
+            `mcumgrx.memory.Memory()`. Default: nothing is kept.
+        name: what tells the device from all others, for `memory`; default: what the link says, such as the USB serial
+            number. Without either nothing is kept.
     """
-    found = device(address, timeout_s=timeout_s, on_text=on_text, registry=registry)
+    found = device(address, timeout_s=timeout_s, on_text=on_text, registry=registry, memory=memory, name=name)
     try:
         yield await found.connect()
     finally:

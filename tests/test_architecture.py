@@ -83,6 +83,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.contracts",
         "mcumgrx.errors",
         "mcumgrx.events",
+        "mcumgrx.memory",
         "mcumgrx.registry",
         "mcumgrx.transport",
     },
