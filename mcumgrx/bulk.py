@@ -289,6 +289,7 @@ class _Transfer(Generic[P]):
         plan.message_bytes = self._size.current
         self._slow: Flight[Any] | None = None
         self._slow_losses = 0
+        self._slow_silent_s = 0.0
         self._asked_behind = 0
         self._losses_of_size = 0
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
@@ -428,13 +429,14 @@ class _Transfer(Generic[P]):
             overtaken = window.answered(flight, now)
             for other in overtaken:
                 self._forget(other)
+                if other.item.__class__ is _Probing:
+                    continue
                 if piece.__class__ is _Probing:
                     self._lost_before_probe(other)
                 else:
                     plan.overtaken(other.item)
             if flight is self._slow:
                 self._slow = None
-                self._slow_losses = 0
                 if self._sent_again:
                     self._sent_again = False
                     window.time_out()  # nobody waits for the answer to the copy
@@ -454,7 +456,7 @@ class _Transfer(Generic[P]):
                 window.lost(now)
                 plan.lost(piece)
             else:
-                self._busy = self._garbled = 0
+                self._garbled = 0
                 plan.answered(piece, result)
         except Exception as error:
             self._fail(error)
@@ -465,7 +467,9 @@ class _Transfer(Generic[P]):
                 self._smaller()
         if plan.done_bytes > done:
             window.advanced(now)
-            self._losses_of_size = 0
+            # Only this counts: a device may answer what it is asked in between, and never this.
+            self._losses_of_size = self._slow_losses = self._busy = 0
+            self._slow_silent_s = 0.0
             if not overtaken and not (plan.done if self._chunk_bytes else plan.resumed_from):
                 self._chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
             if self._size.current < self._size.largest or self._trial is not None:
@@ -481,11 +485,11 @@ class _Transfer(Generic[P]):
         if error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY):
             if self._busy >= len(_BUSY_PAUSES_S):
                 raise error
-            if error.rc == SmpError.NO_MEMORY:
-                self._window.lost(now)
-            self._paused_until = now + _BUSY_PAUSES_S[self._busy]
-            self._busy += 1
-            self._plan.lost(piece)
+            self._window.lost(now)
+            if now >= self._paused_until:  # those that were on their way together count once
+                self._paused_until = now + _BUSY_PAUSES_S[self._busy]
+                self._busy += 1
+            self._plan.put_off(piece)
             return
         if not self._plan.refused(piece, error):
             raise error
@@ -586,7 +590,9 @@ class _Transfer(Generic[P]):
             self._slow_losses += 1
             self._give_up()
             self._slow = None
-            if not self._smaller() and self._slow_losses >= _SLOW_LOSSES:
+            self._slow_silent_s += patience_s
+            enough_s = max(_SLOW_LOSSES * patience_s, _SILENCES * self._timeout_s)
+            if not self._smaller() and self._slow_silent_s >= enough_s:
                 raise self._silent(patience_s, self._slow_losses)
             return
         if self._again_s is not None and now >= slow.sent_at + slow.queued_s + self._again_s:

@@ -119,6 +119,9 @@ class TransferPlan(Protocol[P]):
     def lost(self, piece: P) -> None:
         """There is no answer to `piece`, nor to what was sent after it."""
 
+    def put_off(self, piece: P) -> None:
+        """The device was busy, or had no buffer, and has not done `piece`."""
+
 
 class Source(Protocol):
     """What is uploaded: `bytes`, or anything of known length that gives bytes by slices (an `mmap`)."""
@@ -349,6 +352,9 @@ class UploadPlan:
         elif self.phase is Phase.BODY and chunk.epoch == self._epoch:
             # One loss, one reaction: the others of its window are its consequence.
             self._go_back(self.done_bytes, counts=False)
+
+    def put_off(self, piece: Chunk) -> None:
+        self.lost(piece)
 
     def doubt(self) -> None:
         """All has been sent and no answer comes any more: only the device's state can tell whether it has the whole."""
