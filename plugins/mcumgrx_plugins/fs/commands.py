@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from .messages import HashType
 
 _STANDARD = "-"
+_WINDOW = Option(
+    "--window",
+    "At most this many requests on their way at once; default: what the device takes.",
+    type=int,
+    metavar="N",
+)
 _REMOTE = "path in the device, with its mount point, such as /lfs1/config.txt"
 
 
@@ -73,13 +79,16 @@ class PutResult:
     Option(
         "--chunk", "At most this much data in a message; default: what device and link take.", type=int, metavar="BYTES"
     ),
+    _WINDOW,
     epilog="""
     mcumgrx fs put config.txt /lfs1/ -d serial:/dev/ttyACM0
     mcumgrx fs put --resume sounds.bin /lfs1/sounds.bin -d /dev/ttyACM0
     date | mcumgrx fs put - /lfs1/date.txt -d /dev/ttyACM0
     """,
 )
-async def put(context: CommandContext, local: Path, remote: str, resume: bool, chunk: int | None) -> PutResult:
+async def put(
+    context: CommandContext, local: Path, remote: str, resume: bool, chunk: int | None, window: int | None
+) -> PutResult:
     """Write the file LOCAL into the device, in place of what is there, and compare its hash in the end.
 
     There is no command to make a directory: it must exist. Nor can a file of 0 bytes replace a longer one.
@@ -91,6 +100,7 @@ async def put(context: CommandContext, local: Path, remote: str, resume: bool, c
 
     if chunk is not None and chunk < 1:
         raise UsageError("--chunk starts at 1")
+    _check(window)
     piped = str(local) == _STANDARD
     path = _remote_path(remote, "" if piped else local.name)
     with await read_standard_input() if piped else open_source(local) as file:
@@ -98,10 +108,17 @@ async def put(context: CommandContext, local: Path, remote: str, resume: bool, c
             group = client.group(FsGroup)
             begin = asyncio.get_running_loop().time()
             context.progress(Stage(StageName.UPLOAD, path))
-            done = await group.upload(file, path, resume=resume, chunk_bytes=chunk, progress=context.progress)
+            done = await group.upload(
+                file, path, resume=resume, chunk_bytes=chunk, window=window, progress=context.progress
+            )
             elapsed_s = asyncio.get_running_loop().time() - begin
             context.progress(Stage(StageName.UPLOAD, "", finished=True, elapsed_s=elapsed_s))
     return PutResult(str(local), path, done.size, done.resumed_from, done.verified_by, elapsed_s)
+
+
+def _check(window: int | None) -> None:
+    if window is not None and window < 1:
+        raise UsageError("--window starts at 1")
 
 
 def _remote_path(remote: str, name: str) -> str:
@@ -153,25 +170,29 @@ class PrintedFile:
     Argument("remote", _REMOTE),
     Argument("local", "file or directory to write to, - for standard output; default: here", type=Path, required=False),
     Option("--resume", "Go on with what an interrupted download has left (LOCAL.part).", type=bool, default=False),
+    _WINDOW,
     epilog="""
     mcumgrx fs get /lfs1/config.txt -d serial:/dev/ttyACM0
     mcumgrx fs get --resume /lfs1/log.bin logs/monday.bin -d /dev/ttyACM0
     mcumgrx fs get /lfs1/config.txt - -d /dev/ttyACM0
     """,
 )
-async def get(context: CommandContext, remote: str, local: Path | None, resume: bool) -> GetResult | PrintedFile:
+async def get(
+    context: CommandContext, remote: str, local: Path | None, resume: bool, window: int | None
+) -> GetResult | PrintedFile:
     """Read the file REMOTE out of the device, and compare its hash in the end.
 
     What arrives is kept in LOCAL.part until it is whole: an interrupted download replaces nothing. With - for LOCAL
     the content goes to standard output, where the lines of --json would come between.
     """
+    _check(window)
     if str(local) == _STANDARD:
-        return await _print(context, remote, resume)
+        return await _print(context, remote, resume, window)
     from .local import Destination
 
     destination = Destination(_local_path(local, remote), resume=resume)
     try:
-        done, elapsed_s = await _download(context, remote, destination, resume)
+        done, elapsed_s = await _download(context, remote, destination, resume, window)
         destination.finish()
     except BaseException as error:
         # Of what turned out to be wrong nothing is kept.
@@ -184,18 +205,20 @@ async def get(context: CommandContext, remote: str, local: Path | None, resume: 
     return GetResult(remote, file, done.size, done.resumed_from, done.verified_by, elapsed_s)
 
 
-async def _print(context: CommandContext, remote: str, resume: bool) -> PrintedFile:
+async def _print(context: CommandContext, remote: str, resume: bool, window: int | None) -> PrintedFile:
     from .local import StandardOutput
 
     if resume:
         raise UsageError("a download to standard output cannot be resumed")
     output = StandardOutput()
-    done, _ = await _download(context, remote, output, resume=False)
+    done, _ = await _download(context, remote, output, False, window)
     text = None if output.kept is None else output.kept.decode(errors="backslashreplace")
     return PrintedFile(remote, done.size, done.verified_by, text)
 
 
-async def _download(context: CommandContext, remote: str, sink: Sink, resume: bool) -> tuple[FileTransfer, float]:
+async def _download(
+    context: CommandContext, remote: str, sink: Sink, resume: bool, window: int | None
+) -> tuple[FileTransfer, float]:
     import asyncio
 
     from .group import FsGroup
@@ -203,7 +226,8 @@ async def _download(context: CommandContext, remote: str, sink: Sink, resume: bo
     async with context.connect() as client:
         begin = asyncio.get_running_loop().time()
         context.progress(Stage(StageName.DOWNLOAD, remote))
-        done = await client.group(FsGroup).download(remote, sink, resume=resume, progress=context.progress)
+        group = client.group(FsGroup)
+        done = await group.download(remote, sink, resume=resume, window=window, progress=context.progress)
         elapsed_s = asyncio.get_running_loop().time() - begin
         context.progress(Stage(StageName.DOWNLOAD, "", finished=True, elapsed_s=elapsed_s))
     return done, elapsed_s

@@ -10,27 +10,30 @@ import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from mcumgrx.plugin_api import (
-    Bytes,
     Command,
     DeviceError,
     Group,
     LinkLost,
+    MalformedReply,
     McumgrError,
     Note,
     Progress,
     RequestTimeout,
     StageName,
+    UsageError,
+    find_message_size,
     ignore_progress,
+    transfer,
+    window_for,
 )
 from mcumgrx.protocol.message import SmpError
 
 from .local import Digest, FileContent, PartialFile, Sink, spooled
 from .messages import (
     CloseFile,
-    FileChunk,
     FileHash,
     FsErrorCode,
     HashType,
@@ -38,9 +41,8 @@ from .messages import (
     ReadHash,
     ReadHashTypes,
     ReadStatus,
-    WriteFile,
 )
-from .plan import HASH_TYPES, FileDamaged, FileGetPlan, FilePutPlan, Step, is_refusal
+from .plan import HASH_TYPES, FileDamaged, FileGetPlan, FilePutPlan, Phase, Reading, Step, is_refusal
 
 __all__ = ["FileTransfer", "FsGroup", "Source"]
 
@@ -52,12 +54,11 @@ Source = bytes | BinaryIO | AsyncIterable[bytes]
 # "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
 _BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
-# Requests in a row without any answer mean that the device or the link is gone. A hash takes long and means it earlier.
-_LOSSES = 5
-_HASH_LOSSES = 2
-
 # A device was never seen to hash slower: it reads the file in small pieces.
 _HASH_BYTES_PER_S = 5_000
+
+# What `read` asks for before it passes on what has come.
+_READ_BYTES = 16 * 1024
 
 _PATH_BYTES = 64  # the default of CONFIG_MCUMGR_GRP_FS_PATH_LEN
 _OPTION = "CONFIG_MCUMGR_GRP_FS"
@@ -72,7 +73,7 @@ class FileTransfer:
         resumed_from: how much was there before.
         verified_by: the type of the hash that device and content were found to share, `size` where the device takes
             no hash, None where it tells neither.
-        retransmissions: chunks that were sent again.
+        retransmissions: chunks that were sent, or asked for, again.
     """
 
     name: str
@@ -133,52 +134,73 @@ class FsGroup(Group):
                 async for piece in pieces:
                     ...
         """
-        plan = FileGetPlan(offset=offset, size=await self._size_anyhow(name) if offset else None)
+        pieces: list[bytes] = []
+        plan = FileGetPlan(name, pieces.append, offset=offset, size=await self._size_anyhow(name) if offset else None)
+        window = await self._window(None, ignore_progress)
         async with self._closing():
-            while not plan.done:
-                yield plan.received(await self._read_at(name, plan.offset))
+            while not plan.whole:
+                plan.go_on(_READ_BYTES)
+                with _explaining(name, _OPTION):
+                    await transfer(self.client, plan, window, slow_s=self._usual_s, stage=StageName.DOWNLOAD)
+                arrived = pieces.copy()
+                pieces.clear()
+                for piece in arrived:
+                    yield piece
 
     async def download(
-        self, name: str, sink: Sink, *, resume: bool = False, progress: Progress = ignore_progress
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        resume: bool = False,
+        window: int | None = None,
+        progress: Progress = ignore_progress,
     ) -> FileTransfer:
         """Write the content of a file into `sink`, and compare its hash with the device's in the end.
 
         With `resume`, `sink` is a file that can be read and sought, and what it holds is kept if it is the beginning
-        of the device's file by its hash; otherwise it is truncated. Errors of `sink` are the caller's.
+        of the device's file by its hash; otherwise it is truncated. Errors of `sink` are the caller's. As many
+        requests are on their way as device and link have room for, or `window` if that is less.
 
         Raises `FileDamaged` where the file changes meanwhile, or is not what has arrived.
         """
-        loop = asyncio.get_running_loop()
-        plan, digest = FileGetPlan(), Digest()
+        offset, size, digest = 0, None, Digest()
         if resume:
             if not isinstance(sink, PartialFile):
                 raise TypeError("a download can only be resumed into a file that can be read and sought")
-            plan, digest = await self._resumed(name, sink, progress)
-        resumed_from, begin = plan.offset, loop.time()
+            offset, size, digest = await self._resumed(name, sink, progress)
+        into = _Into(sink, digest)
+        plan = FileGetPlan(name, into.write, offset=offset, size=size)
+        width = await self._window(window, progress)
         try:
             async with self._closing():
-                while not plan.done:
-                    data = plan.received(await self._read_at(name, plan.offset))
-                    digest.update(data)
-                    if data:
-                        sink.write(data)
-                    elapsed_s = loop.time() - begin
-                    progress(Bytes(StageName.DOWNLOAD, plan.offset, plan.size or 0, elapsed_s, resumed_from))
+                with _explaining(name, _OPTION):
+                    await transfer(
+                        self.client, plan, width, slow_s=self._usual_s, progress=progress, stage=StageName.DOWNLOAD
+                    )
         except (LinkLost, RequestTimeout) as error:
-            error.hint = error.hint or _RESUME
+            if isinstance(error, RequestTimeout) or error.hint is None:
+                error.hint = _RESUME
             raise
-        size = plan.size or 0
-        found = await self._any_hash(name, size) if size else None
+        except McumgrError:
+            if into.error is not None:
+                raise into.error from None
+            raise
+        found = await self._any_hash(name, plan.size) if plan.size else None
         if found is not None and found.output != digest.value(found.type):
             raise FileDamaged(
                 f"the {found.type} of what has arrived is not that of the file in the device",
-                size=size,
+                size=plan.size,
                 hint="the file may have changed while it was read: read it again",
             )
-        return FileTransfer(name, size, resumed_from, "size" if found is None else found.type)
+        by = "size" if found is None else found.type
+        return FileTransfer(name, plan.size, offset, by, plan.retransmissions)
 
-    async def _resumed(self, name: str, file: PartialFile, progress: Progress) -> tuple[FileGetPlan, Digest]:
-        """Where to go on with what the file holds already: at its end, or at the start if it is of no use."""
+    async def _resumed(self, name: str, file: PartialFile, progress: Progress) -> tuple[int, int | None, Digest]:
+        """Where to go on with what the file holds already: at its end, or at the start if it is of no use.
+
+        The size of the device's file comes with it if it is known, and the hashes of what is there.
+        """
         content = FileContent(file)
         if content.size:
             size = await self._size_anyhow(name)
@@ -190,16 +212,12 @@ class FsGroup(Group):
                 if found is not None:
                     if found.output == digest.value(found.type):
                         file.seek(content.size)
-                        return FileGetPlan(offset=content.size, size=size), digest
+                        return content.size, size, digest
                     reason = "it is not the beginning of the file in the device"
             progress(Note(f"the {content.size} bytes from an earlier download are not used: {reason}"))
         file.seek(0)
         file.truncate()
-        return FileGetPlan(), Digest()
-
-    async def _read_at(self, name: str, offset: int) -> FileChunk:
-        with _explaining(name, _OPTION):
-            return await self._ask(ReadFile(name, offset))
+        return 0, None, Digest()
 
     async def _size_anyhow(self, name: str) -> int:
         """The size of a file, from its first piece where the device has no query for it."""
@@ -208,9 +226,11 @@ class FsGroup(Group):
         except DeviceError as error:
             if not _is_plain(error, SmpError.NOT_SUPPORTED):
                 raise
-        plan = FileGetPlan()
-        plan.received(await self._read_at(name, 0))
-        return plan.size or 0
+        with _explaining(name, _OPTION):
+            length = (await self._ask(ReadFile(name, 0))).length
+        if length is None:
+            raise MalformedReply("the reply lacks 'len'")
+        return length
 
     async def _any_hash(self, name: str, length: int) -> FileHash | None:
         """The hash of the first `length` bytes, of a type known here; None where the device takes none of them."""
@@ -245,12 +265,14 @@ class FsGroup(Group):
         *,
         resume: bool = False,
         chunk_bytes: int | None = None,
+        window: int | None = None,
         progress: Progress = ignore_progress,
     ) -> FileTransfer:
         """Write `source` to a file, in place of what it held, and compare its hash or size in the end.
 
         With `resume`, what the device has of the file already is kept, if it is the beginning of this content by its
-        hash. A stream is read to its end first, because its size must be announced.
+        hash. A stream is read to its end first, because its size must be announced. As many chunks are on their way
+        as device and link have room for, or `window` if that is less.
 
         Raises `PlanRefused` where nothing (0 bytes) would have to replace something, which the device cannot do;
         `FileDamaged` where the device does not have what was sent; `TransferStuck`; `LocalFileError`.
@@ -261,27 +283,37 @@ class FsGroup(Group):
         elif isinstance(source, AsyncIterable):
             file = await spooled(source)
         else:
-            return await self._upload(FileContent(source), name, resume, chunk_bytes, progress)
+            return await self._upload(FileContent(source), name, resume, chunk_bytes, window, progress)
         with file:
-            return await self._upload(FileContent(file), name, resume, chunk_bytes, progress)
+            return await self._upload(FileContent(file), name, resume, chunk_bytes, window, progress)
 
     async def _upload(
-        self, content: FileContent, name: str, resume: bool, chunk_bytes: int | None, progress: Progress
+        self,
+        content: FileContent,
+        name: str,
+        resume: bool,
+        chunk_bytes: int | None,
+        window: int | None,
+        progress: Progress,
     ) -> FileTransfer:
-        params = await self.client.params()
-        limits = self.client.limits
-        message_bytes = limits.message(params.buf_size if params is not None else None)
+        client = self.client
+        params = await client.params()
         plan = FilePutPlan(
             content,
             name,
-            message_bytes=message_bytes,
-            least_bytes=limits.safe_message,
+            message_bytes=client.limits.message(params.buf_size if params is not None else None),
             chunk_bytes=chunk_bytes,
             resume=resume,
         )
+        width = await self._window(window, progress)
+        await find_message_size(client, plan.message_bytes, plan.least_bytes)
+
+        def slow_s(step: Step) -> float:
+            return self._hash_timeout_s(plan.size) if isinstance(step.command, ReadHash) else client.timeout_s
+
         try:
             with _explaining(name, _OPTION):
-                await self._carry_out(plan, progress)
+                await transfer(client, plan, width, slow_s=slow_s, progress=progress, stage=StageName.UPLOAD)
         except DeviceError as error:
             if is_refusal(error, FsErrorCode.FILE_WRITE_FAILED):
                 error.hint = (
@@ -291,36 +323,26 @@ class FsGroup(Group):
             with suppress(McumgrError):
                 await self.request(CloseFile())
             raise
+        except RequestTimeout as error:
+            raise _silent(error, plan) from error
         except LinkLost as error:
             error.hint = error.hint or _RESUME
             raise
         return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
 
-    async def _carry_out(self, plan: FilePutPlan, progress: Progress) -> None:
-        loop = asyncio.get_running_loop()
-        begin, busy = loop.time(), 0
-        while (step := plan.next()) is not None:
-            is_hash = isinstance(step.command, ReadHash)
-            timeout_s = self._hash_timeout_s(plan.size) if is_hash else None
-            try:
-                result = await self.client.request(step.command, timeout_s=timeout_s, repeats=0)
-            except RequestTimeout as error:
-                plan.lost(step)
-                if plan.losses >= (_HASH_LOSSES if is_hash else _LOSSES):
-                    raise _silent(error, plan, step) from error
-            except DeviceError as error:
-                if _is_busy(error) and busy < len(_BUSY_PAUSES_S):
-                    plan.put_off(step)
-                    await asyncio.sleep(_BUSY_PAUSES_S[busy])
-                    busy += 1
-                elif _is_busy(error) or not plan.refused(step, error):
-                    raise
-            else:
-                busy = 0
-                plan.answered(step, result)
-                if step.end is not None:
-                    done, elapsed_s = plan.acknowledged_bytes, loop.time() - begin
-                    progress(Bytes(StageName.UPLOAD, done, plan.size, elapsed_s, min(done, plan.resumed_from)))
+    async def _window(self, most: int | None, progress: Progress) -> Any:
+        """The window for as much on its way as device and link have room for, and as the caller wants."""
+        if most is not None and most < 1:
+            raise UsageError("a window has room for at least one request")
+        params = await self.client.params()
+        window = window_for(self.client, params, most)
+        if most is not None and window.widest < most:
+            told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
+            progress(Note(f"window {window.widest} instead of {most}: the device {told}"))
+        return window
+
+    def _usual_s(self, piece: Reading) -> float:
+        return self.client.timeout_s
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -351,20 +373,32 @@ def _is_busy(error: DeviceError) -> bool:
     return _is_plain(error, SmpError.BUSY) or _is_plain(error, SmpError.NO_MEMORY)
 
 
-def _silent(error: RequestTimeout, plan: FilePutPlan, step: Step) -> RequestTimeout:
-    hint: str | None
-    if isinstance(step.command, WriteFile) and plan.acknowledged_bytes == 0:
-        message = f"the upload is stuck at 0 %: no answer to its first chunk within {error.timeout_s:g} s"
+class _Into:
+    """Where a download goes. An error of the sink ends the transfer, whatever it is, and is kept for the caller."""
+
+    def __init__(self, sink: Sink, digest: Digest) -> None:
+        self.error: Exception | None = None
+        self._sink = sink
+        self._digest = digest
+
+    def write(self, data: bytes) -> None:
+        self._digest.update(data)
+        try:
+            self._sink.write(data)
+        except Exception as error:
+            self.error = error
+            raise McumgrError("what has arrived cannot be written") from error
+
+
+def _silent(error: RequestTimeout, plan: FilePutPlan) -> RequestTimeout:
+    """Words that fit files."""
+    message, hint = error.message, _RESUME
+    if plan.phase in (Phase.HASH, Phase.PREFIX):
+        message = f"no answer to the {ReadHash.what} within {error.timeout_s:g} s"
+        hint = "the device may need longer to hash the file: allow more time with --timeout SECONDS"
+    elif plan.done_bytes == 0:
         hint = "if the device's buffers are small, try --chunk 64"
-    elif isinstance(step.command, WriteFile):
-        percent = 100 * plan.acknowledged_bytes // plan.size
-        message = f"the upload is stuck at {percent} %: no answer to {plan.losses} chunks in a row"
-        hint = _RESUME
-    else:
-        message, hint = error.message, error.hint
-        if isinstance(step.command, ReadHash):
-            hint = "the device may need longer to hash the file: allow more time with --timeout SECONDS"
-    return RequestTimeout(message, what=error.what, timeout_s=error.timeout_s, attempts=plan.losses, hint=hint)
+    return RequestTimeout(message, what=error.what, timeout_s=error.timeout_s, attempts=error.attempts, hint=hint)
 
 
 @contextmanager

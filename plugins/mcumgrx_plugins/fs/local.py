@@ -91,15 +91,21 @@ class FileContent:
     def size(self) -> int:
         return self._size
 
+    @property
+    def _name(self) -> str:
+        return str(getattr(self._file, "name", "the file"))
+
     def read(self, offset: int, size: int) -> bytes:
-        """Exactly these bytes. Raises `LocalFileError` where the file has become shorter."""
-        self._file.seek(offset)
-        data = self._file.read(size)
-        while data and len(data) < size and (more := self._file.read(size - len(data))):
-            data += more
+        """Exactly these bytes. Raises `LocalFileError` where the file cannot be read, or has become shorter."""
+        try:
+            self._file.seek(offset)
+            data = self._file.read(size)
+            while data and len(data) < size and (more := self._file.read(size - len(data))):
+                data += more
+        except (OSError, ValueError) as error:  # the latter where somebody has closed it
+            raise LocalFileError(f"{self._name} cannot be read: {error}", path=self._name) from error
         if len(data) < size:
-            name = str(getattr(self._file, "name", "the file"))
-            raise LocalFileError(f"{name} has become shorter while it was read", path=name)
+            raise LocalFileError(f"{self._name} has become shorter while it was read", path=self._name)
         return data
 
     def digest(self, type: str, size: int) -> int | bytes:

@@ -1,28 +1,34 @@
 """The plans of a file's upload and download: which request is next, and what its answer means. No sending, no waiting.
 
-An upload::
+Both are a `mcumgrx.protocol.transfer.TransferPlan`: the transfer engine sends what `next` gives, as much at once as its
+window allows, and tells what has become of it.
 
-    plan = FilePutPlan(content, "/lfs1/name", message_bytes=380)
-    while (step := plan.next()) is not None:
-        ...
-        plan.answered(step, result)          # or plan.refused(step, error), plan.lost(step)
-
-What makes it harder than it looks is a server that does not know a chunk that comes twice (Zephyr `fs_mgmt.c`):
+What makes an upload harder than it looks is a server that does not know a chunk that comes twice (Zephyr `fs_mgmt.c`):
 
 * A first chunk, at offset 0, truncates the file if it had content when it was opened, and is appended if it had none.
   The answers count on in both cases, so neither a repeated first chunk nor one to a file that is still open shows.
-  Hence the file is closed before every first chunk, and one whose answer is lost is begun anew with closing.
-* No other chunk has the size of the first one. When a late copy of the first one is executed all the same, the
-  device's offset is ahead by that size, and not by one that could be right.
-* Any other chunk is taken at the end of the file only. Elsewhere that is error 11 with the true offset beside it: right
-  behind a chunk whose answer was lost, that one has arrived; anywhere else the file is not what it should be, and what
-  the device has is compared with ours by its hash, or sent again from the start where it has none.
+  Hence the file is closed before every first chunk, which goes alone, and one whose answer is lost is begun anew with
+  closing.
+* When a late copy of the first one is executed all the same, the device's offset is ahead by its size. That must not
+  be an offset that could be right: no chunk ends where that many bytes lie between it and another place at which the
+  device may be.
+* Any other chunk is taken at the end of the file only, so that many of them may be on their way. Elsewhere that is
+  error 11 with the true offset beside it, and the file is closed; a chunk at that offset continues it. Where we have
+  sent a chunk that ends there, those before have arrived, and one behind is missing: on from there, once for all that
+  complain of the same gap. Anywhere else the file is not what it should be, and what the device has is compared with
+  ours by its hash, or sent again from the start where it has none.
+* Who does not tell the true offset (version 1), or knows no closing (before Zephyr 3.3), gets one chunk at a time: of
+  a gap all that can be learned is that there is one.
 * Nothing is compared with the length that the first chunk announces, so in the end the whole is, by hash or size.
+
+A download is made of requests that each name their offset, and that can be repeated in any order. How much the device
+puts into an answer, the first one shows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import heapq
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -44,7 +50,17 @@ from .messages import (
     WriteFile,
 )
 
-__all__ = ["HASH_TYPES", "Content", "FileDamaged", "FileGetPlan", "FilePutPlan", "Phase", "Step", "is_refusal"]
+__all__ = [
+    "HASH_TYPES",
+    "Content",
+    "FileDamaged",
+    "FileGetPlan",
+    "FilePutPlan",
+    "Phase",
+    "Reading",
+    "Step",
+    "is_refusal",
+]
 
 # Types of hash that Zephyr has, the better one first.
 HASH_TYPES = ("sha256", "crc32")
@@ -52,8 +68,21 @@ HASH_TYPES = ("sha256", "crc32")
 # How often the device may lose track, without any byte more than ever before getting through in between.
 _RESTARTS = 5
 
-# Messages are not made so small, by losses, that less data fits.
+# Gaps in a row at the same place. Chance does not make so many.
+_GAPS = 32
+
+# Messages are not made so small that less data fits.
 _LEAST_DATA = 16
+
+# Heads of byte strings, whose size depends on what is in them.
+_HEADS = 8
+
+# Ends of chunks that are no longer needed may pile up so far.
+_KEPT_ENDS = 64
+
+# How far a download reads on behind what is missing: answers, twice as many as any window is wide, and bytes.
+_AHEAD = 256
+_AHEAD_BYTES = 2 * 1024 * 1024
 
 # Of a single byte no other chunk could be told apart.
 _LEAST_FIRST = 2
@@ -109,26 +138,52 @@ class Phase(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
 class Step:
-    """One request of the plan. `end` is where a chunk ends in the file, None for other requests."""
+    """One request of the plan. `offset` and `end` are those of a chunk, None for other requests.
 
-    number: int
-    command: Command[Any]
-    end: int | None = None
+    `slow`: it goes alone. `session` counts the closings before it, `epoch` how often the plan had gone back; `again`
+    means that all of it had been sent before.
+    """
+
+    __slots__ = ("again", "command", "end", "epoch", "offset", "open", "session", "slow")
+
+    def __init__(
+        self,
+        command: Command[Any],
+        session: int,
+        epoch: int = 0,
+        *,
+        offset: int | None = None,
+        end: int | None = None,
+        slow: bool = True,
+        again: bool = False,
+    ) -> None:
+        self.command = command
+        self.session = session
+        self.epoch = epoch
+        self.offset = offset
+        self.end = end
+        self.slow = slow
+        self.again = again
+        self.open = True  # nothing has become of it so far
+
+    def __repr__(self) -> str:
+        return f"<Step {self.command!r}>"
 
 
 class FilePutPlan:
-    """The writing of `content` to the file `name`.
+    """The writing of `content` to the file `name`; a `TransferPlan`.
 
     Arguments:
         message_bytes: largest message, header included, that device and link take.
-        least_bytes: what that may be halved down to when chunks get lost (a size that always works).
         chunk_bytes: at most this much data in a chunk, whatever fits; the first has at least 2 bytes.
         resume: go on from what the device has of the file already, if it is the beginning of this one.
 
     Raises `MessageTooLarge` where not a byte fits beside the path.
     """
+
+    tail = False  # closing and comparing come behind the last chunk
+    needs_settling = False
 
     def __init__(
         self,
@@ -136,7 +191,6 @@ class FilePutPlan:
         name: str,
         *,
         message_bytes: int,
-        least_bytes: int | None = None,
         chunk_bytes: int | None = None,
         resume: bool = False,
     ) -> None:
@@ -145,26 +199,37 @@ class FilePutPlan:
         self.name = name
         self.size = content.size
         self.phase = Phase.CLOSE
-        self.message_bytes = message_bytes
-        self.acknowledged_bytes = 0
+        self.done_bytes = 0
         self.resumed_from = 0  # what the device had of this content before
         self.verified_by: str | None = None  # type of the hash, or "size"; None where the device tells neither
-        self.losses = 0  # in a row
         self.retransmissions = 0
-        self._content = content
+        self.setbacks = 0
+        self.one_at_a_time = False  # the device does not tell enough for more
+        # More than a whole file needs is not used, so that nobody has to find out whether it would arrive.
+        whole = WriteFile(name, 0, b"", self.size).request().size + self.size + _HEADS
+        self.message_bytes = min(message_bytes, whole)
         enough = WriteFile(name, self.size, bytes(_LEAST_DATA), self.size).request().size
-        self._least_bytes = min(message_bytes, max(enough, least_bytes or message_bytes))
+        self.least_bytes = min(self.message_bytes, enough)
+        self._content = content
         self._chunk_bytes = chunk_bytes
         self._hash_types = list(HASH_TYPES)
         self._size_by_reading = False
         # Nothing replaces nothing: the size decides whether an empty file can be made at all.
         self._look_first = resume or self.size == 0
         self._resuming = resume
-        self._number = 0
         self._found = 0
+        self._fixed: dict[int, int] = {}  # of `_room`
+        self._waiting: Step | None = None  # for the answer to what goes alone
+        self._open = 0  # chunks of which nothing has become so far
+        self._session = 0
+        self._epoch = 0
+        self._next = 0
         self._first_size = 0
-        self._lost_ends: set[int] = set()  # of chunks sent from here whose answers did not come
+        self._ends: set[int] = set()  # of the chunks of this session, where the device may be
+        self._missing = False  # an answer, since the last that brought the transfer on
+        self._furthest_sent = 0
         self._furthest = 0
+        self._gaps = 0
         self._restarts = 0
         self._trouble = False
         self._again = False
@@ -174,11 +239,22 @@ class FilePutPlan:
     def done(self) -> bool:
         return self.phase is Phase.DONE
 
+    def doubt(self) -> None:
+        pass  # nothing ends without an answer
+
     def next(self) -> Step | None:
-        """The request to send now, one at a time; None when the transfer is done."""
-        end: int | None = None
+        """The request to send now; None as long as answers must be awaited, or when the transfer is done."""
+        if self._waiting is not None:
+            return None
         command: Command[Any]
         match self.phase:
+            case Phase.BODY:
+                if self._next >= self.size or (self.one_at_a_time and self._open):
+                    return None
+                return self._chunk(self._next)
+            case Phase.FIRST:
+                self._waiting = self._chunk(0)
+                return self._waiting
             case Phase.DONE:
                 return None
             case Phase.CLOSE | Phase.END:
@@ -190,18 +266,24 @@ class FilePutPlan:
                 command = ReadHash(self.name, self._hash_types[0], 0, self._found)
             case Phase.HASH:
                 command = ReadHash(self.name, self._hash_types[0])
-            case Phase.FIRST | Phase.BODY:
-                command, end = self._chunk(self.acknowledged_bytes)
-        self._number += 1
-        return Step(self._number, command, end)
+        self._waiting = Step(command, self._session)
+        return self._waiting
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def answered(self, step: Step, result: object) -> None:
-        """The result of `step`. Raises `PlanRefused`, `FileDamaged` or `TransferStuck` where the transfer ends."""
-        if step.number != self._number:
+    def answered(self, piece: Step, result: Any) -> None:
+        """The result of `piece`. Raises `PlanRefused`, `FileDamaged` or `TransferStuck` where the transfer ends."""
+        if not piece.slow:
+            self._settle(piece)
+            if self._is_current(piece) and isinstance(result, FileProgress):
+                if result.offset != piece.end:
+                    self._compare()
+                elif result.offset > self.done_bytes:
+                    self._advance(result.offset)
             return
-        self._heard()
+        if piece is not self._waiting:
+            return
+        self._waiting = None
         match self.phase, result:
             case Phase.CLOSE | Phase.END, _:
                 self._closed()
@@ -213,62 +295,69 @@ class FilePutPlan:
             case Phase.PREFIX | Phase.HASH, FileHash():
                 self._told_hash(result)
             case Phase.FIRST, FileProgress():
-                if result.offset == step.end:
+                if result.offset == piece.end:
                     self.phase = Phase.BODY
                     self._advance(result.offset)
                 else:
                     self._begin_anew()  # another copy of it came before
-            case Phase.BODY, FileProgress():
-                if result.offset == step.end:
-                    self._advance(result.offset)
-                else:
-                    self._doubt()
 
-    def refused(self, step: Step, error: DeviceError) -> bool:
+    def refused(self, piece: Step, error: DeviceError) -> bool:
         """The device said no; false where the plan cannot go on, and the error is the caller's."""
-        if step.number != self._number:
+        if not piece.slow:
+            self._settle(piece)
+            return not self._is_current(piece) or self._refused_chunk(piece, error)
+        if piece is not self._waiting:
             return True
-        self._heard()
+        self._waiting = None
         match self.phase:
             case Phase.CLOSE | Phase.END:
-                self._closed()  # what has no such command keeps nothing open
+                # What has no such command keeps nothing open.
+                self.one_at_a_time = True
+                self._closed()
                 return True
             case Phase.SIZE | Phase.LENGTH:
                 return self._refused_size(error)
             case Phase.PREFIX | Phase.HASH:
                 return self._refused_hash(error)
-            case Phase.BODY:
-                return self._refused_chunk(error)
         return False
 
-    def lost(self, step: Step) -> None:
-        """No answer came in time. `losses` counts them in a row; when to give up is the caller's choice."""
-        if step.number != self._number:
-            return
-        self.losses += 1
-        if step.end is None:
-            return
-        self._trouble = True
-        self.retransmissions += 1
-        if step.command.request().size > self._least_bytes:
-            # Perhaps it was too large for a buffer on the way: devices and links drop those in silence.
-            self.message_bytes = max(self._least_bytes, self.message_bytes // 2)
-        if self.phase is Phase.FIRST:
-            self.phase = Phase.CLOSE
-        else:
-            self._lost_ends.add(step.end)
+    def overtaken(self, piece: Step) -> None:
+        if not piece.slow:
+            # What has overtaken it tells whether it had arrived.
+            self._settle(piece)
+            if self._is_current(piece):
+                self._missing = self._trouble = True
 
-    def put_off(self, step: Step) -> None:
-        """The device was busy and has not done it: `next` gives the same again."""
-        if step.number == self._number and step.end is not None:
-            self.retransmissions += 1
+    def lost(self, piece: Step) -> None:
+        if not piece.slow:
+            self._settle(piece)
+            if self._is_current(piece):
+                self._missing = self._trouble = True
+                if piece.epoch == self._epoch:
+                    # One loss, one reaction: the others of its window are its consequence.
+                    self._go_back(self.done_bytes)
+        elif piece is self._waiting:
+            self._waiting = None
+            if self.phase is Phase.FIRST:
+                self._trouble = True
+                self.phase = Phase.CLOSE
+
+    def put_off(self, piece: Step) -> None:
+        if piece.slow and piece is self._waiting:
+            self._waiting = None  # it has not been executed, so it is safe to send it again
+        else:
+            self.lost(piece)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _heard(self) -> None:
-        # Closing comes between two losses of the first chunk, and brings nothing.
-        if self.phase is not Phase.CLOSE:
-            self.losses = 0
+    def _settle(self, chunk: Step) -> None:
+        if chunk.open:
+            chunk.open = False
+            self._open -= 1
+
+    def _is_current(self, chunk: Step) -> bool:
+        """Whether what becomes of it still matters."""
+        return self.phase is Phase.BODY and chunk.session == self._session
 
     def _closed(self) -> None:
         if self.phase is Phase.END:
@@ -354,37 +443,68 @@ class FilePutPlan:
                 self.phase = Phase.LENGTH
         return True
 
-    def _refused_chunk(self, error: DeviceError) -> bool:
+    def _refused_chunk(self, chunk: Step, error: DeviceError) -> bool:
+        excused = self._missing or chunk.again
         if error.group is not None:
             if not is_refusal(error, FsErrorCode.FILE_OFFSET_NOT_VALID):
                 return False
             wanted = error.reply.get("len")
         elif error.rc == _OLD_WRONG_OFFSET and "off" in error.reply:
             wanted = error.reply["off"]
-        elif error.rc == _OLD_WRONG_OFFSET and (self._lost_ends or not self._first_size):
+        elif error.rc == _OLD_WRONG_OFFSET and (excused or not self._first_size):
             self._look_first = False  # they go on with nothing that has ended, or that they have not seen begin
             self._begin_anew()
             return True
-        elif error.rc == SmpError.UNKNOWN and self._lost_ends:
+        elif error.rc == SmpError.UNKNOWN and excused:
             wanted = None  # version 1 has this code for everything, a wrong offset too
         else:
             return False
-        if isinstance(wanted, int) and wanted in self._lost_ends:
-            self._advance(wanted)  # it was the answer that was lost
-        else:
-            self._doubt()
+        self._told_offset(chunk, wanted)
         return True
 
+    def _told_offset(self, chunk: Step, wanted: object) -> None:
+        """The device did not take the chunk, because its file ends at `wanted`."""
+        assert chunk.offset is not None
+        assert chunk.end is not None
+        if not isinstance(wanted, int):
+            self.one_at_a_time = True
+            if chunk.end > self.done_bytes:  # otherwise it was a copy
+                self._compare()
+            return
+        if wanted == chunk.offset:
+            self._compare()  # then it was the right place
+        elif wanted == self.done_bytes or (wanted > self.done_bytes and wanted in self._ends):
+            if wanted > self.done_bytes:
+                self._advance(wanted)  # it was the answers that were lost
+            # Where it has the end of this chunk it has the chunk, and goes on with those behind.
+            if wanted < chunk.end and chunk.epoch == self._epoch:
+                self.setbacks += 1
+                self._gaps += 1
+                if self._gaps > _GAPS:
+                    raise self._stuck(f"the device keeps asking for offset {wanted}")
+                self._go_back(wanted)
+        elif chunk.epoch == self._epoch or wanted > self.done_bytes:
+            self._compare()
+
     def _advance(self, offset: int) -> None:
-        self.acknowledged_bytes = offset
-        self._lost_ends.clear()
+        self.done_bytes = offset
+        self._next = max(self._next, offset)
+        self._missing = False
+        self._gaps = 0
+        self._ends.discard(offset)
+        if len(self._ends) > 2 * self._open + _KEPT_ENDS:
+            self._ends = {end for end in self._ends if end > offset}
         if offset > self._furthest:
             self._furthest = offset
             self._restarts = 0
         if offset == self.size:
             self.phase = Phase.END
 
-    def _doubt(self) -> None:
+    def _go_back(self, offset: int) -> None:
+        self._epoch += 1
+        self._next = offset
+
+    def _compare(self) -> None:
         """The device counts otherwise than we do: what does it have?"""
         self._look_first = bool(self._hash_types)
         self._begin_anew()
@@ -393,27 +513,32 @@ class FilePutPlan:
         """What the device has cannot serve; the file is closed already."""
         self._look_first = False
         self._resuming = False
-        self.acknowledged_bytes = self.resumed_from = 0
-        self._lost_ends.clear()
+        self.done_bytes = self.resumed_from = self._next = 0
         self.phase = Phase.FIRST
 
     def _begin_anew(self) -> None:
         self._trouble = True
         self._restarts += 1
         if self._restarts > _RESTARTS:
-            raise TransferStuck(
-                f"the device has lost track of the upload {self._restarts} times",
-                offset=self.acknowledged_bytes,
-                size=self.size,
-                hint="does another client write to the file, or does the device reset? Its log may tell",
-            )
-        self.acknowledged_bytes = 0
-        self._lost_ends.clear()
+            raise self._stuck(f"the device has lost track of the upload {self._restarts} times")
+        self._session += 1
+        self._epoch += 1
+        self.done_bytes = self._next = 0
+        self._ends.clear()
+        self._missing = False
         self.phase = Phase.CLOSE
+
+    def _stuck(self, message: str) -> TransferStuck:
+        return TransferStuck(
+            message,
+            offset=self.done_bytes,
+            size=self.size,
+            hint="does another client write to the file, or does the device reset? Its log may tell",
+        )
 
     def _verified(self, by: str | None) -> None:
         self.verified_by = by
-        self.acknowledged_bytes = self.size
+        self.done_bytes = self.size
         self.phase = Phase.DONE
 
     def _damaged(self, message: str) -> None:
@@ -430,23 +555,50 @@ class FilePutPlan:
             "look at the device's log",
         )
 
-    def _chunk(self, offset: int) -> tuple[WriteFile, int]:
+    def _chunk(self, offset: int) -> Step | None:
+        """The chunk to send at `offset`; None where there is none that could be told apart from the others."""
         size = min(self._room(offset), self.size - offset)
         if self._chunk_bytes is not None:
             size = min(size, self._chunk_bytes if offset else max(_LEAST_FIRST, self._chunk_bytes))
         if offset == 0:
             self._first_size = size
-        elif size == self._first_size and size > 1:
-            size -= 1  # see the module's text
+        else:
+            while size > 1 and self._is_ambiguous(offset + size):
+                size -= 1
+            if size == 1 and self._open and self._is_ambiguous(offset + size):
+                return None
         if size < 1 and self.size > 0:
             raise self._too_small()
+        end = offset + size
         data = self._content.read(offset, size)
-        return WriteFile(self.name, offset, data, self.size if offset == 0 else None), offset + size
+        command = WriteFile(self.name, offset, data, self.size if offset == 0 else None)
+        again = 0 < end <= self._furthest_sent
+        self.retransmissions += again
+        self._furthest_sent = max(self._furthest_sent, end)
+        if offset == 0:
+            return Step(command, self._session, self._epoch, offset=0, end=end, again=again)
+        self._next = end
+        self._ends.add(end)
+        self._open += 1
+        return Step(command, self._session, self._epoch, offset=offset, end=end, slow=False, again=again)
+
+    def _is_ambiguous(self, end: int) -> bool:
+        """Whether the device could also be at `end`, or another place of ours, after a copy of the first chunk."""
+        first = self._first_size
+        if not first:
+            return False
+        before = end - first
+        return before == self.done_bytes or before in self._ends or end + first in self._ends
 
     def _room(self, offset: int) -> int:
         """How much data fits a chunk. Raises `MessageTooLarge` if none."""
-        empty = WriteFile(self.name, offset, b"", self.size if offset == 0 else None)
-        room = largest_data(self.message_bytes, empty.request().size - 1)
+        # From 32 on, offsets of as many bits take as many bytes: encoding one of them tells for all.
+        kind = offset if offset < 32 else -offset.bit_length()
+        fixed = self._fixed.get(kind)
+        if fixed is None:
+            empty = WriteFile(self.name, offset, b"", self.size if offset == 0 else None)
+            fixed = self._fixed[kind] = empty.request().size - 1
+        room = largest_data(self.message_bytes, fixed)
         if room < 1 and self.size > 0:
             raise self._too_small()
         return room
@@ -463,48 +615,177 @@ class FilePutPlan:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-class FileGetPlan:
-    """The reading of a file from `offset` on: where to read next, and what an answer gives.
+class Reading:
+    """The request for what is at `offset`, up to `end` if the device puts as much into its answer as usual.
 
-    `size` is that of the whole file; None where it is not known yet, which it need not be from offset 0.
+    `expected`: its answer may still come, as far as is known.
     """
 
-    def __init__(self, *, offset: int = 0, size: int | None = None) -> None:
+    __slots__ = ("command", "end", "expected", "offset")
+
+    slow = False
+
+    def __init__(self, command: ReadFile, offset: int, end: int) -> None:
+        self.command = command
+        self.offset = offset
+        self.end = end
+        self.expected = True
+
+    def __repr__(self) -> str:
+        return f"<Reading {self.offset} to {self.end}>"
+
+
+class FileGetPlan:
+    """The reading of the file `name` from `offset` on; a `TransferPlan`.
+
+    Arguments:
+        deliver: called with the data, in order.
+        size: of the whole file, where it is known; it must be unless `offset` is 0.
+
+    Attributes:
+        until: no further than this for now; None for the end of the file. See `go_on`.
+        size: 0 as long as it is not known.
+        message_bytes: of the answers, about, once one is known; the device decides.
+    """
+
+    tail = False  # an answer that stays out can always be asked for again
+    needs_settling = False
+
+    def __init__(
+        self, name: str, deliver: Callable[[bytes], object], *, offset: int = 0, size: int | None = None
+    ) -> None:
         if offset > 0 and size is None:
             raise ValueError("only the answer at offset 0 tells the size")
-        self.offset = offset
-        self.size = size
+        self.name = name
+        self.size = size or 0
+        self.until: int | None = None
+        self.done_bytes = self.resumed_from = offset
+        self.retransmissions = 0
+        self.setbacks = 0
+        self.message_bytes = self.least_bytes = ReadFile(name, 0xFFFFFFFF).request().size
+        self._deliver = deliver
+        self._size_known = size is not None
+        self._piece: int | None = None  # bytes of data in an answer
+        self._first: Reading | None = None  # on its way
+        self._next = offset
+        self._missing: list[tuple[int, int, bool]] = []  # a heap: from, to, whether it was asked for before
+        self._early: dict[int, bytes] = {}  # what came before something in front of it
+        self._early_from: list[int] = []  # a heap of its keys
 
     @property
     def done(self) -> bool:
-        return self.size is not None and self.offset >= self.size
+        return self._size_known and self.done_bytes >= self._end
 
-    def received(self, chunk: FileChunk) -> bytes:
-        """The answer to a request for `offset`; returns its data, and moves on.
+    @property
+    def whole(self) -> bool:
+        """Whether all of the file has been delivered."""
+        return self._size_known and self.done_bytes >= self.size
 
-        Raises `MalformedReply` for an answer to another question, `FileDamaged` where the file has changed.
-        """
-        if chunk.offset != self.offset:
-            raise MalformedReply(f"the device sent the data at offset {chunk.offset}, asked for {self.offset}")
-        if self.size is None:
+    @property
+    def _end(self) -> int:
+        return self.size if self.until is None else min(self.size, self.until)
+
+    def go_on(self, size: int) -> None:
+        """Be `done` when `size` bytes more, or a little more, have been delivered. Nothing is on its way now."""
+        self.until = self.done_bytes + size
+        self._next = self.done_bytes
+        self._first = None
+        self._missing.clear()
+
+    def doubt(self) -> None:
+        pass  # see `tail`
+
+    def next(self) -> Reading | None:
+        if self._piece is None:
+            if self._first is not None or self.done:
+                return None
+            # Alone: nobody knows yet where the next one has to begin.
+            self._first = Reading(ReadFile(self.name, self._next), self._next, self._next)
+            return self._first
+        while self._missing:
+            start, end, again = heapq.heappop(self._missing)
+            start = max(start, self.done_bytes)
+            early = self._early.get(start)
+            if early is not None:
+                start += len(early)
+            if start < end:
+                self.retransmissions += again
+                return Reading(ReadFile(self.name, start), start, end)
+        start = self._next
+        if start >= self._end or start - self.done_bytes >= min(_AHEAD * self._piece, max(_AHEAD_BYTES, self._piece)):
+            return None
+        self._next = min(start + self._piece, self.size)
+        return Reading(ReadFile(self.name, start), start, self._next)
+
+    def answered(self, piece: Reading, result: FileChunk) -> None:
+        """Raises `MalformedReply` for an answer to another question, `FileDamaged` where the file has changed."""
+        piece.expected = False
+        self._check(piece.offset, result)
+        data, end = result.data, piece.offset + len(result.data)
+        if piece is self._first or self._piece is None:
+            self._first = None
+            self._next = max(self._next, end)
+        if end < self.size or self._piece is None:
+            self._piece = len(data) or 1
+            self.message_bytes = self.least_bytes + len(data)
+        if end < piece.end:
+            heapq.heappush(self._missing, (end, piece.end, False))
+        if piece.offset <= self.done_bytes:
+            self._pass_on(piece.offset, data)
+            while self._early_from and self._early_from[0] <= self.done_bytes:
+                start = heapq.heappop(self._early_from)
+                self._pass_on(start, self._early.pop(start))
+        elif (known := self._early.get(piece.offset)) is None or len(known) < len(data):
+            if known is None:
+                heapq.heappush(self._early_from, piece.offset)
+            self._early[piece.offset] = data
+
+    def refused(self, piece: Reading, error: DeviceError) -> bool:
+        return False
+
+    def overtaken(self, piece: Reading) -> None:
+        if piece.expected:
+            self.setbacks += 1
+            self.lost(piece)
+
+    def lost(self, piece: Reading) -> None:
+        if piece.expected:
+            piece.expected = False
+            if piece is self._first:
+                self._first = None
+                self.retransmissions += 1
+            else:
+                heapq.heappush(self._missing, (piece.offset, piece.end, True))
+
+    def put_off(self, piece: Reading) -> None:
+        self.lost(piece)
+
+    def _pass_on(self, start: int, data: bytes) -> None:
+        fresh = data[self.done_bytes - start :] if start < self.done_bytes else data
+        if fresh:
+            self.done_bytes += len(fresh)
+            self._deliver(fresh)
+
+    def _check(self, offset: int, chunk: FileChunk) -> None:
+        if chunk.offset != offset:
+            raise MalformedReply(f"the device sent the data at offset {chunk.offset}, asked for {offset}")
+        if not self._size_known:
             if chunk.length is None:
                 raise MalformedReply("the reply lacks 'len'")
             if chunk.length < 0:
                 raise MalformedReply(f"the reply says that the file has {chunk.length} bytes")
             self.size = chunk.length
+            self._size_known = True
         elif chunk.length not in (None, self.size):
             raise self._changed(f"it had {self.size} bytes and has {chunk.length}")
-        end = self.offset + len(chunk.data)
-        if end > self.size:
+        if offset + len(chunk.data) > self.size:
             raise self._changed(f"it has more than the {self.size} bytes it had")
-        if not chunk.data and self.offset < self.size:
-            raise self._changed(f"it ends after {self.offset} of {self.size} bytes")
-        self.offset = end
-        return chunk.data
+        if not chunk.data and offset < self.size:
+            raise self._changed(f"it ends before {offset} of {self.size} bytes")
 
     def _changed(self, how: str) -> FileDamaged:
         return FileDamaged(
             f"the file has changed while it was read: {how}",
-            size=self.size or 0,
+            size=self.size,
             hint="read it again, when the application does not write to it",
         )
