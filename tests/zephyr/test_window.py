@@ -34,6 +34,7 @@ class Piece:
     slow = False
 
     def __init__(self, number: int, size: int) -> None:
+        self.number = number
         self.text = f"{number:05d}".ljust(size, "x")
         self.command: Command[str] = Echo(self.text)
 
@@ -59,6 +60,7 @@ class Echoes:
         self.most_unanswered = 0
         self._out: set[Piece] = set()
         self._numbers = deque(range(count))
+        self._missing = set(range(count))
 
     @property
     def done(self) -> bool:
@@ -68,6 +70,8 @@ class Echoes:
         pass
 
     def next(self) -> Piece | None:
+        while self._numbers and self._numbers[0] not in self._missing:
+            self._numbers.popleft()  # its answer came late
         if not self._numbers:
             return None
         # Its answer is a byte longer, and has to fit as well.
@@ -78,8 +82,9 @@ class Echoes:
 
     def answered(self, piece: Piece, result: Any) -> None:
         assert result == piece.text
-        self.done_bytes += 1
         self._out.discard(piece)
+        self._missing.discard(piece.number)
+        self.done_bytes = self.size - len(self._missing)
 
     def refused(self, piece: Piece, error: DeviceError) -> bool:
         return False
@@ -91,7 +96,7 @@ class Echoes:
     def lost(self, piece: Piece) -> None:
         if piece in self._out:
             self._out.remove(piece)
-            self._numbers.appendleft(int(piece.text[:5]))
+            self._numbers.appendleft(piece.number)
             self.retransmissions += 1
 
 

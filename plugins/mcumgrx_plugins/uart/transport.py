@@ -11,6 +11,7 @@ import logging
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mcumgrx.plugin_api import (
     Address,
@@ -126,6 +127,8 @@ class UartTransport(Transport):
         self._awake = False  # the device's line buffer is known to be empty
         self._in_step = False  # a raw device is known to wait for a header
         self._sent_at = 0.0  # loop time when the last byte handed over will have left
+        self._held = 0  # bytes laid out for the link and not handed over
+        self._back_in_step = asyncio.Event()
         self._ready_at = 0.0  # loop time when what is held back will be handed over
         self._later: asyncio.Task[None] | None = None  # hands it over
         self._allowance = float(_BURST_BYTES)
@@ -156,6 +159,7 @@ class UartTransport(Transport):
         self._awake = False
         self._in_step = True
         self._sent_at = self._ready_at = 0.0
+        self._held = 0
 
     async def close(self) -> None:
         later, self._later = self._later, None
@@ -175,6 +179,7 @@ class UartTransport(Transport):
         if wait_s > 0 or self._pending(self._later):
             # Returned at once: `queued_s` tells when the message will have left, and time-outs count from there.
             self._ready_at = max(self._ready_at, self._loop.time()) + wait_s
+            self._held += len(message)
             self._later = asyncio.create_task(self._send_later(stream, message, self._later), name="mcumgrx uart send")
             return
         try:
@@ -219,12 +224,20 @@ class UartTransport(Transport):
                 log.info("%s: no answer, neither in console nor in raw framing", self._name)
                 return
             if self._kind is Kind.RAW and not self._in_step:
-                await asyncio.sleep(self._silence_left_s())
+                await self._keep_silent()
             await self._send_now(stream, message)
         except StreamEnded:
             pass  # `receive` tells why
         finally:
+            self._held = max(0, self._held - len(message))
             self._ready_at = 0.0
+
+    async def _keep_silent(self) -> None:
+        """Until a raw device forgets what it has of a message, or an answer tells that it has the whole."""
+        self._back_in_step.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._silence_left_s()):
+                await self._back_in_step.wait()
 
     async def _send_now(self, stream: ByteStream, message: bytes) -> None:
         if self._auto is not None:
@@ -343,7 +356,11 @@ class UartTransport(Transport):
         self._in_step = False
 
     def answered(self, size: int, behind: int) -> None:
-        """Correct the estimate of what is still on the wire; see `Listener`."""
+        """Nothing of what was sent up to there is on the wire or in half a buffer any more; see `Listener`."""
+        if behind <= self._held and self._kind is Kind.RAW:
+            # The last of all: it was late, not lost.
+            self._in_step = True
+            self._back_in_step.set()
         baud = self._wire_baud
         if baud is None:
             return
