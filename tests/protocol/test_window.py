@@ -112,7 +112,7 @@ def test_time_outs_follow_the_round_trips() -> None:
     for step in range(1, 40):
         for flight in fill(window, step):
             answer(window, flight, step + 0.001)
-    assert window.answer_s == 0.02  # never less than what timers can do
+    assert window.answer_s == 0.05  # never less than what a busy host can be late
     slow = fill(window, 50.0)[0]
     answer(window, slow, 52.0)
     assert window.answer_s == pytest.approx(4.0)
