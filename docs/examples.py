@@ -53,6 +53,7 @@ _VARIABLE = (
     (re.compile(r" \((?:\d+ min )?\d+(?:\.\d+)? s\)$"), ""),
     (re.compile(r"\b(?:\d+ min )?\d+(?:\.\d+)? s\b"), "<time>"),
     (re.compile(r",? (?:at )?\d+(?:\.\d+)? [KM]?B/s"), ""),
+    (re.compile(r" \d{4}-\d\d-\d\d$"), " <date>"),
     (re.compile(r'("\w+_s": )(?:null|[\d.e-]+)'), r"\1<number>"),
 )
 
@@ -227,6 +228,7 @@ class Runner:
         path = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
         environment |= {
             "COLUMNS": "80",
+            "MCUMGRX_CACHE_DIR": str(self.folder / ".cache"),
             "PYTHONPATH": os.pathsep.join([str(self.folder / ".site"), *path]),
             "PYTHONIOENCODING": "utf-8",
             **self.variables,

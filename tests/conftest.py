@@ -35,6 +35,8 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith("MCUMGRX_") and name not in _KEPT_VARIABLES:
             del os.environ[name]
+    # No test depends on what another one, or who runs them, has done to a device. Those of the memory switch it on.
+    os.environ["MCUMGRX_NO_CACHE"] = "1"
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -61,6 +61,8 @@ class Settings:
     log_file: Path | None = None
     device_log: bool = False
     yes: bool = False
+    id: str | None = None
+    no_cache: bool = False
 
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ def global_options() -> list[click.Option]:
         option("yes", "--yes", is_flag=True, help="Answer questions with yes."),
         option("verbose", "-v", "--verbose", count=True, help="Say more on stderr; -vv says all."),
         option("log_file", "--log-file", metavar="FILE", type=_Path(), help="Append a complete log to FILE."),
+        option("id", "--id", metavar="NAME", help="What to remember the device by, where the link cannot tell."),
+        option("no_cache", "--no-cache", is_flag=True, help="Remember nothing of the device, nor use what is known."),
         option("device_log", "--device-log", is_flag=True, help="Show what the device prints beside SMP."),
     ]
 
@@ -203,6 +207,7 @@ class Context:
     def device(self) -> SessionDevice:
         from .. import session
         from ..address import Address
+        from ..memory import Memory
         from ..registry import default_registry
 
         if not self.settings.device:
@@ -210,7 +215,13 @@ class Context:
         address = Address.parse(self.settings.device)
         transport = default_registry().transports.get(address.scheme)
         self._scheme = transport.scheme if transport is not None else address.scheme
-        return session.device(address, timeout_s=self.timeout_s, on_text=self._hear)
+        return session.device(
+            address,
+            timeout_s=self.timeout_s,
+            on_text=self._hear,
+            memory=None if self.settings.no_cache else Memory(),
+            name=self.settings.id,
+        )
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
         return self._connect(self.device)
@@ -341,7 +352,7 @@ def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plu
             raise PluginError(f"the command {name!r} has two parameters {parameter.name!r}")
     if not spec.needs_device and name != "demo":
         for option in common:
-            option.hidden = option.name == f"{_PREFIX}device"
+            option.hidden = option.name in [f"{_PREFIX}{about}" for about in ("device", "id", "no_cache")]
 
     def callback(**values: Any) -> int:
         ctx = click.get_current_context()

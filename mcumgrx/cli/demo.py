@@ -173,6 +173,7 @@ class _Shell:
             for name, value in os.environ.items()
             if not name.startswith("MCUMGRX_") or name in _KEPT_VARIABLES
         }
+        self._environment["MCUMGRX_NO_CACHE"] = "1"  # nothing is left behind
         self._environment["MCUMGRX_VERBOSE"] = str(settings.verbose)
         if settings.log_file is not None:
             self._environment["MCUMGRX_LOG_FILE"] = str(settings.log_file.absolute())

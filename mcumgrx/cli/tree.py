@@ -35,6 +35,8 @@ CORE_COMMANDS = {
         CommandPlugin("dfu", "Update a device, and prove that the new firmware runs", "mcumgrx.cli.dfu:dfu"),
         CommandPlugin("scan", "Find devices: serial ports, and whatever links can see", "mcumgrx.cli.scan:scan"),
         CommandPlugin("demo", "See an update and a rollback, on a simulated device", "mcumgrx.cli.demo:demo"),
+        CommandPlugin("cache show", "Show what is remembered of devices", "mcumgrx.cli.cache:show_cache"),
+        CommandPlugin("cache clear", "Forget what is remembered of devices", "mcumgrx.cli.cache:clear_cache"),
         CommandPlugin("plugins list", "List the plugins, and what does not work", "mcumgrx.cli.plugins:list_plugins"),
     )
 }
@@ -44,6 +46,11 @@ _SECTIONS = {
     "Update": ("dfu",),
     "Device": (),
     "Tools": ("scan", "sim", "demo", "plugins", "doctor", "cache", "capture"),
+}
+
+_SECTION_HELP = {
+    "plugins": "Plugins: transports, command groups and commands from installed packages.",
+    "cache": "What is remembered of devices from one command to the next.",
 }
 
 _EXAMPLES = """
@@ -274,8 +281,8 @@ class _Section(_Group):
 
 
 def _section_help(name: str) -> str:
-    if name == "plugins":
-        return "Plugins: transports, command groups and commands from installed packages."
+    if name in _SECTION_HELP:
+        return _SECTION_HELP[name]
     group = next((one for one in _registry().groups.values() if one.name == name), None)
     if group is not None:
         return f"{group.summary} (command group {group.id})."

@@ -1,0 +1,122 @@
+"""`mcumgrx cache`: what is remembered of devices from one command to the next, to be seen and to be forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ..plugin_api import Argument, CommandContext, command
+from .render import Row, Table, table_lines
+
+if TYPE_CHECKING:
+    from ..memory import Known
+
+__all__ = ["CacheContent", "Forgotten", "clear_cache", "show_cache"]
+
+_TITLES = ("DEVICE", "LINK", "MESSAGE", "LOST FROM", "ERASE", "USED")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """One device over one kind of link. Sizes in bytes; None for what was not found out.
+
+    Attributes:
+        id: what tells it from all others.
+        link: the scheme of its address.
+        message_bytes: the largest message that has arrived whole.
+        refused_bytes: the smallest message that got lost again and again.
+        room_bytes: the largest message that device and link said they take, when these two were found.
+        erase_s: the longest time for the answer to the first chunk of an upload.
+        alignment: chunks end at multiples of this.
+        found, used: when the sizes were found, and when it was last used, give or take a day.
+    """
+
+    id: str
+    link: str
+    message_bytes: int | None
+    refused_bytes: int | None
+    room_bytes: int | None
+    erase_s: float | None
+    alignment: int
+    found: datetime
+    used: datetime
+
+    def row(self) -> Row:
+        return Row(
+            (
+                self.id,
+                self.link,
+                _bytes(self.message_bytes),
+                _bytes(self.refused_bytes),
+                "-" if self.erase_s is None else f"{self.erase_s:.1f} s",
+                f"{self.used:%Y-%m-%d}",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheContent:
+    """All that is remembered, or all of one device; those used last at the end."""
+
+    path: str
+    devices: tuple[KnownDevice, ...]
+
+    def lines(self) -> list[str]:
+        if not self.devices:
+            return ["nothing is remembered"]
+        return table_lines(Table(_TITLES, tuple(one.row() for one in self.devices)))
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What has been removed."""
+
+    path: str
+    removed: tuple[KnownDevice, ...]
+
+    def lines(self) -> list[str]:
+        return [f"forgotten: {one.id} over {one.link}" for one in self.removed] or ["nothing was remembered"]
+
+
+@command(Argument("id", "of this device alone", required=False), needs_device=False)
+async def show_cache(context: CommandContext, id: str | None) -> CacheContent:
+    """Show what is remembered of devices, so that the next transfer need not find it out.
+
+    MESSAGE is the largest message that has arrived, LOST FROM the size from which on they got lost, ERASE the longest
+    time for the answer to the first chunk of an upload.
+    """
+    from ..memory import Memory
+
+    memory = Memory()
+    devices = memory.known()
+    return CacheContent(str(memory.path), tuple(_shown(one) for one in devices if id in (None, one.id)))
+
+
+@command(Argument("id", "of this device alone", required=False), needs_device=False)
+async def clear_cache(context: CommandContext, id: str | None) -> Forgotten:
+    """Forget what is remembered of a device, or of all. It is found out again when it is needed."""
+    from ..memory import Memory
+
+    memory = Memory()
+    removed = memory.forget(id)
+    return Forgotten(str(memory.path), tuple(_shown(one) for one in removed))
+
+
+def _shown(known: Known) -> KnownDevice:
+    learned = known.learned
+    return KnownDevice(
+        known.id,
+        known.link,
+        learned.message_bytes,
+        learned.refused_bytes,
+        learned.room_bytes,
+        learned.erase_s,
+        learned.alignment,
+        datetime.fromtimestamp(known.found, UTC),
+        datetime.fromtimestamp(known.used, UTC),
+    )
+
+
+def _bytes(size: int | None) -> str:
+    return "-" if size is None else f"{size} B"
