@@ -333,7 +333,7 @@ class _Transfer(Generic[P]):
             self._slow = None
             self._stream.close()
             self._stream = None
-            if self._told != self._plan.done_bytes:
+            if (self._told or 0) != self._plan.done_bytes:  # of nothing there is nothing to tell
                 self.report()
 
     def _fail(self, error: Exception) -> None:
