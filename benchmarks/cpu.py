@@ -338,8 +338,10 @@ def transfers(upload_bytes: int, download_bytes: int) -> list[dict[str, Any]]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         image, target = Path(folder) / "image.bin", Path(folder) / "file.bin"
-        image.write_bytes(build_image("1.1.0", payload_size=upload_bytes))
-        slot = -(-upload_bytes // 4096) * 4096 + 65536
+        # The slot has room for a trailer, and for a sector that a swap needs.
+        slot = upload_bytes
+        image.write_bytes(build_image("1.1.0", payload_size=upload_bytes - 65536))
+        upload_bytes = image.stat().st_size
         for what, size, path in (
             ("upload", upload_bytes, image),
             ("mapped", upload_bytes, image),
@@ -375,7 +377,7 @@ def show(found: dict[str, Any]) -> None:
         print(f"  {row['bytes'] / MIB:>4g} MiB: peak {row['peak_kb']:,.0f} KB, {row['blocks_left']} blocks left")
     print(f"\nmemory of whole transfers over UDP, beyond the idle client; at most {MEMORY_BAR / 1e6:g} MB wanted")
     for row in found["transfers"]:
-        what = f"  {row['what']:<9}{row['bytes'] / MIB:>4g} MiB: "
+        what = f"  {row['what']:<9}{row['bytes'] / MIB:>5.1f} MiB: "
         if "failed" in row:
             print(f"{what}failed: {row['failed']}")
             continue

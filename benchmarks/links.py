@@ -30,6 +30,9 @@ datagram link 128, half of the sequence numbers, because datagrams that arrive o
 each. Where `window / alone` is not the smallest of the three, the window *covers* the delay, and the limit is the
 slower one of link and flash.
 
+`work` is a mean: the server writes blocks of 512 bytes, so chunks of 384 take it now one write, now none. A datagram
+server with a single buffer for requests, where none can wait, does not come close to that limit.
+
 With loss, each request and each answer is lost with that probability, by a fixed random sequence; the limit is that of
 the link without loss. A server takes chunks in order only, so a lost request costs all that is behind it, too.
 

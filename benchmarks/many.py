@@ -5,7 +5,7 @@
     python benchmarks/many.py [--quick] [--devices N] [--json]
 
 Each device is an `mcumgrx sim serve` of its own, over UDP on the loopback interface, with the flash of an nRF52840,
-which is what limits a single upload: some 90 KB/s. A few devices are written to alone, then all of them at the same
+which is what limits a single upload. A few devices are written to alone, then all of them at the same
 time from this one process; *share* is the rate of all together, of as many times the rate of one alone. CPU is that of
 this process, of one core; as long as that, and what the devices take of the machine, is not full, nothing should be
 lost. With `--instant` devices, which take what comes, the last line tells how much a full core does.

@@ -631,7 +631,7 @@ def main() -> None:
     workers = [Worker(name) for name in CONTESTANTS]
     try:
         present = [worker for worker in workers if worker.missing is None]
-        scale, idle_s = (0.3, 0.5) if arguments.quick else (1.0, 3.0)
+        scale, idle_s = (0.15, 0.3) if arguments.quick else (1.0, 3.0)
         names = [worker.name for worker in present]
         results = summary(measure(present, rounds, scale, idle_s), names)
     finally:
