@@ -140,7 +140,7 @@ class Mcumgrx(Contestant):
 
             with Stopwatch() as watch:
                 assert (await group.upload(parsed, self._options, note)).offset == len(image)
-            self.chunks = -(-len(image) // speeds[-1].chunk_bytes) + speeds[-1].retransmissions
+            self.chunks = -(-len(image) // max(1, speeds[-1].chunk_bytes)) + speeds[-1].retransmissions
             self.repeated = speeds[-1].retransmissions
             return watch
 
@@ -402,7 +402,8 @@ def work_off(name: str) -> None:
         if order["work"] == "upload":
             from mcumgrx.sim.images import build_image
 
-            amount: Any = build_image("1.1.0", payload_size=order["amount"])
+            # Another one each time, so that none goes on where one before has failed.
+            amount: Any = build_image(f"1.1.{random.randrange(65536)}", payload_size=order["amount"])
         elif order["work"] == "file":
             amount = random.Random(5).randbytes(order["amount"])
         else:
@@ -410,7 +411,7 @@ def work_off(name: str) -> None:
         try:
             wall_s, cpu_s = getattr(contestant, order["work"])(order["address"], amount)
         except Exception as error:  # whatever theirs raise
-            found: dict[str, Any] = {"failed": f"{type(error).__name__}: {error}"}
+            found: dict[str, Any] = {"failed": f"{type(error).__name__}: {error}"[:120]}
         else:
             found = {"wall_s": wall_s, "cpu_s": cpu_s, "chunks": contestant.chunks, "repeated": contestant.repeated}
         print(json.dumps(found), flush=True)

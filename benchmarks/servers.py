@@ -129,32 +129,28 @@ async def measure(scenario: Scenario, workers: list[Worker], rounds: int) -> dic
         async with relayed(scenario) as (address, server):
             row["limit"] = limit_of(scenario, server)
             times: dict[str, list[float]] = {worker.name: [] for worker in workers}
-            failed: dict[str, str] = {}
+            failed: dict[str, list[str]] = {worker.name: [] for worker in workers}
             dropped = dict.fromkeys(times, 0)
             repeated = dict.fromkeys(times, 0)
             for _ in range(rounds):
                 turns = list(workers)
                 random.shuffle(turns)
                 for worker in turns:
-                    if worker.name in failed:
-                        continue
                     before = len(DROPPED.findall(server.output.text))
                     found = await asyncio.to_thread(worker.do, scenario.work, address, scenario.size)
                     dropped[worker.name] += len(DROPPED.findall(server.output.text)) - before
                     if "failed" in found:
-                        failed[worker.name] = str(found["failed"])
+                        failed[worker.name].append(str(found["failed"]))
                         continue
                     times[worker.name].append(found["wall_s"])
                     repeated[worker.name] += found["repeated"] or 0
             for name, taken in times.items():
-                if taken and name not in failed:
-                    row["results"][name] = {
-                        "bytes_per_s": scenario.size / statistics.median(taken),
-                        "dropped": dropped[name],
-                        "repeated": repeated[name],
-                    }
-                elif name in failed:
-                    row["results"][name] = {"failed": failed[name], "dropped": dropped[name]}
+                row["results"][name] = {
+                    "bytes_per_s": scenario.size / statistics.median(taken) if taken else None,
+                    "dropped": dropped[name],
+                    "repeated": repeated[name],
+                    "failed": failed[name],
+                }
     except _skipped() as skipped:
         row["left_out"] = str(skipped)
     rates = {name: result.get("bytes_per_s") for name, result in row["results"].items()}
@@ -216,9 +212,8 @@ def show(found: dict[str, Any]) -> None:
         cells = []
         for name in names:
             result = row["results"].get(name, {})
-            dropped = f" ({result['dropped']} dropped)" if result.get("dropped") else ""
-            text = f"{result['bytes_per_s'] / 1000:,.2f}" if "bytes_per_s" in result else "failed" if result else ""
-            cells.append(f"{text + dropped:>16}")
+            text = f"{result['bytes_per_s'] / 1000:,.2f}" if result.get("bytes_per_s") else "failed" if result else ""
+            cells.append(f"{text:>16}")
         limit = f"{row['limit'] / 1000:,.2f}" if row["limit"] else ""
         print(f"{row['scenario']:<{width}}{limit:>9}" + "".join(cells))
     print()
@@ -226,10 +221,11 @@ def show(found: dict[str, Any]) -> None:
         if row.get("verdict"):
             print(f"{row['scenario']}: {row['verdict']}")
         for name, result in row["results"].items():
-            if "failed" in result:
-                print(f"{row['scenario']}: {name} failed: {result['failed']}")
-            elif result["repeated"]:
-                print(f"{row['scenario']}: {name} repeated {result['repeated']} chunks")
+            told = [f"repeated {result['repeated']} chunks"] if result["repeated"] else []
+            told += [f"the server dropped {result['dropped']} lines or messages"] if result["dropped"] else []
+            told += [f"failed ({why})" for why in result["failed"]]
+            if told:
+                print(f"{row['scenario']}: {name}: {'; '.join(told)}")
     many = found["in_a_row"]
     if many is not None:
         print(
