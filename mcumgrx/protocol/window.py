@@ -58,7 +58,7 @@ _CHANCE_ROUNDS = 3
 _CALM_ROUNDS = 16
 
 # How much wider it tries to be then, at least and at most.
-_STEP = 1.1
+_STEP = 1.05
 _LEAP = 1.25
 
 
@@ -339,7 +339,7 @@ class PacedWindow(Window[T]):
         elif self._calm >= self._calm_enough and self.size < self.widest:
             self._calm = 0
             halfway = min((self._good + self._bad) / 2, self._good * _LEAP)
-            self._set_size(max(self._good + 1, self._good * _STEP, halfway), now)
+            self._set_size(max(self._good * _STEP, halfway), now)
         else:
             self._begin_round(now, filling=False)
 
