@@ -149,7 +149,7 @@ def global_options() -> list[click.Option]:
         option("yes", "--yes", is_flag=True, help="Answer questions with yes."),
         option("verbose", "-v", "--verbose", count=True, help="Say more on stderr; -vv says all."),
         option("log_file", "--log-file", metavar="FILE", type=_Path(), help="Append a complete log to FILE."),
-        option("id", "--id", metavar="NAME", help="What to remember the device by, where the link cannot tell."),
+        option("id", "--id", metavar="NAME", help="Remember the device by this name."),
         option("no_cache", "--no-cache", is_flag=True, help="Remember nothing of the device, nor use what is known."),
         option("device_log", "--device-log", is_flag=True, help="Show what the device prints beside SMP."),
     ]
