@@ -25,7 +25,7 @@ from mcumgrx.plugin_api import (
 )
 
 from .framing import PROBE, AutoFraming, Kind, WatchedConsole, WatchedRaw
-from .stream import MAX_READ, ByteStream, StreamEnded
+from .stream import ByteStream, StreamEnded
 
 __all__ = ["UartTransport"]
 
@@ -54,6 +54,10 @@ _STALLED_S = 10.0
 # left in the system's buffers, which drop it, so that a stream of noise leaves the processor to others.
 _MAX_BYTES_PER_S = 2_000_000
 _BURST_BYTES = 256 * 1024
+
+# So many bytes at once, one time after the other for so long, are no answers either: those leave gaps.
+_CROWD = 2048
+_CROWDED_S = 0.05
 
 # Default NETBUF_SIZE of Zephyr is 384, of MCUboot's raw recovery 1024; older ones and small devices have 256. There are
 # no line buffers to overrun.
@@ -134,7 +138,7 @@ class UartTransport(Transport):
         self._allowance = float(_BURST_BYTES)
         self._asked_at = 0.0  # loop time of the last call of `receive`, and of its return
         self._returned_at = 0.0
-        self._crowded = False  # it returned as much as it can
+        self._crowded_since: float | None = None  # since then each call has returned much
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address}>"
@@ -393,8 +397,11 @@ class UartTransport(Transport):
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
         self._allowance -= len(data)
-        self._crowded = len(data) >= MAX_READ
         self._returned_at = self._loop.time()
+        if len(data) < _CROWD:
+            self._crowded_since = None
+        elif self._crowded_since is None:
+            self._crowded_since = self._returned_at
         return data
 
     async def _hold_noise(self) -> None:
@@ -404,8 +411,8 @@ class UartTransport(Transport):
         self._asked_at = now
         self._allowance = min(float(_BURST_BYTES), self._allowance + earned)
         pause_s = -self._allowance / _MAX_BYTES_PER_S
-        if self._crowded:
-            # There is more behind it. As long a pause as it took to digest leaves half of the processor to others.
+        if self._crowded_since is not None and now - self._crowded_since > _CROWDED_S:
+            # It does not end. As long a pause as it took to digest leaves half of the processor to others.
             pause_s = max(pause_s, now - self._returned_at)
         if pause_s > 0:
             await asyncio.sleep(pause_s)
