@@ -201,7 +201,7 @@ async def upload(
         await running.run()
         if plan.needs_settling:
             plan.settled(await settled())
-    running.report(final=True)
+    running.report()
     learned.alignment = plan.alignment
     if running.slowest_s is not None and not plan.resumed_from:
         learned.erase_s = max(learned.erase_s or 0.0, running.slowest_s)
@@ -232,7 +232,7 @@ async def transfer(
     )
     while not plan.done:
         await running.run()
-    running.report(final=True)
+    running.report()
 
 
 class _Probing:
@@ -661,7 +661,7 @@ class _Transfer(Generic[P]):
 
     # -- for people ----------------------------------------------------------------------------------------------------
 
-    def report(self, *, final: bool = False) -> None:
+    def report(self) -> None:
         """Tell how far it is."""
         now = self._loop.time()
         self._reported_at, self._told = now, self._plan.done_bytes
@@ -670,10 +670,10 @@ class _Transfer(Generic[P]):
         while len(reports) > 2 and reports[1][0] <= now - _NOW_S:
             reports.popleft()
         elapsed_s = now - self._begin
-        speed = self._speed(now, elapsed_s, final)
+        speed = self._speed(now, elapsed_s)
         self._progress(Bytes(self._stage, plan.done_bytes, plan.size, elapsed_s, plan.resumed_from, speed))
 
-    def _speed(self, now: float, elapsed_s: float, final: bool) -> Speed:
+    def _speed(self, now: float, elapsed_s: float) -> Speed:
         plan, window = self._plan, self._window
         since, done = self._reports[0]
         moved = plan.done_bytes - plan.resumed_from
