@@ -201,6 +201,10 @@ async def upload(
         await running.run()
         if plan.needs_settling:
             plan.settled(await settled())
+        if plan.done and plan.stray:
+            await running.wait_for_strays()
+            if not await settled():
+                plan.undone()
     running.report()
     learned.alignment = plan.alignment
     if running.slowest_s is not None and not plan.resumed_from:
@@ -290,6 +294,7 @@ class _Transfer(Generic[P]):
         self._slow: Flight[Any] | None = None
         self._slow_losses = 0
         self._slow_silent_s = 0.0
+        self._stray_at = -_NEVER  # when the last slow request left that was given up
         self._asked_behind = 0
         self._losses_of_size = 0
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
@@ -335,6 +340,10 @@ class _Transfer(Generic[P]):
             self._stream = None
             if (self._told or 0) != self._plan.done_bytes:  # of nothing there is nothing to tell
                 self.report()
+
+    async def wait_for_strays(self) -> None:
+        """Until nothing that was sent and not answered can arrive at the device any more."""
+        await asyncio.sleep(max(0.0, self._stray_at + self._timeout_s - self._loop.time()))
 
     def _fail(self, error: Exception) -> None:
         if self._finished is not None and not self._finished.done():
@@ -588,6 +597,7 @@ class _Transfer(Generic[P]):
         patience_s = self._slow_s(slow.item)
         if now >= slow.sent_at + slow.queued_s + patience_s:
             self._slow_losses += 1
+            self._stray_at = slow.sent_at
             self._give_up()
             self._slow = None
             self._slow_silent_s += patience_s
@@ -614,6 +624,7 @@ class _Transfer(Generic[P]):
         """The device answers, but not to this."""
         self._plan.lost(flight.item)
         if flight.item.slow:
+            self._stray_at = flight.sent_at
             self._slow_losses += 1
             if self._slow_losses >= _LOSSES_OF_SIZE:
                 self._smaller()

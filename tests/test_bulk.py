@@ -398,3 +398,12 @@ def test_an_erase_may_take_longer_than_ever(erase_s: float, buffers: int) -> Non
 def test_a_device_that_one_request_more_harms_is_never_hurried() -> None:
     known_s, _ = upload_with(Learned(erase_s=0.1), LinkModel.uart(), NARROW, lost_opening())
     assert known_s > 60.0
+
+
+@pytest.mark.parametrize("delay_s", [2.5, 4.0, 4.9])
+def test_an_opening_that_comes_late_does_not_undo_the_upload(delay_s: float) -> None:
+    """A network may hold it back until all is done; then the device begins anew, and erases."""
+    upload = Uploading(Faults(delay_requests={3: delay_s}), LinkModel.datagram())()  # after params and the probe
+    assert upload.duration_s > 5.0  # that it is in the device is believed only when nothing can come any more
+    content = upload.device.flash.read(upload.device.bootloader.slots[1].offset, NEW.size)
+    assert content == NEW.data

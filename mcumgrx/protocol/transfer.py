@@ -270,6 +270,7 @@ class UploadPlan:
         self._restarts = 0
         self._session_closed = False
         self._opening: Chunk | None = None  # on its way
+        self._unanswered_openings = 0
         self._opening_epoch = 0
         self._fixed: dict[int, int] = {}  # of `_room`
         self._messages = self._fitting(messages)
@@ -292,6 +293,7 @@ class UploadPlan:
         if self.phase is Phase.BODY:
             return self._chunk(self._next) if self._next < self.size else None
         if self.phase is Phase.FIRST and self._opening is None:
+            self._unanswered_openings += 1
             # Alone, because the device erases first, and because its answer tells where to go on.
             self._opening = self._chunk(0)
             return self._opening
@@ -307,6 +309,8 @@ class UploadPlan:
 
         Raises `MalformedReply` for an offset beyond the end, and `TransferStuck` when the device no longer advances.
         """
+        if chunk.offset == 0:
+            self._unanswered_openings -= 1
         if chunk is self._opening:
             self._opening = None
         if self.phase is Phase.DONE:
@@ -375,6 +379,17 @@ class UploadPlan:
         else:
             self.tail = False
             self._go_back(self.done_bytes)  # then it was the last request that was lost, not its answer
+
+    @property
+    def stray(self) -> bool:
+        """An opening chunk was never answered. If it comes late it opens the upload anew, and the device erases."""
+        return self._unanswered_openings > 0
+
+    def undone(self) -> None:
+        """The device has the whole no more, although it had taken it: from the start."""
+        if self.phase is Phase.DONE:
+            self._unanswered_openings = 0
+            self._restart()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
