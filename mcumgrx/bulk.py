@@ -12,20 +12,20 @@ them a second, those would be most of the work.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .client import Client, Stream
 from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout
-from .events import Bytes, Limit, Progress, Speed, StageName, ignore_progress
+from .events import Progress, StageName, ignore_progress
+from .meter import Meter
 from .pause import Pause
 from .protocol.message import Command, Reply, SmpError
 from .protocol.sizes import MessageSize, rungs
 from .protocol.standard import Params, Probe, UploadProgress
 from .protocol.transfer import Piece, TransferPlan, UploadPlan
-from .protocol.window import Flight, PacedWindow, Window
+from .protocol.window import MOST_IN_FLIGHT, Flight, PacedWindow, Window
 
 __all__ = ["find_message_size", "transfer", "upload", "window_for"]
 
@@ -59,26 +59,8 @@ _BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 # Answers in a row of which nothing can be made, before they are taken for what the device has to say.
 _GARBLED = 3
 
-# Round trips that are kept to be shown.
-_TRIPS = 256
-
-# Between two reports of progress, and what "now" means in them.
+# Between two reports of progress.
 _REPORT_S = 0.1
-_NOW_S = 2.0
-
-# From this share of the time on, the link or the device counts as what limits a transfer; the device also if an erase,
-# or something else that is slow, took this share.
-_MOSTLY = 0.75
-_MOSTLY_SLOW = 0.5
-
-# A round trip that is so many times the shortest one was spent in a queue.
-_WAITED = 1.3
-
-_ERASING = (
-    "most of the time went into erasing, which a device leaves out if the slot is empty: 'mcumgrx image erase' can do "
-    "it beforehand, and CONFIG_IMG_ERASE_PROGRESSIVELY in its firmware spreads it over the upload"
-)
-_REASSEMBLY = "CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY in its firmware puts together what is larger"
 
 _NEVER = float("inf")
 
@@ -96,7 +78,8 @@ def window_for(client: Client, params: Params | None, most: int | None = None) -
     if flow.most is not None:
         room = min(room, flow.most)
     if flow.paced and params is not None:
-        return PacedWindow(room, patience_s=client.timeout_s, **({} if most is None else {"most": most}))
+        at_most = MOST_IN_FLIGHT if most is None else most
+        return PacedWindow(room, most=at_most, patience_s=client.timeout_s, short_s=client.short_trip_s)
     return Window(room, most=most, strict=flow.strict, patience_s=client.timeout_s)
 
 
@@ -264,7 +247,6 @@ class _Transfer(Generic[P]):
         stage: StageName,
         pause: Pause | None,
     ) -> None:
-        self.slowest_s: float | None = None  # of the answers to slow requests
         self._client = client
         self._plan = plan
         self._window = window
@@ -277,7 +259,6 @@ class _Transfer(Generic[P]):
         self._pause = pause
         self._held_at: float | None = None
         self._loop = asyncio.get_running_loop()
-        self._begin = self._loop.time()
         self._stream: Stream | None = None
         self._finished: asyncio.Future[None] | None = None
         self._sequences: dict[int, int] = {}  # of flights, by their number
@@ -298,21 +279,19 @@ class _Transfer(Generic[P]):
         self._asked_behind = 0
         self._losses_of_size = 0
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
-        self._heard_at = self._begin
+        self._heard_at = self._loop.time()
         self._busy = 0
         self._garbled = 0
         self._paused_until = 0.0
-        # For people.
         self._queued_s: Callable[[], float] | None = client.queued_s
+        self._meter = Meter(client, plan, window, self._size, stage, self._heard_at)
         self._reported_at = -_NEVER
         self._told: int | None = None
-        self._reports: deque[tuple[float, int]] = deque()
-        self._sent_bytes = 0
-        self._wire_s = 0.0  # what the first `_wire_bytes` of these took on the link
-        self._wire_bytes = 0
-        self._chunk_bytes = 0
-        self._trips: deque[float] = deque(maxlen=_TRIPS)  # from when a request has left
-        self._shortest_s = _NEVER
+
+    @property
+    def slowest_s(self) -> float | None:
+        """How long the slowest answer to a slow request took."""
+        return self._meter.slowest_s
 
     # -- from beginning to end -----------------------------------------------------------------------------------------
 
@@ -354,9 +333,8 @@ class _Transfer(Generic[P]):
         if self._held_at is not None:
             # The time in which nothing was to happen counts for nothing.
             held_s = now - self._held_at
-            self._begin += held_s
             self._heard_at += held_s
-            self._reports.clear()
+            self._meter.held(held_s)
         self._held_at = now if self._pause is not None and self._pause.held else None
         self._pump()
 
@@ -400,18 +378,18 @@ class _Transfer(Generic[P]):
         self._arm(now, wait_s)
 
     def _send(self, stream: Stream, piece: Any, now: float) -> None:
-        window, queued_s = self._window, self._queued_s
+        window, meter, queued_s = self._window, self._meter, self._queued_s
         flight = window.sent(piece, now, measured=not piece.slow)
         before_s = queued_s() if queued_s is not None else 0.0
         request = piece.command.request()
         self._sequences[flight.number] = stream.send(request, partial(self._answered, flight))
-        self._sent_bytes += request.size
+        meter.sent_bytes += request.size
         if queued_s is not None and (after_s := queued_s()) > 0.0:
             # Time-outs count from when it can have left.
             flight.queued_s = after_s
             if after_s > before_s:  # otherwise it still waits in front of the link
-                self._wire_s += after_s - before_s
-                self._wire_bytes += request.size
+                meter.wire_s += after_s - before_s
+                meter.wire_bytes += request.size
         if piece.slow:
             self._slow = flight
             self._asked_behind = 0
@@ -421,20 +399,16 @@ class _Transfer(Generic[P]):
     def _answered(self, flight: Flight[Any], reply: Reply) -> None:
         now = self._loop.time()
         self._heard_at = now
-        plan, window, piece = self._plan, self._window, flight.item
+        plan, window, meter, piece = self._plan, self._window, self._meter, flight.item
         self._sequences.pop(flight.number, None)
         setbacks, done = plan.setbacks, plan.done_bytes
         try:
             if now < flight.sent_at + flight.queued_s:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
-                self._queued_s, self._wire_s, self._wire_bytes = None, 0.0, 0
-                self._trips.clear()
-                self._shortest_s = _NEVER
-                flight.queued_s = 0.0
+                self._queued_s, flight.queued_s = None, 0.0
+                meter.forget_wire()
             if flight.measured:
-                trip_s = now - flight.sent_at - flight.queued_s
-                self._trips.append(trip_s)
-                self._shortest_s = min(self._shortest_s, trip_s)
+                meter.round_trip(now - flight.sent_at - flight.queued_s)
             overtaken = window.answered(flight, now)
             for other in overtaken:
                 self._forget(other)
@@ -449,7 +423,7 @@ class _Transfer(Generic[P]):
                 if self._sent_again:
                     self._sent_again = False
                     window.time_out()  # nobody waits for the answer to the copy
-                self.slowest_s = max(self.slowest_s or 0.0, now - flight.sent_at)
+                meter.slowest_s = max(meter.slowest_s or 0.0, now - flight.sent_at)
             if piece.__class__ is _Probing:
                 self._pump()
                 return
@@ -479,8 +453,8 @@ class _Transfer(Generic[P]):
             # Only this counts: a device may answer what it is asked in between, and never this.
             self._losses_of_size = self._slow_losses = self._busy = 0
             self._slow_silent_s = 0.0
-            if not overtaken and not (plan.done if self._chunk_bytes else plan.resumed_from):
-                self._chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
+            if not overtaken and not (plan.done if meter.chunk_bytes else plan.resumed_from):
+                meter.chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
             if self._size.current < self._size.largest or self._trial is not None:
                 self._grow(flight.number)
         if now >= self._reported_at + _REPORT_S:
@@ -670,114 +644,8 @@ class _Transfer(Generic[P]):
             hint = _RESUME
         return RequestTimeout(message, what=what, timeout_s=timeout_s, attempts=attempts, hint=hint)
 
-    # -- for people ----------------------------------------------------------------------------------------------------
-
     def report(self) -> None:
         """Tell how far it is."""
         now = self._loop.time()
         self._reported_at, self._told = now, self._plan.done_bytes
-        plan, reports = self._plan, self._reports
-        reports.append((now, plan.done_bytes))
-        while len(reports) > 2 and reports[1][0] <= now - _NOW_S:
-            reports.popleft()
-        elapsed_s = now - self._begin
-        speed = self._speed(now, elapsed_s)
-        self._progress(Bytes(self._stage, plan.done_bytes, plan.size, elapsed_s, plan.resumed_from, speed))
-
-    def _speed(self, now: float, elapsed_s: float) -> Speed:
-        plan, window = self._plan, self._window
-        since, done = self._reports[0]
-        moved = plan.done_bytes - plan.resumed_from
-        average = moved / elapsed_s if elapsed_s > 0 else 0.0
-        present = (plan.done_bytes - done) / (now - since) if now > since else average
-        left = plan.size - plan.done_bytes
-        trips = sorted(self._trips)
-        limited_by = self._limited_by(trips, elapsed_s)
-        return Speed(
-            now=present,
-            average=average,
-            left_s=0.0 if not left else left / present if present > 0 else None,
-            window=int(window.size),
-            chunk_bytes=self._chunk_bytes,
-            round_trip_s=trips[len(trips) // 2] if trips else None,
-            slow_round_trip_s=trips[min(len(trips) - 1, len(trips) * 95 // 100)] if trips else None,
-            retransmissions=plan.retransmissions,
-            limited_by=limited_by,
-            hint=self._hint(limited_by),
-        )
-
-    def _limited_by(self, trips: list[float], elapsed_s: float) -> Limit | None:
-        """The part that is busy all the time."""
-        window, slow_s = self._window, self.slowest_s or 0.0
-        if elapsed_s > 0 and slow_s >= _MOSTLY_SLOW * elapsed_s:
-            return Limit.DEVICE
-        busy_s = elapsed_s - slow_s
-        if len(trips) < 8 or busy_s <= 0:
-            return None
-        if self._on_wire_s() >= _MOSTLY * busy_s:
-            return Limit.LINK
-        # How long a request is away for nothing but the way and the server, as far as any has shown.
-        short_s = self._client.short_trip_s
-        way_s = self._shortest_s if short_s is None else min(self._shortest_s, short_s)
-        # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
-        # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
-        in_device = window.numbers / busy_s * (sum(trips) / len(trips) - way_s)
-        if in_device >= _MOSTLY and (window.size < 2 or trips[len(trips) // 4] >= _WAITED * way_s):
-            return Limit.DEVICE
-        if isinstance(window, PacedWindow) and window.size < window.widest:
-            # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
-            return Limit.DEVICE if window.saturated else Limit.BUFFERS if window.losses else None
-        if window.size < 2 and short_s is None:
-            return None  # the way and the device's work cannot be told apart
-        return Limit.BUFFERS if window.size >= window.widest else None
-
-    def _on_wire_s(self) -> float:
-        """For how long the link was busy in the direction that carries the data; 0 where it does not tell."""
-        if not self._wire_bytes:
-            return 0.0
-        carried = self._sent_bytes
-        if self._stage is StageName.DOWNLOAD:
-            carried = self._plan.done_bytes - self._plan.resumed_from  # a little less than what the answers take
-        return self._wire_s / self._wire_bytes * carried
-
-    def _hint(self, limited_by: Limit | None) -> str | None:
-        match limited_by:
-            case Limit.LINK:
-                return self._client.flow.faster or None
-            case Limit.BUFFERS:
-                return self._more_buffers()
-            case Limit.DEVICE if (self.slowest_s or 0.0) >= _MOSTLY_SLOW * (self._loop.time() - self._begin):
-                return _ERASING if isinstance(self._plan, UploadPlan) else None
-            case Limit.DEVICE:
-                return "it is busy all the time, with its flash most likely; a faster link would change nothing"
-        return None
-
-    def _more_buffers(self) -> str:
-        """What lets more data be on their way at once."""
-        client, window, size = self._client, self._window, self._size
-        if window.widest < window.room:
-            return f"a larger --window: the device has room for {window.room} requests"
-        if client.told_params is None:
-            return (
-                "the device does not tell them, and gets one small message at a time: "
-                "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS in its firmware tells them"
-            )
-        limits = client.limits
-        if size.current < size.largest:
-            # Larger ones were lost in front of the buffers that the device tells.
-            if limits.write is not None:
-                return f"messages above {size.current} bytes get lost: {_REASSEMBLY}"
-            if limits.buffer_overhead:
-                return (
-                    f"messages above {size.current} bytes get lost: more line buffers in the device "
-                    "(CONFIG_UART_MCUMGR_RX_BUF_COUNT) let them through"
-                )
-        if limits.write is not None and limits.max_message <= limits.write < client.told_params.buf_size:
-            return f"no message is larger than one write: {_REASSEMBLY}"
-        larger = "larger ones (CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE)"
-        if client.flow.most is not None and window.room >= client.flow.most:
-            return f"more buffers are of no use on this link, but {larger} carry more at once"
-        more = "more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)"
-        if limits.message(client.told_params.buf_size) >= limits.max_message:
-            return f"{more} keep the link busy"
-        return f"{more} or {larger} keep the link busy"
+        self._progress(self._meter.read(now))

@@ -43,11 +43,13 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.protocol",
         "mcumgrx.transport",
     },
+    "mcumgrx.meter": {"mcumgrx.client", "mcumgrx.events", "mcumgrx.protocol"},
     "mcumgrx.bulk": {
         "mcumgrx.client",
         "mcumgrx.errors",
         "mcumgrx.events",
         "mcumgrx.memory",
+        "mcumgrx.meter",
         "mcumgrx.pause",
         "mcumgrx.protocol",
     },
@@ -305,7 +307,15 @@ def printing(modules: dict[str, Source]) -> list[str]:
 
 
 CLOCKS = {"time", "monotonic", "perf_counter", "sleep", "process_time", "time_ns", "monotonic_ns", "perf_counter_ns"}
-TIMELESS = ("mcumgrx.protocol", "mcumgrx.client", "mcumgrx.bulk", "mcumgrx.session", "mcumgrx.flows", "mcumgrx.sim")
+TIMELESS = (
+    "mcumgrx.protocol",
+    "mcumgrx.client",
+    "mcumgrx.bulk",
+    "mcumgrx.meter",
+    "mcumgrx.session",
+    "mcumgrx.flows",
+    "mcumgrx.sim",
+)
 
 
 def clocks(modules: dict[str, Source]) -> list[str]:

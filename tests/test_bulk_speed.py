@@ -126,7 +126,8 @@ CASES = {
     # On a network more are on their way than the device has room for.
     "datagrams": Case(LinkModel.datagram(), Limit.DEVICE, BUSY),
     "datagrams, far away, slow flash": Case(LinkModel.datagram(0.02), Limit.DEVICE, BUSY, {"timing": SLOW_FLASH}),
-    "datagrams, far away": Case(LinkModel.datagram(0.02), Limit.BUFFERS, COUNT),
+    "datagrams, far away": Case(LinkModel.datagram(0.02), Limit.DEVICE, BUSY),
+    "datagrams, far away, one buffer": Case(LinkModel.datagram(0.02), Limit.BUFFERS, COUNT, {"buf_count": 2}),
     "datagrams, far away, many buffers": Case(LinkModel.datagram(0.02), Limit.DEVICE, BUSY, {"buf_count": 64}),
 }
 

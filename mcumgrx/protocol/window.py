@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
+from .pace import Pace
+
 __all__ = ["MOST_IN_FLIGHT", "Flight", "PacedWindow", "Window"]
 
 T = TypeVar("T")
@@ -43,23 +45,8 @@ _SOON = 8
 _AGAIN = 3
 _LATER = 128
 
-# Pacing at round trips below this would need finer timers than event loops have, and would gain little.
-_LEAST_PACED_S = 0.004
-
-# How a paced window grows: by this factor, as long as that makes the answers come faster by this one.
-_GROWTH = 1.5
-_FASTER = 1.05
-
-# A loss by chance is followed by so many rounds without one.
-_CHANCE_ROUNDS = 3
-
-# Rounds without a loss before a paced window tries what lies between the widest that has passed and the narrowest that
-# has not, or beyond, as the network may have changed; doubled each time that fails, for it costs a round or two.
-_CALM_ROUNDS = 16
-
-# How much wider it tries to be then, at least and at most.
-_STEP = 1.05
-_LEAP = 1.25
+# Timers come that late. What a pace loses by it is made up for, where the device has room for more than one.
+_LATE_S = 0.002
 
 
 class Flight(Generic[T]):
@@ -248,113 +235,66 @@ class Window(Generic[T]):
 class PacedWindow(Window[T]):
     """A window that may be wider than the device has room for, because the link holds what is beyond that.
 
-    It is for links on which what finds no buffer is lost and does no other harm. Up to `room` requests go out together.
-    Those beyond that are spread over a round trip, so that each arrives when the one before is done with. The window
-    grows round by round, and stops where the answers come no faster, or where something gets lost.
+    It is for links on which what finds no buffer is lost and does no other harm. Up to `room` requests go out at once;
+    those beyond that leave one by one, each when the device is done with those before it as it arrives. See `Pace`.
 
     Arguments:
         most: on their way at once, whatever the link would take.
+        short_s: a round trip that costs the device next to nothing, where it is known.
     """
 
-    def __init__(self, room: int, *, most: int = MOST_IN_FLIGHT, patience_s: float = 5.0) -> None:
+    def __init__(
+        self, room: int, *, most: int = MOST_IN_FLIGHT, patience_s: float = 5.0, short_s: float | None = None
+    ) -> None:
         super().__init__(min(room, most), strict=False, patience_s=patience_s)
         self.widest = max(self.room, min(most, MOST_IN_FLIGHT))
         self.most_unanswered = self.widest + self.room + 1
+        self.pace = Pace(self.room, self.widest, short_s)
         self._next_at = 0.0
-        self._growing = True
-        self._good = float(self.room)  # the widest that has passed without a loss
-        self._bad = float(self.widest + 1)  # the narrowest that has not
-        self._rate = 0.0  # answers per second at that
-        self._round_ends = 0  # with the answer to this number
-        self._round_at = 0.0
-        self._round_answers = 0
-        self._filling = True  # what is answered in this round was sent at another width
-        self._calm = 0  # rounds
-        self._calm_enough = _CALM_ROUNDS
 
     @property
     def saturated(self) -> bool:
-        """More on its way did not make the answers come faster, and nothing was lost of it."""
-        return not self._growing and not self.losses
+        """A faster pace did not make the answers come faster."""
+        return self.pace.saturated
 
     def wait_s(self, now: float) -> float | None:
         wait_s = super().wait_s(now)
-        if wait_s is None or self.in_flight < self.room:
+        if wait_s is None or self.in_flight < self.pace.at_once:
             return wait_s
         return max(0.0, self._next_at - now)
 
     def sent(self, item: T, now: float, *, measured: bool = True) -> Flight[T]:
-        if self.size > self.room and self.alone_s is not None:
-            self._next_at = max(now, self._next_at) + self.alone_s / self.size
-        return super().sent(item, now, measured=measured)
+        flight = super().sent(item, now, measured=measured)
+        self.pace.sent(flight.number)
+        if (gap_s := self.pace.gap_s) is not None:
+            made_up_s = min(_LATE_S, (self.room - 1) * gap_s)
+            # The device is not busy for longer than with all that is on its way.
+            self._next_at = min(max(now - made_up_s, self._next_at) + gap_s, now + self.in_flight * gap_s)
+        return flight
 
     def answered(self, flight: Flight[T], now: float) -> list[Flight[T]]:
         overtaken = super().answered(flight, now)
-        self._round_answers += 1
-        if flight.number >= self._round_ends:
-            self._end_round(now)
+        if self.size >= self.room:
+            self.pace.answered(flight.number, now, now - flight.sent_at if flight.measured else None)
+            self._keep_pace()
         return overtaken
 
     def advanced(self, now: float) -> None:
         self._backoff = 1.0
+        self.pace.advanced()
         if self.size < self.room:
             self.size += 1
 
     def _narrow(self, now: float) -> None:
-        if self.size <= self.room:
+        if self.pace.gap_s is None:
             super()._narrow(now)
             return
-        if self._growing:
-            self._growing = False
-            self._bad = self.size
-        elif self.size > self._good:
-            self._calm_enough *= 2  # it was an attempt, and failed
-            self._bad = self.size
-        elif self._calm < _CHANCE_ROUNDS:
-            self._good = max(float(self.room), self._good * 0.8)
-        self._calm = 0
-        self.size = max(1.0, self.size // 2)
-        self._begin_round(now)
+        before_s = self.pace.gap_s
+        self.pace.lost(now, all_of_them=not self.in_flight)
+        # The one that left last keeps the device busy for longer than was thought.
+        self._next_at += max(0.0, self.pace.gap_s - before_s)
+        self._keep_pace()
 
-    def _begin_round(self, now: float, *, filling: bool = True) -> None:
-        self._round_ends = self.numbers
-        self._round_at = now
-        self._round_answers = 0
-        self._filling = filling
-
-    def _end_round(self, now: float) -> None:
-        elapsed_s = now - self._round_at
-        rate = self._round_answers / elapsed_s if elapsed_s > 0 else 0.0
-        if self._filling:
-            self._begin_round(now, filling=False)
-            return
-        self._calm += 1
-        if self.size < self._good:
-            self._set_size(self._good, now)
-        elif self._growing:
-            self._grow(rate, now)
-        elif self.size > self._good:
-            self._good = self.size
-            self._begin_round(now, filling=False)
-        elif self._calm >= self._calm_enough and self.size < self.widest:
-            self._calm = 0
-            halfway = min((self._good + self._bad) / 2, self._good * _LEAP)
-            self._set_size(max(self._good * _STEP, halfway), now)
-        else:
-            self._begin_round(now, filling=False)
-
-    def _grow(self, rate: float, now: float) -> None:
-        if self.alone_s is None or self.alone_s < _LEAST_PACED_S or self.size < self.room:
-            self._begin_round(now, filling=False)
-        elif rate > self._rate * _FASTER:
-            self._rate = rate
-            self._good = self.size
-            self._set_size(min(float(self.widest), max(self.size + 1, self.size * _GROWTH)), now)
-        else:
-            self._growing = False  # more would only queue
-            self._bad = self.size
-            self._set_size(self._good, now)
-
-    def _set_size(self, size: float, now: float) -> None:
-        self.size = min(float(self.widest), size)
-        self._begin_round(now)
+    def _keep_pace(self) -> None:
+        if self.pace.gap_s is not None:
+            self.size = self.pace.size

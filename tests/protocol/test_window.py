@@ -1,16 +1,14 @@
-"""Windows: growth, losses, what an answer tells of those before it, time-outs, and the pace on networks."""
+"""Windows: growth, losses, what an answer tells of those before it, and time-outs. For networks see `test_pace`."""
 
 from __future__ import annotations
 
-import heapq
 import random
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.protocol.window import MOST_IN_FLIGHT, Flight, PacedWindow, Window
+from mcumgrx.protocol.window import Flight, Window
 
 
 def fill(window: Window[int], now: float) -> list[Flight[int]]:
@@ -202,99 +200,3 @@ def test_whatever_happens_the_room_is_never_exceeded(room: int, strict: bool, ev
         assert window.unanswered <= (room if strict else 2 * room + 1)
         assert 0 <= window.in_flight <= room
         assert 1 <= window.size <= room
-
-
-# -- paced ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Network:
-    """A path of `latency_s` each way to a device with room for `room` requests, each of which takes it `service_s`."""
-
-    latency_s: float
-    service_s: float
-    room: int
-    loss: float = 0.0
-    lost: int = 0
-    answered: int = 0
-    free_at: list[float] = field(default_factory=list)
-    chance: random.Random = field(default_factory=lambda: random.Random(7))
-
-    def carry(self, now: float) -> float | None:
-        """When the answer to a request comes that leaves now; None if it was lost."""
-        if self.chance.random() < self.loss:
-            return None
-        arrival = now + self.latency_s
-        self.free_at = [at for at in self.free_at if at > arrival]
-        if len(self.free_at) >= self.room:
-            self.lost += 1
-            return None
-        done = max([arrival, *self.free_at]) + self.service_s
-        self.free_at.append(done)
-        return done + self.latency_s
-
-    def run(self, window: Window[int], seconds: float) -> float:
-        """Keep it as busy as the window allows; answers per second in the second half."""
-        now, half = 0.0, 0
-        arriving: list[tuple[float, int, Flight[int]]] = []
-        while now < seconds:
-            while (wait_s := window.wait_s(now)) == 0.0:
-                flight = window.sent(0, now)
-                if (at := self.carry(now)) is not None:
-                    heapq.heappush(arriving, (at, flight.number, flight))
-            deadline = window.deadline()
-            times = [at for at in (arriving[0][0] if arriving else None, deadline) if at is not None]
-            if wait_s is not None:
-                times.append(now + wait_s)
-            now = min(times)
-            if arriving and arriving[0][0] <= now:
-                flight = heapq.heappop(arriving)[2]
-                if flight.number < (window._flights[0].number if window._flights else 0):
-                    continue
-                if window.answered(flight, now):
-                    window.lost(now)
-                self.answered += 1
-                window.advanced(now)
-                half += now >= seconds / 2
-            elif deadline is not None and deadline <= now:
-                window.time_out()
-                window.lost(now)
-                window.expire(now + window.patience_s)
-        return half / (seconds / 2)
-
-
-@pytest.mark.parametrize("room", [1, 3])
-@pytest.mark.parametrize("latency_ms", [5, 20, 50, 100])
-@pytest.mark.parametrize("service_ms", [1, 5, 20])
-def test_a_network_is_filled_although_the_device_has_little_room(room: int, latency_ms: int, service_ms: int) -> None:
-    network = Network(latency_ms / 1000, service_ms / 1000, room)
-    rate = network.run(PacedWindow(room), 20.0)
-    at_once = room / (2 * network.latency_s + network.service_s)  # what the device's room alone would give
-    most = min(1 / network.service_s, MOST_IN_FLIGHT / (2 * network.latency_s + network.service_s))
-    assert rate >= 0.98 * min(at_once, most)
-    assert rate >= 0.7 * most
-    assert network.lost <= 0.03 * network.answered
-
-
-@pytest.mark.parametrize("room", [1, 3])
-@pytest.mark.parametrize("latency_ms", [5, 20, 50])
-def test_chance_losses_leave_it_faster_than_the_rooms_worth(room: int, latency_ms: int) -> None:
-    network = Network(latency_ms / 1000, 0.001, room, loss=0.01)
-    rate = network.run(PacedWindow(room), 20.0)
-    assert rate >= room / (2 * network.latency_s + network.service_s)
-
-
-def test_it_stays_at_what_the_caller_wants() -> None:
-    window: PacedWindow[int] = PacedWindow(3, most=2)
-    Network(0.05, 0.001, 3).run(window, 5.0)
-    assert window.size <= 2
-
-
-def test_requests_beyond_the_room_are_spread_over_a_round_trip() -> None:
-    window: PacedWindow[int] = PacedWindow(1)
-    (flight,) = fill(window, 0.0)
-    answer(window, flight, 0.1)
-    window.size = 4.0
-    assert len(fill(window, 1.0)) == 1
-    assert window.wait_s(1.0) == pytest.approx(0.025)
-    assert len(fill(window, 1.025)) == 1
