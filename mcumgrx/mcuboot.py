@@ -10,20 +10,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from mcumgrx.errors import ImageError, UsageError
+from mcumgrx.file_bytes import FileBytes, unreadable
 
 __all__ = [
     "HASH_ALGORITHMS",
     "IMAGE_MAGIC",
+    "IN_MEMORY_BYTES",
     "MAX_FILE_BYTES",
     "Dependency",
+    "FileBytes",
     "Image",
     "ImageFlag",
     "ImageHeader",
@@ -48,7 +52,13 @@ TLV_PROT_INFO_MAGIC = 0x6908
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Larger files are not read at all: the largest flash that MCUboot images live in is a fraction of it, and a file of
-this size is a mistake (a disk image, a core dump) that should not fill the memory first."""
+this size is a mistake (a disk image, a core dump)."""
+
+IN_MEMORY_BYTES = 4 * 1024 * 1024
+"""`load_image` reads files up to this size at once; larger ones stay on the disk."""
+
+_PIECE = 64 * 1024
+"""What is looked at at once."""
 
 _HEADER = struct.Struct("<IIHHIIBBHII")
 _TLV_INFO = struct.Struct("<HH")
@@ -225,7 +235,10 @@ class Dependency:
 
 @dataclass(frozen=True)
 class Image:
-    """A file that a device can take, with everything a client needs to know of it."""
+    """A file that a device can take, with everything a client needs to know of it.
+
+    Images are equal when their bytes are, wherever these lie (and all else is).
+    """
 
     header: ImageHeader
     tlvs: tuple[Tlv, ...]
@@ -238,7 +251,12 @@ class Image:
     """The file ends in a trailer magic (`imgtool --pad`): once uploaded it is pending without any command."""
     pad_confirmed: bool
     """The padding also marks the image as good (`imgtool --pad --confirm`): it would be swapped for ever."""
-    data: bytes = field(repr=False)
+    data: bytes | FileBytes = field(repr=False, hash=False)
+    """The whole file. `bytes`, but for a large file that `load_image` has left on the disk: `FileBytes`.
+
+    Both have a length and give bytes by slices, which is all that an upload asks for; where it has to be `bytes`,
+    `bytes(image.data)` makes them of either.
+    """
     warnings: tuple[str, ...] = ()
     path: str | None = None
 
@@ -280,7 +298,7 @@ class Image:
     @cached_property
     def file_sha256(self) -> bytes:
         """SHA-256 of the whole file: the `sha` of an upload request."""
-        return hashlib.sha256(self.data).digest()
+        return self.data.sha256 if isinstance(self.data, FileBytes) else hashlib.sha256(self.data).digest()
 
     @property
     def signature_type(self) -> TlvType | None:
@@ -436,27 +454,56 @@ class TrailerLayout:
         return self.status_offset
 
 
-def _padding(tail: bytes) -> tuple[bool, bool, str | None]:
-    """What lies behind the TLVs: has it a trailer, is that confirmed, and what to warn of."""
-    if not tail:
+def _padding(data: bytes | FileBytes, end: int) -> tuple[bool, bool, str | None]:
+    """What lies behind the TLVs, which end at `end`: has it a trailer, is that confirmed, and what to warn of."""
+    size = len(data) - end
+    if not size:
         return False, False, None
+    last = data[max(end, len(data) - MAGIC_BYTES) :]
     for max_align in TRAILER_ALIGNMENTS:
-        if len(tail) >= MAGIC_BYTES and tail.endswith(trailer_magic(max_align)):
+        if last == trailer_magic(max_align):
             break
     else:
-        if not tail.strip(b"\xff") or not tail.strip(b"\x00"):
-            return False, False, f"{len(tail)} bytes of padding without a trailer follow the image"
-        return False, False, f"{len(tail)} bytes that do not belong to the image follow it"
-    at = len(tail) - TrailerLayout(max_align, max_align).image_ok_offset
-    confirmed = at >= 0 and tail[at] == 1
+        filler = last[-1:]
+        if filler in (b"\xff", b"\x00") and _filled(data, end, filler) == size:
+            return False, False, f"{size} bytes of padding without a trailer follow the image"
+        return False, False, f"{size} bytes that do not belong to the image follow it"
+    at = len(data) - TrailerLayout(max_align, max_align).image_ok_offset
+    confirmed = at >= end and data[at : at + 1] == b"\x01"
     effect = "marked confirmed: the device will swap it in for good" if confirmed else "the device will test it"
-    return True, confirmed, f"the file is padded to {len(tail)} bytes past the image, with a trailer ({effect})"
+    return True, confirmed, f"the file is padded to {size} bytes past the image, with a trailer ({effect})"
+
+
+# --- bytes, wherever they are -----------------------------------------------------------------------------------------
+
+_Content: TypeAlias = bytes | bytearray | memoryview | FileBytes
+
+
+def _pieces(data: _Content, start: int, end: int) -> Iterator[bytes | bytearray | memoryview]:
+    """`data` from `start` to `end`."""
+    if isinstance(data, bytes):
+        data = memoryview(data)
+    while start < end:
+        stop = min(end, start + _PIECE)
+        yield data[start:stop]
+        start = stop
+
+
+def _filled(data: _Content, start: int, filler: bytes) -> int:
+    """How many bytes from `start` on are `filler`."""
+    count = 0
+    for piece in _pieces(data, start, len(data)):
+        rest = len(bytes(piece).lstrip(filler))
+        count += len(piece) - rest
+        if rest:
+            break
+    return count
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------------
 
 
-def parse_header(data: bytes | bytearray | memoryview) -> ImageHeader:
+def parse_header(data: _Content) -> ImageHeader:
     """Read the 32 header bytes and nothing else.
 
     Raises `ImageError` when they are too few or not an image header; what the bytes are instead is left to
@@ -464,13 +511,13 @@ def parse_header(data: bytes | bytearray | memoryview) -> ImageHeader:
     """
     if len(data) < HEADER_BYTES:
         raise ImageError(f"{len(data)} bytes are too few for an image header ({HEADER_BYTES})")
-    magic, load, header_size, protected, size, flags, *version, _ = _HEADER.unpack_from(data)
+    magic, load, header_size, protected, size, flags, *version, _ = _HEADER.unpack(data[:HEADER_BYTES])
     if magic != IMAGE_MAGIC:
         raise ImageError(f"no MCUboot image header: magic is 0x{magic:08x}, not 0x{IMAGE_MAGIC:08x}")
     return ImageHeader(load, header_size, protected, size, ImageFlag(flags), Version(*version))
 
 
-def parse_tlvs(data: bytes | bytearray | memoryview, header: ImageHeader) -> tuple[tuple[Tlv, ...], int]:
+def parse_tlvs(data: _Content, header: ImageHeader) -> tuple[tuple[Tlv, ...], int]:
     """Read both TLV areas: the records and where the last one ends.
 
     Raises `ImageError` when an area is missing, inconsistent or cut.
@@ -491,15 +538,13 @@ def _cut(have: int, need: int) -> ImageError:
     )
 
 
-def _read_area(
-    data: bytes | bytearray | memoryview, offset: int, magic: int, tlvs: list[Tlv], expected: int | None = None
-) -> int:
+def _read_area(data: _Content, offset: int, magic: int, tlvs: list[Tlv], expected: int | None = None) -> int:
     name = "protected" if magic == TLV_PROT_INFO_MAGIC else "unprotected"
     if len(data) < offset + _TLV_INFO.size:
         raise _cut(len(data), offset + _TLV_INFO.size)
     found: int
     total: int
-    found, total = _TLV_INFO.unpack_from(data, offset)
+    found, total = _TLV_INFO.unpack(data[offset : offset + _TLV_INFO.size])
     if found != magic:
         if found == TLV_PROT_INFO_MAGIC:
             raise ImageError(
@@ -524,7 +569,7 @@ def _read_area(
     while offset < end:
         if offset + _TLV.size > end:
             raise ImageError(f"the {name} TLV area ends inside a record", hint="the file is damaged")
-        kind, length = _TLV.unpack_from(data, offset)
+        kind, length = _TLV.unpack(data[offset : offset + _TLV.size])
         offset += _TLV.size
         if offset + length > end:
             raise ImageError(
@@ -537,20 +582,21 @@ def _read_area(
     return end
 
 
-def parse_image(data: bytes | bytearray | memoryview, *, path: str | None = None) -> Image:
+def parse_image(data: _Content, *, path: str | None = None) -> Image:
     """Check a signed image and say what is in it.
 
     Structure and hash are checked (the hash of an encrypted image cannot be); the signature is not. `path` is only
-    carried along. Raises `ImageError`, which names what the bytes are when they are no image.
+    carried along. `FileBytes` are read piece by piece, and kept as they are; anything else becomes `bytes`. Raises
+    `ImageError`, which names what the bytes are when they are no image.
     """
     try:
-        return _parse_image(bytes(data), path)
+        return _parse_image(data if isinstance(data, FileBytes) else bytes(data), path)
     except ImageError as error:
         error.path = path
         raise
 
 
-def _parse_image(data: bytes, path: str | None) -> Image:
+def _parse_image(data: bytes | FileBytes, path: str | None) -> Image:
     warnings: list[str] = []
     other = _recognise(data)
     if other is not None:
@@ -585,13 +631,13 @@ def _parse_image(data: bytes, path: str | None) -> Image:
     if header.flags & _ENCRYPTED:
         # The hash covers the plain payload, which only the device can make.
         warnings.append("the image is encrypted: its hash cannot be checked here")
-    elif hashlib.new(algorithm, memoryview(data)[: header.hashed_size]).digest() != digest:
+    elif _digest(data, header.hashed_size, algorithm) != digest:
         raise ImageError(
             f"the image's {hash_type.name} does not match its content",
             hint="the file was changed or damaged after signing; the bootloader would refuse it",
         )
 
-    padded, confirmed, warning = _padding(data[end:])
+    padded, confirmed, warning = _padding(data, end)
     if warning is not None:
         warnings.append(warning)
     if not any(tlv.type in _SIGNATURES for tlv in tlvs):
@@ -601,6 +647,13 @@ def _parse_image(data: bytes, path: str | None) -> Image:
     if header.flags & ImageFlag.NON_BOOTABLE:
         warnings.append("the image is marked as not bootable")
     return Image(header, tlvs, digest, hash_type, end, padded, confirmed, data, tuple(warnings), path)
+
+
+def _digest(data: bytes | FileBytes, end: int, algorithm: str) -> bytes:
+    digest = hashlib.new(algorithm)
+    for piece in _pieces(data, 0, end):
+        digest.update(piece)
+    return digest.digest()
 
 
 # --- what else a file can be ------------------------------------------------------------------------------------------
@@ -622,9 +675,9 @@ _KINDS: Sequence[tuple[bytes, str, str]] = (
 )
 
 
-def _recognise(data: bytes) -> ImageError | None:
+def _recognise(data: bytes | FileBytes) -> ImageError | None:
     """The error that says what `data` is, or None if it begins like an image."""
-    if not data:
+    if not len(data):
         return ImageError("the file is empty", hint="the build or the copy has failed")
     start = data[:HEADER_BYTES]
     if start.startswith(IMAGE_MAGIC.to_bytes(4, "little")):
@@ -649,9 +702,9 @@ def _recognise(data: bytes) -> ImageError | None:
         return not_signed("an unsigned Cortex-M binary (zephyr.bin)", _SIGN_HINT)
     filler = data[:1]
     if filler in (b"\x00", b"\xff") and start == filler * len(start):
-        body = len(data) - len(data.lstrip(filler))
+        body = _filled(data, 0, filler)
         if body == len(data):
-            what = f"nothing but {len(data)} bytes of 0x{data[0]:02x}"
+            what = f"nothing but {len(data)} bytes of 0x{filler.hex()}"
             return not_signed(what, "this may be a dump of erased flash; " + _SIGNED_HINT)
         # Zephyr leaves room for the header (CONFIG_ROM_START_OFFSET), which imgtool fills in.
         core = " Cortex-M" if _is_vector_table(data, body // 4 * 4) else ""
@@ -662,11 +715,11 @@ def _recognise(data: bytes) -> ImageError | None:
     return not_signed(f"an unknown file (it begins with {start[:4].hex(' ')})", _SIGNED_HINT)
 
 
-def _is_vector_table(data: bytes, offset: int) -> bool:
+def _is_vector_table(data: bytes | FileBytes, offset: int) -> bool:
     """Whether a Cortex-M vector table can start here: a stack in RAM, then handlers in code, all odd (Thumb)."""
     if len(data) < offset + 16:
         return False
-    stack, *handlers = struct.unpack_from("<4I", data, offset)
+    stack, *handlers = struct.unpack("<4I", data[offset : offset + 16])
     in_ram = 0x1000_0000 <= stack < 0x4000_0000 and stack % 4 == 0
     return in_ram and all(handler % 2 == 1 and handler < 0x4000_0000 for handler in handlers)
 
@@ -679,44 +732,45 @@ def load_image(
 ) -> Image:
     """Read and check an image from a path, from bytes or from an open binary file.
 
+    A file that is named by its path and larger than `IN_MEMORY_BYTES` is not kept in memory but left where it is, as
+    `FileBytes`, and stays open as long as the image is in use.
+
     Raises `ImageError` for files that cannot be read, that are larger than `max_bytes`, or that `parse_image` refuses.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return parse_image(source)
+    data: bytes | FileBytes
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         try:
             with open(path, "rb") as stream:
-                data = stream.read(max_bytes + 1)
+                status = os.fstat(stream.fileno())
+                size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+                if size > max_bytes:
+                    raise _too_large(path, max_bytes)
+                data = stream.read(max_bytes + 1) if size <= IN_MEMORY_BYTES else FileBytes(path)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
     else:
         name = getattr(source, "name", None)
         path = name if isinstance(name, str) else ""
         try:
             data = source.read(max_bytes + 1)
         except (OSError, ValueError) as error:  # ValueError: a closed file
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         if not isinstance(data, bytes):
             raise ImageError("the image file is open in text mode", path=path or None, hint='open it with mode "rb"')
     if len(data) > max_bytes:
-        raise ImageError(
-            f"the file is larger than {max_bytes} bytes, too large for an image",
-            path=path or None,
-            hint=_SIGNED_HINT,
-        )
-    return parse_image(data, path=path or None)
+        raise _too_large(path, max_bytes)
+    try:
+        return parse_image(data, path=path or None)
+    except ImageError:
+        if isinstance(data, FileBytes):
+            data.close()  # now, however long somebody keeps the error
+        raise
 
 
-def _unreadable(path: str, error: Exception) -> ImageError:
-    if isinstance(error, FileNotFoundError):
-        return ImageError(f"no such file: {path}", path=path, hint="check the path; has the build succeeded?")
-    # Windows refuses to open a directory with a PermissionError.
-    if isinstance(error, IsADirectoryError) or (path and "\0" not in path and os.path.isdir(path)):
-        return ImageError(
-            f"{path} is a directory", path=path, hint="name the file itself, in a build directory zephyr.signed.bin"
-        )
-    if isinstance(error, PermissionError):
-        return ImageError(f"no permission to read {path}", path=path, hint="check the file's owner and mode")
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return ImageError(f"cannot read {path or 'the image'}: {reason}", path=path or None)
+def _too_large(path: str, max_bytes: int) -> ImageError:
+    return ImageError(
+        f"the file is larger than {max_bytes} bytes, too large for an image", path=path or None, hint=_SIGNED_HINT
+    )

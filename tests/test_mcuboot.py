@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import hashlib
 import io
 import os
+import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mcumgrx import file_bytes, mcuboot
 from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.mcuboot import (
     HASH_ALGORITHMS,
+    IN_MEMORY_BYTES,
     Dependency,
+    FileBytes,
     Image,
     ImageFlag,
     TlvType,
@@ -406,6 +413,12 @@ def test_what_follows_the_image(tail: bytes, padded: bool, warning: str) -> None
     assert any(warning in text for text in image.warnings)
 
 
+def test_a_trailer_too_short_for_its_mark_confirms_nothing() -> None:
+    ones = struct.pack("<HH", 0xA1, 8) + b"\x01" * 8
+    image = parse_image(with_tlvs(GOOD, ones) + trailer_magic(8))
+    assert (image.padded, image.pad_confirmed) == (True, False)
+
+
 def test_unknown_flags_are_kept_and_reported() -> None:
     body = changed(16, b"\x00\x00\x00\x40")[:1512]
     image = parse_image(with_tlvs(hash_record(body), body=body))
@@ -485,6 +498,133 @@ def test_streams_that_give_no_bytes(tmp_path: Path) -> None:
     closed.close()
     with pytest.raises(ImageError, match="cannot read"):
         load_image(closed)
+
+
+# --- files that stay on the disk --------------------------------------------------------------------------------------
+
+
+def outcome(data: bytes | FileBytes) -> Image | tuple[str, str | None]:
+    try:
+        return parse_image(data)
+    except ImageError as error:
+        return error.message, error.hint
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch") / "app.bin"
+
+
+FILLED = st.builds(lambda byte, size: bytes([byte]) * size, st.sampled_from([0x00, 0xFF, 0x41]), st.integers(0, 700))
+
+
+@given(
+    base=st.sampled_from(
+        [*PIECES, *(case[1] for case in BAD_IMAGES), *(case[1] for case in OTHER_FILES), b"", VECTORS]
+    ),
+    front=st.one_of(st.just(b""), FILLED),
+    tail=st.one_of(st.just(b""), st.binary(max_size=64), FILLED),
+    trailer=st.sampled_from([b"", *map(trailer_magic, (8, 16, 32)), b"\x01" + b"\xff" * 7 + trailer_magic(8)]),
+    cut=st.integers(0, 3000),
+    changes=st.lists(st.tuples(st.integers(0, 1600), st.binary(min_size=1, max_size=4)), max_size=3),
+    block=st.sampled_from([1, 7, 64, 511, 16384]),
+    piece=st.sampled_from([1, 5, 64, 1000, 65536]),
+)
+@example(bytes(0x200) + VECTORS, b"", b"", b"", 2900, [], 64, 64)  # with zeros behind the first that are none
+@example(BY_HAND, b"", b"\xff" * 8 + b"B" + b"\xff" * 91, b"", 2900, [], 64, 5)
+def test_what_an_image_is_does_not_depend_on_where_it_lies(
+    scratch: Path,
+    base: bytes,
+    front: bytes,
+    tail: bytes,
+    trailer: bytes,
+    cut: int,
+    changes: list[tuple[int, bytes]],
+    block: int,
+    piece: int,
+) -> None:
+    data = bytearray((front + base + tail + trailer)[: cut if cut < 2900 else None])
+    for offset, value in changes:
+        data[offset : offset + len(value)] = value
+    scratch.write_bytes(data)
+    expected = outcome(bytes(data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_bytes, "_BLOCK", block)
+        patch.setattr(mcuboot, "_PIECE", piece)
+        lying = FileBytes(scratch)
+        found = outcome(lying)
+        assert found == expected
+        if isinstance(found, Image):
+            assert found.data is lying
+            assert isinstance(expected, Image)
+            assert found.file_sha256 == expected.file_sha256
+            assert found.trimmed() == expected.trimmed()
+
+
+def test_images_are_values_wherever_they_lie(tmp_path: Path) -> None:
+    path = tmp_path / "app.bin"
+    path.write_bytes(BY_HAND)
+    image, held = parse_image(FileBytes(path)), parse_image(BY_HAND)
+    assert image == held
+    assert held == image
+    assert len({image, held}) == 1
+    path.write_bytes(BY_HAND + b"\xff")
+    assert image != parse_image(FileBytes(path))
+    path.write_bytes(BY_HAND)
+    for copied in (pickle.loads(pickle.dumps(image)), copy.deepcopy(image)):
+        assert copied == image
+        assert type(copied.data) is bytes
+    assert len(repr(image)) < 1000
+
+
+def test_only_large_files_stay_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "app.bin"
+    path.write_bytes(BY_HAND.ljust(IN_MEMORY_BYTES, b"\xff"))
+    assert type(load_image(path).data) is bytes
+    path.write_bytes(BY_HAND.ljust(IN_MEMORY_BYTES + 1, b"\xff"))
+    image = load_image(path)
+    assert type(image.data) is FileBytes
+    assert (image.path, image.size, image.content_size) == (str(path), IN_MEMORY_BYTES + 1, len(BY_HAND))
+    assert image == load_image(str(path))
+    with open(path, "rb") as stream:
+        read = load_image(stream)
+    assert type(read.data) is bytes
+    assert read == image
+    with pytest.raises(ImageError, match=f"larger than {IN_MEMORY_BYTES} bytes"):
+        load_image(path, max_bytes=IN_MEMORY_BYTES)
+
+
+def test_a_large_file_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "app.bin"
+    path.write_bytes(build_image("1.1.0", payload_size=IN_MEMORY_BYTES).ljust(2 * IN_MEMORY_BYTES, b"\xff"))
+    parse_image(FileBytes(path))  # what is made once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        image = load_image(path)
+        for start in range(0, image.size, 1000):
+            image.data[start : start + 1000]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < IN_MEMORY_BYTES / 8
+
+
+def test_a_file_that_is_no_image_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcuboot, "IN_MEMORY_BYTES", 100)
+    files: list[io.FileIO] = []
+
+    def noted(path: str, mode: str, buffering: int) -> io.FileIO:
+        files.append(io.FileIO(path, mode))
+        return files[-1]
+
+    monkeypatch.setattr(file_bytes, "open", noted, raising=False)
+    path = tmp_path / "app.bin"
+    path.write_bytes(BY_HAND[:-1])
+    with pytest.raises(ImageError, match="1 byte missing") as caught:
+        load_image(path)
+    assert caught.value.path == str(path)
+    assert [file.closed for file in files] == [True]  # although the error, which is kept here, keeps its frames
 
 
 # --- trailer ----------------------------------------------------------------------------------------------------------

@@ -6,16 +6,27 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcumgrx import file_bytes, mcuboot
 from mcumgrx.address import Address
 from mcumgrx.contracts import ImageGroup
-from mcumgrx.errors import DeviceError, DeviceNotFound, FlowError, LinkLost, Outcome, PlanRefused, RequestTimeout
+from mcumgrx.errors import (
+    DeviceError,
+    DeviceNotFound,
+    FlowError,
+    ImageError,
+    LinkLost,
+    Outcome,
+    PlanRefused,
+    RequestTimeout,
+)
 from mcumgrx.events import Bytes, DeviceText, Event, Note, Stage, StageName
 from mcumgrx.flows import DfuPolicy, Ending, Mode, Plan, Report, update
-from mcumgrx.mcuboot import Image, ImageFlag, parse_image, trailer_magic
+from mcumgrx.mcuboot import Image, ImageFlag, load_image, parse_image, trailer_magic
 from mcumgrx.protocol.header import Op
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
@@ -932,3 +943,30 @@ def test_the_flow_asks_for_the_image_group_by_its_role() -> None:
     desk = Desk()
     run(update(Watching(Address.parse("sim:desk"), desk.transport, default_registry()), parse_image(NEW)))
     assert ImageGroup in asked
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_that_writes_the_file_during_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcuboot, "IN_MEMORY_BYTES", 10_000)
+    monkeypatch.setattr(file_bytes, "_BLOCK", 1024)
+    monkeypatch.setattr(file_bytes, "_BLOCKS_KEPT", 1)
+    path = tmp_path / "zephyr.signed.bin"
+    path.write_bytes(NEW)
+    desk = Desk(model=LinkModel.uart())
+
+    def build(event: Event) -> None:
+        desk.events.append(event)
+        if isinstance(event, Bytes) and event.done > 4000:
+            path.write_bytes(CRASHING)
+
+    with pytest.raises(ImageError, match="has changed since it was opened"):
+        run(update(desk.session(), load_image(path), DfuPolicy(), build))
+    assert desk.stages == ["connect", "read", "plan"]
+    # Nothing is marked: a reset changes nothing, and the update that follows is one to what was built.
+    assert desk.after_reset() == "1.0.0"
+    path.write_bytes(build_image("1.2.0", payload_size=12288))
+    report = desk.run(load_image(path))
+    assert (report.ending, report.bytes_sent) == (Ending.CONFIRMED, report.size)
+    assert desk.running == "1.2.0"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cbor2
 import pytest
 
-from mcumgrx import contracts
+from mcumgrx import contracts, file_bytes, mcuboot
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
@@ -29,8 +30,8 @@ from mcumgrx.errors import (
     TransferStuck,
     UsageError,
 )
-from mcumgrx.events import Bytes, Note, Stage, StageName
-from mcumgrx.mcuboot import parse_image, trailer_magic
+from mcumgrx.events import Bytes, Event, Note, Stage, StageName
+from mcumgrx.mcuboot import FileBytes, Image, load_image, parse_image, trailer_magic
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.protocol.message import Command, Reply, SmpError, decode_body
 from mcumgrx.protocol.standard import (
@@ -53,6 +54,7 @@ from mcumgrx.sim.groups import Call, GroupError, Refused
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
+from mcumgrx.sim.loop import run as in_virtual_time
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.image import commands
 from mcumgrx_plugins.image.group import ImageGroup
@@ -177,6 +179,131 @@ def test_an_interrupted_upload_is_resumed() -> None:
     assert isinstance(last, Bytes)
     assert 0 < last.resumed_from < last.done == NEW.size
     assert desk.device.requests - sent < NEW.size / 300
+
+
+# -- upload of a file that stays on the disk
+
+LARGE = build_image("1.1.0", payload_size=100_000)
+REBUILT = build_image("1.1.1", payload_size=90_000)
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is large enough to stay where it is, and to be read while it is uploaded."""
+    monkeypatch.setattr(mcuboot, "IN_MEMORY_BYTES", 50_000)
+    monkeypatch.setattr(file_bytes, "_BLOCKS_KEPT", 1)
+    path = tmp_path / "zephyr.signed.bin"
+    path.write_bytes(LARGE)
+    return path
+
+
+class Meanwhile:
+    """Does something once a third of an upload is through."""
+
+    def __init__(self, desk: Desk, image: Image, work: Callable[[], object]) -> None:
+        self.done = False
+
+        async def upload(client: Client) -> UploadProgress:
+            return await client.group(ImageGroup).upload(image, UploadOptions(), note)
+
+        def note(event: Event) -> None:
+            desk.events.append(event)
+            if isinstance(event, Bytes) and event.done > image.size / 3 and not self.done:
+                assert event.done < image.size / 2
+                self.done = True
+                work()
+
+        self.run = lambda: desk.client(upload)
+
+
+@pytest.mark.parametrize("model", [LinkModel.ble(), LinkModel.uart(1_000_000)])
+def test_upload_from_the_disk(large: Path, model: LinkModel) -> None:
+    desk = Desk(model=model, faults=Faults(drop_requests=range(20, 200, 30)))
+    image = load_image(large)
+    assert isinstance(image.data, FileBytes)
+    assert upload(desk, image).offset == len(LARGE)
+    assert stored(desk, image)
+    assert desk.device.bootloader.slots[1].image_bytes(desk.device.bootloader.upload_offset) == LARGE
+
+
+def test_one_file_to_several_devices_at_once(large: Path) -> None:
+    image = load_image(large)
+    desks = [Desk(model=LinkModel.ble()), Desk(model=LinkModel.uart(1_000_000)), Desk(model=LinkModel.datagram())]
+
+    async def one(desk: Desk) -> None:
+        async with Client(desk.transport) as client:
+            await client.group(ImageGroup).upload(image)
+
+    async def everywhere() -> None:
+        async with asyncio.TaskGroup() as group:
+            for desk in desks:
+                group.create_task(one(desk))
+
+    in_virtual_time(everywhere())
+    assert [stored(desk, image) for desk in desks] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("rebuilt", "message"),
+    [
+        # Truncated first, as by whatever opens a file to write it anew.
+        (b"", "has become shorter"),
+        (REBUILT[:1000], "has become shorter"),
+        (REBUILT, "has changed"),
+        (LARGE[:60_000] + REBUILT[60_000:].ljust(len(LARGE) - 60_000, b"\xff"), "has changed"),
+    ],
+)
+def test_a_build_that_writes_the_file_during_the_upload(large: Path, rebuilt: bytes, message: str) -> None:
+    desk = Desk(model=LinkModel.uart(1_000_000))
+    meanwhile = Meanwhile(desk, load_image(large), lambda: large.write_bytes(rebuilt))
+    with pytest.raises(ImageError, match=f"{message} since it was opened") as caught:
+        meanwhile.run()
+    assert meanwhile.done
+    assert caught.value.path == str(large)
+    assert caught.value.hint is not None
+    assert "run the same command again" in caught.value.hint
+    # Nothing that can be taken for an image is on the device, and the next upload is one of the new file.
+    slots = desk.device.bootloader.slots
+    assert slots[1].image_bytes(desk.device.bootloader.upload_offset) is None
+    assert [slot.version for slot in state(desk).slots if slot.active] == ["1.0.0"]
+    large.write_bytes(REBUILT)
+    desk.events.clear()
+    image = load_image(large)
+    upload(desk, image)
+    assert stored(desk, image)
+    assert [event.resumed_from for event in desk.events if isinstance(event, Bytes)][-1] == 0
+
+
+def test_a_build_that_comes_to_the_same_file_is_no_reason_to_begin_anew(large: Path) -> None:
+    desk = Desk(model=LinkModel.uart(1_000_000))
+    with pytest.raises(ImageError, match="has become shorter"):
+        Meanwhile(desk, load_image(large), lambda: large.write_bytes(b"")).run()
+    large.write_bytes(LARGE)
+    desk.events.clear()
+    image = load_image(large)
+    upload(desk, image)
+    assert stored(desk, image)
+    last = desk.events[-1]
+    assert isinstance(last, Bytes)
+    assert last.resumed_from > len(LARGE) / 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be replaced")
+def test_a_build_that_puts_another_file_in_place_disturbs_no_upload(large: Path) -> None:
+    desk = Desk(model=LinkModel.uart(1_000_000))
+
+    def replace() -> None:
+        other = large.with_suffix(".new")
+        other.write_bytes(REBUILT)
+        other.replace(large)
+
+    meanwhile = Meanwhile(desk, load_image(large), replace)
+    meanwhile.run()
+    assert meanwhile.done
+    assert stored(desk, parse_image(LARGE))
+
+
+# -- upload: what gets lost
 
 
 def last_reply(desk: Desk) -> int:
