@@ -229,3 +229,20 @@ def test_threads_share_the_bytes_of_a_file(on_disk: Path, monkeypatch: pytest.Mo
             assert all(pool.map(read, range(8)))
     finally:
         sys.setswitchinterval(interval_s)
+
+
+def test_nobody_comes_between_seeking_and_reading(on_disk: Path) -> None:
+    held: list[bool] = []
+
+    class Noting(io.FileIO):
+        def seek(self, offset: int, whence: int = 0, /) -> int:
+            held.append(file_bytes._SEEKING.locked())
+            return super().seek(offset, whence)
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            held.append(file_bytes._SEEKING.locked())
+            return super().read(size)
+
+    with Noting(on_disk) as file:
+        assert file_bytes._seek_and_read(file, 100, 50) == CONTENT[100:150]
+    assert held == [True, True]
