@@ -18,20 +18,26 @@ A whole upload over a link in memory, where every answer is there at once, takes
 *transport*, its system calls and the turns of the event loop, of which one that wakes a task is measured by itself.
 What the other end of the link in memory costs is measured as well, and left out.
 
-*Memory.* Uploads of several sizes over the link in memory: the peak of what Python has allocated, beyond the image, and
-the blocks that are left after it. Then whole transfers over UDP in a process of their own: how much its anonymous
-memory (Linux: `RssAnon`, without mapped files) grows over that of a connected client that does nothing. KB are 1000
-bytes, MB 1000 KB.
+*Allocations.* The blocks of memory that Python is asked for in each of these stages, for a chunk. For that, nothing is
+given back for a while: what there is more of afterwards is all that was asked for. Blocks that grow in place, and
+objects that Python keeps to use them again, count for nothing. Beside it, by how many blocks a chunk leaves more behind
+than it found, between the first and the last quarter of an upload: nothing may pile up.
+
+*Memory.* Uploads of files of several sizes, opened by `load_image`, over the link in memory: the peak of what Python
+has allocated, the image included, and the blocks that are left after it. Then whole transfers over UDP in a process of
+their own: how much its anonymous memory (Linux: `RssAnon`, without mapped files) grows over that of a connected client
+that does nothing and has not opened the file. Files of up to 4 MiB are read at once, larger ones stay on the disk. KB
+are 1000 bytes, MB 1000 KB.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import hashlib
 import json
-import mmap
 import platform
 import statistics
 import subprocess
@@ -40,8 +46,7 @@ import tempfile
 import time
 import tracemalloc
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +177,8 @@ def cpu_of(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def stages(name: str, source: bytes, rounds: int) -> dict[str, float]:
-    """Microseconds a chunk, by stage, but for the transport."""
+def works_of(name: str, source: bytes) -> tuple[int, dict[str, Callable[[], None]]]:
+    """The number of chunks, and the work of each stage for all of them."""
     make_framing, message_bytes = LINKS[name]
     chunks: list[Chunk] = []
 
@@ -237,16 +242,27 @@ def stages(name: str, source: bytes, rounds: int) -> dict[str, float]:
         asyncio.run(upload_in_memory(source, name))
 
     works = (plan, message, encode, framing, exchange, window, event_loop, other_end, whole)
-    times: dict[str, list[float]] = {work.__name__: [] for work in works}
-    for _ in range(rounds):
-        for work in works:
-            times[work.__name__].append(1e6 * cpu_of(work) / len(chunks))
-    cost = {key: statistics.median(taken) for key, taken in times.items()}
+    return len(chunks), {work.__name__: work for work in works}
+
+
+def by_stage(cost: dict[str, float]) -> dict[str, float]:
+    """What each work costs for a chunk, taken apart where one contains another."""
+    cost = dict(cost)
     cost["exchange"] = max(0.0, cost["exchange"] - cost.pop("encode") - cost["framing"])
     known = sum(cost[key] for key in ("plan", "message", "framing", "exchange", "window"))
     total = cost.pop("whole") - cost.pop("other_end")
     turn = cost.pop("event_loop")
     return {**cost, "engine and client": total - known, "in memory": total, "a turn of the loop": turn}
+
+
+def stages(name: str, source: bytes, rounds: int) -> dict[str, float]:
+    """Microseconds a chunk, by stage, but for the transport."""
+    chunks, works = works_of(name, source)
+    times: dict[str, list[float]] = {key: [] for key in works}
+    for _ in range(rounds):
+        for key, work in works.items():
+            times[key].append(1e6 * cpu_of(work) / chunks)
+    return by_stage({key: statistics.median(taken) for key, taken in times.items()})
 
 
 async def _turns(count: int) -> None:
@@ -269,25 +285,108 @@ async def upload_over_udp(address: str, source: bytes) -> float:
         return 1e6 * (time.process_time() - begin) / window.numbers
 
 
+# --- allocations ----------------------------------------------------------------------------------------------------
+
+
+class _Allocator(ctypes.Structure):
+    """CPython's `PyMemAllocatorEx`."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")]
+
+
+_DOMAINS = (1, 2)  # PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ
+
+
+def blocks_of(work: Callable[[], object]) -> int:
+    """How many blocks are asked for, given back or not."""
+    api = ctypes.pythonapi
+    usual = [_Allocator() for _ in _DOMAINS]
+    for domain, allocator in zip(_DOMAINS, usual, strict=True):
+        api.PyMem_GetAllocator(domain, ctypes.byref(allocator))
+    # Any function that does nothing with its arguments will do.
+    nothing = ctypes.cast(api.Py_IsInitialized, ctypes.c_void_p).value
+    keeping = [_Allocator(one.ctx, one.malloc, one.calloc, one.realloc, nothing) for one in usual]
+
+    def use(allocators: list[_Allocator]) -> None:
+        for domain, allocator in zip(_DOMAINS, allocators, strict=True):
+            api.PyMem_SetAllocator(domain, ctypes.byref(allocator))
+
+    gc.collect()
+    gc.disable()
+    use(keeping)
+    try:
+        before = sys.getallocatedblocks()
+        work()
+        return sys.getallocatedblocks() - before
+    finally:
+        use(usual)
+        gc.enable()
+
+
+def allocations(name: str) -> dict[str, float]:
+    """Blocks asked for a chunk, by stage."""
+    counts: list[tuple[int, dict[str, int]]] = []
+    for size in (100_000, 200_000):  # the difference is without what is made once
+        chunks, works = works_of(name, bytes(size))
+        for work in works.values():
+            work()  # what is made at first use
+        counts.append((chunks, {key: blocks_of(work) for key, work in works.items()}))
+    (fewer, small), (more, large) = counts
+    return by_stage({key: (large[key] - small[key]) / (more - fewer) for key in small})
+
+
+class _Sampled:
+    """A source that counts the blocks there are, at a quarter and at three quarters of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._chunks = 0
+        self.samples: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, key: slice, /) -> bytes:
+        self._chunks += 1
+        if key.start >= (1, 3, 5)[len(self.samples)] * len(self) / 4:
+            gc.collect()
+            self.samples.append((self._chunks, sys.getallocatedblocks()))
+        return self._data[key]
+
+
+def retained(name: str) -> float:
+    """Blocks that a chunk leaves behind, as long as the upload lasts."""
+    source = _Sampled(bytes(4_000_000))
+    asyncio.run(upload_in_memory(source, name))
+    (first, before), (last, after) = source.samples
+    return (after - before) / (last - first)
+
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
+def write_image(path: Path, size: int) -> int:
+    """An image that fits a slot of `size` bytes, with the trailer and the sector that a swap needs."""
+    path.write_bytes(build_image("1.1.0", payload_size=size - 65536))
+    return path.stat().st_size
+
+
 def memory_of(size: int) -> dict[str, float]:
-    """Of an upload over the link in memory, from a mapped file."""
-    with tempfile.TemporaryFile() as file:
-        file.truncate(size)
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as source:
-            asyncio.run(upload_in_memory(bytes(100_000), "datagram 1472"))  # what is made once
-            gc.collect()
-            blocks = sys.getallocatedblocks()
-            tracemalloc.start()
-            before = tracemalloc.get_traced_memory()[0]
-            tracemalloc.reset_peak()
-            asyncio.run(upload_in_memory(source, "datagram 1472"))
-            peak = tracemalloc.get_traced_memory()[1] - before
-            tracemalloc.stop()
-            gc.collect()
-            return {"bytes": size, "peak_kb": peak / 1000, "blocks_left": sys.getallocatedblocks() - blocks}
+    """Of an upload over the link in memory, from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.bin"
+        write_image(path, size)
+        asyncio.run(upload_in_memory(bytes(100_000), "datagram 1472"))  # what is made once
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        asyncio.run(upload_in_memory(load_image(path).data, "datagram 1472"))
+        peak = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
+        gc.collect()
+        return {"bytes": size, "peak_kb": peak / 1000, "blocks_left": sys.getallocatedblocks() - blocks}
 
 
 def anonymous_kb() -> float:
@@ -298,14 +397,8 @@ def anonymous_kb() -> float:
     raise SystemExit("error: this system does not tell RssAnon")
 
 
-@contextmanager
-def mapped(path: str) -> Iterator[mmap.mmap]:
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source:
-        yield source
-
-
 async def transfer_once(what: str, address: str, path: str) -> dict[str, Any]:
-    """`upload` the image in `path`, `mapped` the same by an `mmap`, or `download` the device's large file into it."""
+    """`upload` the image in `path`, or `download` the device's large file into it."""
     highest = 0.0
 
     def note(event: Event) -> None:
@@ -318,12 +411,6 @@ async def transfer_once(what: str, address: str, path: str) -> dict[str, Any]:
         begin = time.perf_counter()
         if what == "upload":
             await client.group(ImageGroup).upload(load_image(path), progress=note)
-        elif what == "mapped":
-            with mapped(path) as source:
-                client.proven_bytes = 1472
-                plan = plan_of(source, 1472)
-                window = window_for(client, await client.params())
-                await upload(client, plan, window=window, settled=_nothing_to_settle, progress=note)
         else:
             from mcumgrx_plugins.fs.group import FsGroup
 
@@ -334,19 +421,14 @@ async def transfer_once(what: str, address: str, path: str) -> dict[str, Any]:
     return {"growth_kb": highest - idle, "idle_kb": idle, "seconds": seconds}
 
 
-def transfers(upload_bytes: int, download_bytes: int) -> list[dict[str, Any]]:
+def transfers(upload_bytes: Sequence[int], download_bytes: int) -> list[dict[str, Any]]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        image, target = Path(folder) / "image.bin", Path(folder) / "file.bin"
-        # The slot has room for a trailer, and for a sector that a swap needs.
-        slot = upload_bytes
-        image.write_bytes(build_image("1.1.0", payload_size=upload_bytes - 65536))
-        upload_bytes = image.stat().st_size
-        for what, size, path in (
-            ("upload", upload_bytes, image),
-            ("mapped", upload_bytes, image),
-            ("download", download_bytes, target),
-        ):
+        path = Path(folder) / "file.bin"
+        for what, size in [*(("upload", size) for size in upload_bytes), ("download", download_bytes)]:
+            slot = size if what == "upload" else MIB
+            if what == "upload":
+                size = write_image(path, size)
             with devices(1, "--instant", slot_size=slot, big_file=download_bytes) as (address,):
                 words = [sys.executable, __file__, "--transfer", what, address, str(path)]
                 done = subprocess.run(words, capture_output=True, text=True)
@@ -372,7 +454,10 @@ def show(found: dict[str, Any]) -> None:
     total, plain = found["udp_us"], found["stages"]["datagram 1472"]["in memory"]
     print(f"  {'transport, UDP':<20}{'':>16}{total - plain:>16.1f}")
     print(f"  {'over UDP':<20}{'':>16}{total:>16.1f}")
-    print("\nmemory of an upload in memory, beyond the image")
+    print(f"\n{'blocks for a chunk':<22}" + "".join(f"{name:>16}" for name in found["blocks"]))
+    for key in next(iter(found["blocks"].values())):
+        print(f"  {key.replace('_', ' '):<20}" + "".join(f"{row[key]:>16.1f}" for row in found["blocks"].values()))
+    print("\nmemory of an upload in memory, the image included")
     for row in found["memory"]:
         print(f"  {row['bytes'] / MIB:>4g} MiB: peak {row['peak_kb']:,.0f} KB, {row['blocks_left']} blocks left")
     print(f"\nmemory of whole transfers over UDP, beyond the idle client; at most {MEMORY_BAR / 1e6:g} MB wanted")
@@ -408,12 +493,13 @@ def main() -> None:
         "rounds": rounds,
         "stages": {name: stages(name, source, rounds) for name in LINKS},
         "udp_us": statistics.median(udp),
-        "memory": [memory_of(size * MIB) for size in ((1, 4) if arguments.quick else (1, 16, 64))],
+        "blocks": {name: {**allocations(name), "left behind": retained(name)} for name in LINKS},
+        "memory": [memory_of(size * MIB) for size in ((1, 8) if arguments.quick else (1, 4, 16, 64))],
         "transfers": [],
     }
     if sys.platform == "linux":
-        sizes = (4 * MIB, 4 * MIB) if arguments.quick else (64 * MIB, 512 * MIB)
-        found["transfers"] = transfers(*sizes)
+        uploads, download = ((1, 8), 4) if arguments.quick else ((1, 4, 16, 64), 512)
+        found["transfers"] = transfers([size * MIB for size in uploads], download * MIB)
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:

@@ -748,7 +748,8 @@ def load_image(
                 size = status.st_size if stat.S_ISREG(status.st_mode) else 0
                 if size > max_bytes:
                     raise _too_large(path, max_bytes)
-                data = stream.read(max_bytes + 1) if size <= IN_MEMORY_BYTES else FileBytes(path)
+                # What is asked for takes memory at once, and not all files tell their size (/proc, pipes).
+                data = stream.read(size or max_bytes + 1) if size <= IN_MEMORY_BYTES else FileBytes(path)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
             raise unreadable(path, error) from error
     else:
