@@ -39,6 +39,9 @@ _NEAR = 1.03
 # How well a few answers tell the pace of the device.
 _ROUGHLY = 1.08
 
+# An attempt costs a loss where the device has room for one: it must promise to gain more than this factor.
+_WORTH = 1.1
+
 # The first attempt may be faster than what has been seen by this factor.
 _LEAP = 32
 
@@ -182,6 +185,8 @@ class Pace:
         if self._shortest_s < _LEAST_TRIP_S or self.widest <= self.room:
             return
         self._longest_s = max(trip_s for _, trip_s in self._trips)
+        if self._longest_s < self._least_s * _WORTH:
+            return  # the device is busy all the time
         self._good_s = self._longest_s / self.room
         self._bad_s = self._least_s
         if self.room > 1:
