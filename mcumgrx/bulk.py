@@ -202,17 +202,23 @@ async def transfer(
     *,
     timeout_s: float | None = None,
     slow_s: Callable[[P], float],
+    begin_bytes: int = 0,
     progress: Progress = ignore_progress,
     stage: StageName,
     pause: Pause | None = None,
 ) -> None:
-    """Carry out any other plan. `slow_s`: seconds for the answer to a slow request. See `upload`."""
+    """Carry out any other plan. `slow_s`: seconds for the answer to a slow request. See `upload`.
+
+    `begin_bytes`: the size of the first messages, where that is more than what is known to arrive. It does no harm if
+    they do not: they are sent smaller then.
+    """
     running = _Transfer(
         client,
         plan,
         window,
         timeout_s=client.timeout_s if timeout_s is None else timeout_s,
         slow_s=slow_s,
+        begin_bytes=begin_bytes,
         progress=progress,
         stage=stage,
         pause=pause,
@@ -243,6 +249,7 @@ class _Transfer(Generic[P]):
         timeout_s: float,
         slow_s: Callable[[P], float],
         again_s: float | None = None,
+        begin_bytes: int = 0,
         progress: Progress,
         stage: StageName,
         pause: Pause | None,
@@ -269,7 +276,10 @@ class _Transfer(Generic[P]):
         if client.refused_bytes is not None:
             largest = min(largest, max(safe, client.refused_bytes - 1))
         self._size = MessageSize(
-            largest, safe=safe, least=plan.least_bytes, current=min(largest, max(safe, client.proven_bytes))
+            largest,
+            safe=safe,
+            least=plan.least_bytes,
+            current=min(largest, max(safe, client.proven_bytes, begin_bytes)),
         )
         plan.message_bytes = self._size.current
         self._slow: Flight[Any] | None = None
