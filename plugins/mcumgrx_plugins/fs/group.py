@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -31,6 +31,7 @@ from mcumgrx.plugin_api import (
 )
 from mcumgrx.protocol.message import SmpError
 
+from .brief import BriefWindow
 from .local import Digest, FileContent, PartialFile, Sink, spooled
 from .messages import (
     CloseFile,
@@ -61,6 +62,9 @@ _HASH_BYTES_PER_S = 5_000
 _READ_BYTES = 16 * 1024
 
 _PATH_BYTES = 64  # the default of CONFIG_MCUMGR_GRP_FS_PATH_LEN
+# A file of so many messages is through before a window has found out how much the link holds.
+_BRIEF = 8
+
 _OPTION = "CONFIG_MCUMGR_GRP_FS"
 _RESUME = "what has arrived is kept: run the same command again with --resume to go on from there"
 
@@ -137,15 +141,15 @@ class FsGroup(Group):
         pieces: list[bytes] = []
         plan = FileGetPlan(name, pieces.append, offset=offset, size=await self._size_anyhow(name) if offset else None)
         window = await self._window(None, ignore_progress)
-        async with self._closing():
-            while not plan.whole:
-                plan.go_on(_READ_BYTES)
-                with _explaining(name, _OPTION):
-                    await transfer(self.client, plan, window, slow_s=self._usual_s, stage=StageName.DOWNLOAD)
-                arrived = pieces.copy()
-                pieces.clear()
-                for piece in arrived:
-                    yield piece
+        while not plan.whole:
+            plan.go_on(_READ_BYTES)
+            with _explaining(name, _OPTION):
+                await transfer(self.client, plan, window, slow_s=self._usual_s, stage=StageName.DOWNLOAD)
+            arrived = pieces.copy()
+            pieces.clear()
+            for piece in arrived:
+                yield piece
+        await self._closed_after(plan)
 
     async def download(
         self,
@@ -173,11 +177,11 @@ class FsGroup(Group):
         plan = FileGetPlan(name, into.write, offset=offset, size=size)
         width = await self._window(window, progress)
         try:
-            async with self._closing():
-                with _explaining(name, _OPTION):
-                    await transfer(
-                        self.client, plan, width, slow_s=self._usual_s, progress=progress, stage=StageName.DOWNLOAD
-                    )
+            with _explaining(name, _OPTION):
+                await transfer(
+                    self.client, plan, width, slow_s=self._usual_s, progress=progress, stage=StageName.DOWNLOAD
+                )
+            await self._closed_after(plan)
         except (LinkLost, RequestTimeout) as error:
             if isinstance(error, RequestTimeout) or error.hint is None:
                 error.hint = _RESUME
@@ -305,15 +309,23 @@ class FsGroup(Group):
             chunk_bytes=chunk_bytes,
             resume=resume,
         )
-        width = await self._window(window, progress)
-        await find_message_size(client, plan.message_bytes, plan.least_bytes)
+        width = await self._window(window, progress, plan)
+        wanted, begin_bytes = plan.message_bytes, await self._begin_bytes(plan)
 
         def slow_s(step: Step) -> float:
             return self._hash_timeout_s(plan.size) if isinstance(step.command, ReadHash) else client.timeout_s
 
         try:
             with _explaining(name, _OPTION):
-                await transfer(client, plan, width, slow_s=slow_s, progress=progress, stage=StageName.UPLOAD)
+                await transfer(
+                    client,
+                    plan,
+                    width,
+                    slow_s=slow_s,
+                    begin_bytes=begin_bytes,
+                    progress=progress,
+                    stage=StageName.UPLOAD,
+                )
         except DeviceError as error:
             if is_refusal(error, FsErrorCode.FILE_WRITE_FAILED):
                 error.hint = (
@@ -328,14 +340,36 @@ class FsGroup(Group):
         except LinkLost as error:
             error.hint = error.hint or _RESUME
             raise
+        if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:
+            client.proven_bytes = max(client.proven_bytes, wanted)
         return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
 
-    async def _window(self, most: int | None, progress: Progress) -> Any:
+    async def _begin_bytes(self, plan: FilePutPlan) -> int:
+        """The size of the messages to begin with.
+
+        A first chunk that does not arrive harms nothing, so it can show by itself whether one of its size does, where
+        that is likely: the device has taken one before, or the link carries all or nothing of what the device says that
+        it has room for. Otherwise an echo, which is not waited for as long, tells it sooner.
+        """
+        client, largest = self.client, plan.message_bytes
+        learned, params = client.learned, await client.params()
+        learned.meets(client.limits.message(None if params is None else params.buf_size))
+        refused = learned.refuses(largest) or (client.refused_bytes is not None and client.refused_bytes <= largest)
+        likely = (learned.message_bytes or 0) >= largest or (client.flow.paced and params is not None)
+        if likely and not refused:
+            return largest
+        return await find_message_size(client, largest, plan.least_bytes)
+
+    async def _window(self, most: int | None, progress: Progress, plan: FilePutPlan | None = None) -> Any:
         """The window for as much on its way as device and link have room for, and as the caller wants."""
         if most is not None and most < 1:
             raise UsageError("a window has room for at least one request")
         params = await self.client.params()
         window = window_for(self.client, params, most)
+        flow = self.client.flow
+        if plan is not None and flow.paced and params is not None and plan.size <= _BRIEF * plan.message_bytes:
+            short_s = self.client.short_trip_s
+            return BriefWindow(window.room, most=most, short_s=short_s, patience_s=self.client.timeout_s)
         if most is not None and window.widest < most:
             told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
             progress(Note(f"window {window.widest} instead of {most}: the device {told}"))
@@ -357,12 +391,11 @@ class FsGroup(Group):
             await asyncio.sleep(pause_s)
         return await self.request(command, timeout_s=timeout_s)
 
-    @asynccontextmanager
-    async def _closing(self) -> AsyncIterator[None]:
-        """Close the device's file in the end. That it fails is of no interest: it is closed after a while anyhow."""
-        yield
-        with suppress(DeviceError, RequestTimeout):
-            await self.request(CloseFile())
+    async def _closed_after(self, plan: FileGetPlan) -> None:
+        """Close the device's file, if it is open. Whether that fails is of no interest: it closes after a while."""
+        if plan.left_open:
+            with suppress(DeviceError, RequestTimeout):
+                await self.request(CloseFile())
 
 
 def _is_plain(error: DeviceError, code: SmpError) -> bool:

@@ -6,9 +6,9 @@ window allows, and tells what has become of it.
 What makes an upload harder than it looks is a server that does not know a chunk that comes twice (Zephyr `fs_mgmt.c`):
 
 * A first chunk, at offset 0, truncates the file if it had content when it was opened, and is appended if it had none.
-  The answers count on in both cases, so neither a repeated first chunk nor one to a file that is still open shows.
-  Hence the file is closed before every first chunk, which goes alone, and one whose answer is lost is begun anew with
-  closing.
+  The device counts on in both cases, so only the answer to the first chunk can tell that the file was open already:
+  its offset is not where the chunk ends. Hence no other chunk goes out before that answer. If it is not the right one,
+  or stays out, the upload is begun anew with closing.
 * When a late copy of the first one is executed all the same, the device's offset is ahead by its size. That must not
   be an offset that could be right: no chunk ends where that many bytes lie between it and another place at which the
   device may be.
@@ -19,7 +19,15 @@ What makes an upload harder than it looks is a server that does not know a chunk
   ours by its hash, or sent again from the start where it has none.
 * Who does not tell the true offset (version 1), or knows no closing (before Zephyr 3.3), gets one chunk at a time: of
   a gap all that can be learned is that there is one.
-* Nothing is compared with the length that the first chunk announces, so in the end the whole is, by hash or size.
+* Nothing is compared with the length that the first chunk announces, so in the end the whole is, by hash or size. The
+  device closes a file by itself when it has counted up to that length, so what it hashes is what an application sees;
+  but not if it has lost the length, as it does when it closes the file in between. Then, and wherever hash or size is
+  not the right one, the file is closed and looked at once more before anything is said against it. It is also closed
+  if anything was sent twice. Against a copy of the first chunk that the network makes by itself and delivers behind the
+  last one there is no defence.
+* A short file takes more round trips than chunks unless its hash is asked for behind the last chunk, without waiting
+  for the answer to that: the device works in order. It proves nothing until all chunks are answered, because a file
+  that is open has its old content for all others, and that may be the same as the new one.
 
 A download is made of requests that each name their offset, and that can be repeated in any order. How much the device
 puts into an answer, the first one shows.
@@ -84,6 +92,13 @@ _KEPT_ENDS = 64
 _AHEAD = 256
 _AHEAD_BYTES = 2 * 1024 * 1024
 
+# Files up to this size are hashed about as fast as a chunk is written, so that the query may be asked like one.
+_QUICK_BYTES = 16 * 1024
+
+# A first chunk without an answer is lost, or too large for the link, rather than slow; but the device may also be busy
+# with the end of a long file that was there before.
+_QUICK_FIRSTS = 2
+
 # Of a single byte no other chunk could be told apart.
 _LEAST_FIRST = 2
 
@@ -117,6 +132,11 @@ def is_refusal(error: DeviceError, code: FsErrorCode, *plain: SmpError) -> bool:
     return error.rc in plain if error.group is None else (error.group, error.rc) == (WriteFile.group, code)
 
 
+def _is_check(piece: Step) -> bool:
+    """Whether it asks for the hash of the whole."""
+    return isinstance(piece.command, ReadHash) and piece.command.length is None
+
+
 def _unknown_command(error: DeviceError) -> bool:
     return error.group is None and error.rc == SmpError.NOT_SUPPORTED
 
@@ -127,12 +147,12 @@ def _unknown_command(error: DeviceError) -> bool:
 class Phase(Enum):
     """What the next request is for."""
 
-    CLOSE = "close"  # so that a first chunk is one, and what was written shows
+    CLOSE = "close"  # after trouble, so that a first chunk is one, and what was written shows
     SIZE = "size"  # how much the device has
     PREFIX = "prefix"  # whether that is the beginning of ours
     FIRST = "first"
     BODY = "body"
-    END = "end"  # close, so that the application sees the whole
+    END = "end"  # close, where the device may not have done so by itself
     HASH = "hash"
     LENGTH = "length"  # instead of a hash, where the device takes none
     DONE = "done"
@@ -141,8 +161,8 @@ class Phase(Enum):
 class Step:
     """One request of the plan. `offset` and `end` are those of a chunk, None for other requests.
 
-    `slow`: it goes alone. `session` counts the closings before it, `epoch` how often the plan had gone back; `again`
-    means that all of it had been sent before.
+    `slow`: nothing goes out before its answer. `session` counts the closings before it, `epoch` how often the plan had
+    gone back; `again` means that all of it had been sent before.
     """
 
     __slots__ = ("again", "command", "end", "epoch", "offset", "open", "session", "slow")
@@ -198,7 +218,7 @@ class FilePutPlan:
             raise ValueError("a chunk has at least one byte")
         self.name = name
         self.size = content.size
-        self.phase = Phase.CLOSE
+        self.phase = Phase.FIRST
         self.done_bytes = 0
         self.resumed_from = 0  # what the device had of this content before
         self.verified_by: str | None = None  # type of the hash, or "size"; None where the device tells neither
@@ -217,14 +237,22 @@ class FilePutPlan:
         # Nothing replaces nothing: the size decides whether an empty file can be made at all.
         self._look_first = resume or self.size == 0
         self._resuming = resume
+        if self._look_first:
+            self.phase = Phase.CLOSE
+        self._was_closed = False  # by us, before the first chunk
+        self._stays_open = self.size == 0  # the device does not know where the file ends
+        self._surely_closed = False  # by us, in the end
         self._found = 0
         self._fixed: dict[int, int] = {}  # of `_room`
-        self._waiting: Step | None = None  # for the answer to what goes alone
+        self._waiting: Step | None = None  # for the answer to what no other chunk or query may overtake
+        self._check: Step | None = None  # the query of the hash that is on its way
+        self._patient = False  # one has got lost, or takes longer than a short file should
         self._open = 0  # chunks of which nothing has become so far
         self._session = 0
         self._epoch = 0
         self._next = 0
         self._first_size = 0
+        self._first_failures = 0
         self._ends: set[int] = set()  # of the chunks of this session, where the device may be
         self._missing = False  # an answer, since the last that brought the transfer on
         self._furthest_sent = 0
@@ -245,13 +273,13 @@ class FilePutPlan:
     def next(self) -> Step | None:
         """The request to send now; None as long as answers must be awaited, or when the transfer is done."""
         if self._waiting is not None:
-            return None
+            return self._early_check() if self._waiting.end == self.size else None
         command: Command[Any]
         match self.phase:
             case Phase.BODY:
-                if self._next >= self.size or (self.one_at_a_time and self._open):
-                    return None
-                return self._chunk(self._next)
+                if self._next >= self.size:
+                    return self._early_check()
+                return None if self.one_at_a_time and self._open else self._chunk(self._next)
             case Phase.FIRST:
                 self._waiting = self._chunk(0)
                 return self._waiting
@@ -265,21 +293,47 @@ class FilePutPlan:
             case Phase.PREFIX:
                 command = ReadHash(self.name, self._hash_types[0], 0, self._found)
             case Phase.HASH:
-                command = ReadHash(self.name, self._hash_types[0])
+                return self._checking() if self._check is None else None
         self._waiting = Step(command, self._session)
         return self._waiting
+
+    def _early_check(self) -> Step | None:
+        """The query of the hash behind the last chunk, if that may go out before the answer to the chunk."""
+        if self._check is not None or not self._is_quick or self._must_close or self.one_at_a_time:
+            return None
+        return self._checking() if self._hash_types else None
+
+    def _checking(self) -> Step:
+        command = ReadHash(self.name, self._hash_types[0])
+        self._check = Step(command, self._session, self._epoch, slow=not self._is_quick)
+        return self._check
+
+    @property
+    def _must_close(self) -> bool:
+        """Whether the device may still have the file open when it has the whole.
+
+        After trouble that may be because of a late copy of the first chunk.
+        """
+        return (self._stays_open or self._trouble) and not self._surely_closed
+
+    @property
+    def _is_quick(self) -> bool:
+        return 0 < self.size <= _QUICK_BYTES and not self._patient
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
     def answered(self, piece: Step, result: Any) -> None:
         """The result of `piece`. Raises `PlanRefused`, `FileDamaged` or `TransferStuck` where the transfer ends."""
-        if not piece.slow:
+        if piece.offset:
             self._settle(piece)
             if self._is_current(piece) and isinstance(result, FileProgress):
                 if result.offset != piece.end:
                     self._compare()
                 elif result.offset > self.done_bytes:
                     self._advance(result.offset)
+            return
+        if _is_check(piece):
+            self._checked(piece, result)
             return
         if piece is not self._waiting:
             return
@@ -292,24 +346,31 @@ class FilePutPlan:
                 if size is None:
                     raise MalformedReply("the reply lacks 'len'")
                 self._told_size(size)
-            case Phase.PREFIX | Phase.HASH, FileHash():
-                self._told_hash(result)
+            case Phase.PREFIX, FileHash():
+                self._told_prefix(result)
             case Phase.FIRST, FileProgress():
                 if result.offset == piece.end:
                     self.phase = Phase.BODY
                     self._advance(result.offset)
                 else:
-                    self._begin_anew()  # another copy of it came before
+                    self._begin_anew()  # the file was open, or another copy of it came before
 
     def refused(self, piece: Step, error: DeviceError) -> bool:
         """The device said no; false where the plan cannot go on, and the error is the caller's."""
-        if not piece.slow:
+        if piece.offset:
             self._settle(piece)
             return not self._is_current(piece) or self._refused_chunk(piece, error)
+        if _is_check(piece):
+            return piece is not self._check or self._refused_check(piece, error)
         if piece is not self._waiting:
             return True
         self._waiting = None
         match self.phase:
+            case Phase.FIRST if not self._was_closed and is_refusal(
+                error, FsErrorCode.FILE_WRITE_FAILED, SmpError.UNKNOWN
+            ):
+                self._first_failed()  # it may have been appended to what another upload has left open
+                return True
             case Phase.CLOSE | Phase.END:
                 # What has no such command keeps nothing open.
                 self.one_at_a_time = True
@@ -317,34 +378,43 @@ class FilePutPlan:
                 return True
             case Phase.SIZE | Phase.LENGTH:
                 return self._refused_size(error)
-            case Phase.PREFIX | Phase.HASH:
-                return self._refused_hash(error)
+            case Phase.PREFIX:
+                return self._refused_prefix(error)
         return False
 
     def overtaken(self, piece: Step) -> None:
-        if not piece.slow:
+        if piece.offset:
             # What has overtaken it tells whether it had arrived.
             self._settle(piece)
             if self._is_current(piece):
                 self._missing = self._trouble = True
+        elif piece is self._check:
+            self._check = None
+        elif piece.offset == 0 and piece is self._waiting:
+            self._first_failed()
 
     def lost(self, piece: Step) -> None:
-        if not piece.slow:
+        if piece.offset:
             self._settle(piece)
             if self._is_current(piece):
                 self._missing = self._trouble = True
                 if piece.epoch == self._epoch:
                     # One loss, one reaction: the others of its window are its consequence.
                     self._go_back(self.done_bytes)
+        elif piece is self._check:
+            self._check = None
+            self._patient = True
         elif piece is self._waiting:
             self._waiting = None
             if self.phase is Phase.FIRST:
-                self._trouble = True
-                self.phase = Phase.CLOSE
+                self._first_failed()
 
     def put_off(self, piece: Step) -> None:
-        if piece.slow and piece is self._waiting:
-            self._waiting = None  # it has not been executed, so it is safe to send it again
+        # It has not been executed, so it is safe to send it again.
+        if piece is self._check:
+            self._check = None
+        elif piece is self._waiting:
+            self._waiting = None
         else:
             self.lost(piece)
 
@@ -361,19 +431,35 @@ class FilePutPlan:
 
     def _closed(self) -> None:
         if self.phase is Phase.END:
-            # A hash tells the length too. An empty file has none.
-            self.phase = Phase.HASH if self._hash_types and self.size else Phase.LENGTH
-        elif self._look_first:
+            self._surely_closed = True
+            self._look_at_whole()
+            return
+        self._was_closed = True
+        if self._look_first:
             self.phase = Phase.SIZE
         else:
             self._start_over()
+
+    def _look_at_whole(self) -> None:
+        if self._must_close:
+            self.phase = Phase.END
+        else:
+            # A hash tells the length too. An empty file has none.
+            self.phase = Phase.HASH if self._hash_types and self.size else Phase.LENGTH
+
+    def _first_failed(self) -> None:
+        """The first chunk has no answer, or none that says anything."""
+        self._waiting = self._check = None
+        self._trouble = True
+        self._first_failures += 1
+        self.phase = Phase.CLOSE
 
     def _told_size(self, size: int) -> None:
         if self.phase is Phase.LENGTH:
             if size == self.size:
                 self._verified("size")
             else:
-                self._damaged(f"the file in the device has {size} bytes after {self.size} were written")
+                self._is_wrong(f"the file in the device has {size} bytes after {self.size} were written")
         elif self.size == 0:
             if size:
                 raise PlanRefused(
@@ -388,33 +474,53 @@ class FilePutPlan:
         else:
             self._start_over()
 
-    def _told_hash(self, result: FileHash) -> None:
-        type = self._hash_types[0]
-        size = self._found if self.phase is Phase.PREFIX else self.size
-        # Not the same type: the device took its default.
-        same = result.type in ("", type) and result.length == size
-        same = same and result.output == self._content.digest(type, size)
-        if self.phase is Phase.HASH:
-            if same:
-                self._verified(type)
-            else:
-                self._damaged(f"the {type} of the file in the device is not that of what was written")
-        elif same:
+    def _told_prefix(self, result: FileHash) -> None:
+        if self._is_same(result, self._hash_types[0], self._found):
             self._look_first = False
             if self._resuming:
-                self.resumed_from = size
+                self.resumed_from = self._found
             self._resuming = False
+            self._stays_open = True  # without a first chunk the device is not told the length
+            self._surely_closed = False
             self.phase = Phase.BODY
-            self._advance(size)
+            self._advance(self._found)
         else:
             self._start_over()
+
+    def _is_same(self, found: FileHash, type: str, size: int) -> bool:
+        # Not the same type: the device took its default.
+        return found.type in ("", type) and found.length == size and found.output == self._content.digest(type, size)
+
+    def _checked(self, check: Step, found: FileHash) -> None:
+        """The hash of the whole has come, perhaps before the answers to the last chunks."""
+        assert isinstance(check.command, ReadHash)
+        type = check.command.hash_type or ""
+        expected = check is self._check
+        if expected:
+            self._check = None
+        # As long as the file is open its old content is hashed, which may be the same: then it proves nothing.
+        current = self.phase is Phase.HASH and (check.session, check.epoch) == (self._session, self._epoch)
+        if current and self._is_same(found, type, self.size):
+            self._verified(type)
+        elif expected:
+            self._failed_check(check, f"the {type} of the file in the device is not that of what was written")
+
+    def _failed_check(self, check: Step, message: str) -> None:
+        if check.epoch != self._epoch:
+            pass  # what was missing has been sent again since
+        elif self.phase is Phase.HASH:
+            self._is_wrong(message)
+        elif self.phase is Phase.BODY:
+            # It was asked for behind the last chunk: so all that has no answer is lost.
+            self.setbacks += 1
+            self._go_back(self.done_bytes)
 
     def _refused_size(self, error: DeviceError) -> bool:
         if _unknown_command(error) and not self._size_by_reading:
             self._size_by_reading = True
         elif is_refusal(error, FsErrorCode.FILE_NOT_FOUND, SmpError.NO_ENTRY):
             if self.phase is Phase.LENGTH:
-                self._damaged("the device has no such file after it was written")
+                self._is_wrong("the device has no such file after it was written")
             else:
                 self._start_over()
         elif _unknown_command(error) and self.phase is Phase.LENGTH:
@@ -423,25 +529,36 @@ class FilePutPlan:
             return False
         return True
 
-    def _refused_hash(self, error: DeviceError) -> bool:
+    def _refused_prefix(self, error: DeviceError) -> bool:
+        self._learn_hashes(error)
+        if not self._hash_types or not self._is_unknown_hash(error):
+            self._start_over()
+        return True
+
+    def _refused_check(self, check: Step, error: DeviceError) -> bool:
+        self._check = None
+        if self._is_unknown_hash(error):
+            self._learn_hashes(error)
+            if self.phase is not Phase.HASH:
+                self._failed_check(check, "")
+            elif not self._hash_types:
+                self.phase = Phase.LENGTH
+        elif is_refusal(error, FsErrorCode.FILE_EMPTY) or is_refusal(error, FsErrorCode.FILE_NOT_FOUND):
+            self._failed_check(check, f"the device has nothing of the {self.size} bytes that were written")
+        elif self.phase is Phase.HASH and self._surely_closed:
+            return False
+        else:
+            self._failed_check(check, "")  # the file may be open, or not yet there
+        return True
+
+    def _is_unknown_hash(self, error: DeviceError) -> bool:
+        return _unknown_command(error) or is_refusal(error, FsErrorCode.CHECKSUM_HASH_NOT_FOUND, SmpError.INVALID)
+
+    def _learn_hashes(self, error: DeviceError) -> None:
         if _unknown_command(error):
             self._hash_types.clear()
-        elif is_refusal(error, FsErrorCode.CHECKSUM_HASH_NOT_FOUND, SmpError.INVALID):
+        elif self._is_unknown_hash(error):
             del self._hash_types[0]
-        elif self.phase is Phase.PREFIX:
-            self._start_over()
-            return True
-        elif is_refusal(error, FsErrorCode.FILE_EMPTY) or is_refusal(error, FsErrorCode.FILE_NOT_FOUND):
-            self._damaged(f"the device has nothing of the {self.size} bytes that were written")
-            return True
-        else:
-            return False
-        if not self._hash_types:
-            if self.phase is Phase.PREFIX:
-                self._start_over()
-            else:
-                self.phase = Phase.LENGTH
-        return True
 
     def _refused_chunk(self, chunk: Step, error: DeviceError) -> bool:
         excused = self._missing or chunk.again
@@ -464,6 +581,7 @@ class FilePutPlan:
 
     def _told_offset(self, chunk: Step, wanted: object) -> None:
         """The device did not take the chunk, because its file ends at `wanted`."""
+        self._stays_open = True  # it has closed the file, and forgotten the length
         assert chunk.offset is not None
         assert chunk.end is not None
         if not isinstance(wanted, int):
@@ -498,7 +616,7 @@ class FilePutPlan:
             self._furthest = offset
             self._restarts = 0
         if offset == self.size:
-            self.phase = Phase.END
+            self._look_at_whole()
 
     def _go_back(self, offset: int) -> None:
         self._epoch += 1
@@ -514,6 +632,8 @@ class FilePutPlan:
         self._look_first = False
         self._resuming = False
         self.done_bytes = self.resumed_from = self._next = 0
+        self._stays_open = self.size == 0
+        self._surely_closed = False
         self.phase = Phase.FIRST
 
     def _begin_anew(self) -> None:
@@ -526,6 +646,7 @@ class FilePutPlan:
         self.done_bytes = self._next = 0
         self._ends.clear()
         self._missing = False
+        self._check = None
         self.phase = Phase.CLOSE
 
     def _stuck(self, message: str) -> TransferStuck:
@@ -541,8 +662,14 @@ class FilePutPlan:
         self.done_bytes = self.size
         self.phase = Phase.DONE
 
-    def _damaged(self, message: str) -> None:
-        """Once more from the start, if there is a reason to hope; otherwise raises `FileDamaged`."""
+    def _is_wrong(self, message: str) -> None:
+        """Close the file and look again; then once more from the start, if there is a reason to hope.
+
+        Otherwise raises `FileDamaged`.
+        """
+        if not self._surely_closed:
+            self.phase = Phase.END
+            return
         if self._trouble and not self._again:
             self._again = True
             self._look_first = False
@@ -576,7 +703,8 @@ class FilePutPlan:
         self.retransmissions += again
         self._furthest_sent = max(self._furthest_sent, end)
         if offset == 0:
-            return Step(command, self._session, self._epoch, offset=0, end=end, again=again)
+            slow = self._first_failures >= _QUICK_FIRSTS
+            return Step(command, self._session, self._epoch, offset=0, end=end, slow=slow, again=again)
         self._next = end
         self._ends.add(end)
         self._open += 1
@@ -646,6 +774,7 @@ class FileGetPlan:
         until: no further than this for now; None for the end of the file. See `go_on`.
         size: 0 as long as it is not known.
         message_bytes: of the answers, about, once one is known; the device decides.
+        left_open: the device has not closed the file, which it does by itself after it has sent the end of it.
     """
 
     tail = False  # an answer that stays out can always be asked for again
@@ -662,6 +791,7 @@ class FileGetPlan:
         self.done_bytes = self.resumed_from = offset
         self.retransmissions = 0
         self.setbacks = 0
+        self.left_open = False
         self.message_bytes = self.least_bytes = ReadFile(name, 0xFFFFFFFF).request().size
         self._deliver = deliver
         self._size_known = size is not None
@@ -722,6 +852,7 @@ class FileGetPlan:
         piece.expected = False
         self._check(piece.offset, result)
         data, end = result.data, piece.offset + len(result.data)
+        self.left_open = not 0 < self.size <= end
         if piece is self._first or self._piece is None:
             self._first = None
             self._next = max(self._next, end)
