@@ -10,8 +10,8 @@ pseudo-terminal) or a UDP port. *bridge* means that datagrams are laid as consol
 servers with UDP take no images. The contestants are those of `peers.py`; they take turns, in a random order.
 
 * *image*: an upload, from the first request that belongs to it to the last answer; that of mcumgrx is preceded by an
-  echo of the largest message, which counts. *file*: the same for a file, and mcumgrx also closes it and compares hash
-  or size, which counts, too.
+  echo of the largest message, which counts. *file*: the same for a file, but without an echo; mcumgrx also compares
+  its hash, which counts, too.
 * *limit*: what the wire carries when it never idles: image bytes over the framed bytes of all chunks, plus a round
   trip. Servers can be slower: emulated ones take about 25 KB/s from a UART, whatever the wire does.
 * *dropped* counts what the server's log says of lines or messages that found no buffer.
@@ -83,8 +83,10 @@ SCENARIOS = (
     Scenario("serial_recovery_buf2048", "mps2_an385", "upload", 64_000, 0.01, 115200, share=0.95),
     Scenario("serial_recovery_buf2048", "mps2_an385", "upload", 64_000, 0.01, 1_000_000),
     Scenario("serial_recovery_buf2048", "mps2_an385", "upload", 64_000, 0.02, bridge=True, gain=2),
-    Scenario("serial_recovery_buf2048", "mps2_an385", "file", 32_000, 0.02, bridge=True, gain=2),
-    Scenario("udp", "native_sim", "file", 4_000, 0.02, gain=2),
+    # This server takes about 25 KB/s whatever the wire does, and native_sim has one buffer to spare.
+    Scenario("serial_recovery_buf2048", "mps2_an385", "file", 32_000, 0.02, bridge=True, gain=1.5),
+    Scenario("udp", "native_sim", "file", 1_000, 0.02),
+    Scenario("udp", "native_sim", "file", 4_000, 0.02, gain=1),
 )
 
 
