@@ -21,6 +21,7 @@ from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout
 from .events import Progress, StageName, ignore_progress
 from .meter import Meter
 from .pause import Pause
+from .protocol.brief import BriefWindow
 from .protocol.message import Command, Reply, SmpError
 from .protocol.sizes import MessageSize, rungs
 from .protocol.standard import Params, Probe, UploadProgress
@@ -67,16 +68,18 @@ _NEVER = float("inf")
 _RESUME = "the device keeps its place: run the same command again to go on from there"
 
 
-def window_for(client: Client, params: Params | None, most: int | None = None) -> Window[Any]:
+def window_for(client: Client, params: Params | None, most: int | None = None, *, brief: bool = False) -> Window[Any]:
     """The window for transfers over `client` to a device with these buffers; `most` as the caller wants it.
 
     A server needs one buffer for the answer, so a request less than it has buffers may lie in it. Which links allow
-    more, or less, is `Transport.flow`.
+    more, or less, is `Transport.flow`. `brief`: the transfer has a handful of requests.
     """
     flow = client.flow
     room = 1 if params is None else max(1, params.buf_count - 1)
     if flow.most is not None:
         room = min(room, flow.most)
+    if flow.paced and params is not None and brief:
+        return BriefWindow(room, most=most, short_s=client.short_trip_s, patience_s=client.timeout_s)
     if flow.paced and params is not None:
         at_most = MOST_IN_FLIGHT if most is None else most
         return PacedWindow(room, most=at_most, patience_s=client.timeout_s, short_s=client.short_trip_s)

@@ -141,8 +141,6 @@ PLUGINS: dict[str, set[str]] = {
         "mcumgrx.plugin_api",
         "mcumgrx.protocol.message:SmpError",
         "mcumgrx.protocol.transfer:largest_data",
-        "mcumgrx.protocol.window:Flight",
-        "mcumgrx.protocol.window:Window",
     },
     "mcumgrx_plugins.shell": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
     "mcumgrx_plugins.enum": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},

@@ -46,7 +46,6 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.fs import commands
-from mcumgrx_plugins.fs.brief import BriefWindow
 from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
 from mcumgrx_plugins.fs.local import Destination, Digest, FileContent, LocalFileError
 from mcumgrx_plugins.fs.messages import (
@@ -1203,43 +1202,6 @@ def test_a_size_that_is_remembered_needs_no_echo() -> None:
         desk.client(work)
         assert asked.kinds.startswith(begin), (learned, asked.kinds)
         assert stored(desk.files) == content(1000)
-
-
-def test_a_brief_window_paces_what_is_beyond_the_room() -> None:
-    window: BriefWindow[str] = BriefWindow(1, short_s=0.04)
-    first = window.sent("a", 0.0)
-    assert window.wait_s(0.02) is None, "nothing is known of the device so far"
-    window.answered(first, 0.05)
-    assert window.wait_s(0.05) == 0.0
-    second = window.sent("b", 0.05)
-    assert window.wait_s(0.05) == pytest.approx(0.05 / 3)
-    window.sent("c", 0.07)
-    window.sent("d", 0.09)
-    window.sent("e", 0.11)
-    assert window.wait_s(0.2) is None, "four are enough"
-    # Something gets lost: then one at a time.
-    window.answered(second, 0.2)
-    window.lost(0.2)
-    assert window.wait_s(0.3) is None
-    window.clear()
-    window.sent("f", 1.0)
-    assert window.wait_s(2.0) is None
-
-
-def test_a_brief_window_gives_a_slow_device_its_time() -> None:
-    window: BriefWindow[str] = BriefWindow(1, short_s=0.02)
-    window.answered(window.sent("a", 0.0), 0.12)
-    window.sent("b", 0.12)
-    assert window.wait_s(0.12) == pytest.approx(0.15), "it took 0.1 s, and half as much again is better"
-    for options, trip_s in (({"short_s": None}, 0.5), ({"short_s": 0.001}, 0.01), ({"short_s": 0.04, "most": 1}, 0.05)):
-        alone: BriefWindow[str] = BriefWindow(1, **options)
-        alone.answered(alone.sent("a", 0.0), trip_s)
-        alone.sent("b", trip_s)
-        assert alone.wait_s(trip_s) is None, options
-    # What it has room for goes out at once.
-    roomy: BriefWindow[str] = BriefWindow(3, short_s=0.04)
-    assert [roomy.sent(item, 0.0).depth for item in "abc" if roomy.wait_s(0.0) == 0.0] == [0, 1, 2]
-    assert roomy.wait_s(0.0) is None
 
 
 @pytest.mark.parametrize("old", [None, content(5000, 1)])

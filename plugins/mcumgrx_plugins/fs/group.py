@@ -31,7 +31,6 @@ from mcumgrx.plugin_api import (
 )
 from mcumgrx.protocol.message import SmpError
 
-from .brief import BriefWindow
 from .local import Digest, FileContent, PartialFile, Sink, spooled
 from .messages import (
     CloseFile,
@@ -365,12 +364,10 @@ class FsGroup(Group):
         if most is not None and most < 1:
             raise UsageError("a window has room for at least one request")
         params = await self.client.params()
-        window = window_for(self.client, params, most)
-        flow = self.client.flow
-        if plan is not None and flow.paced and params is not None and plan.size <= _BRIEF * plan.message_bytes:
-            short_s = self.client.short_trip_s
-            return BriefWindow(window.room, most=most, short_s=short_s, patience_s=self.client.timeout_s)
-        if most is not None and window.widest < most:
+        brief = plan is not None and plan.size <= _BRIEF * plan.message_bytes
+        window = window_for(self.client, params, most, brief=brief)
+        beyond = self.client.flow.paced and params is not None  # a link that holds more than the device has room for
+        if most is not None and window.widest < most and not beyond:
             told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
             progress(Note(f"window {window.widest} instead of {most}: the device {told}"))
         return window

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from mcumgrx.protocol.window import Flight, Window
+from .window import Flight, Window
 
 __all__ = ["BriefWindow"]
 
