@@ -46,6 +46,7 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.fs import commands
+from mcumgrx_plugins.fs.get_plan import FileGetPlan, Reading
 from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
 from mcumgrx_plugins.fs.local import Destination, Digest, FileContent, LocalFileError
 from mcumgrx_plugins.fs.messages import (
@@ -62,7 +63,7 @@ from mcumgrx_plugins.fs.messages import (
     ReadStatus,
     WriteFile,
 )
-from mcumgrx_plugins.fs.plan import FileDamaged, FileGetPlan, FilePutPlan, Phase, Reading, Step
+from mcumgrx_plugins.fs.plan import FileDamaged, FilePutPlan, Phase, Step
 
 from ..support.simulated import Desk
 

@@ -31,6 +31,7 @@ from mcumgrx.plugin_api import (
 )
 from mcumgrx.protocol.message import SmpError
 
+from .get_plan import FileGetPlan, Reading
 from .local import Digest, FileContent, PartialFile, Sink, spooled
 from .messages import (
     CloseFile,
@@ -42,7 +43,7 @@ from .messages import (
     ReadHashTypes,
     ReadStatus,
 )
-from .plan import HASH_TYPES, FileDamaged, FileGetPlan, FilePutPlan, Phase, Reading, Step, is_refusal
+from .plan import HASH_TYPES, FileDamaged, FilePutPlan, Phase, Step, is_refusal
 
 __all__ = ["FileTransfer", "FsGroup", "Source"]
 
