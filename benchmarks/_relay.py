@@ -13,7 +13,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
@@ -31,8 +31,8 @@ class Wire:
 
     def __init__(self, deliver: Callable[[bytes], None], delay_s: float, bytes_per_s: float | None) -> None:
         self._deliver = deliver
-        self._delay_s = delay_s
-        self._bytes_per_s = bytes_per_s
+        self.delay_s = delay_s
+        self.bytes_per_s = bytes_per_s
         self._loop = asyncio.get_running_loop()
         self._free_at = 0.0
         self._under_way: deque[tuple[float, bytes]] = deque()
@@ -43,14 +43,14 @@ class Wire:
     def put(self, data: bytes) -> None:
         now = self._loop.time()
         self.carried += len(data)
-        if self._bytes_per_s is None:
-            self._under_way.append((now + self._delay_s, data))
+        if self.bytes_per_s is None:
+            self._under_way.append((now + self.delay_s, data))
         else:
             self._free_at = max(self._free_at, now)
             for start in range(0, len(data), PIECE_BYTES):
                 piece = data[start : start + PIECE_BYTES]
-                self._free_at += len(piece) / self._bytes_per_s
-                self._under_way.append((self._free_at + self._delay_s, piece))
+                self._free_at += len(piece) / self.bytes_per_s
+                self._under_way.append((self._free_at + self.delay_s, piece))
         if self._timer is None:
             self._plan()
 
@@ -190,6 +190,19 @@ class Relay:
         self.down = Wire(client.send, delay_s, bytes_per_s)
         client.heard = self.up.put
         server.heard = from_server
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """No delay and no limit of the rate for a while, in which nothing is under way at first and in the end."""
+        wires = self.up, self.down
+        before = [(wire.delay_s, wire.bytes_per_s) for wire in wires]
+        for wire in wires:
+            wire.delay_s, wire.bytes_per_s = 0.0, None
+        try:
+            yield
+        finally:
+            for wire, (delay_s, bytes_per_s) in zip(wires, before, strict=True):
+                wire.delay_s, wire.bytes_per_s = delay_s, bytes_per_s
 
     def close(self) -> None:
         self.up.close()

@@ -13,7 +13,9 @@ servers with UDP take no images. The contestants are those of `peers.py`; they t
   echo of the largest message, which counts. *file*: the same for a file, but without an echo; mcumgrx also compares
   its hash, which counts, too.
 * *limit*: what the wire carries when it never idles: image bytes over the framed bytes of all chunks, plus a round
-  trip. Servers can be slower: emulated ones take about 25 KB/s from a UART, whatever the wire does.
+  trip. Servers can be slower.
+* *server*: what the server takes: mcumgrx in the same rounds, with no delay and no limit of the rate. Emulated ones
+  take 10 to 25 KB/s from a UART, which changes from one minute to the next.
 * *dropped* counts what the server's log says of lines or messages that found no buffer.
 
 `--uploads N` uploads N images in a row through 1 Mbaud and 10 ms, and counts failures, repeated chunks and drops.
@@ -101,8 +103,8 @@ def limit_of(scenario: Scenario, server: ZephyrServer) -> float | None:
 
 
 @asynccontextmanager
-async def relayed(scenario: Scenario) -> AsyncIterator[tuple[str, ZephyrServer]]:
-    """The address of the client's side, and the server. Raises `pytest.skip.Exception` where it cannot run."""
+async def relayed(scenario: Scenario) -> AsyncIterator[tuple[str, ZephyrServer, Relay]]:
+    """The address for the client, the server, and what is between; raises `pytest.skip.Exception` without a server."""
     from tests.support.zephyr import find_server
 
     with tempfile.TemporaryDirectory() as folder:
@@ -115,26 +117,32 @@ async def relayed(scenario: Scenario) -> AsyncIterator[tuple[str, ZephyrServer]]
             relay = Relay(near, far, delay_s=scenario.delay_s, bytes_per_s=rate, bridge=scenario.bridge)
             try:
                 if isinstance(near, Pseudoterminal):
-                    yield f"serial:{near.name},baud={scenario.baud}", server
+                    yield f"serial:{near.name},baud={scenario.baud}", server, relay
                 else:
-                    yield f"udp:127.0.0.1:{near.port}", server
+                    yield f"udp:127.0.0.1:{near.port}", server, relay
             finally:
                 relay.close()
 
 
 async def measure(scenario: Scenario, workers: list[Worker], rounds: int) -> dict[str, Any]:
     """A row: what each contestant did, in bytes/s."""
-    row: dict[str, Any] = {"scenario": str(scenario), "results": {}, "gain": None, "limit": None}
+    row: dict[str, Any] = {"scenario": str(scenario), "results": {}, "gain": None, "limit": None, "server": None}
     if scenario.work == "file":
         workers = [worker for worker in workers if worker.name != "mcumgrx, 1"]  # files have no such option
     try:
-        async with relayed(scenario) as (address, server):
+        async with relayed(scenario) as (address, server, relay):
             row["limit"] = limit_of(scenario, server)
             times: dict[str, list[float]] = {worker.name: [] for worker in workers}
             failed: dict[str, list[str]] = {worker.name: [] for worker in workers}
             dropped = dict.fromkeys(times, 0)
             repeated = dict.fromkeys(times, 0)
+            takes: list[float] = []
+            ours = next(worker for worker in workers if worker.name == "mcumgrx")
             for _ in range(rounds):
+                with relay.at_once():
+                    found = await asyncio.to_thread(ours.do, scenario.work, address, scenario.size)
+                if "failed" not in found:
+                    takes.append(scenario.size / found["wall_s"])
                 turns = list(workers)
                 random.shuffle(turns)
                 for worker in turns:
@@ -146,6 +154,7 @@ async def measure(scenario: Scenario, workers: list[Worker], rounds: int) -> dic
                         continue
                     times[worker.name].append(found["wall_s"])
                     repeated[worker.name] += found["repeated"] or 0
+            row["server"] = statistics.median(takes) if takes else None
             for name, taken in times.items():
                 row["results"][name] = {
                     "bytes_per_s": scenario.size / statistics.median(taken) if taken else None,
@@ -156,14 +165,15 @@ async def measure(scenario: Scenario, workers: list[Worker], rounds: int) -> dic
     except _skipped() as skipped:
         row["left_out"] = str(skipped)
     rates = {name: result.get("bytes_per_s") for name, result in row["results"].items()}
-    ours, theirs = rates.get("mcumgrx"), rates.get("smpclient")
-    row["gain"] = ours / theirs if ours and theirs else None
-    row["verdict"] = verdict(scenario, ours, row["limit"], row["gain"])
+    rate, theirs = rates.get("mcumgrx"), rates.get("smpclient")
+    row["gain"] = rate / theirs if rate and theirs else None
+    row["verdict"] = verdict(scenario, rate, row)
     return row
 
 
-def verdict(scenario: Scenario, ours: float | None, limit: float | None, gain: float | None) -> str:
+def verdict(scenario: Scenario, ours: float | None, row: dict[str, Any]) -> str:
     """The bar of a scenario, and whether it holds."""
+    limit, gain, server = row["limit"], row["gain"], row["server"]
     if ours is None:
         return ""
     if scenario.share is not None and limit is not None:
@@ -171,7 +181,8 @@ def verdict(scenario: Scenario, ours: float | None, limit: float | None, gain: f
         return f"{ours / limit:.1%} of the limit, at least {scenario.share:.0%} wanted: {held}"
     if scenario.gain is not None and gain is not None:
         held = "held" if gain >= scenario.gain else "missed"
-        return f"{gain:.2f} × smpclient, at least {scenario.gain:g} wanted: {held}"
+        taken = f"; {ours / server:.0%} of what the server takes" if server else ""
+        return f"{gain:.2f} × smpclient, at least {scenario.gain:g} wanted: {held}{taken}"
     return ""
 
 
@@ -186,7 +197,7 @@ async def in_a_row(count: int, worker: Worker) -> dict[str, Any]:
     scenario = Scenario("serial_recovery", "mps2_an385", "upload", 16_000, 0.01, 1_000_000)
     found: dict[str, Any] = {"uploads": count, "scenario": str(scenario), "failed": 0, "repeated": 0, "dropped": 0}
     try:
-        async with relayed(scenario) as (address, server):
+        async with relayed(scenario) as (address, server, _):
             rates = []
             for _ in range(count):
                 times = await asyncio.to_thread(worker.do, "upload", address, scenario.size)
@@ -206,7 +217,7 @@ async def in_a_row(count: int, worker: Worker) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     names = [name for name in CONTESTANTS if any(name in row["results"] for row in found["results"])]
     width = max((len(row["scenario"]) for row in found["results"]), default=0)
-    print(f"{'KB/s':<{width}}{'limit':>9}" + "".join(f"{name:>16}" for name in names))
+    print(f"{'KB/s':<{width}}{'limit':>9}{'server':>9}" + "".join(f"{name:>16}" for name in names))
     for row in found["results"]:
         if "left_out" in row:
             print(f"{row['scenario']:<{width}}  left out: {row['left_out']}")
@@ -216,8 +227,8 @@ def show(found: dict[str, Any]) -> None:
             result = row["results"].get(name, {})
             text = f"{result['bytes_per_s'] / 1000:,.2f}" if result.get("bytes_per_s") else "failed" if result else ""
             cells.append(f"{text:>16}")
-        limit = f"{row['limit'] / 1000:,.2f}" if row["limit"] else ""
-        print(f"{row['scenario']:<{width}}{limit:>9}" + "".join(cells))
+        limit, server = (f"{row[name] / 1000:,.2f}" if row[name] else "" for name in ("limit", "server"))
+        print(f"{row['scenario']:<{width}}{limit:>9}{server:>9}" + "".join(cells))
     print()
     for row in found["results"]:
         if row.get("verdict"):
