@@ -466,7 +466,7 @@ class _Transfer(Generic[P]):
             # Only this counts: a device may answer what it is asked in between, and never this.
             self._losses_of_size = self._slow_losses = self._busy = 0
             self._slow_silent_s = 0.0
-            if not overtaken and not (plan.done if meter.chunk_bytes else plan.resumed_from):
+            if not overtaken and done >= plan.resumed_from and not (plan.done and meter.chunk_bytes):
                 meter.chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
             if self._size.current < self._size.largest or self._trial is not None:
                 self._grow(flight.number)

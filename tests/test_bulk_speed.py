@@ -10,7 +10,7 @@ import pytest
 from mcumgrx.bulk import transfer, window_for
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
-from mcumgrx.errors import DeviceError
+from mcumgrx.errors import DeviceError, LinkLost
 from mcumgrx.events import Bytes, Event, Limit, Speed, StageName
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.header import HEADER_SIZE, Header
@@ -61,6 +61,15 @@ def final(events: list[Bytes]) -> Speed:
     speed = events[-1].speed
     assert speed is not None
     return speed
+
+
+def test_a_resumed_upload_tells_its_chunks_too() -> None:
+    device = device_with()
+    with pytest.raises(LinkLost):
+        upload(LinkModel.ble(), device, faults=Faults(cut_at_request=50))
+    events = upload(LinkModel.ble(), device)
+    assert events[-1].resumed_from
+    assert final(events).chunk_bytes == final(upload(LinkModel.ble())).chunk_bytes
 
 
 @dataclass(frozen=True)
