@@ -229,7 +229,10 @@ class Pace:
         waits_s = quickest_s - (self._longest_s if self.room == 1 else self._shortest_s)
         keeping = gap_s == self._good_s
         # What begins to wait shows only in the end.
-        if answers < (_MANY if keeping and self._found else _ENOUGH if waits_s < _EMPTY * gap_s else 2 * _ENOUGH):
+        enough = _ENOUGH if waits_s < _EMPTY * gap_s else 2 * _ENOUGH
+        if self._found and gap_s <= self._good_s:
+            enough = _MANY  # where it was found, little is wrong
+        if answers < enough:
             return
         if keeping:
             self._rounds += 1
