@@ -155,9 +155,8 @@ def limit_of(scenario: Scenario) -> Limit:
     if up_s:
         bounds["link"] = data / up_s
     by = min(bounds, key=bounds.__getitem__)
-    buffers = min(
-        bounds["link"] if up_s else bounds["device"], bounds["device"], data * (config.buf_count - 1) / alone_s
-    )
+    others = (rate for name, rate in bounds.items() if name != "window")
+    buffers = min(data * (config.buf_count - 1) / alone_s, *others)
     return Limit(bounds[by], by, data / alone_s, buffers)
 
 

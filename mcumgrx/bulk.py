@@ -86,13 +86,17 @@ def window_for(client: Client, params: Params | None, most: int | None = None, *
     return Window(room, most=most, strict=flow.strict, patience_s=client.timeout_s)
 
 
-async def find_message_size(client: Client, largest: int, least: int) -> int:
+async def find_message_size(client: Client, largest: int, least: int, *, harmless: bool = False) -> int:
     """The size of message, up to `largest`, with which a transfer over `client` should begin.
 
     What one write or line carries needs no proof. Anything larger is tried with an echo of that size, so that what a
     device cannot put together shows before it erases anything, and the next smaller one of `rungs` after that. Once
     found it is known for this connection, and a size that an earlier one saw refused is not tried again
     (`Learned.refuses`).
+
+    `harmless`: a first message that does not arrive is only sent again, smaller. Then it shows by itself whether one of
+    its size arrives, where that is likely: the device has taken one before, or the link carries all or nothing of what
+    the device says that it has room for.
 
     Raises `RequestTimeout` when nothing is answered, `MessageTooLarge` when nothing works that is large enough for the
     transfer, `LinkLost`.
@@ -101,6 +105,10 @@ async def find_message_size(client: Client, largest: int, least: int) -> int:
     params = await client.params()
     learned.meets(client.limits.message(None if params is None else params.buf_size))
     if largest <= max(safe, client.proven_bytes):
+        return largest
+    refused_before = learned.refuses(largest) or (client.refused_bytes is not None and client.refused_bytes <= largest)
+    likely = (learned.message_bytes or 0) >= largest or (client.flow.paced and params is not None)
+    if harmless and likely and not refused_before:
         return largest
     if learned.refuses(largest):
         # What lies between is not tried either: each attempt costs a time-out.

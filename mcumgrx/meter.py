@@ -59,9 +59,9 @@ class Meter:
         self.sent_bytes = 0
         """In messages."""
         self.wire_bytes = 0
-        """Of those, how many have been seen to take time on the link, and"""
+        """Of those, the ones whose time on the link is known."""
         self.wire_s = 0.0
-        """how much."""
+        """That time."""
         self._client = client
         self._plan = plan
         self._window = window

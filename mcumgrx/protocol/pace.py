@@ -236,7 +236,7 @@ class Pace:
             return
         if keeping:
             self._rounds += 1
-            self._keep(gap_s, waits_s, latest, (now - self._round_at) / answers, number, now)
+            self._keep(gap_s, waits_s, number, now)
         elif gap_s > self._good_s:
             self._shortest_s = quickest_s
             self._try_faster(now)
@@ -256,15 +256,14 @@ class Pace:
                 self._bad_s = 0.0
             self._try_faster(now)
 
-    def _keep(
-        self, gap_s: float, waits_s: float, latest: list[tuple[float, float]], spacing_s: float, number: int, now: float
-    ) -> None:
+    def _keep(self, gap_s: float, waits_s: float, number: int, now: float) -> None:
         """A round at a pace that had passed."""
+        spacing_s = (now - self._round_at) / (number - self._round_from)
         enough = not self._found or self._rounds >= self._enough_rounds
         if waits_s > (self.room + 1) * gap_s:
             # The device cannot hold that many: the way has become longer.
-            self._shortest_s = min(trip_s for _, trip_s in latest)
-            self._longest_s = max(trip_s for _, trip_s in latest)
+            latest = [trip_s for _, trip_s in self._trips][-_ENOUGH:]
+            self._shortest_s, self._longest_s = min(latest), max(latest)
             self._set(gap_s, now)
         elif waits_s > gap_s and spacing_s > gap_s:
             self._good_s = min(spacing_s, self._longest_s)

@@ -85,8 +85,6 @@ class Window(Generic[T]):
         self.size = 1.0
         self.losses = 0
         """Gaps, refusals for want of a buffer, and time-outs, since the beginning."""
-        self.alone_s: float | None = None
-        """The shortest round trip of a request that was alone on its way."""
         self.most_unanswered = self.room if strict else 2 * self.room + 1
         """Requests that may lie in the device, or be lost. One on top is lost, where that is all that happens."""
         self._flights: deque[Flight[T]] = deque()
@@ -228,8 +226,6 @@ class Window(Generic[T]):
 
     def _measure(self, flight: Flight[T], seconds: float) -> None:
         self._recent.append((seconds, flight.depth))
-        if flight.depth == 0 and (self.alone_s is None or seconds < self.alone_s):
-            self.alone_s = seconds
 
 
 class PacedWindow(Window[T]):

@@ -62,6 +62,7 @@ _HASH_BYTES_PER_S = 5_000
 _READ_BYTES = 16 * 1024
 
 _PATH_BYTES = 64  # the default of CONFIG_MCUMGR_GRP_FS_PATH_LEN
+
 # A file of so many messages is through before a window has found out how much the link holds.
 _BRIEF = 8
 
@@ -310,7 +311,8 @@ class FsGroup(Group):
             resume=resume,
         )
         width = await self._window(window, progress, plan)
-        wanted, begin_bytes = plan.message_bytes, await self._begin_bytes(plan)
+        wanted = plan.message_bytes
+        begin_bytes = await find_message_size(client, wanted, plan.least_bytes, harmless=True)
 
         def slow_s(step: Step) -> float:
             return self._hash_timeout_s(plan.size) if isinstance(step.command, ReadHash) else client.timeout_s
@@ -343,22 +345,6 @@ class FsGroup(Group):
         if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:
             client.proven_bytes = max(client.proven_bytes, wanted)
         return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
-
-    async def _begin_bytes(self, plan: FilePutPlan) -> int:
-        """The size of the messages to begin with.
-
-        A first chunk that does not arrive harms nothing, so it can show by itself whether one of its size does, where
-        that is likely: the device has taken one before, or the link carries all or nothing of what the device says that
-        it has room for. Otherwise an echo, which is not waited for as long, tells it sooner.
-        """
-        client, largest = self.client, plan.message_bytes
-        learned, params = client.learned, await client.params()
-        learned.meets(client.limits.message(None if params is None else params.buf_size))
-        refused = learned.refuses(largest) or (client.refused_bytes is not None and client.refused_bytes <= largest)
-        likely = (learned.message_bytes or 0) >= largest or (client.flow.paced and params is not None)
-        if likely and not refused:
-            return largest
-        return await find_message_size(client, largest, plan.least_bytes)
 
     async def _window(self, most: int | None, progress: Progress, plan: FilePutPlan | None = None) -> Any:
         """The window for as much on its way as device and link have room for, and as the caller wants."""
