@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         RequestTimeout,
         TransferStuck,
         TransportError,
+        UploadMismatch,
         UsageError,
     )
     from .mcuboot import Image, load_image
@@ -72,6 +73,7 @@ _LATE = {
     "RequestTimeout": "errors",
     "TransferStuck": "errors",
     "TransportError": "errors",
+    "UploadMismatch": "errors",
     "UsageError": "errors",
 }
 
@@ -99,6 +101,7 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "RequestTimeout",
     "TransferStuck",
     "TransportError",
+    "UploadMismatch",
     "UsageError",
     "__version__",
 ]

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .client import Client, Stream
-from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout
+from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout, UploadMismatch
 from .events import Progress, StageName, ignore_progress
 from .meter import Meter
 from .pause import Pause
@@ -171,7 +171,8 @@ async def upload(
         settled: asks the device whether it holds the whole; called only when the answer to the last chunk is lost.
         pause: holds it.
 
-    Raises `RequestTimeout` when answers stay out, `TransferStuck` when they bring nothing, `DeviceError`, `LinkLost`.
+    Raises `RequestTimeout` when answers stay out, `TransferStuck` when they bring nothing, `UploadMismatch` when the
+    device's own check finds in its slot what was not sent, `DeviceError`, `LinkLost`.
     """
     learned = client.learned
     plan.alignment = max(plan.alignment, learned.alignment)
@@ -203,6 +204,14 @@ async def upload(
     learned.alignment = plan.alignment
     if running.slowest_s is not None and not plan.resumed_from:
         learned.erase_s = max(learned.erase_s or 0.0, running.slowest_s)
+    if plan.match is False:
+        # It comes as a success (Zephyr, CONFIG_IMG_ENABLE_IMAGE_CHECK), and says that the slot does not hold the file.
+        raise UploadMismatch(
+            f"all {plan.size:,} bytes were sent, but by the device's own check its slot does not hold the file",
+            size=plan.size,
+            hint="upload it again: nothing is marked, and the running image stays; if it happens again, the device's "
+            "flash or another client that writes to it is the cause",
+        )
     return UploadProgress(plan.size, plan.match)
 
 
@@ -449,7 +458,7 @@ class _Transfer(Generic[P]):
                 self._pump()
                 return
             try:
-                result = piece.command.result(reply)
+                plan.answered(piece, piece.command.result(reply))
             except DeviceError as error:
                 self._refused(piece, error, now)
             except MalformedReply:
@@ -461,7 +470,6 @@ class _Transfer(Generic[P]):
                 plan.lost(piece)
             else:
                 self._garbled = 0
-                plan.answered(piece, result)
         except Exception as error:
             self._fail(error)
             return

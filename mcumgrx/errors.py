@@ -15,6 +15,7 @@
     │  └─ TransferStuck     a bulk transfer that no longer advances
     ├─ RequestTimeout       no answer in time (also a `TimeoutError`)
     ├─ DeviceError          the device said no: group, rc, name, rsn
+    ├─ UploadMismatch       the device took the whole image, and says that what it holds is not what was sent
     ├─ ImageError           the file is not what the device can take
     ├─ FlowError            an update that ended other than asked
     │  └─ PlanRefused       it was not even started, and why
@@ -46,6 +47,7 @@ __all__ = [
     "RequestTimeout",
     "TransferStuck",
     "TransportError",
+    "UploadMismatch",
     "UsageError",
 ]
 
@@ -160,6 +162,14 @@ class DeviceError(McumgrError):
         self.name = name
         self.rsn = rsn
         self.reply = reply if reply is not None else {}
+
+
+class UploadMismatch(McumgrError):
+    """The device has taken all `size` bytes of an image, and by its own check what it holds is not what was sent."""
+
+    def __init__(self, message: str, *, size: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.size = size
 
 
 class ImageError(McumgrError):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import cbor2
 import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
-from mcumgrx.errors import DeviceError, LinkLost, RequestTimeout
+from mcumgrx.errors import DeviceError, LinkLost, RequestTimeout, UploadMismatch
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Learned
 from mcumgrx.pause import Pause
+from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import Header, Op
+from mcumgrx.protocol.message import encode_body
 from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
@@ -114,10 +119,6 @@ def test_a_busy_device_is_asked_again() -> None:
         header = Header.unpack(message)
         answer = real(message, now)
         if (header.group, header.command) == (1, 1) and refusals and header.sequence > 3:
-            from mcumgrx.protocol.codec import build_message
-            from mcumgrx.protocol.message import encode_body
-            from mcumgrx.sim.device import Answer
-
             refused = build_message(
                 header.op | 1, 1, 0, header.group, header.sequence, header.command, encode_body({"rc": refusals.pop()})
             )
@@ -127,6 +128,46 @@ def test_a_busy_device_is_asked_again() -> None:
     device.handle = busy  # type: ignore[method-assign]
     Uploading(device=device)()
     assert refusals == []
+
+
+def answering(device: SimulatedDevice, change: Callable[[dict[str, Any], Header], dict[str, Any] | None]) -> None:
+    """Pass the body of each answer to an upload through `change`; None loses the answer."""
+    real = device.handle
+
+    def handle(message: bytes, now: float) -> Answer:
+        answer = real(message, now)
+        header = Header.unpack(message)
+        if (header.group, header.command) != (1, 1):
+            return answer
+        changed = []
+        for one in answer.replies:
+            body = change(cbor2.loads(one[8:]), header)
+            if body is not None:
+                head = Header.unpack(one)
+                changed.append(build_message(head.op, 1, 0, head.group, head.sequence, head.command, encode_body(body)))
+        return Answer(tuple(changed), answer.busy_s)
+
+    device.handle = handle  # type: ignore[method-assign]
+
+
+def test_a_check_of_the_device_that_fails_ends_the_upload_with_an_error() -> None:
+    device = device_with(replace(CONFIG, image_check=True))
+    answering(device, lambda body, header: dict(body, match=False) if "match" in body else body)
+    with pytest.raises(UploadMismatch) as caught:
+        Uploading(device=device)()
+    assert caught.value.size == NEW.size
+
+
+@pytest.mark.parametrize("offset", [NEW.size + 1, 2**32, -1, "text", None])
+def test_one_answer_with_an_offset_that_cannot_be_is_asked_for_again(offset: object) -> None:
+    device, answers = device_with(), []
+
+    def change(body: dict[str, Any], header: Header) -> dict[str, Any]:
+        answers.append(body)
+        return dict(body, off=offset) if len(answers) == 4 else body
+
+    answering(device, change)
+    Uploading(device=device)()
 
 
 def test_an_oversized_chunk_is_halved_until_it_arrives() -> None:

@@ -24,6 +24,7 @@ from ..errors import (
     RequestTimeout,
     TransferStuck,
     TransportError,
+    UploadMismatch,
     UsageError,
 )
 
@@ -63,6 +64,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (ProtocolError, Exit.NO_ANSWER),
     (RequestTimeout, Exit.NO_ANSWER),
     (DeviceError, Exit.DEVICE_REFUSED),
+    (UploadMismatch, Exit.DEVICE_REFUSED),
     (ImageError, Exit.BAD_FILE),
     (PlanRefused, Exit.PLAN_REFUSED),
     (FlowError, Exit.UNPROVEN),  # where `_OUTCOMES` does not say better

@@ -171,7 +171,9 @@ class ImageUpload:
 
     def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
         if offset > 0:
-            return ImageChunk(offset, data)
+            # MCUboot's recovery up to Zephyr 3.4 takes the number of each chunk anew, and 0 where there is none: the
+            # rest of an image for another core would go over the running application (zephyr #60198). Others ignore it.
+            return ImageChunk(offset, data, image=self.image or None)
         return ImageChunk(offset, data, length, self.image, self.sha, self.upgrade)
 
     def smaller(self) -> ImageUpload | None:
@@ -317,8 +319,8 @@ class UploadPlan:
             return  # an answer to a duplicate; once complete, the server starts again at 0 (Zephyr)
         if not 0 <= offset <= self.size:
             raise MalformedReply(f"the device asks for offset {offset} of {self.size} bytes")
-        if match is not None:
-            self.match = match
+        if match is not None and offset == self.size:
+            self.match = match  # anywhere else it compares nothing
         if self.phase is Phase.FIRST:
             # The answer to an earlier copy of the opening chunk will do; one from before a restart will not.
             if chunk.offset == 0 and chunk.epoch >= self._opening_epoch:
@@ -326,8 +328,10 @@ class UploadPlan:
                 self._opening_answer(chunk, offset)
         elif offset > self.done_bytes:
             self._advance(offset)
-            if offset < chunk.end:
-                self._cut(chunk, offset)
+            self._learn_alignment(chunk, offset)
+            if offset < chunk.end and chunk.epoch == self._epoch:
+                # Either the end of this chunk was cut off, or one before it is missing.
+                self._go_back(offset, counts=offset <= chunk.offset)
         elif chunk.epoch != self._epoch:
             pass  # complains of a gap that has been dealt with
         elif offset == 0 and self.done_bytes > 0:
@@ -399,12 +403,13 @@ class UploadPlan:
             self._epoch += 1
             return
         self.phase = Phase.BODY
-        if offset > chunk.end:
+        if offset > chunk.end or chunk.end - offset >= ALIGNMENT_MAXIMUM:
             self.resumed_from = offset  # the device kept the session of an earlier attempt with this sha
         self.done_bytes = 0
         self._advance(offset)
-        if offset < chunk.end:
-            self._cut(chunk, offset)
+        self._learn_alignment(chunk, offset)
+        if offset < chunk.end and chunk.epoch == self._epoch:
+            self._go_back(offset, counts=False)
 
     def _advance(self, offset: int) -> None:
         self.done_bytes = offset
@@ -415,14 +420,20 @@ class UploadPlan:
         if offset == self.size:
             self.phase = Phase.DONE
 
-    def _cut(self, chunk: Chunk, offset: int) -> None:
-        """The device took only part of the chunk: old Zephyr (< 3.0) and MCUboot write whole flash words only."""
-        if chunk.offset < offset:
+    def _learn_alignment(self, chunk: Chunk, offset: int) -> None:
+        """What the answer to `chunk` tells of the unit in which the device writes.
+
+        Old Zephyr (< 3.0) and MCUboot take whole flash words only. An opening chunk that is answered with less may as
+        well have met the upload of an earlier attempt, which stands there; so what it tells against a unit counts, and
+        what it tells for one does not.
+        """
+        if offset == chunk.end:
+            if offset < self.size and offset % self.alignment:
+                self.alignment = offset & -offset  # it was taken whole, although it ends elsewhere
+        elif 0 < chunk.offset < offset < chunk.end:
             unit = min(offset & -offset, ALIGNMENT_MAXIMUM)  # a multiple of the true one will do
             if chunk.end - offset < unit:
                 self.alignment = max(self.alignment, unit)
-        if chunk.epoch == self._epoch:
-            self._go_back(offset, counts=False)
 
     def _go_back(self, offset: int, *, counts: bool = True) -> None:
         if counts:
@@ -456,6 +467,7 @@ class UploadPlan:
         self._next = 0
         self.done_bytes = 0
         self.resumed_from = 0
+        self.match = None
         self.tail = False
         self._session_closed = False
         self._opening = None
@@ -522,7 +534,8 @@ class UploadPlan:
         end = offset + size
         if end >= self.size:
             end = self.size
-        elif end - end % self.alignment > offset:
+        elif offset and end - end % self.alignment > offset:
+            # Not the opening chunk: it is alone, so a cut costs nothing, and its answer may tell that there is no unit.
             end -= end % self.alignment
         if end <= offset:
             raise MessageTooLarge(

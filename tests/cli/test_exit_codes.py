@@ -22,6 +22,7 @@ from mcumgrx.errors import (
     PluginError,
     RequestTimeout,
     TransferStuck,
+    UploadMismatch,
     UsageError,
 )
 
@@ -45,6 +46,7 @@ EXITS: list[tuple[Exception, int]] = [
     (FramingError("x"), 4),
     (TransferStuck("x", offset=1, size=2), 4),
     (refusal(0, 1), 5),
+    (UploadMismatch("x", size=2), 5),
     (ImageError("x"), 6),
     (FlowError("x", stage="prove", outcome=Outcome.REVERTED), 7),
     (FlowError("x", stage="prove", outcome=Outcome.REJECTED), 7),

@@ -340,6 +340,66 @@ def test_a_match_without_transfer_ends_it_at_once() -> None:
     assert (plan.done, plan.match, plan.resumed_from) == (True, True, len(IMAGE))
 
 
+def test_only_at_the_end_does_a_match_say_anything() -> None:
+    server, plan = Server(), plan_for()
+    chunk = plan.next()
+    assert chunk is not None
+    plan.acknowledged(chunk, server.take(chunk), match=False)
+    run(plan, server)
+    assert (server.complete, plan.match) == (IMAGE, None)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_gap_counts_whether_or_not_its_answer_is_news(answered: bool) -> None:
+    plan = plan_for()
+    opening = plan.next()
+    assert opening is not None
+    plan.acknowledged(opening, opening.end)
+    one, two, three = plan.next(), plan.next(), plan.next()
+    assert one is not None
+    assert three is not None
+    assert two is not None
+    if answered:
+        plan.acknowledged(one, one.end)
+    plan.acknowledged(three, one.end)  # two is missing
+    assert plan.setbacks == 1
+    again = plan.next()
+    assert again is not None
+    assert again.offset == one.end
+
+
+@pytest.mark.parametrize("stands", range(4, 257, 4))
+def test_an_upload_that_resumes_inside_the_first_chunk_teaches_no_unit(stands: int) -> None:
+    server, plan = Server(unit=1), plan_for()
+    server.data, server.length, server.sha = bytearray(IMAGE[:stands]), len(IMAGE), SHA
+    run(plan, server, window=3)
+    assert (server.complete, plan.alignment, server.erases) == (IMAGE, 1, 0)
+
+
+def test_a_unit_that_does_not_exist_is_given_up() -> None:
+    server, plan = Server(unit=1), plan_for(message_bytes=301, alignment=64)
+    run(plan, server)
+    assert server.complete == IMAGE
+    assert plan.alignment < 64
+    assert plan.retransmissions == 0
+
+
+@pytest.mark.parametrize("image", [0, 1, 3])
+def test_every_chunk_names_an_image_that_is_not_the_first(image: int) -> None:
+    plan = UploadPlan(IMAGE, ImageUpload(SHA, image), message_bytes=300)
+    numbers = []
+    while not plan.done:
+        chunk = plan.next()
+        assert chunk is not None
+        command = chunk.command
+        assert isinstance(command, UploadChunk)
+        assert 299 <= command.request().size <= 300 or chunk.end == len(IMAGE)
+        numbers.append(command.image)
+        plan.acknowledged(chunk, chunk.end)
+    assert numbers[0] == image
+    assert set(numbers[1:]) == {image or None}
+
+
 def test_nothing_to_upload_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="nothing"):
         plan_for(b"")
