@@ -11,6 +11,7 @@ from typing import Any
 
 from .client import Client
 from .events import Bytes, Limit, Speed, StageName
+from .hints import Hint, Run
 from .protocol.sizes import MessageSize
 from .protocol.transfer import TransferPlan, UploadPlan
 from .protocol.window import PacedWindow, Window
@@ -31,9 +32,10 @@ _MOSTLY_SLOW = 0.5
 # A round trip that is so many times the shortest one was spent in a queue.
 _WAITED = 1.3
 
-_ERASING = (
-    "most of the time went into erasing, which a device leaves out if the slot is empty: 'mcumgrx image erase' can do "
-    "it beforehand, and CONFIG_IMG_ERASE_PROGRESSIVELY in its firmware spreads it over the upload"
+_ERASING = Hint(
+    "most of the time went into erasing, which a device leaves out if the slot is empty: ",
+    Run("image erase"),
+    " can do it beforehand, and CONFIG_IMG_ERASE_PROGRESSIVELY in its firmware spreads it over the upload",
 )
 _REASSEMBLY = "CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY in its firmware puts together what is larger"
 

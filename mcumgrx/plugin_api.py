@@ -45,6 +45,7 @@ from .errors import (
     UsageError,
 )
 from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, StageName, ignore_progress
+from .hints import Hint, Run
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -86,6 +87,7 @@ __all__ = [
     "Group",
     "GroupId",
     "GroupPlugin",
+    "Hint",
     "Limits",
     "LinkLost",
     "MalformedReply",
@@ -100,6 +102,7 @@ __all__ = [
     "Reply",
     "Report",
     "RequestTimeout",
+    "Run",
     "Speed",
     "Stage",
     "StageName",

@@ -28,6 +28,7 @@ CORE: dict[str, set[str]] = {
     "mcumgrx._version": set(),
     "mcumgrx._pycodec": set(),
     "mcumgrx.errors": set(),
+    "mcumgrx.hints": set(),
     "mcumgrx.events": set(),
     "mcumgrx.address": {"mcumgrx.errors"},
     "mcumgrx.file_bytes": {"mcumgrx.errors"},
@@ -274,6 +275,8 @@ def _problem(name: str, rule: str, target: str, part: str, allowed: set[str]) ->
         if target == "mcumgrx._version" or f"{target}:{part}" in allowed:
             return None
         if any(within(target, package) for package in (rule, *allowed)):
+            return None
+        if target == "mcumgrx.hints" and not within(name, "mcumgrx_plugins"):
             return None
         return f"{rule} may import only {', '.join(sorted(allowed)) or 'nothing of ours'}"
     if top in sys.stdlib_module_names:

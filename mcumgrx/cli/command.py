@@ -11,6 +11,7 @@ import inspect
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -63,6 +64,14 @@ class Settings:
     yes: bool = False
     id: str | None = None
     no_cache: bool = False
+    environment: tuple[tuple[str, str, str], ...] = ()
+    """What was set by a variable and not on the command line: (variable, option, value)."""
+
+    @property
+    def reaching(self) -> tuple[str, ...]:
+        """What another command needs to reach the same device in the same way."""
+        device = ("-d", self.device) if self.device else ()
+        return device if self.timeout is None else (*device, "--timeout", f"{self.timeout:g}")
 
 
 if TYPE_CHECKING:
@@ -110,7 +119,15 @@ class _Path(_Type):
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        # `Path` would make the current folder of an empty name, and one slash of two in an address of the web.
+        if not str(value):
+            self.fail("the name of the file is empty", param, ctx)
+        if _WEB.match(str(value)):
+            self.fail(f"{value} is a web address: download it, and name the file", param, ctx)
         return Path(value)
+
+
+_WEB = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 
 
 _TYPES: dict[type, _Type] = {
@@ -162,7 +179,10 @@ def collect(ctx: click.Context) -> Settings:
     """
     settings: Settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
     first = ctx.parent is None
-    for name in settings.__dataclass_fields__:
+    for option in ctx.command.params:
+        name = (option.name or "").removeprefix(_PREFIX)
+        if option.name != _PREFIX + name:
+            continue
         source = ctx.get_parameter_source(_PREFIX + name)
         if source is ParameterSource.COMMANDLINE or (source is ParameterSource.ENVIRONMENT and first):
             value = ctx.params[_PREFIX + name]
@@ -262,6 +282,8 @@ class Context:
             heard=any(client.last_heard_s is not None for client in self._clients),
             answered=bool(set(self.renderer.stages) - early),
             sent=None if last is None else last.done - last.resumed_from,
+            options=self.settings.reaching,
+            environment=self.settings.environment,
         )
 
 
@@ -357,6 +379,7 @@ def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plu
     def callback(**values: Any) -> int:
         ctx = click.get_current_context()
         settings = collect(ctx)
+        settings = replace(settings, environment=_environment(ctx))
         own = {key: value for key, value in values.items() if not key.startswith(_PREFIX)}
         return _execute(name, lambda context: function(context, **own), spec, settings, plugin)
 
@@ -367,6 +390,20 @@ def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plu
         callback=callback,
         help=inspect.getdoc(function),
     )
+
+
+def _environment(ctx: click.Context) -> tuple[tuple[str, str, str], ...]:
+    """What variables have set, and nothing on the command line, before the subcommand or after it."""
+    found = []
+    for option in ctx.command.params:
+        levels: list[click.Context] = [ctx]
+        while levels[-1].parent is not None:
+            levels.append(levels[-1].parent)
+        sources = {level.get_parameter_source(option.name or "") for level in levels}
+        variable = option.envvar
+        if ParameterSource.ENVIRONMENT in sources - {None} and ParameterSource.COMMANDLINE not in sources:
+            found.append((str(variable), option.opts[0], os.environ.get(str(variable), "")))
+    return tuple(found)
 
 
 def _parameter(one: Argument | Option) -> click.Parameter:
@@ -398,6 +435,7 @@ def _execute(
 ) -> int:
     """Run a command and show what comes of it; returns the exit code."""
     renderer = make_renderer(as_json=settings.json, verbose=settings.verbose)
+    renderer.options = settings.reaching
     context = Context(name, settings, renderer)
     try:
         with logging_to(renderer.log, settings.verbose, settings.log_file):

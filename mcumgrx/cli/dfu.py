@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from ..events import Event, Note, Stage, StageName
 from ..plugin_api import Argument, Option, command
 from .render import duration_text, rate_text, size_text
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from .command import Context
 
 __all__ = ["DfuResult", "PlanView", "dfu"]
+
+# What the policy's fields are called here.
+_OPTION_OF = {
+    "image": "--image",
+    "erase_timeout_s": "--erase-timeout",
+    "chunk_bytes": "--chunk",
+    "window": "--window",
+    "boot_timeout_s": "--boot-timeout",
+    "quiet_s": "--quiet-time",
+}
 
 # `flows.policy.Mode` again, because help imports no flows; a test compares the two.
 MODES = ("test-and-confirm", "confirm-only", "test-only", "upload-only")
@@ -79,6 +90,7 @@ class DfuResult:
     Option("--dry-run", "Show the plan and change nothing.", type=bool),
     Option("--erase", "Erase the slot first; rarely needed.", type=bool),
     Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
+    Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
     Option("--image", "Number of the image (core) the file is for.", type=int, default=0, metavar="N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
     Option(
@@ -115,6 +127,7 @@ async def dfu(
     dry_run: bool,
     erase: bool,
     upgrade_only: bool,
+    trim: bool,
     image: int,
     chunk: int | None,
     window: int | None,
@@ -129,18 +142,23 @@ async def dfu(
     done already is not done again.
     """
     from ..flows import DfuPolicy, Mode, update
+    from ..flows.policy import InvalidPolicy
 
-    policy = DfuPolicy(
-        mode=Mode(mode),
-        image=image,
-        erase=erase,
-        erase_timeout_s=erase_timeout,
-        chunk_bytes=chunk,
-        window=window,
-        boot_timeout_s=boot_timeout,
-        quiet_s=quiet_time,
-        upgrade_only=upgrade_only,
-    )
+    try:
+        policy = DfuPolicy(
+            mode=Mode(mode),
+            image=image,
+            erase=erase,
+            erase_timeout_s=erase_timeout,
+            chunk_bytes=chunk,
+            window=window,
+            boot_timeout_s=boot_timeout,
+            quiet_s=quiet_time,
+            upgrade_only=upgrade_only,
+            trim=trim,
+        )
+    except InvalidPolicy as error:
+        raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
     device = context.device
     loaded = _inspect(file, context)
     listener = _Listener(context, device.address, loaded.hash.hex(), dry_run)

@@ -27,6 +27,7 @@ from ..errors import (
     UploadMismatch,
     UsageError,
 )
+from ..hints import Hint, Run
 
 __all__ = ["Exit", "Failure", "Situation", "exit_for", "explain"]
 
@@ -99,6 +100,8 @@ class Situation:
         heard: bytes have come from the device, be it text or noise.
         answered: the device has answered at least once, as far as that is known.
         sent: bytes that were through in the last transfer, or None when there was none.
+        options: what a command needs to reach the same device in the same way: `("-d", "serial:/dev/ttyACM0")`.
+        environment: what was set not on the command line but by a variable: (variable, option, value).
     """
 
     command: str = ""
@@ -106,6 +109,8 @@ class Situation:
     heard: bool = False
     answered: bool = False
     sent: int | None = None
+    options: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +126,22 @@ class Failure:
 
 # -- hints ----------------------------------------------------------------------------------------------------------
 
-_UNCONFIRMED = (
-    "the running image may still be unconfirmed, or another one is marked for the next boot: confirm what runs with "
-    "'mcumgrx image confirm', or reset the device, and try again"
+_UNCONFIRMED = Hint(
+    "the running image may be on trial, or another one marked for the next boot: see ", Run("image list")
 )
 _SLOW_ERASE = (
     "the device may still be erasing the slot: give it more time with --erase-timeout 120. If it is not, a chunk may "
     "be larger than it takes: try --chunk 64"
 )
-_STUCK_AT_START = (
-    "the device answers but writes nothing: is the slot erased, and does it hold the whole image? Erase it with "
-    "'mcumgrx image erase', reset the device, and try again with --chunk 64"
+_STUCK_AT_START = Hint(
+    "the device answers but writes nothing: its buffers may be smaller than it says (try --chunk 64), or its flash "
+    "cannot be written; what the slots hold shows ",
+    Run("image list"),
 )
-_NO_SECOND_SLOT = (
-    "the device does not list what was uploaded: the file lacks its hash TLV or is signed for another bootloader, or "
-    "the upload went to another image number; see 'mcumgrx image list'"
+_NO_SECOND_SLOT = Hint(
+    "the device does not list what was uploaded: it may be signed for another bootloader, or have gone to another "
+    "image number; see ",
+    Run("image list"),
 )
 
 # Firmware options that put SMP on a link: today's name, and the one before Zephyr 3.3.
@@ -207,5 +213,23 @@ def explain(error: Exception, where: Situation) -> Failure:
     if not isinstance(error, McumgrError):
         return Failure(code, kind, f"this is a bug: {kind}: {error}" if str(error) else f"this is a bug: {kind}")
     hint = error.hint or next((text for fits, text in _HINTS if fits(error, where)), None)
+    source = _set_by_environment(error, where)
+    if source is not None:
+        hint = Hint(source, *(("; ", hint) if hint else ()))
+    if isinstance(hint, Hint):
+        hint = hint.on(where.options)
     fields = {name: value for name, value in vars(error).items() if name not in ("message", "hint") and name[0] != "_"}
     return Failure(code, kind, error.message, hint, fields)
+
+
+def _set_by_environment(error: McumgrError, where: Situation) -> str | None:
+    """Which variables this error may come from, where nothing on the command line shows them."""
+    about_link = isinstance(error, TransportError) or _silent(error, where)
+    if not about_link and not isinstance(error, UsageError):
+        return None
+    named = [
+        f"{option} comes from {variable}, which is {value!r}"
+        for variable, option, value in where.environment
+        if (option == "-d" if about_link else option in error.message or value in error.message)
+    ]
+    return "; ".join(named) or None

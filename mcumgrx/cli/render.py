@@ -27,6 +27,7 @@ import click
 
 from ..errors import McumgrError
 from ..events import Bytes, DeviceText, Event, Limit, Note, Speed, Stage, StageName
+from ..hints import Hint
 from .exit_codes import Exit, Failure
 
 __all__ = [
@@ -188,7 +189,7 @@ def to_lines(value: object) -> list[str]:
         return ["done"]
     lines = getattr(value, "lines", None)
     if callable(lines):
-        return [str(line) for line in lines()]
+        return [line if isinstance(line, str) else str(line) for line in lines()]
     if isinstance(value, str):
         return value.splitlines()
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
@@ -339,7 +340,12 @@ Line = Sequence[str | tuple[str, str]]
 
 
 class Renderer(ABC):
-    """Shows what one command says, from its first event to its result or failure."""
+    """Shows what one command says, from its first event to its result or failure.
+
+    `options` complete the commands that hints name: the device, and how it is reached.
+    """
+
+    options: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.last_bytes: Bytes | None = None
@@ -349,11 +355,17 @@ class Renderer(ABC):
         """Show an event. This is the `progress` that commands get."""
         if isinstance(event, Bytes):
             self.last_bytes = event
+        elif isinstance(event, Note):
+            event = dataclasses.replace(event, text=self.told(event.text))
         if isinstance(event, (Bytes, Stage)):
             name = event.stage if isinstance(event, Bytes) else event.name
             if name not in self.stages:
                 self.stages.append(name)
         self.draw(event)
+
+    def told(self, text: str) -> str:
+        """The text with the commands that it names completed."""
+        return text.on(self.options) if isinstance(text, Hint) else text
 
     @abstractmethod
     def draw(self, event: Event) -> None:
@@ -572,7 +584,7 @@ class PlainRenderer(Renderer):
             self.note(Note(f"{rate_text(speed.average)} on average: {speed_text(told)}"))
         waited = transfer.elapsed_s > self._WORTH_S and speed.window <= self._NARROW
         if speed.limited_by and speed.hint and (self._verbose or (waited and speed.limited_by is Limit.BUFFERS)):
-            self.note(Note(f"limited by the {_LIMITS[speed.limited_by]}: {speed.hint}"))
+            self.note(Note(self.told(Hint(f"limited by the {_LIMITS[speed.limited_by]}: ", speed.hint))))
 
     def note(self, note: Note) -> None:
         self.line([(("warning" if note.warning else "note") + ": ", "warn" if note.warning else "dim"), note.text])
@@ -602,7 +614,7 @@ class PlainRenderer(Renderer):
 
     def show(self, kind: str, value: object) -> None:
         for line in to_lines(value):
-            self.line([self.show_indent, line], hang=len(self.show_indent) + 2)
+            self.line([self.show_indent, self.told(line)], hang=len(self.show_indent) + 2)
 
     def say(self, text: str, style: str = "") -> None:
         if style == "prompt":
@@ -615,7 +627,7 @@ class PlainRenderer(Renderer):
     def result(self, command: str, value: object) -> None:
         self.close()
         for line in to_lines(value):
-            write_line(self._out, printable(line), result=True)
+            write_line(self._out, printable(self.told(line)), result=True)
 
     def failure(self, failure: Failure) -> None:
         self.close()

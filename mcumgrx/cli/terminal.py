@@ -107,7 +107,7 @@ class TerminalRenderer(PlainRenderer):
     def result(self, command: str, value: object) -> None:
         self.close()
         for line in to_lines(value):
-            line = printable(line)
+            line = printable(self.told(line))
             if line.startswith(_DONE) and self._out.isatty():
                 line = self._styled(_DONE, "ok") + line.removeprefix(_DONE)
             write_line(self._out, line, result=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .._version import __version__
 from ..errors import McumgrError, PluginError, UsageError
@@ -97,6 +98,9 @@ def _usage(error: click.UsageError, arguments: list[str]) -> int:
     message, _, suggestion = error.format_message().partition("Did you mean")
     message = message.rstrip(". ")
     hints = []
+    variable = _variable(error)
+    if variable:
+        hints.append(f"the value comes from {variable}.")
     if suggestion:
         hints.append(f"did you mean{suggestion.rstrip('?. ')}?")
     if error.ctx is not None:
@@ -104,6 +108,14 @@ def _usage(error: click.UsageError, arguments: list[str]) -> int:
     failure = Failure(Exit.USAGE, "UsageError", message[:1].lower() + message[1:], " ".join(hints) or None)
     make_renderer(as_json=_wants_json(arguments)).failure(failure)
     return Exit.USAGE
+
+
+def _variable(error: click.UsageError) -> str | None:
+    """The variable that a value which cannot be taken comes from."""
+    if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
+        return None
+    set_by = error.ctx.get_parameter_source(error.param.name or "")
+    return str(error.param.envvar) if set_by is ParameterSource.ENVIRONMENT else None
 
 
 def _wants_json(arguments: list[str]) -> bool:

@@ -31,6 +31,7 @@ from ..errors import (
     TransportError,
 )
 from ..events import Bytes, Event, Note, Progress, Speed, Stage, StageName, ignore_progress
+from ..hints import Hint, Run
 from ..mcuboot import Image
 from ..pause import Pause
 from ..protocol.message import SmpError
@@ -277,8 +278,10 @@ class _Update:
                     f"the upload of {self.new} is complete, but the device does not list it",
                     stage=StageName.UPLOAD,
                     slot=step.slot,
-                    hint="see 'mcumgrx image list': was it written to another slot, "
-                    "or is it signed in a way that the device cannot read?",
+                    hint=Hint(
+                        "was it written to another slot, or is it signed in a way that the device cannot read? See ",
+                        Run("image list"),
+                    ),
                 )
             stage.result = f"{self.new} is in slot {step.slot if staged is None else staged.slot}"
             if staged is None:
@@ -319,7 +322,7 @@ class _Update:
                     f"the device took the mark for {self.new}, but does not show it",
                     stage=StageName.MARK,
                     outcome=Outcome.REJECTED,
-                    hint="it may forbid this version (downgrade prevention); see 'mcumgrx image list'",
+                    hint=Hint("it may forbid this version (downgrade prevention); see ", Run("image list")),
                 ) from reason
             if step.permanent and not pending.permanent:
                 stage.result = "marked for a test boot, to be confirmed once it runs"
@@ -494,7 +497,7 @@ class _Update:
         if active is None or (self._old is not None and active.hash != self._old.hash):
             outcome = Outcome.OTHER_IMAGE
             message = f"{runs} runs, neither {self.new} nor {old}"
-            hint = "did somebody else update the device? See 'mcumgrx image list'"
+            hint: str = Hint("did somebody else update the device? See ", Run("image list"))
         elif staged is None:
             outcome = Outcome.REJECTED
             message = f"the bootloader did not keep {self.new}: {runs} runs, and {self.new} is gone from the device"
@@ -506,8 +509,11 @@ class _Update:
             outcome = Outcome.NEVER_SWAPPED
             message = f"{runs} still runs after the reset, and {self.new} still waits in slot {staged.slot}"
             hint = (
-                "did the device really reset? An image too large to be swapped waits for ever: "
-                "remove it with 'mcumgrx image erase'"
+                Hint(
+                    "did the device really reset? An image that is too large to be swapped, or that needs a newer "
+                    "image beside it, waits for ever: remove it with ",
+                    Run("image erase"),
+                )
                 if staged.pending
                 else "the bootloader did not choose it: it may want a higher version or another kind of image"
             )

@@ -21,6 +21,7 @@ from enum import Enum
 from typing import ClassVar
 
 from ..errors import PlanRefused, UsageError
+from ..hints import Hint, Run
 from ..mcuboot import Image, Version
 from ..protocol.standard import Bootloader, BootloaderMode, ImageState, Params, Slot, SlotInfo
 from .policy import DfuPolicy, Mode
@@ -363,8 +364,11 @@ class _Planner:
         if self.policy.mode is not Mode.UPLOAD_ONLY:
             raise PlanRefused(
                 "no application answers but, as it seems, the bootloader's serial recovery",
-                hint="reset the device ('mcumgrx os reset') to return to the application; if it has none, "
-                "--mode upload-only writes this file in its place",
+                hint=Hint(
+                    "reset the device (",
+                    Run("os reset"),
+                    ") to return to the application; if it has none, --mode upload-only writes this file in its place",
+                ),
             )
         self.slot = 0
         self._check_size()
@@ -385,20 +389,24 @@ class _Planner:
         # A server with one image ignores the number and would write its only one (Zephyr, `img_mgmt_get_unused_slot`).
         if number > 0 and number not in known:
             raise PlanRefused(
-                f"the device has no image {number}", hint="see 'mcumgrx image list'; most devices have image 0 alone"
+                f"the device has no image {number}",
+                hint=Hint("see ", Run("image list"), "; most devices have image 0 alone"),
             )
 
     def _check_bootloader(self) -> None:
         if self.kind is _Kind.SINGLE:
             raise self._refused(
                 "the device has a single slot: a running application cannot replace itself",
-                "start the bootloader's serial recovery ('mcumgrx os reset --boot-mode 1' where it is built in), "
-                "then use --mode upload-only",
+                Hint(
+                    "start the bootloader's serial recovery (",
+                    Run("os reset --boot-mode 1"),
+                    " where it is built in), then use --mode upload-only",
+                ),
             )
         if self.kind is _Kind.LOADER and self.policy.mode is not Mode.UPLOAD_ONLY:
             raise self._refused(
                 "the device updates through a firmware loader, which is not supported yet",
-                "start the loader ('mcumgrx os reset --boot-mode 1'), then use --mode upload-only and reset",
+                Hint("start the loader (", Run("os reset --boot-mode 1"), "), then use --mode upload-only and reset"),
             )
         if self.kind is _Kind.LOADER:
             self.warnings.append("a firmware loader writes the file over the application: there is no way back")
@@ -426,7 +434,7 @@ class _Planner:
                 continue
             limit = min((size for size in (info.max_image_size, info.size) if size), default=None)
             if limit is not None and self.image.size > limit:
-                hint = "is it built for this board? See 'mcumgrx image slots' for the sizes"
+                hint: str = Hint("is it built for this board? See ", Run("image slots"), " for the sizes")
                 if self.image.padded and self.image.content_size <= limit:
                     hint = "the file is padded to the size of a slot: sign it without --pad"
                 raise self._refused(
@@ -439,12 +447,12 @@ class _Planner:
         if b is not None and b.hash in self.image.hashes_when_running:
             return self._refused(
                 f"{old} runs on trial, and {self.new} waits in slot {b.slot} to come back",
-                f"reset the device ('mcumgrx os reset'): it goes back to {self.new}",
+                Hint("reset the device (", Run("os reset"), f"): it goes back to {self.new}"),
                 slot=a.slot,
             )
         return self._refused(
             f"the running image {old} is not confirmed: the device keeps the other slot to go back to it",
-            "confirm it with 'mcumgrx image confirm', or reset the device to go back to the old one",
+            Hint("confirm it with ", Run("image confirm"), ", or go back to the old one with ", Run("os reset")),
             slot=a.slot,
         )
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from ..errors import UsageError
 
-__all__ = ["DfuPolicy", "Mode"]
+__all__ = ["DfuPolicy", "InvalidPolicy", "Mode"]
 
 
 class Mode(StrEnum):
@@ -21,6 +21,15 @@ class Mode(StrEnum):
     """Boot it once and prove that it runs; somebody else confirms it."""
     UPLOAD_ONLY = "upload-only"
     """Put it into the device, and no more."""
+
+
+class InvalidPolicy(UsageError):
+    """A value that a policy cannot have: `field` is the name here, which the command line has another one for."""
+
+    def __init__(self, field: str, requirement: str) -> None:
+        super().__init__(f"{field} {requirement}")
+        self.field = field
+        self.requirement = requirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class DfuPolicy:
         grace_s: after a reset, how long an answer that shows nothing changed is taken for one of the application that
             is still on its way down. Zephyr waits 250 ms before it resets, applications may wait longer.
         reconnects: how many times in a row a lost link is opened again without the transfer advancing meanwhile.
+        trim: send a padded file without its padding, so that it is the mode that decides what becomes of it.
     """
 
     mode: Mode = Mode.TEST_AND_CONFIRM
@@ -53,18 +63,20 @@ class DfuPolicy:
     upgrade_only: bool = False
     grace_s: float = 5.0
     reconnects: int = 5
+    trim: bool = False
 
     def __post_init__(self) -> None:
         for name in ("erase_timeout_s", "boot_timeout_s"):
             if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be more than 0 s")
+                raise InvalidPolicy(name, "must be more than 0 s")
         for name in ("quiet_s", "grace_s"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise UsageError(f"{name} must not be negative")
-        if self.window is not None and self.window < 1:
-            raise UsageError("the window must be at least 1 chunk")
-        if self.chunk_bytes is not None and self.chunk_bytes < 1:
-            raise UsageError("a chunk must be at least 1 byte")
-        if self.image < 0 or self.reconnects < 0:
-            raise UsageError("the image number and the number of reconnects must not be negative")
+                raise InvalidPolicy(name, "must not be negative")
+        for name in ("window", "chunk_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidPolicy(name, "must be at least 1")
+        for name in ("image", "reconnects"):
+            if getattr(self, name) < 0:
+                raise InvalidPolicy(name, "must not be negative")

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 from ..errors import MalformedReply
+from ..hints import Hint, Run
 from .header import HEADER_SIZE, GroupId, Op
 from .message import Body, Command, ErrorCode, Fields, encode_body
 
@@ -46,15 +47,15 @@ class OsErrorCode(ErrorCode):
     UNKNOWN = 1, "unknown error"
     INVALID_FORMAT = 2, "the format of the request is not valid"
     QUERY_YIELDS_NO_ANSWER = 3, "the bootloader does not know this query"
-    RTC_NOT_SET = 4, "the clock has not been set", "set it with 'mcumgrx os datetime --set now'"
+    RTC_NOT_SET = 4, "the clock has not been set", Hint("set it with ", Run("os datetime --set now"))
     RTC_COMMAND_FAILED = 5, "the clock did not take the command"
     QUERY_RESPONSE_VALUE_NOT_VALID = 6, "the bootloader's answer to the query makes no sense"
 
 
-_UNCONFIRMED = (
-    "the running image may still be unconfirmed: confirm it with 'mcumgrx image confirm', "
-    "or reset the device to go back to the old one"
+_UNCONFIRMED = Hint(
+    "the running image may be on trial, or another one marked for the next boot: see ", Run("image list")
 )
+_SIZES = Hint("see ", Run("image slots"), " for the sizes")
 
 
 class ImageErrorCode(ErrorCode):
@@ -67,13 +68,21 @@ class ImageErrorCode(ErrorCode):
     INVALID_TLV = 5, "the image has a broken TLV area"
     TLV_MULTIPLE_HASHES_FOUND = 6, "the image has several hashes"
     TLV_INVALID_SIZE = 7, "a TLV of the image has the wrong size"
-    HASH_NOT_FOUND = 8, "no slot holds an image with this hash", "see 'mcumgrx image list' for the hashes in the device"
+    HASH_NOT_FOUND = (
+        8,
+        "no slot holds an image with this hash",
+        Hint("see ", Run("image list"), " for the hashes in the device"),
+    )
     NO_FREE_SLOT = 9, "no slot is free: both are in use", _UNCONFIRMED
-    FLASH_OPEN_FAILED = 10, "the slot cannot be opened", "does the device have this slot? See 'mcumgrx image slots'"
+    FLASH_OPEN_FAILED = (
+        10,
+        "the slot cannot be opened",
+        Hint("does the device have this slot? See ", Run("image slots")),
+    )
     FLASH_READ_FAILED = 11, "reading the flash failed"
     FLASH_WRITE_FAILED = 12, "writing the flash failed"
     FLASH_ERASE_FAILED = 13, "erasing the flash failed"
-    INVALID_SLOT = 14, "there is no such slot", "see 'mcumgrx image slots'"
+    INVALID_SLOT = 14, "there is no such slot", Hint("see ", Run("image slots"))
     NO_FREE_MEMORY = 15, "the device has no memory left for the upload", "reset the device and try again"
     FLASH_CONTEXT_ALREADY_SET = (
         16,
@@ -105,7 +114,7 @@ class ImageErrorCode(ErrorCode):
         "reset the device to boot it, or erase the slot first",
     )
     INVALID_IMAGE_VECTOR_TABLE = 29, "the trailer of the running image is damaged"
-    INVALID_IMAGE_TOO_LARGE = 30, "the image does not fit the slot", "see 'mcumgrx image slots' for the sizes"
+    INVALID_IMAGE_TOO_LARGE = 30, "the image does not fit the slot", _SIZES
     INVALID_IMAGE_DATA_OVERRUN = 31, "more data than announced was sent"
     IMAGE_CONFIRMATION_DENIED = 32, "the device does not allow this image to be confirmed", "test it first"
     IMAGE_SETTING_TEST_TO_ACTIVE_DENIED = 33, "the running image cannot be set to test", "it runs already"

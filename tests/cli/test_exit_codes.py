@@ -85,12 +85,12 @@ DFU = Situation("dfu", "serial", answered=True)
 SERIAL = Situation("os echo", "serial")
 
 HINTS: list[tuple[Exception, Situation, str]] = [
-    (refusal(None, 6), DFU, "unconfirmed"),  # how servers of before SMP version 2 say it
-    (refusal(1, 9), IMAGE, "'mcumgrx image confirm'"),
+    (refusal(None, 6), DFU, "on trial"),  # how servers of before SMP version 2 say it
+    (refusal(1, 9), IMAGE, "'mcumgrx image list'"),
     (timeout("image upload"), Situation("dfu", "serial", answered=True, sent=0), "--erase-timeout"),
     (timeout("erase"), IMAGE, "--erase-timeout"),
     (TransferStuck("x", offset=0, size=9), DFU, "--chunk 64"),
-    (FlowError("x", stage="upload"), DFU, "hash TLV"),
+    (FlowError("x", stage="upload"), DFU, "another bootloader"),
     (FlowError("x", stage="mark"), DFU, "another image number"),
     (timeout(), SERIAL, "CONFIG_MCUMGR_TRANSPORT_UART (before Zephyr 3.3: CONFIG_MCUMGR_SMP_UART)"),
     (timeout(), SERIAL, "CONFIG_MCUMGR_TRANSPORT_SHELL (before Zephyr 3.3: CONFIG_MCUMGR_SMP_SHELL)"),

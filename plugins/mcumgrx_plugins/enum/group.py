@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mcumgrx.plugin_api import DeviceError, Group, UsageError
+from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, UsageError
 from mcumgrx.protocol.message import SmpError
 
 from .messages import (
@@ -29,8 +29,8 @@ _NOT_BUILT = (
     "something harmless, such as 'os params', 'image list', 'stat list' or 'raw GROUP 0': code 8 says that it is not "
     "there"
 )
-_NO_DETAILS = (
-    "its firmware was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS; 'mcumgrx enum list' has at least the numbers"
+_NO_DETAILS = Hint(
+    "its firmware was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS; ", Run("enum list"), " has at least the numbers"
 )
 # An answer that does not fit is 9 in this group of Zephyr (seen with buffers of 96 bytes), and 7 everywhere else.
 _TOO_LARGE = (SmpError.MESSAGE_SIZE, SmpError.CORRUPT)

@@ -239,7 +239,7 @@ def _local_path(local: Path | None, remote: str) -> Path:
     name = posixpath.basename(remote)
     if name in ("", ".", ".."):
         raise UsageError(
-            f"{remote} does not tell a name for the file here", hint="name it: mcumgrx fs get REMOTE LOCAL"
+            f"{remote} does not tell a name for the file here", hint="give its name behind the other: REMOTE LOCAL"
         )
     return Path(name) if local is None else local / name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply, Op
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Hint, MalformedReply, Op, Run
 
 __all__ = [
     "CloseFile",
@@ -46,11 +46,11 @@ class FsErrorCode(ErrorCode):
         "its file system is probably full: while a file is replaced, the old one needs room too",
     )
     FILE_OFFSET_NOT_VALID = 11, "the file does not end at this offset"
-    FILE_OFFSET_LARGER_THAN_FILE = 12, "the offset is at or behind the end of the file", "'mcumgrx fs size' shows it"
+    FILE_OFFSET_LARGER_THAN_FILE = 12, "the offset is at or behind the end of the file", "see its size ('fs size')"
     CHECKSUM_HASH_NOT_FOUND = (
         13,
         "the device does not know this type of hash",
-        "'mcumgrx fs hashes' lists those it knows; their names are in lower case",
+        Hint(Run("fs hashes"), " lists those it knows; their names are in lower case"),
     )
     MOUNT_POINT_NOT_FOUND = 14, "no file system is mounted there, or a directory of the path is missing", _MOUNT_POINT
     READ_ONLY_FILESYSTEM = 15, "its file system is read-only"

@@ -36,7 +36,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from mcumgrx.errors import MessageTooLarge, PlanRefused, ProtocolError, TransferStuck
-from mcumgrx.plugin_api import Command, DeviceError, MalformedReply
+from mcumgrx.plugin_api import Command, DeviceError, Hint, MalformedReply, Run
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.transfer import largest_data
 
@@ -453,8 +453,10 @@ class FilePutPlan:
             if size:
                 raise PlanRefused(
                     f"nothing can replace the {size} bytes in {self.name}: an upload of 0 bytes leaves them there",
-                    hint="upload at least one byte, or delete the file first, if the device has a shell: "
-                    f"mcumgrx shell run fs rm {self.name}",
+                    hint=Hint(
+                        "upload at least one byte, or delete the file first, if the device has a shell: ",
+                        Run("shell run fs rm", self.name),
+                    ),
                 )
             self._verified("size")  # it is there, and empty
         elif 0 < size <= self.size and self._hash_types:

@@ -14,7 +14,9 @@ from mcumgrx.plugin_api import (
     CommandContext,
     DeviceError,
     Event,
+    Hint,
     Option,
+    Run,
     Speed,
     Stage,
     StageName,
@@ -140,7 +142,7 @@ class UploadResult:
         ]
         if self.match is not None:
             lines.append(f"the device's own check: {'good' if self.match else 'BAD, the data in the slot differ'}")
-        return [*lines, "it will not be booted before it is marked: mcumgrx image test"]
+        return [*lines, Hint("it will not be booted before it is marked: ", Run("image test"))]
 
 
 @command(
@@ -275,7 +277,7 @@ def _check_hash(text: str | None) -> None:
     if text is not None and not _HASH.fullmatch(text):
         raise UsageError(
             f"{text!r} is not a hash",
-            hint=f"give {_FEWEST_DIGITS} or more hexadecimal digits of a hash that 'mcumgrx image list' shows",
+            hint=Hint(f"give {_FEWEST_DIGITS} or more hexadecimal digits of a hash that ", Run("image list"), " shows"),
         )
 
 
@@ -299,13 +301,13 @@ async def _other_hash(group: ImageGroup) -> bytes:
     others = [slot for slot in state.slots if not slot.active]
     if not others:
         numbers = [f"{1 - slot.slot}" for slot in state.slots if slot.active and slot.image == 0] or ["1"]
-        raise _refused(f"no image in slot {numbers[0]}", "upload one first: mcumgrx image upload FILE")
+        raise _refused(f"no image in slot {numbers[0]}", "upload one first ('image upload')")
     if len(others) > 1:
         raise UsageError(f"{len(others)} images do not run: say which by its hash", hint=_known(others))
     if others[0].hash is None:
         raise _refused(
             "the device does not tell the hash of its images",
-            "give the hash that the file has: mcumgrx image inspect FILE",
+            "give the hash that the file has ('image inspect')",
         )
     return others[0].hash
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mcumgrx.plugin_api import Argument, CommandContext, Option, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CommandContext, Hint, Option, Run, UsageError, command, shown
 
 _NAME = Argument("name", "of the setting, such as app/interval")
 # What a value can be taken for, and where `GetResult` has it.
@@ -118,8 +118,8 @@ class SetResult:
         shown = f"{self.size} byte{'' if self.size == 1 else 's'}" + (f", {self.hex}" if self.hex else "")
         return [
             f"{self.name} is set ({shown}), but neither committed nor stored:",
-            "  'mcumgrx settings commit' lets the application use it",
-            "  'mcumgrx settings save' keeps it when the device restarts",
+            Hint("  ", Run("settings commit"), " lets the application use it"),
+            Hint("  ", Run("settings save"), " keeps it when the device restarts"),
         ]
 
 

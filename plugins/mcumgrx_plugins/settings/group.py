@@ -33,7 +33,7 @@ EVERYTHING = 0xFFFF
 
 _NOT_BUILT = "its firmware was built without CONFIG_MCUMGR_GRP_SETTINGS (Zephyr 3.5 or later)"
 _NOTHING_STORED = "nothing of this name is stored, or its firmware was built without a place to store settings"
-_WANTS_TEXT = 'Apache Mynewt takes texts only: mcumgrx raw settings 0 --write \'{"name": "NAME", "val": "VALUE"}\''
+_WANTS_TEXT = 'Apache Mynewt takes texts only: send {"name": "NAME", "val": "VALUE"} with \'raw settings 0 --write\''
 _TOO_LARGE = "ask for less with --max-size"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Option, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Hint, Option, Run, UsageError, command, shown
 
 if TYPE_CHECKING:
     from .messages import Counters
@@ -74,7 +74,7 @@ class ShowResult:
             lines += [f"  {key}: {shown(value)}" for key, value in group.extra.items()]
         for refusal in self.refused:
             lines += [refusal.name, f"  not shown: {refusal.message}"]
-            lines += [f"  ({refusal.hint})"] if refusal.hint else []
+            lines += [Hint("  (", refusal.hint, ")")] if refusal.hint else []
         return lines or ["the device keeps no statistics"]
 
 
@@ -96,7 +96,8 @@ async def show(context: CommandContext, name: str | None, all: bool) -> ShowResu
 
     if (name is None) != all:
         raise UsageError(
-            "give either the NAME of a group, or --all", hint="see 'mcumgrx stat list' for the names in the device"
+            "give either the NAME of a group, or --all",
+            hint=Hint("see ", Run("stat list"), " for the names in the device"),
         )
     async with context.connect() as client:
         group = client.group(StatGroup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import DeviceError, Group, UsageError
+from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, UsageError
 from mcumgrx.protocol.message import SmpError
 
 from .messages import Counters, ListStatistics, ReadStatistics, StatErrorCode, StatisticsList
@@ -42,7 +42,7 @@ class StatGroup(Group):
         except UnicodeEncodeError as error:
             raise UsageError(f"{name!r} is not a text that can be sent") from error
         if empty:
-            raise UsageError("statistics have a name", hint="see 'mcumgrx stat list'")
+            raise UsageError("statistics have a name", hint=Hint("see ", Run("stat list")))
         try:
             return await self.request(ReadStatistics(name))
         except DeviceError as error:

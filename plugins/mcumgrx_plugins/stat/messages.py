@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Hint, MalformedReply, Run
 
 __all__ = ["Counters", "ListStatistics", "ReadStatistics", "StatErrorCode", "StatisticsList"]
 
-_SEE_LIST = "see 'mcumgrx stat list' for the names in the device"
+_SEE_LIST = Hint("see ", Run("stat list"), " for the names in the device")
 
 
 class StatErrorCode(ErrorCode):

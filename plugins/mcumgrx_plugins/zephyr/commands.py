@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import CommandContext, UsageError, command
+from mcumgrx.plugin_api import CommandContext, Hint, Run, UsageError, command
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class EraseResult:
     def lines(self) -> list[str]:
         return [
             "the storage is erased",
-            "what the firmware has in RAM stays until the device restarts: mcumgrx os reset",
+            Hint("what the firmware has in RAM stays until the device restarts: ", Run("os reset")),
         ]
 
 
