@@ -12,13 +12,14 @@ them a second, those would be most of the work.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .client import Client, Stream
 from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout, UploadMismatch
-from .events import Progress, StageName, ignore_progress
+from .events import Note, Progress, StageName, guarded, ignore_progress
 from .meter import Meter
 from .pause import Pause
 from .protocol.brief import BriefWindow
@@ -54,14 +55,31 @@ _PROBE_S = 1.0
 # Behind a slow request a short one is sent after so many seconds: its answer tells that the slow one was lost.
 _ASK_BEHIND_S = (2.0, 8.0, 30.0)
 
-# "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
-_BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+# "Busy" and "no buffer" say when to try again, not that anything is wrong; so does a device that keeps asking for what
+# it has just been sent, because it is at work on something else. Nobody does so for ever. Pauses are doubled up to
+# the longest; the bound is the 30 s that SMP's own rule for "busy" asks for, and more where an image may be copied to
+# another core before its last bytes are taken.
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_BUSY_S = 30.0
+_STALLED_S = 60.0
+
+# So long it goes without saying that the transfer waits.
+_QUIET_S = 2.0
+
+# The device may take back what it had taken (it has been reset, say), but not again and again.
+_FALLS = 16
 
 # Answers in a row of which nothing can be made, before they are taken for what the device has to say.
 _GARBLED = 3
 
-# Between two reports of progress.
+# Between two reports of progress; and so many times what the listener took for the last one, because the link has to
+# wait for it.
 _REPORT_S = 0.1
+_LISTENS = 10
+
+# A timer that comes so late was held up by something in this program, and with it perhaps the answers: these first.
+_HELD_UP_S = 0.02
 
 _NEVER = float("inf")
 
@@ -281,7 +299,12 @@ class _Transfer(Generic[P]):
         self._slow_s = slow_s
         self._again_s = again_s  # until a slow request has been sent once more
         self._sent_again = False
-        self._progress = progress
+        # What listens to it is foreign code: it is called outside of the task that reads, in the caller's context, and
+        # what it raises changes nothing.
+        self._progress = guarded(progress)
+        self._context = contextvars.copy_context()
+        self._telling: asyncio.Handle | None = None
+        self._notes: list[str] = []
         self._stage = stage
         self._pause = pause
         self._held_at: float | None = None
@@ -291,6 +314,7 @@ class _Transfer(Generic[P]):
         self._sequences: dict[int, int] = {}  # of flights, by their number
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._held_up = False  # the last timer was late, and the answers were given time
         safe = client.limits.safe_message
         largest = plan.message_bytes
         if client.refused_bytes is not None:
@@ -309,13 +333,16 @@ class _Transfer(Generic[P]):
         self._asked_behind = 0
         self._losses_of_size = 0
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
-        self._heard_at = self._loop.time()
-        self._busy = 0
+        self._heard_at = self._advanced_at = self._loop.time()
+        self._busy = _Waiting(_BUSY_S)
+        self._stalled = _Waiting(_STALLED_S)
+        self._stalls = 0
+        self._falls = 0
         self._garbled = 0
         self._paused_until = 0.0
         self._queued_s: Callable[[], float] | None = client.queued_s
         self._meter = Meter(client, plan, window, self._size, stage, self._heard_at)
-        self._reported_at = -_NEVER
+        self._report_at = -_NEVER
         self._told: int | None = None
 
     @property
@@ -329,7 +356,7 @@ class _Transfer(Generic[P]):
         """Until the plan is done, or waits for something else."""
         self._finished = self._loop.create_future()
         self._stream = self._client.stream(self._window.most_unanswered, on_room=self._pump, on_failure=self._fail)
-        self._heard_at = self._loop.time()
+        self._heard_at = self._advanced_at = self._loop.time()
         if self._pause is not None:
             self._held_at = self._heard_at if self._pause.held else None
             self._pause.listeners.append(self._pause_changed)
@@ -342,6 +369,9 @@ class _Transfer(Generic[P]):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+            if self._telling is not None:
+                self._telling.cancel()
+                self._telling = None
             self._window.clear()
             self._sequences.clear()
             self._slow = None
@@ -364,6 +394,7 @@ class _Transfer(Generic[P]):
             # The time in which nothing was to happen counts for nothing.
             held_s = now - self._held_at
             self._heard_at += held_s
+            self._advanced_at += held_s
             self._meter.held(held_s)
         self._held_at = now if self._pause is not None and self._pause.held else None
         self._pump()
@@ -470,6 +501,7 @@ class _Transfer(Generic[P]):
                 plan.lost(piece)
             else:
                 self._garbled = 0
+            self._judge(done, setbacks, now)
         except Exception as error:
             self._fail(error)
             return
@@ -480,27 +512,59 @@ class _Transfer(Generic[P]):
         if plan.done_bytes > done:
             window.advanced(now)
             # Only this counts: a device may answer what it is asked in between, and never this.
-            self._losses_of_size = self._slow_losses = self._busy = 0
+            self._losses_of_size = self._slow_losses = 0
             self._slow_silent_s = 0.0
             if not overtaken and done >= plan.resumed_from and not (plan.done and meter.chunk_bytes):
                 meter.chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
             if self._size.current < self._size.largest or self._trial is not None:
                 self._grow(flight.number)
-        if now >= self._reported_at + _REPORT_S:
-            self.report()
+        if now >= self._report_at:
+            self._tell_soon()
         self._pump()
+
+    def _judge(self, done: int, setbacks: int, now: float) -> None:
+        """Whether the last answer has brought anything: what of the plan was so before. Raises when none will."""
+        plan = self._plan
+        if plan.done_bytes > done:
+            self._advanced_at = now
+            self._busy.end()
+        elif plan.done_bytes < done:
+            self._falls += 1
+        stalls, before = plan.stalls, self._stalls
+        self._stalls = stalls
+        if not stalls:
+            self._stalled.end()
+        elif stalls > before and not self._wait(self._stalled, now, "asks again for what it has been sent"):
+            raise plan.stuck(self._stalled.seconds(now))
+        if plan.setbacks == setbacks:
+            return
+        silent_s = now - self._advanced_at
+        if self._falls > _FALLS or silent_s > max(_STALLED_S, _FALLS * self._window.answer_s):
+            raise plan.stuck(silent_s)
+
+    def _wait(self, waiting: _Waiting, now: float, why: str) -> bool:
+        """Let the device have some time, because it `why`; false when it has had enough."""
+        if now < self._paused_until:
+            return True  # what was on its way together counts once
+        pause_s = waiting.pause_s(now)
+        if pause_s is None:
+            return False
+        self._paused_until = now + pause_s
+        if waiting.tell(now + pause_s):
+            left_s = waiting.patience_s - waiting.seconds(now)
+            self._notes.append(f"the device {why}: asking it for up to {left_s:.0f} s more")
+            self._tell_soon()
+        return True
 
     def _refused(self, piece: Any, error: DeviceError, now: float) -> None:
         if error.group is None and error.rc == SmpError.CORRUPT and self._smaller():
             self._plan.lost(piece)  # it was cut on its way
             return
         if error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY):
-            if self._busy >= len(_BUSY_PAUSES_S):
+            why = "is busy" if error.rc == SmpError.BUSY else "has no memory for the request"
+            if not self._wait(self._busy, now, why):
                 raise error
             self._window.lost(now)
-            if now >= self._paused_until:  # those that were on their way together count once
-                self._paused_until = now + _BUSY_PAUSES_S[self._busy]
-                self._busy += 1
             self._plan.put_off(piece)
             return
         if not self._plan.refused(piece, error):
@@ -580,7 +644,15 @@ class _Transfer(Generic[P]):
         self._timer = None
         if self._stream is None or self._ended():
             return
-        now = self._loop.time() + 1e-6  # timers may come that early
+        now = self._loop.time()
+        if now - self._timer_at > _HELD_UP_S and not self._held_up:
+            # Answers may have arrived meanwhile, and wait for their turn as this has waited.
+            self._held_up = True
+            self._timer_at = now + _HELD_UP_S
+            self._timer = self._loop.call_at(self._timer_at, self._tick)
+            return
+        self._held_up = False
+        now += 1e-6  # timers may come that early
         window = self._window
         try:
             for gone in window.expire(now):
@@ -673,8 +745,60 @@ class _Transfer(Generic[P]):
             hint = _RESUME
         return RequestTimeout(message, what=what, timeout_s=timeout_s, attempts=attempts, hint=hint)
 
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = self._loop.call_soon(self._tell, context=self._context)
+
+    def _tell(self) -> None:
+        self._telling = None
+        if self._loop.time() >= self._report_at:
+            self.report()
+        notes, self._notes = self._notes, []
+        for text in notes:
+            self._progress(Note(text))
+
     def report(self) -> None:
         """Tell how far it is."""
         now = self._loop.time()
-        self._reported_at, self._told = now, self._plan.done_bytes
+        self._told = self._plan.done_bytes
         self._progress(self._meter.read(now))
+        told_at = self._loop.time()
+        self._report_at = told_at + max(_REPORT_S, _LISTENS * (told_at - now))
+
+
+class _Waiting:
+    """How long a device has been waited for that says "not now", in one way or another."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._since: float | None = None
+        self._next_s = _FIRST_PAUSE_S
+        self._told = False
+
+    def seconds(self, now: float) -> float:
+        return 0.0 if self._since is None else now - self._since
+
+    def pause_s(self, now: float) -> float | None:
+        """How long to wait before it is asked again; None when the patience is at its end."""
+        if self._since is None:
+            self._since = now
+        if now - self._since >= self.patience_s:
+            return None
+        pause_s = self._next_s
+        self._next_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+        return pause_s
+
+    def tell(self, until: float) -> bool:
+        """Whether to say, once, that the device is waited for, where that is known to last until then."""
+        if self._told or self.seconds(until) < _QUIET_S:
+            return False
+        self._told = True
+        return True
+
+    def end(self) -> None:
+        """It goes on."""
+        self._since = None
+        self._next_s = _FIRST_PAUSE_S
+        self._told = False

@@ -6,9 +6,12 @@ library. The command line renders them as bars, plain lines or JSON.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+
+log = logging.getLogger("mcumgrx.events")
 
 __all__ = [
     "Bytes",
@@ -20,6 +23,7 @@ __all__ = [
     "Speed",
     "Stage",
     "StageName",
+    "guarded",
     "ignore_progress",
 ]
 
@@ -141,3 +145,34 @@ Progress = Callable[[Event], None]
 
 def ignore_progress(event: Event) -> None:
     """The default listener: hears nothing."""
+
+
+def guarded(progress: Progress) -> Progress:
+    """`progress`, of which no mistake gets through: it only tells about the work, and does not decide its result.
+
+    What it raises is logged, the first time as a warning with where it came from, and it is told the next event all
+    the same. Only what ends a program (Ctrl-C, `SystemExit`) passes.
+    """
+    return progress if isinstance(progress, _Guarded) else _Guarded(progress)
+
+
+class _Guarded:
+    """See `guarded`."""
+
+    __slots__ = ("_failed", "_progress")
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._failed = False
+
+    def __call__(self, event: Event) -> None:
+        try:
+            self._progress(event)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a cancellation of somebody else's, for one
+            if self._failed:
+                log.debug("the listener for progress failed again: %r", error)
+                return
+            self._failed = True
+            log.warning("the listener for progress failed; the work goes on", exc_info=True)

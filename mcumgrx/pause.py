@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 __all__ = ["Pause"]
+
+log = logging.getLogger("mcumgrx.transfer")
 
 
 class Pause:
@@ -43,4 +46,7 @@ class Pause:
         if held != self._held:
             self._held = held
             for tell in list(self.listeners):
-                tell()
+                try:
+                    tell()
+                except Exception:  # of a program's own listener: the transfers must hear of it all the same
+                    log.warning("a listener of a pause failed", exc_info=True)

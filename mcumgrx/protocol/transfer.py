@@ -43,9 +43,7 @@ __all__ = [
 # The server wants the whole image header in the first chunk (Zephyr: error 22).
 FIRST_DATA_MINIMUM = 32
 
-# Answers in a row, or restarts from zero, that bring nothing before the transfer counts as stuck. A healthy device
-# needs none; one lost chunk costs one; more than this many cannot be told from a device that never will advance.
-STUCK_ANSWERS = 8
+# Restarts from zero before the transfer counts as stuck: a healthy device needs none.
 STUCK_RESTARTS = 2
 
 # Write sizes of known flash devices reach 32 bytes; a cut larger than this is not alignment.
@@ -80,6 +78,9 @@ class TransferPlan(Protocol[P]):
         least_bytes: the smallest `message_bytes` with which it works.
         retransmissions: requests for what had been asked for, or sent, before.
         setbacks: how often something was missing.
+        stalls: how often in a row the device has had the very piece that it asks for, and asks for it again; 0 when it
+            goes on. That may have its reason: whoever drives the plan lets time pass in between, and decides when to
+            give up (`stuck`).
     """
 
     size: int
@@ -89,6 +90,7 @@ class TransferPlan(Protocol[P]):
     least_bytes: int
     retransmissions: int
     setbacks: int
+    stalls: int
 
     @property
     def done(self) -> bool: ...
@@ -121,6 +123,9 @@ class TransferPlan(Protocol[P]):
 
     def put_off(self, piece: P) -> None:
         """The device was busy, or had no buffer, and has not done `piece`."""
+
+    def stuck(self, seconds: float) -> TransferStuck:
+        """The error to raise when for so long answers have come, and brought nothing."""
 
 
 class Source(Protocol):
@@ -263,12 +268,12 @@ class UploadPlan:
         self.match: bool | None = None  # the device's final check, where it makes one
         self.retransmissions = 0
         self.setbacks = 0
+        self.stalls = 0
         self._source = source
         self._chunk_bytes = chunk_bytes
         self._next = 0
         self._furthest = 0
         self._epoch = 0
-        self._stuck = 0
         self._restarts = 0
         self._session_closed = False
         self._opening: Chunk | None = None  # on its way
@@ -309,7 +314,7 @@ class UploadPlan:
     def acknowledged(self, chunk: Chunk, offset: int, match: bool | None = None) -> None:
         """The answer to `chunk`: the device wants `offset` next.
 
-        Raises `MalformedReply` for an offset beyond the end, and `TransferStuck` when the device no longer advances.
+        Raises `MalformedReply` for an offset beyond the end, and `TransferStuck` when the device keeps losing it all.
         """
         if chunk.offset == 0:
             self._unanswered_openings -= 1
@@ -338,6 +343,8 @@ class UploadPlan:
             self._session_gone()
         elif offset < chunk.end:
             # A chunk before this one is missing (or the device has gone back): on from where it says.
+            if offset == chunk.offset:
+                self.stalls += 1  # or none is: the device holds this one back
             self._go_back(offset)
 
     def refused(self, piece: Chunk, error: DeviceError) -> bool:
@@ -395,11 +402,24 @@ class UploadPlan:
             self._unanswered_openings = 0
             self._restart()
 
+    def stuck(self, seconds: float) -> TransferStuck:
+        at = f"{100 * self.done_bytes // self.size} %"
+        # Whatever it waits for, it keeps what it has as long as nobody erases it.
+        return TransferStuck(
+            f"the upload is stuck at {at}: for {seconds:.0f} s the device has kept asking for offset {self.done_bytes}",
+            offset=self.done_bytes,
+            size=self.size,
+            hint="the device keeps its place: run the same command again to go on from there; its log may tell what it "
+            "waits for"
+            if self.done_bytes
+            else "the device answers and writes nothing: its log may tell why. Try a smaller --chunk, 64 for example",
+        )
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _opening_answer(self, chunk: Chunk, offset: int) -> None:
         if offset == 0:
-            self._count_stuck()
+            self.stalls += 1
             self._epoch += 1
             return
         self.phase = Phase.BODY
@@ -416,7 +436,7 @@ class UploadPlan:
         if offset > self._next:
             self._next = offset
             self._furthest = max(self._furthest, offset)
-        self._stuck = 0
+        self.stalls = 0
         if offset == self.size:
             self.phase = Phase.DONE
 
@@ -438,7 +458,6 @@ class UploadPlan:
     def _go_back(self, offset: int, *, counts: bool = True) -> None:
         if counts:
             self.setbacks += 1
-            self._count_stuck()
         self._epoch += 1
         self._next = offset
         self.done_bytes = offset
@@ -472,17 +491,6 @@ class UploadPlan:
         self._session_closed = False
         self._opening = None
         self.phase = Phase.FIRST
-
-    def _count_stuck(self) -> None:
-        self._stuck += 1
-        if self._stuck >= STUCK_ANSWERS:
-            at = f"{100 * self.done_bytes // self.size} %"
-            raise TransferStuck(
-                f"the upload is stuck at {at}: the device keeps asking for offset {self.done_bytes}",
-                offset=self.done_bytes,
-                size=self.size,
-                hint="erase the slot and try again; if it stays, try a smaller --chunk",
-            )
 
     def _fitting(self, messages: UploadMessages) -> UploadMessages:
         """`messages`, made as small as needed for the first chunk to hold an image header."""

@@ -316,11 +316,21 @@ def test_a_device_that_keeps_losing_its_session_is_stuck() -> None:
 
 
 @pytest.mark.parametrize("stand", [0, 215])
-def test_a_device_that_never_advances_is_stuck(stand: int) -> None:
-    with pytest.raises(TransferStuck) as caught:
-        answer_always(plan_for(), first=None, then=stand)
-    assert (caught.value.offset, caught.value.size) == (stand, len(IMAGE))
-    assert caught.value.hint
+def test_a_device_that_never_advances_is_told_by_the_stalls(stand: int) -> None:
+    plan = plan_for()
+    answer_always(plan, first=None, then=stand)
+    assert plan.stalls >= 98
+    error = plan.stuck(60.0)
+    assert (error.offset, error.size) == (stand, len(IMAGE))
+    assert error.hint
+    assert "erase" not in error.hint
+
+
+def test_a_device_that_goes_on_has_stalled_no_longer() -> None:
+    server, plan = Server(), plan_for()
+    answer_always(plan, first=None, then=0)
+    run(plan, server)
+    assert (server.complete, plan.stalls) == (IMAGE, 0)
 
 
 @pytest.mark.parametrize("offset", [len(IMAGE) + 1, 2**31])

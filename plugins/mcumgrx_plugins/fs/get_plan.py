@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+from mcumgrx.errors import TransferStuck
 from mcumgrx.plugin_api import DeviceError, MalformedReply
 
 from .messages import FileChunk, ReadFile
@@ -57,6 +58,7 @@ class FileGetPlan:
 
     tail = False  # an answer that stays out can always be asked for again
     needs_settling = False
+    stalls = 0  # each request brings what it asks for, or the file has changed
 
     def __init__(
         self, name: str, deliver: Callable[[bytes], object], *, offset: int = 0, size: int | None = None
@@ -168,6 +170,14 @@ class FileGetPlan:
 
     def put_off(self, piece: Reading) -> None:
         self.lost(piece)
+
+    def stuck(self, seconds: float) -> TransferStuck:
+        return TransferStuck(
+            f"for {seconds:.0f} s no answer has brought what comes at offset {self.done_bytes} of the file",
+            offset=self.done_bytes,
+            size=self.size,
+            hint="read it again with --resume; the device's log may tell more",
+        )
 
     def _pass_on(self, start: int, data: bytes) -> None:
         fresh = data[self.done_bytes - start :] if start < self.done_bytes else data

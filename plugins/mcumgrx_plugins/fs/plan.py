@@ -66,11 +66,9 @@ __all__ = [
 # Types of hash that Zephyr has, the better one first.
 HASH_TYPES = ("sha256", "crc32")
 
-# How often the device may lose track, without any byte more than ever before getting through in between.
-_RESTARTS = 5
-
-# Gaps in a row at the same place. Chance does not make so many.
-_GAPS = 32
+# How often the device may lose track, without any byte more than ever before getting through in between; whoever
+# drives the plan lets ever more time pass before each of them (`stalls`).
+_RESTARTS = 12
 
 # Messages are not made so small that less data fits.
 _LEAST_DATA = 16
@@ -246,8 +244,7 @@ class FilePutPlan:
         self._missing = False  # an answer, since the last that brought the transfer on
         self._furthest_sent = 0
         self._furthest = 0
-        self._gaps = 0
-        self._restarts = 0
+        self.stalls = 0
         self._trouble = False
         self._again = False
         self._room(0)
@@ -588,9 +585,6 @@ class FilePutPlan:
             # Where it has the end of this chunk it has the chunk, and goes on with those behind.
             if wanted < chunk.end and chunk.epoch == self._epoch:
                 self.setbacks += 1
-                self._gaps += 1
-                if self._gaps > _GAPS:
-                    raise self._stuck(f"the device keeps asking for offset {wanted}")
                 self._go_back(wanted)
         elif chunk.epoch == self._epoch or wanted > self.done_bytes:
             self._compare()
@@ -599,13 +593,12 @@ class FilePutPlan:
         self.done_bytes = offset
         self._next = max(self._next, offset)
         self._missing = False
-        self._gaps = 0
         self._ends.discard(offset)
         if len(self._ends) > 2 * self._open + _KEPT_ENDS:
             self._ends = {end for end in self._ends if end > offset}
         if offset > self._furthest:
             self._furthest = offset
-            self._restarts = 0
+            self.stalls = 0
         if offset == self.size:
             self._look_at_whole()
 
@@ -629,9 +622,9 @@ class FilePutPlan:
 
     def _begin_anew(self) -> None:
         self._trouble = True
-        self._restarts += 1
-        if self._restarts > _RESTARTS:
-            raise self._stuck(f"the device has lost track of the upload {self._restarts} times")
+        self.stalls += 1
+        if self.stalls > _RESTARTS:
+            raise self._stuck(f"the device has lost track of the upload {self.stalls} times")
         self._session += 1
         self._epoch += 1
         self.done_bytes = self._next = 0
@@ -639,6 +632,9 @@ class FilePutPlan:
         self._missing = False
         self._check = None
         self.phase = Phase.CLOSE
+
+    def stuck(self, seconds: float) -> TransferStuck:
+        return self._stuck(f"for {seconds:.0f} s the device has kept asking for offset {self.done_bytes}")
 
     def _stuck(self, message: str) -> TransferStuck:
         return TransferStuck(
