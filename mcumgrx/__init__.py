@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         TransportError,
         UploadMismatch,
         UsageError,
+        WrongDevice,
     )
     from .mcuboot import Image, load_image
     from .pause import Pause
@@ -75,6 +76,7 @@ _LATE = {
     "TransportError": "errors",
     "UploadMismatch": "errors",
     "UsageError": "errors",
+    "WrongDevice": "errors",
 }
 
 __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
@@ -103,6 +105,7 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "TransportError",
     "UploadMismatch",
     "UsageError",
+    "WrongDevice",
     "__version__",
 ]
 

@@ -15,7 +15,16 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
-from .errors import DeviceError, LinkLost, MalformedReply, McumgrError, MessageTooLarge, PluginError, RequestTimeout
+from .errors import (
+    ConnectFailed,
+    DeviceError,
+    LinkLost,
+    MalformedReply,
+    McumgrError,
+    MessageTooLarge,
+    PluginError,
+    RequestTimeout,
+)
 from .group import Group
 from .memory import Learned
 from .protocol.exchange import Exchange, Sent
@@ -37,6 +46,10 @@ DEFAULT_TIMEOUT_S = 5.0
 
 # The buffer query is the first request on many links: short, so that a device without it costs little.
 _PARAMS_TIMEOUT_S = 1.5
+
+# A transport is told how long it may take to open; so much longer it is waited for, for what it has to clean up.
+_OPEN_GRACE_S = 5.0
+_CANCEL_TIMEOUT_S = 1.0
 
 # BlueZ takes 2.7 s to disconnect; a close that takes longer than this is given up, so that nobody waits for ever.
 _CLOSE_TIMEOUT_S = 10.0
@@ -128,17 +141,28 @@ class Client:
         """Open the link; nothing is sent yet. Raises `DeviceNotFound` or `ConnectFailed`."""
         if self._ended is not None:
             raise RuntimeError("a client is opened once; make a new one to reconnect")
+        # A task of its own: a transport that neither returns nor lets itself be cancelled holds nobody up.
+        opening = asyncio.create_task(self._transport.open(timeout_s), name="mcumgrx transport open")
         try:
-            await self._transport.open(timeout_s)
+            done, _ = await asyncio.wait([opening], timeout=timeout_s + _OPEN_GRACE_S)
+            if not done:
+                raise ConnectFailed(
+                    f"the link was not open after {timeout_s + _OPEN_GRACE_S:g} s",
+                    hint="try again; if it happens each time, the link's driver or plugin hangs",
+                )
+            opening.result()
         except BaseException:
-            await asyncio.shield(self._transport.close())
+            opening.cancel()
+            await asyncio.shield(self._give_back(opening))
             raise
         self._exchange = Exchange(self._transport.framing())
         self._ended = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(), name="mcumgrx client reader")
 
     async def close(self) -> None:
-        """Close the link; every request that still waits ends with `LinkLost`. Harmless when repeated."""
+        """Close the link, if open; every request that still waits ends with `LinkLost`. Harmless when repeated."""
+        if self._ended is None:
+            return
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="mcumgrx client close")
         await asyncio.shield(self._closing)
@@ -164,6 +188,16 @@ class Client:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close_transport()
+
+    async def _give_back(self, opening: asyncio.Task[None]) -> None:
+        """After an `open` that failed, or was given up and may take a moment to end."""
+        await asyncio.wait([opening], timeout=_CANCEL_TIMEOUT_S)
+        if opening.done() and not opening.cancelled():
+            opening.exception()  # seen
+        await self._close_transport()
+
+    async def _close_transport(self) -> None:
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._transport.close()

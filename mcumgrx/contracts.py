@@ -25,7 +25,8 @@ class ReturnHint:
 
     Attributes:
         quiet_s: seconds without a byte from the device before it may be asked; None for what the link needs. On a
-            serial line a request inside MCUboot's wait window would hold the device in recovery.
+            serial line a request inside MCUboot's wait window would hold the device in recovery. A device that prints
+            all the time is asked after a small multiple of it.
         timeout_s: seconds until it must have come back.
         name: the name it will advertise, where that differs (firmware loader).
     """
@@ -59,18 +60,32 @@ class Device(Protocol):
     def identity(self) -> str | None:
         """What tells it from all others (USB serial number, …), once known; never a port or network address."""
 
+    @property
+    def restarted(self) -> bool:
+        """Whether its own text has shown that it has started anew since `expect_reset`."""
+
     async def connect(self) -> Connection:
-        """Open a link. Raises `DeviceNotFound` or `ConnectFailed`. The caller closes it."""
+        """Open a link. Raises `DeviceNotFound`, `ConnectFailed`, or `WrongDevice` where its identity has changed."""
+
+    async def close(self) -> None:
+        """Close the link, if one is open, and keep for the next time what was learned of the device."""
+
+    def expect_reset(self) -> None:
+        """It is about to be asked for a reset: from now on its text tells of the new start."""
 
     async def rediscover(self, hint: ReturnHint, progress: Progress = ignore_progress) -> Connection:
         """Find the device again after a reset, without sending it a byte meanwhile; the open link to it.
 
         A link that survives the reset (UART, UDP) is kept open, since opening a port can reset a board, and its
         connection is returned again; so do not close it first. A link that drops is opened anew, with patience.
-        Keeps silent as long as the link and `hint` demand, listens, and passes text that the device prints to
-        `progress`. Raises `DeviceNotFound`, `ConnectFailed` or `LinkLost` when the device has not come back within
-        `hint.timeout_s`. Whether it answers, and what runs on it, is for the caller to find out.
+        Keeps silent as long as the link and `hint` demand, but for a device whose text shows that it is up, or that
+        never stops printing; listens, and passes text that the device prints to `progress`. Raises `DeviceNotFound`,
+        `ConnectFailed` or `LinkLost` when the device has not come back within `hint.timeout_s`, `WrongDevice` when
+        another one has come in its place. Whether it answers, and what runs on it, is for the caller to find out.
         """
+
+    async def wait_booted(self) -> None:
+        """Wait until its own text shows that its application has started since `expect_reset`; perhaps for ever."""
 
 
 @dataclass(frozen=True, slots=True)

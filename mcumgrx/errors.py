@@ -7,6 +7,7 @@
     ├─ TransportError       the link
     │  ├─ DeviceNotFound    nothing answers to that name
     │  ├─ ConnectFailed     it is there, but the link cannot be opened
+    │  │  └─ WrongDevice    another device is there now
     │  └─ LinkLost          an open link has ended
     ├─ ProtocolError        bytes that make no sense
     │  ├─ MalformedReply    the device's answer breaks the protocol
@@ -49,6 +50,7 @@ __all__ = [
     "TransportError",
     "UploadMismatch",
     "UsageError",
+    "WrongDevice",
 ]
 
 
@@ -85,6 +87,17 @@ class DeviceNotFound(TransportError):
 
 class ConnectFailed(TransportError):
     """The device or port exists but the link could not be opened (busy, no permission, no SMP service, …)."""
+
+
+class WrongDevice(ConnectFailed):
+    """Where the device was another one is now: its identity is `found` and not `expected`."""
+
+    def __init__(
+        self, message: str, *, expected: str, found: str, address: str | None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, address=address, hint=hint)
+        self.expected = expected
+        self.found = found
 
 
 class LinkLost(TransportError):

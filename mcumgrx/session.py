@@ -9,14 +9,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from .address import Address
+from .boot_text import BootText
 from .client import DEFAULT_TIMEOUT_S, Client
 from .contracts import ReturnHint
-from .errors import ConnectFailed, DeviceNotFound, UsageError
-from .events import DeviceText, Progress, ignore_progress
-from .memory import MOST_ID, Memory, tells_apart
+from .errors import ConnectFailed, DeviceNotFound, UsageError, WrongDevice
+from .events import DeviceText, Note, Progress, ignore_progress
+from .memory import MOST_ID, Learned, Memory, tells_apart
 from .registry import Registry, default_registry
+from .threads import in_thread
 from .transport import Transport
 
 __all__ = ["SessionDevice", "connect", "device"]
@@ -29,9 +32,21 @@ CONNECT_TIMEOUT_S = 15.0
 # Between attempts to open the link of a device that is restarting: quick at first, for links that are back at once.
 _BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
+# A port may show another device for a moment while ours is still on its way; for longer than this it is no passing one.
+_WRONG_DEVICE_S = 10.0
+
+# A device that logs on the line that also carries SMP is never quiet. After so many times the silence that was wanted
+# it is asked all the same: the window in which MCUboot waits for a request is long over, or was never there.
+_CHATTER = 3
+
+# What is remembered is in a file, perhaps on a share that hangs. Nothing is lost without it but time.
+_MEMORY_TIMEOUT_S = 1.0
+
 
 class SessionDevice:
     """A device by its address (`contracts.Device`). Holds the transport; each connection is a client of its own.
+
+    Its first identity is kept, where it lasts: whatever else is found behind the same address later is another device.
 
     Arguments:
         timeout_s: seconds for ordinary answers.
@@ -58,8 +73,12 @@ class SessionDevice:
         self._on_text = on_text
         self._memory = memory
         self._name = name
+        self._seen: str | None = None  # the transport's identity
+        self._lasting = False  # which no restart can change
         self._client: Client | None = None
         self._listener: Progress = ignore_progress
+        self._boot = BootText()
+        self._boot_waiters: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
         return f"<device {self._address}>"
@@ -70,10 +89,17 @@ class SessionDevice:
 
     @property
     def identity(self) -> str | None:
-        return self._name or self._transport.identity
+        return self._name or self._seen or self._transport.identity
+
+    @property
+    def restarted(self) -> bool:
+        return self._boot.started
 
     async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
-        """Open a link; a previous one is closed first. Raises `DeviceNotFound` or `ConnectFailed`."""
+        """Open a link; a previous one is closed first.
+
+        Raises `DeviceNotFound`, `ConnectFailed`; `WrongDevice` where the link's identity is not that of the first time.
+        """
         await self.close()
         client = Client(
             self._transport,
@@ -82,8 +108,13 @@ class SessionDevice:
             on_text=self._hear,
         )
         await client.open(timeout_s)
-        if (key := self._key()) is not None and self._memory is not None:  # only an open link tells the identity
-            client.learned = self._memory.recall(*key)
+        try:
+            self._check_identity()
+            if (key := self._key()) is not None and self._memory is not None:  # only an open link tells the identity
+                client.learned = await self._recall(self._memory, *key)
+        except BaseException:
+            await client.close()
+            raise
         self._client = client
         return client
 
@@ -96,15 +127,65 @@ class SessionDevice:
                 await client.close()
             finally:
                 if key is not None and self._memory is not None:
-                    self._memory.remember(*key, client.learned)
+                    await self._remember(self._memory, *key, client.learned)
+
+    def _check_identity(self) -> None:
+        found, seen = self._transport.identity, self._seen
+        if found is None or found == seen:
+            return
+        lasting = self._transport.lasting_identity is not None
+        if seen is not None and lasting and self._lasting:
+            raise WrongDevice(
+                f"another device is at {self._address} now: {found} instead of {seen}",
+                expected=seen,
+                found=found,
+                address=self.address,
+                hint="connect the device that it was before, or begin anew with this one",
+            )
+        if seen is not None:
+            self._listener(Note(f"the device is {found} now, and was {seen} before its reset", warning=True))
+        self._seen, self._lasting = found, lasting
+
+    # -- what is remembered --------------------------------------------------------------------------------------------
 
     def _key(self) -> tuple[str, str] | None:
         """What the device is remembered by; None if nothing tells it from others."""
         identity = self._name
-        if identity is None and (told := self._transport.identity) is not None and tells_apart(told):
-            identity = told
+        if identity is None and self._transport.memorable:
+            told = self._transport.identity
+            identity = told if told is not None and tells_apart(told) else None
         plugin = self._registry.transports.get(self._address.scheme)
         return None if identity is None else (identity, self._address.scheme if plugin is None else plugin.scheme)
+
+    async def _recall(self, memory: Memory, identity: str, link: str) -> Learned:
+        try:
+            async with asyncio.timeout(_MEMORY_TIMEOUT_S):
+                return await in_thread(memory.recall, identity, link)
+        except TimeoutError:
+            log.info("what is remembered of devices cannot be read within %g s", _MEMORY_TIMEOUT_S)
+            return Learned()
+
+    async def _remember(self, memory: Memory, identity: str, link: str, learned: Learned) -> None:
+        try:
+            async with asyncio.timeout(_MEMORY_TIMEOUT_S):
+                await in_thread(memory.remember, identity, link, replace(learned))
+        except TimeoutError:
+            log.info("what was learned of %s cannot be written within %g s", identity, _MEMORY_TIMEOUT_S)
+
+    # -- after a reset -------------------------------------------------------------------------------------------------
+
+    def expect_reset(self) -> None:
+        self._boot.reset()
+
+    async def wait_booted(self) -> None:
+        if self._boot.booted:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._boot_waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._boot_waiters.discard(waiter)
 
     async def rediscover(self, hint: ReturnHint, progress: Progress = ignore_progress) -> Client:
         """See `contracts.Device.rediscover`."""
@@ -114,14 +195,16 @@ class SessionDevice:
         quiet_s = self._transport.quiet_after_reset_s if hint.quiet_s is None else hint.quiet_s
         self._listener = progress
         try:
-            if self._client is not None and await self._keeps_quiet(self._client, begin, quiet_s, deadline):
+            # A silence that somebody has asked for is kept, whatever the text says.
+            trusting = hint.quiet_s is None
+            if self._client is not None and await self._keeps_quiet(self._client, begin, quiet_s, deadline, trusting):
                 self._client.forget_device()
                 return self._client
             while True:
                 client = await self._reopen(deadline)
                 if not self._transport.silent_boot and hint.quiet_s is None:
                     return client
-                if await self._keeps_quiet(client, loop.time(), quiet_s, deadline):
+                if await self._keeps_quiet(client, loop.time(), quiet_s, deadline, trusting):
                     return client
         except BaseException:
             await self.close()  # nobody else could: the caller got no connection
@@ -132,35 +215,63 @@ class SessionDevice:
     async def _reopen(self, deadline: float) -> Client:
         loop = asyncio.get_running_loop()
         attempt = 0
+        wrong_until: float | None = None
         while True:
             try:
                 return await self.connect(min(CONNECT_TIMEOUT_S, max(0.1, deadline - loop.time())))
             except (DeviceNotFound, ConnectFailed) as error:
                 pause_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)]
-                if loop.time() + pause_s >= deadline:
+                if not isinstance(error, WrongDevice):
+                    wrong_until = None
+                elif wrong_until is None:
+                    wrong_until = loop.time() + _WRONG_DEVICE_S
+                    self._listener(Note(f"{error}; waiting up to {_WRONG_DEVICE_S:g} s for the right one"))
+                if loop.time() + pause_s >= min(deadline, deadline if wrong_until is None else wrong_until):
                     raise
                 log.debug("not back yet: %s", error)
                 await asyncio.sleep(pause_s)
                 attempt += 1
 
-    async def _keeps_quiet(self, client: Client, since: float, quiet_s: float, deadline: float) -> bool:
-        """Listen until the device has been quiet for `quiet_s` seconds (or the deadline); false if the link ends."""
+    async def _keeps_quiet(self, client: Client, since: float, quiet_s: float, deadline: float, trusting: bool) -> bool:
+        """Listen until the device may be asked; false if the link ends.
+
+        That is when it has been quiet for `quiet_s` seconds; when its text shows that its application is up, if that
+        is trusted; when it has printed on and on; or at the deadline.
+        """
         loop = asyncio.get_running_loop()
         lost = asyncio.create_task(client.wait_lost())
+        booted = asyncio.create_task(self.wait_booted())
+        latest = min(since + _CHATTER * quiet_s, deadline)
+        told = False
         try:
             while True:
                 heard = since if client.last_heard_s is None else max(since, client.last_heard_s)
-                remaining_s = min(heard + quiet_s, deadline) - loop.time()
+                remaining_s = min(heard + quiet_s, latest) - loop.time()
                 if not client.connected:
                     return False
-                if remaining_s <= 0:
+                if remaining_s <= 0 or (trusting and booted.done()):
                     return True
-                await asyncio.wait([lost], timeout=remaining_s)
+                if not told and loop.time() >= since + quiet_s:
+                    told = True
+                    left_s = latest - loop.time()
+                    text = f"it is asked after {quiet_s:g} s of silence, or in {left_s:.0f} s at the latest"
+                    self._listener(Note(f"the device still prints: {text}"))
+                await asyncio.wait(
+                    [lost, booted] if trusting and not booted.done() else [lost],
+                    timeout=remaining_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         finally:
             lost.cancel()
-            await asyncio.gather(lost, return_exceptions=True)
+            booted.cancel()
+            await asyncio.gather(lost, booted, return_exceptions=True)
 
     def _hear(self, text: str) -> None:
+        self._boot.feed(text)
+        if self._boot.booted:
+            for waiter in self._boot_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
         self._listener(DeviceText(text))
         if self._on_text is not None:
             self._on_text(text)

@@ -83,6 +83,9 @@ class Transport(ABC):
     # after the link was opened anew, too.
     silent_boot: bool = False
 
+    # Whether what transfers learn of its devices is kept for the next program, where they can be told apart.
+    memorable: bool = True
+
     @abstractmethod
     def __init__(self, address: Address) -> None: ...
 
@@ -155,6 +158,11 @@ class Transport(ABC):
         Never a port name, an IP address or a private (random) BLE address: those move from device to device.
         """
         return None
+
+    @property
+    def lasting_identity(self) -> str | None:
+        """`identity`, where a restart of the device cannot change it: another one is another device, and refused."""
+        return self.identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.group": {"mcumgrx.protocol.message", "mcumgrx.client"},
     "mcumgrx.memory": {"mcumgrx.errors"},
     "mcumgrx.pause": set(),
+    "mcumgrx.threads": set(),
     "mcumgrx.client": {
         "mcumgrx.errors",
         "mcumgrx.group",
@@ -81,14 +82,17 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.plugin_api",
         "mcumgrx.transport",
     },
+    "mcumgrx.boot_text": set(),
     "mcumgrx.session": {
         "mcumgrx.address",
+        "mcumgrx.boot_text",
         "mcumgrx.client",
         "mcumgrx.contracts",
         "mcumgrx.errors",
         "mcumgrx.events",
         "mcumgrx.memory",
         "mcumgrx.registry",
+        "mcumgrx.threads",
         "mcumgrx.transport",
     },
     # The order of an update: behaviour comes through contracts, never from a plugin, a session or a client.

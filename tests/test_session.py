@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 import mcumgrx
+from mcumgrx import session
 from mcumgrx.address import Address
+from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup, OsGroup, ReturnHint
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError
-from mcumgrx.events import DeviceText, Event
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError, WrongDevice
+from mcumgrx.events import DeviceText, Event, Note
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Learned, Memory
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
-from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
@@ -87,27 +90,161 @@ def test_a_device_is_found_again_after_its_reset(link: str) -> None:
         # The links that drop are opened anew; the others stay open, since opening a port can reset a board.
         assert (again is client) == (link in ("uart", "datagram"))
         assert faults.requests == requests
-        if link == "uart":
-            assert loop.time() - begin >= 3.0
+        if link == "uart":  # asked as soon as its text shows that it is up, and not before
+            assert loop.time() - begin >= 0.25 + DeviceConfig().boot_s
         assert await again.group(OsGroup).echo("back") == "back"
         await device.close()
 
     run(main())
 
 
-def test_a_line_that_still_talks_is_not_interrupted() -> None:
+def test_a_starting_device_is_asked_when_its_text_shows_that_it_is_up() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         device = simulated(LinkModel.uart(), DeviceConfig(boot_s=2.5, reset_delay_s=0.25))
         client = await device.connect()
+        device.expect_reset()
         await client.group(OsGroup).reset()
         begin = loop.time()
         heard: list[Event] = []
         again = await device.rediscover(ReturnHint(), heard.append)
-        # The bootloader and then the application have printed; the silence counts from the last of it.
-        assert loop.time() - begin >= 0.25 + 2.5 + 3.0
+        # The bootloader prints at once, and waits perhaps for a request. The application follows.
+        assert 0.25 + 2.5 <= loop.time() - begin < 0.25 + 2.5 + 0.2
+        assert device.restarted
         assert any(isinstance(event, DeviceText) and "boot" in event.text.lower() for event in heard)
         assert again is client
+        await device.close()
+
+    run(main())
+
+
+class Talking(SimulatedTransport):
+    """A UART whose device prints lines of a test's own at its start: (seconds since the reset, text)."""
+
+    def __init__(self, lines: list[tuple[float, str]]) -> None:
+        device = SimulatedDevice()
+        device.install(build_image("1.0.0", payload_size=2000))
+        super().__init__(device, LinkModel.uart())
+        self.lines = lines
+
+    def _print(self, power: Power) -> None:
+        if power is Power.BOOTING and self._runner is not None:
+            for after_s, line in self.lines:
+                self._later(after_s, self._deliver, self._connection, f"{line}\r\n".encode())
+
+
+TICKS = [(0.5 * number, f"[00:00:{number:02d}.000,000] <inf> app: tick") for number in range(1, 200)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "earliest_s", "latest_s"),
+    [
+        # A program of Zephyr has started, perhaps the bootloader: it is listened to for as long as the link needs.
+        ([(1.0, "*** Booting Zephyr OS build v3.4.0 ***")], 4.0, 4.5),
+        # What MCUboot prints, or the second banner, tells whose the banner is.
+        ([(1.0, "*** Booting Zephyr OS build v3.4.0 ***"), (2.0, "*** Booting Zephyr OS build v3.4.0 ***")], 2.0, 2.5),
+        ([(1.0, "I: Starting bootloader"), (2.0, "*** Booting nRF Connect SDK v2.9.0 ***")], 2.0, 2.5),
+        ([(1.0, "I: Jumping to the first image slot"), (1.5, "hello")], 1.5, 2.0),
+        ([(1.0, "*** Booting Zephyr OS build v4.4.0 ***"), (1.5, "uart:~$")], 1.5, 2.0),
+        ([(1.0, "*** Booting Zephyr OS build v4.4.0 ***"), *TICKS[2:]], 1.5, 2.0),
+        # The log of a bootloader is not the application's.
+        ([(1.0, "*** Booting MCUboot v2.1.0 ***"), (1.5, "[00:00:00.001,000] <inf> mcuboot: waiting")], 4.5, 5.0),
+        # No sign at all, and no end.
+        (TICKS, 8.5, 9.5),
+    ],
+)
+def test_a_line_that_talks_is_asked_in_time(lines: list[tuple[float, str]], earliest_s: float, latest_s: float) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        device = SessionDevice(Address("sim"), Talking(lines), default_registry())
+        client = await device.connect()
+        device.expect_reset()
+        await client.group(OsGroup).reset()
+        begin = loop.time() + 0.24  # the reset comes a moment after its answer
+        notes: list[Event] = []
+        await device.rediscover(ReturnHint(), notes.append)
+        assert earliest_s <= loop.time() - begin <= latest_s
+        told = [event.text for event in notes if isinstance(event, Note)]
+        assert bool(told) == (latest_s > 3.0)  # a wait that is longer than usual is told
+        assert all("after 3 s of silence, or in 6 s at the latest" in text for text in told)
+        await device.close()
+
+    run(main())
+
+
+def test_a_silence_that_somebody_wants_is_kept_whatever_is_printed() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        device = SessionDevice(Address("sim"), Talking(TICKS[:4]), default_registry())
+        client = await device.connect()
+        device.expect_reset()
+        await client.group(OsGroup).reset()
+        begin = loop.time()
+        await device.rediscover(ReturnHint(quiet_s=5.0))
+        assert loop.time() - begin >= 2.0 + 5.0
+        await device.close()
+
+    run(main())
+
+
+class Exchanged(SimulatedTransport):
+    """A port to which another board is connected from the opening `at` on, for `times` openings."""
+
+    def __init__(self, at: int, times: int = 1000) -> None:
+        device = SimulatedDevice(name="board A")
+        device.install(build_image("1.0.0", payload_size=2000))
+        super().__init__(device, LinkModel.ideal())
+        self.opened = 0
+        self.wrong = range(at, at + times)
+        self.closed_between = True
+        self.is_open = False
+
+    async def open(self, timeout_s: float) -> None:
+        self.closed_between = self.closed_between and not self.is_open
+        self.opened += 1
+        self.is_open = True
+        await super().open(timeout_s)
+
+    async def close(self) -> None:
+        self.is_open = False
+        await super().close()
+
+    @property
+    def identity(self) -> str | None:
+        return "board B" if self.opened in self.wrong else "board A"
+
+
+def test_another_device_behind_the_address_is_refused_by_name() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport = Exchanged(at=2)
+        device = SessionDevice(Address.parse("sim:x"), transport, default_registry())
+        client = await device.connect()
+        await client.group(OsGroup).reset()
+        events: list[Event] = []
+        begin = loop.time()
+        with pytest.raises(WrongDevice, match="board B instead of board A") as failure:
+            await device.rediscover(ReturnHint(timeout_s=120.0), events.append)
+        assert (failure.value.expected, failure.value.found) == ("board A", "board B")
+        assert loop.time() - begin < 15.0
+        assert any(isinstance(event, Note) and "board B" in event.text for event in events)
+        assert device.identity == "board A"
+        assert not transport.is_open
+        with pytest.raises(WrongDevice):
+            await device.connect()
+        assert transport.closed_between
+
+    run(main())
+
+
+def test_another_device_that_passes_is_waited_for() -> None:
+    async def main() -> None:
+        transport = Exchanged(at=2, times=3)
+        device = SessionDevice(Address.parse("sim:x"), transport, default_registry())
+        await (await device.connect()).group(OsGroup).reset()
+        client = await device.rediscover(ReturnHint())
+        assert client.connected
+        assert transport.opened == 5
         await device.close()
 
     run(main())
@@ -138,6 +275,58 @@ def test_a_longer_silence_can_be_asked_for() -> None:
         await device.rediscover(ReturnHint(quiet_s=9.0))
         assert loop.time() - begin >= 9.0
         await device.close()
+
+    run(main())
+
+
+class Stubborn(SimulatedTransport):
+    """Its `open` does not return, and where it `clings` does not let itself be cancelled either."""
+
+    def __init__(self, clings: bool) -> None:
+        super().__init__(SimulatedDevice(), LinkModel.ideal())
+        self.clings = clings
+        self.closed = 0
+        self.over = False
+
+    async def open(self, timeout_s: float) -> None:
+        while not self.over:
+            try:
+                await asyncio.sleep(100.0)
+            except asyncio.CancelledError:
+                if not self.clings:
+                    raise
+
+    async def close(self) -> None:
+        self.closed += 1
+        await super().close()
+
+
+@pytest.mark.parametrize("clings", [False, True])
+def test_an_open_that_does_not_return_is_given_up(clings: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport = Stubborn(clings)
+        device = SessionDevice(Address("sim"), transport, default_registry())
+        with pytest.raises(ConnectFailed, match="not open after 20 s"):
+            await device.connect()
+        assert loop.time() < 25.0
+        assert transport.closed == 1
+        transport.over = True
+        await asyncio.sleep(100.0)
+
+    run(main())
+
+
+def test_closing_a_client_before_it_is_opened_does_not_keep_it_open_later() -> None:
+    async def main() -> None:
+        device = SimulatedDevice()
+        device.install(build_image("1.0.0", payload_size=2000))
+        client = Client(SimulatedTransport(device))
+        await client.close()
+        await client.open()
+        assert client.connected
+        await client.close()
+        assert not client.connected
 
     run(main())
 
@@ -258,3 +447,57 @@ def test_what_was_learned_is_kept_when_the_link_is_lost(tmp_path: Path) -> None:
         upload(Memory(tmp_path), cut_at=12)
     assert Memory(tmp_path).recall("sim:board 7", "sim").refuses(384)
     assert max(upload(Memory(tmp_path)).sizes) < 384
+
+
+def test_simulated_devices_take_no_place_in_the_memory_unless_they_are_named(tmp_path: Path) -> None:
+    async def main(name: str | None) -> None:
+        device = mcumgrx.device("sim:desk,erase=0.1", memory=Memory(tmp_path), name=name)
+        client = await device.connect()
+        await client.group(ImageGroup).upload(IMAGE)
+        await device.close()
+
+    run(main(None))
+    assert list(tmp_path.iterdir()) == []
+    run(main("bench"))
+    assert [one.id for one in Memory(tmp_path).known()] == ["bench"]
+
+
+class Hanging(Memory):
+    """A memory on a share that does not answer until the test is over."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.over = threading.Event()
+
+    def recall(self, identity: str, link: str) -> Learned:
+        self.over.wait()
+        return super().recall(identity, link)
+
+    def remember(self, identity: str, link: str, learned: Learned) -> None:
+        self.over.wait()
+
+
+def test_a_memory_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_MEMORY_TIMEOUT_S", 0.05)
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.001)
+            beats += 1
+
+    async def main() -> None:
+        memory = Hanging(tmp_path)
+        device = mcumgrx.device("sim:,erase=0,latency=0", memory=memory, name="board 7")
+        beating = asyncio.create_task(beat())
+        try:
+            client = await device.connect()
+            assert await client.group(OsGroup).echo("hello") == "hello"
+            await device.close()
+        finally:
+            memory.over.set()
+            beating.cancel()
+        assert beats > 10  # twice 50 ms, in which others went on
+
+    asyncio.run(main())

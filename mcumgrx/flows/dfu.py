@@ -134,8 +134,7 @@ class _Update:
             plan = await self._plan()
             ending = await self._carry_out(plan, on_plan)
         finally:
-            if self._connection is not None:
-                await self._connection.close()
+            await self.device.close()
         return Report(
             address=self.device.address,
             identity=self.device.identity,
@@ -351,6 +350,7 @@ class _Update:
         with self._stage(StageName.RESET, "resetting") as stage:
             if self.resets == 0:
                 self._before = await self._list()
+            self.device.expect_reset()
             await self._over_link(reset)
             self.resets += 1
             self._listed = None
@@ -552,8 +552,7 @@ class _Update:
             except LinkLost as error:
                 self._linked = False
                 self._listed = None
-                if self._connection is not None:
-                    await self._connection.close()  # it may be the answers alone that were lost
+                await self.device.close()  # it may be the answers alone that were lost
                 if self._failures >= self.policy.reconnects:
                     error.hint = error.hint or "run the same command again: it goes on from where the device is"
                     raise

@@ -611,7 +611,7 @@ async def test_update_that_moves_the_services_and_changes_the_mtu(daemon: Daemon
 
 async def test_update_to_firmware_with_another_address(daemon: Daemon) -> None:
     """As of a device that makes up a new static address at each start."""
-    rig = peripheral()
+    rig = peripheral(address="C0:FF:EE:00:01:00", address_type="random")
     moves: list[str] = []
 
     async with EmulatedBluez(daemon, rig) as bluez:

@@ -135,9 +135,10 @@ def test_a_name_that_is_none(cli: Cli, memory: Memory) -> None:
 def test_a_file_of_no_use_is_told_with_verbosity_and_stops_nothing(cli: Cli, memory: Memory, text: str) -> None:
     memory.path.parent.mkdir()
     memory.path.write_text(text, "utf-8")
-    ended = cli("os", "echo", "hi", "-d", "sim:desk")
+    ended = cli("os", "echo", "hi", "-d", "sim:", "--id", "desk")
     assert (ended.exit, ended.out, ended.err) == (0, "hi\n", "")
-    assert "mcumgrx.memory: nothing is remembered of devices: " in cli("os", "echo", "hi", "-d", "sim:desk", "-v").err
+    verbose = cli("os", "echo", "hi", "-d", "sim:", "--id", "desk", "-v").err
+    assert "mcumgrx.memory: nothing is remembered of devices: " in verbose
     assert memory.path.read_text("utf-8") == text
 
 
@@ -146,7 +147,7 @@ def test_the_demonstration_leaves_nothing_behind(
 ) -> None:
     assert run_process("demo", "--firmware", image_file("1.1.0"), "-d", desk).exit == 0
     assert memory.known() == []
-    assert run_process("dfu", image_file("1.2.0"), "-d", desk).exit == 0
+    assert run_process("dfu", image_file("1.2.0"), "-d", desk, "--id", "desk").exit == 0
     assert len(memory.known()) == 1
 
 

@@ -148,6 +148,7 @@ class BleTransport(Transport):
         self._seen: str | None = None  # the address of the device when it was connected last
         self._others: dict[str, str] | None = None  # what a scan has found in its place
         self._identity: str | None = None
+        self._lasting = False
         self._link: _Link | None = None
         self._write_bytes = _MIN_WRITE
 
@@ -166,6 +167,11 @@ class BleTransport(Transport):
     @property
     def identity(self) -> str | None:
         return self._identity
+
+    @property
+    def lasting_identity(self) -> str | None:
+        # A static address may be made up anew at each start (Core Specification, vol. 6, part B, 1.3.2.1).
+        return self._identity if self._lasting else None
 
     @property
     def silence_hint(self) -> str:
@@ -265,6 +271,7 @@ class BleTransport(Transport):
         self._known = device
         self._seen = device.address
         self._identity = _identity(device)
+        self._lasting = _has_public_address(device)
         return client
 
     @staticmethod
@@ -694,11 +701,20 @@ def _uuid(options: OptionReader, key: str, default: str) -> str:
         ) from None
 
 
-def _identity(device: BLEDevice) -> str | None:
-    """The address, if it is this device's for ever: a public or static one. Only BlueZ tells which it is."""
+def _address_type(device: BLEDevice) -> object:
+    """What BlueZ, and nobody else, tells of the address."""
     details = device.details
     properties = details.get("props") if isinstance(details, dict) else None
-    kind = properties.get("AddressType") if isinstance(properties, dict) else None
+    return properties.get("AddressType") if isinstance(properties, dict) else None
+
+
+def _has_public_address(device: BLEDevice) -> bool:
+    return _address_type(device) == "public"
+
+
+def _identity(device: BLEDevice) -> str | None:
+    """The address, if it is this device's for ever, or nearly so: a public or static one."""
+    kind = _address_type(device)
     # A static address has its two upper bits set, a private one has not (Core Specification, vol. 6, part B, 1.3.2).
     static = kind == "random" and device.address[:2].upper() >= "C0"
     return device.address.upper() if kind == "public" or static else None

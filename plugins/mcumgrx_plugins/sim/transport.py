@@ -110,6 +110,9 @@ class SimTransport(SimulatedTransport):
     ==============  ===================================================================================
     """
 
+    # Anybody makes as many as they like, and a real device would be forgotten for each. One that `--id` names is kept.
+    memorable = False
+
     def __init__(self, address: Address) -> None:
         options = OptionReader(address)
         state = options.text("state", "")
