@@ -7,7 +7,7 @@ behaviour is that of MCUboot's own `bootutil`, replayed in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -137,6 +137,21 @@ class BootResult:
         return self.image.hash if self.image is not None else None
 
 
+@dataclass(slots=True)
+class Plan:
+    """What one reset does with one image, from the first look at its trailers to the end."""
+
+    kind: SwapType = SwapType.NONE
+    """The installation still to be done: TEST, PERM or REVERT; NONE for nothing."""
+    bootstrap: bool = False
+    """It fills an unusable primary slot."""
+    follows: bool = False
+    """It is taken for a part of an installation that began with the images before this one: a new image is about to
+    be installed, or a move that power has interrupted was gone on with."""
+    performed: SwapType = SwapType.NONE
+    """What has been done."""
+
+
 class Bootloader:
     """A bootloader of `mode` for the image whose slots are `layout`, in `flash`.
 
@@ -255,19 +270,36 @@ class Bootloader:
     # --- a reset ---
 
     def boot(self) -> BootResult:
-        """Reset: finish or begin an installation, then choose the image that runs.
+        """Reset a device with this one image: finish or begin an installation, then choose the image that runs.
 
         Whatever the flash raises (`PowerCut`) passes through; call again when power is back.
         """
-        self._notes = []
+        self.begin()
         if self.mode in _DIRECT:
-            return self._boot_newest()
+            return self.choose(set())
         if self.mode in _ONE_SLOT:
-            result = self._run(PRIMARY, SwapType.NONE)
+            result = self.run()
             if not result.booted and self.mode is Mode.FIRMWARE_LOADER:
                 result = self._run(SECONDARY, SwapType.NONE)
             return result
-        return self._run(PRIMARY, self._install_pending())
+        plan = self.prepare()
+        self.carry_out(plan)
+        return self.run(plan)
+
+    # The steps of a reset, for `pairs`, which takes them for several images in turns.
+
+    @property
+    def chooses(self) -> bool:
+        """Whether an image runs where it lies, or from RAM, so that nothing is installed."""
+        return self.mode in _DIRECT
+
+    def begin(self) -> None:
+        """A reset begins: what was noted at the last one is forgotten."""
+        self._notes = []
+
+    def run(self, plan: Plan | None = None) -> BootResult:
+        """Choose the image in the primary slot, once all that `plan` says is done."""
+        return self._run(PRIMARY, plan.performed if plan is not None else SwapType.NONE)
 
     # --- installing ---
 
@@ -286,27 +318,50 @@ class Bootloader:
             return SwapScratch(self.primary, self.secondary, self.scratch, self.image_number)
         return None
 
-    def _install_pending(self) -> SwapType:
-        """Do what the trailers ask for; returns what was done."""
+    def prepare(self) -> Plan:
+        """Finish an interrupted installation, or find out which one the trailers ask for."""
         install = self._install
         if install is None or install.max_image() is None:
             self._note("the slots do not fit together: nothing is installed")
-            return SwapType.NONE
+            return Plan()
         kind = install.interrupted()
         if kind is not None:
             self._note(f"going on with an interrupted {kind.name.lower()}")
+            follows = kind is not SwapType.REVERT or install.moved()
             install.resume()
-            return kind
+            return Plan(performed=kind, follows=follows)
+        if install.reads_primary and not self.primary.has_magic():
+            blank = self.primary.header_erased()
+            if not (self.policy.bootstrap and blank):
+                self._note("the primary slot holds no image to swap with")
+                return Plan()
         kind = self._checked_swap_type(install)
         if self.policy.bootstrap and kind is not SwapType.REVERT and self._unusable_primary():
-            return self._bootstrap(install, kind)
-        if kind not in UPGRADES:
-            return SwapType.NONE
-        self._note(f"{kind.name.lower()}: installing the image of the secondary slot")
-        if not install.start(kind):
-            self._note("the primary slot holds no image to swap with")
-            return SwapType.NONE
-        return kind
+            return self._plan_bootstrap(install, kind)
+        return Plan(kind, follows=kind is not SwapType.REVERT) if kind in UPGRADES else Plan()
+
+    def carry_out(self, plan: Plan) -> None:
+        """Install as planned."""
+        install, kind = self._install, plan.kind
+        if install is None or kind is SwapType.NONE:
+            return
+        if plan.bootstrap:
+            self._bootstrap(install, kind)
+        elif self._late_downgrade(install, kind):
+            self._refuse_secondary()
+            return
+        else:
+            self._note(f"{kind.name.lower()}: installing the image of the secondary slot")
+            if not install.start(kind):
+                self._note("the primary slot holds no image to swap with")
+                return
+        plan.performed = kind
+
+    def next_image(self, plan: Plan) -> tuple[Slot, int]:
+        """Where the image lies that will be in the primary slot once the plan is carried out: slot and offset."""
+        if plan.kind is SwapType.NONE or self._install is None:
+            return self.primary, 0
+        return self.secondary, self._install.image_offset(plan.kind)
 
     def _checked_swap_type(self, install: Install) -> SwapType:
         """The swap type, after a look at the image it is about; an invalid one is erased."""
@@ -323,43 +378,58 @@ class Bootloader:
             return SwapType.FAIL
         offset = install.image_offset(kind)
         header = slot.header(offset)
-        if slot.header_erased(offset) or (header is not None and ImageFlag.NON_BOOTABLE in header.flags):
+        if slot.header_erased(offset) or slot.flagged_not_bootable(offset):
             self._note("the secondary slot holds no bootable image")
             install.blank_secondary(kind)
             return SwapType.NONE
-        if self._valid(slot, offset) is None or (kind is not SwapType.REVERT and self._is_downgrade(header)):
-            self._note("the image in the secondary slot is refused and erased")
-            slot.erase()
+        if self._valid(slot, offset) is None or self._early_downgrade(header):
+            self._refuse_secondary()
             return SwapType.FAIL
         return kind
 
-    def _is_downgrade(self, header: ImageHeader | None) -> bool:
-        running = self.primary.header()
-        if not self.policy.downgrade_prevention or header is None or running is None:
-            return False
-        return self._compared(header.version) < self._compared(running.version)
+    def _refuse_secondary(self) -> None:
+        self._note("the image in the secondary slot is refused and erased")
+        self.secondary.erase()
 
-    def _compared(self, version: Version) -> Version:
+    # Overwriting compares the versions together with all else, the swaps when everything else is settled, which makes a
+    # difference to other images; and to an empty primary, which the swaps look at all the same.
+
+    def _early_downgrade(self, header: ImageHeader | None) -> bool:
+        return self.mode is Mode.OVERWRITE and not self.primary.header_erased() and self._is_downgrade(header)
+
+    def _late_downgrade(self, install: Install, kind: SwapType) -> bool:
+        if self.mode is Mode.OVERWRITE or kind is SwapType.REVERT:
+            return False
+        return self._is_downgrade(self.secondary.header(install.image_offset(kind)))
+
+    def _is_downgrade(self, header: ImageHeader | None) -> bool:
+        if not self.policy.downgrade_prevention or header is None:
+            return False
+        # What lies where the version would be is compared, whether or not there is an image: 255.255.65535 where
+        # the flash is erased.
+        return self.compared(header.version) < self.compared(self.primary.version_bytes())
+
+    def compared(self, version: Version) -> Version:
         """The part of a version that counts when two are compared."""
         return version if self.policy.compare_build else version._replace(build=0)
 
     def _unusable_primary(self) -> bool:
         return self.primary.header_erased() or self._valid(self.primary) is None
 
-    def _bootstrap(self, install: Install, kind: SwapType) -> SwapType:
+    def _plan_bootstrap(self, install: Install, kind: SwapType) -> Plan:
         """Fill the primary from the secondary, whether or not somebody asked for it."""
+        if kind is SwapType.FAIL:
+            return Plan()
         if kind not in UPGRADES:
-            if kind is SwapType.FAIL:
-                return SwapType.NONE
             kind = self._checked_secondary(install, SwapType.PERM)
-            if kind not in UPGRADES:
-                return SwapType.NONE
+        return Plan(kind, bootstrap=True) if kind in UPGRADES else Plan()
+
+    def _bootstrap(self, install: Install, kind: SwapType) -> None:
         self._note("filling the primary slot from the secondary")
         Overwrite(self.primary, self.secondary, self.image_number).bootstrap(install.image_offset(kind))
         if kind is SwapType.PERM:
             self.primary.write_image_ok()
         self.primary.write_copy_done()
-        return kind
 
     # --- running ---
 
@@ -383,9 +453,12 @@ class Bootloader:
             load = header.load_address
         return self._result(slot, header, image, load, performed)
 
-    def _boot_newest(self) -> BootResult:
-        """Direct XIP and RAM load: run the highest version that proves good, erasing those that do not."""
-        skipped: set[int] = set()
+    def choose(self, skipped: set[int], taken: Sequence[range] = ()) -> BootResult:
+        """Direct XIP and RAM load: the highest version that proves good, erasing those that do not.
+
+        The slots in `skipped` are passed over, and slots that cannot run are added to it; `taken` are the parts of
+        RAM where other images lie.
+        """
         while (slot := self._newest(skipped)) is not None:
             area = self.slots[slot]
             header = area.header()
@@ -398,7 +471,7 @@ class Bootloader:
                 skipped.add(slot)
                 continue
             image = self._valid(area)
-            if image is None or (self.mode in _RAM and not self._loadable(header, area)):
+            if image is None or (self.mode in _RAM and not self._loadable(header, area, taken)):
                 self._note(f"the image in the {area.name} slot is refused and erased")
                 area.erase()
                 continue
@@ -417,7 +490,7 @@ class Bootloader:
             elsewhere = header.load_address != self.layout.base_address + area.offset
             if self.mode not in _RAM and ImageFlag.ROM_FIXED in header.flags and elsewhere:
                 continue
-            version = self._compared(header.version)
+            version = self.compared(header.version)
             if best is None or version > best[0]:
                 best = version, number
         return best[1] if best is not None else None
@@ -434,15 +507,24 @@ class Bootloader:
         area.write_copy_done()
         return False
 
-    def _loadable(self, header: ImageHeader, area: Slot) -> bool:
+    def _loadable(self, header: ImageHeader, area: Slot, taken: Sequence[range] = ()) -> bool:
         image = area.image_bytes()
-        start, end = self.policy.ram_start, self.policy.ram_start + self.policy.ram_size
+        if image is None or ImageFlag.RAM_LOAD not in header.flags:
+            return False
+        start, end = header.load_address, header.load_address + len(image)
+        ram_end = self.policy.ram_start + self.policy.ram_size
         return (
-            ImageFlag.RAM_LOAD in header.flags
-            and image is not None
-            and start <= header.load_address
-            and header.load_address + len(image) <= end
+            self.policy.ram_start <= start
+            and end <= ram_end
+            and all(end <= other.start or other.stop <= start for other in taken)
         )
+
+    def ram_used(self, result: BootResult) -> range:
+        """Where in RAM the image of this result lies."""
+        if result.slot is None or result.load_address is None:
+            return range(0)
+        size = len(self.slots[result.slot].image_bytes() or b"")
+        return range(result.load_address, result.load_address + size)
 
     # --- checking ---
 

@@ -9,7 +9,7 @@ The server's rules are those of Zephyr 4.4, `subsys/mgmt/mcumgr/smp/src/smp.c`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple, Self
@@ -32,6 +32,7 @@ from mcumgrx.sim.groups.shell import ShellServer
 from mcumgrx.sim.groups.stat import StatServer
 from mcumgrx.sim.groups.zephyr import StorageUser, ZephyrServer
 from mcumgrx.sim.images import Health, read_application
+from mcumgrx.sim.pairs import MAX_IMAGES, SLOTS_PER_IMAGE, boot_images
 
 __all__ = [
     "ALL_GROUPS",
@@ -53,6 +54,7 @@ _OTHER_GROUPS: Mapping[int, Callable[[DeviceConfig], GroupServer]] = {
     GroupId.ENUMERATION: lambda _: EnumServer(),
     GroupId.ZEPHYR_BASIC: lambda _: ZephyrServer(),
 }
+_ONE_IMAGE = (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD, Mode.FIRMWARE_LOADER)
 # Plain numbers where every request passes: the members of an enumeration take their time.
 _V1, _V2 = int(Version.V1), int(Version.V2)
 _REQUESTS: Mapping[int, Op] = {0: Op.READ, 2: Op.WRITE}
@@ -109,6 +111,7 @@ class DeviceConfig:
 
     Attributes:
         groups: the command groups of the application, each with its defaults; `add_group` replaces them.
+        images: how many images it has, each with two slots; the first is the application that answers.
         buf_size: of each network buffer; no request or answer is longer.
         buf_count: buffers in all; what becomes of a message that finds none depends on the link.
         line_count: buffers for lines of a UART or shell with console framing, which a burst overruns
@@ -144,6 +147,8 @@ class DeviceConfig:
             (`CONFIG_MCUMGR_GRP_IMG_ALLOW_ERASE_PENDING`).
         confirms_other: an image that does not run can be made permanent
             (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_SLOT`).
+        confirms_other_images: the slot that runs of an image other than the first can be confirmed by its hash
+            (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_IMAGE_ANY`).
         hash_size: of the hashes that are listed and asked for: 32, or 48 or 64 for SHA-384 and SHA-512. A request
             with a hash of another size is refused.
         erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
@@ -153,6 +158,7 @@ class DeviceConfig:
     """
 
     groups: tuple[int, ...] = ALL_GROUPS
+    images: int = 1
     buf_size: int = 384
     buf_count: int = 4
     line_count: int | None = 2
@@ -187,6 +193,7 @@ class DeviceConfig:
     direct_upload: bool = False
     erases_pending: bool = True
     confirms_other: bool = True
+    confirms_other_images: bool = False
     hash_size: int = 32
     erase_progressively: bool = False
     frugal_list: bool = False
@@ -200,6 +207,11 @@ class DeviceConfig:
             raise UsageError(f"no server works with {self.buf_count} buffers of {self.buf_size} bytes")
         if (self.line_count is not None and self.line_count < 1) or self.line_size < 8:
             raise UsageError(f"no console works with {self.line_count} lines of {self.line_size} bytes")
+        if not 1 <= self.images <= MAX_IMAGES:
+            raise UsageError(f"no device has {self.images} images: from 1 to {MAX_IMAGES} are possible")
+        if self.images > 1 and self.mode in _ONE_IMAGE:
+            name = Mode(self.mode).name.lower().replace("_", "-")
+            raise UsageError(f"a bootloader of the mode {name} has a single image")
         if self.hash_size not in (32, 48, 64):
             raise UsageError(f"no image has a hash of {self.hash_size} bytes")
         unknown = set(self.groups) - set(ALL_GROUPS)
@@ -301,17 +313,23 @@ class SimulatedDevice:
     def __init__(self, config: DeviceConfig | None = None, *, name: str = "") -> None:
         self.config = config = config if config is not None else DeviceConfig()
         self.name = name
-        layout = _layout(config)
-        size = layout.scratch_offset + layout.scratch_size or layout.secondary_offset + layout.secondary_size
+        layouts = _layouts(config)
+        last = layouts[-1]
+        size = last.scratch_offset + last.scratch_size or last.secondary_offset + last.secondary_size
         self.flash: Flash = Flash(
             size, sector_size=config.sector_size, write_size=config.write_size, timing=config.timing
         )
-        self.bootloader = Bootloader(self.flash, layout, config.mode, policy=config.policy)
+        self.bootloaders = tuple(
+            Bootloader(self.flash, layout, config.mode, policy=config.policy, image_number=number)
+            for number, layout in enumerate(layouts)
+        )
+        """What the bootloader knows of each image, by its number."""
+        self.bootloader = self.bootloaders[0]
         self.power = Power.OFF
         self.boots: int = 0
         """Resets since the device was made, the first start included."""
-        self.boot_result: BootResult | None = None
-        """What the bootloader did at the last reset."""
+        self.boot_results: tuple[BootResult, ...] = ()
+        """What the bootloader did with each image at the last reset; empty before the first one."""
         self.requests: int = 0
         """Requests taken up so far."""
         self.listeners: list[Callable[[Power], None]] = []
@@ -356,10 +374,12 @@ class SimulatedDevice:
     def install(self, image: bytes, slot: int = PRIMARY) -> None:
         """Program an image as a debugger does: the whole slot anew, without taking time.
 
-        The device restarts if it was the running slot. Raises `FlashError` where the image does not fit.
+        Slots are counted over all images, two for each. The device restarts if it was a running slot. Raises
+        `FlashError` where the image does not fit.
         """
-        area = self.bootloader.slots[slot]
-        offset = self.bootloader.upload_offset if slot != PRIMARY else 0
+        number, side = divmod(slot, SLOTS_PER_IMAGE)
+        area = self.bootloaders[number].slots[side]
+        offset = self.bootloader.upload_offset if side != PRIMARY else 0
         if offset + len(image) > area.size:
             raise FlashError(
                 f"an image of {len(image)} bytes does not fit slot {slot} of {area.size} bytes",
@@ -367,14 +387,27 @@ class SimulatedDevice:
             )
         self.flash.poke(area.offset, b"\xff" * area.size)
         self.flash.poke(area.offset + offset, image)
-        if slot == self.running_slot:
+        if slot in self.running_slots:
             self._become(Power.OFF, None)
 
     @property
+    def boot_result(self) -> BootResult | None:
+        """What the bootloader did with the application at the last reset."""
+        return self.boot_results[0] if self.boot_results else None
+
+    @property
     def running_slot(self) -> int:
-        """The slot whose image runs (that ran last, where none does)."""
-        result = self.boot_result
-        return PRIMARY if result is None or result.slot is None else result.slot
+        """The slot whose application runs (that ran last, where none does)."""
+        return self.running_slots[0]
+
+    @property
+    def running_slots(self) -> tuple[int, ...]:
+        """The slot that runs of each image, counted over all images; the primary one where none does."""
+        results = self.boot_results or (None,) * len(self.bootloaders)
+        return tuple(
+            number * SLOTS_PER_IMAGE + (PRIMARY if result is None or result.slot is None else result.slot)
+            for number, result in enumerate(results)
+        )
 
     @property
     def answering(self) -> bool:
@@ -452,11 +485,15 @@ class SimulatedDevice:
         """A reset has been asked for and answered, and will happen shortly."""
         return self.power in (Power.RUNNING, Power.RECOVERY) and self._deadline is not None
 
-    def resume(self, power: Power, running_slot: int, now: float, *, reset_pending: bool = False) -> None:
+    def resume(self, power: Power, running_slots: Sequence[int], now: float, *, reset_pending: bool = False) -> None:
         """Go on as the device that had this state, with this flash, long ago: what was under way has ended."""
         self._now = now
-        header = self.bootloader.slots[running_slot].header()
-        self.boot_result = BootResult(running_slot if header is not None else None, header)
+        results: list[BootResult] = []
+        for loader, slot in zip(self.bootloaders, running_slots, strict=True):
+            side = slot % SLOTS_PER_IMAGE
+            header = loader.slots[side].header()
+            results.append(BootResult(side if header is not None else None, header))
+        self.boot_results = tuple(results)
         self._reset_wanted = False
         under_way = power in (Power.BOOTING, Power.HUNG) or reset_pending
         self._become(power, now if under_way else None)
@@ -474,16 +511,17 @@ class SimulatedDevice:
             self.recovery.restarted()
         while True:
             try:
-                self.boot_result = self.bootloader.boot()
+                self.boot_results = boot_images(self.bootloaders)
                 break
             except PowerCut:
                 continue  # power has come back: the bootloader goes on from what lies in the flash
         if boot_mode == RECOVERY_BOOT_MODE and self.config.mode is Mode.FIRMWARE_LOADER:
-            self.boot_result = self._loader() or self.boot_result
+            loader = self._loader()
+            self.boot_results = (loader,) if loader is not None else self.boot_results
         self._boot_done_at = now + self.flash.take_busy_s()
         options = self.config.recovery
         asked = boot_mode == RECOVERY_BOOT_MODE and self.config.mode is not Mode.FIRMWARE_LOADER
-        stranded = self.boot_result.slot is None
+        stranded = self.boot_results[0].slot is None
         self._in_window = self._to_recovery = False
         if options is not None and ((asked and options.boot_mode) or (stranded and options.no_application)):
             self._to_recovery = True
@@ -643,15 +681,22 @@ class SimulatedDevice:
         )
 
 
-def _layout(config: DeviceConfig) -> Layout:
-    """Two slots of equal size one after the other, and behind them a scratch area where the bootloader needs one.
+def _layouts(config: DeviceConfig) -> tuple[Layout, ...]:
+    """Two slots of equal size for each image, one after the other, and behind all a scratch area where there is one.
 
     Modes with a single slot have no second one.
     """
     slot, sector = config.slot_size, config.sector_size
-    layout = Layout.equal_slots(slot, max_sectors=max(128, slot // sector))
+    scratch = 0
+    if config.mode is Mode.SWAP_SCRATCH:
+        scratch = min(8 * sector, slot // sector * sector)
+    layouts = [
+        Layout.equal_slots(slot, offset=number * SLOTS_PER_IMAGE * slot, max_sectors=max(128, slot // sector))
+        for number in range(config.images)
+    ]
     if config.mode in (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD):
-        return replace(layout, secondary_size=0)
-    if config.mode is not Mode.SWAP_SCRATCH:
-        return layout
-    return replace(layout, scratch_offset=2 * slot, scratch_size=min(8 * sector, slot // sector * sector))
+        layouts = [replace(layout, secondary_size=0) for layout in layouts]
+    if scratch:
+        end = config.images * SLOTS_PER_IMAGE * slot
+        layouts = [replace(layout, scratch_offset=end, scratch_size=scratch) for layout in layouts]
+    return tuple(layouts)

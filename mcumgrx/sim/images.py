@@ -9,15 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from mcumgrx.errors import ImageError, UsageError
-from mcumgrx.mcuboot import HEADER_BYTES, TLV_INFO_MAGIC, ImageFlag, ImageHeader, TlvType, Version, parse_header
+from mcumgrx.mcuboot import (
+    HEADER_BYTES,
+    TLV_INFO_MAGIC,
+    TLV_PROT_INFO_MAGIC,
+    ImageFlag,
+    ImageHeader,
+    TlvType,
+    Version,
+    parse_header,
+)
 
 __all__ = ["Application", "Health", "build_image", "read_application"]
 
 _MARK = b"mcumgrx-sim-app: "
+_TLV = struct.Struct("<HH")  # type or magic, length
+_DEPENDENCY = struct.Struct("<B3xBBHI")  # image number, version
 DEFAULT_PAYLOAD_BYTES = 48 * 1024
 
 
@@ -45,29 +57,43 @@ def build_image(
     health: Health | str = Health.HEALTHY,
     flags: int = 0,
     load_address: int = 0,
+    image: int = 0,
+    needs: Mapping[int, str | Version] | None = None,
 ) -> bytes:
     """A valid image with a SHA-256 TLV and no signature.
 
     The payload is `payload`, or `payload_size` bytes that look random and are the same each time for the same version
-    and health. The line that tells of an unhealthy application is laid over its start (which a `payload` of one's own
-    must leave room for). Raises `UsageError` or `ImageError` for what no header or payload can hold.
+    and health, and `image`, the number of the image that it is for. The line that tells of an unhealthy application is
+    laid over its start (which a `payload` of one's own must leave room for). `needs` are the versions at least that
+    other images must have, by their numbers. Raises `UsageError` or `ImageError` for what no header or payload can
+    hold.
     """
     version = Version.parse(version) if isinstance(version, str) else version
     health = Health(health)
     if not HEADER_BYTES <= header_size <= 0xFFFF:
         raise UsageError(f"a header of {header_size} bytes cannot be: it has 16 bits and needs {HEADER_BYTES} bytes")
     if payload is None:
-        payload = _noise(f"{version} {health.value}", payload_size)
+        payload = _noise(f"{version} {health.value}" + (f" image {image}" if image else ""), payload_size)
     if health is not Health.HEALTHY:
         line = _MARK + json.dumps({"health": health.value}).encode() + b"\n"
         if len(line) > len(payload):
             raise ImageError(f"a payload of {len(payload)} bytes has no room for its {len(line)} byte mark")
         payload = line + payload[len(line) :]
-    header = ImageHeader(load_address, header_size, 0, len(payload), ImageFlag(flags), version)
-    body = header.pack().ljust(header_size, b"\x00") + payload
+    protected = _dependencies(needs or {})
+    header = ImageHeader(load_address, header_size, len(protected), len(payload), ImageFlag(flags), version)
+    body = header.pack().ljust(header_size, b"\x00") + payload + protected
     digest = hashlib.sha256(body).digest()
-    record = struct.pack("<HH", TlvType.SHA256, len(digest)) + digest
-    return body + struct.pack("<HH", TLV_INFO_MAGIC, 4 + len(record)) + record
+    record = _TLV.pack(TlvType.SHA256, len(digest)) + digest
+    return body + _TLV.pack(TLV_INFO_MAGIC, _TLV.size + len(record)) + record
+
+
+def _dependencies(needs: Mapping[int, str | Version]) -> bytes:
+    """The protected TLV area that names them; nothing where there are none."""
+    records = b""
+    for number, version in needs.items():
+        wanted = Version.parse(version) if isinstance(version, str) else version
+        records += _TLV.pack(TlvType.DEPENDENCY, _DEPENDENCY.size) + _DEPENDENCY.pack(number, *wanted)
+    return _TLV.pack(TLV_PROT_INFO_MAGIC, _TLV.size + len(records)) + records if records else b""
 
 
 def read_application(image: bytes | bytearray | memoryview) -> Application:

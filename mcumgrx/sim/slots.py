@@ -6,14 +6,17 @@ is decided in `bootloader`.
 
 from __future__ import annotations
 
+import struct
 from enum import Enum, IntEnum
 
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import (
     IMAGE_MAGIC,
     MAGIC_BYTES,
+    ImageFlag,
     ImageHeader,
     TrailerLayout,
+    Version,
     parse_header,
     parse_tlvs,
     trailer_magic,
@@ -21,6 +24,11 @@ from mcumgrx.mcuboot import (
 from mcumgrx.sim.flash import ERASED, Flash
 
 __all__ = ["Mark", "Slot", "SwapType"]
+
+# In an image header.
+_FLAGS_OFFSET = 16
+_VERSION_OFFSET = 20
+_VERSION = struct.Struct("<BBHI")
 
 COPY_BYTES = 1024
 """MCUboot copies through a buffer of this size (BOOT_TMPBUF_SZ by default): one write each."""
@@ -115,6 +123,15 @@ class Slot:
     def header_erased(self, offset: int = 0) -> bool:
         """Whether nothing stands where the header's magic would be."""
         return self.flash.is_erased(self.offset + offset, 4)
+
+    def flagged_not_bootable(self, offset: int = 0) -> bool:
+        """Whether a header there would have the flag NON_BOOTABLE; bootutil asks before it looks at the magic."""
+        flags = int.from_bytes(self.read(offset + _FLAGS_OFFSET, 4), "little")
+        return bool(flags & ImageFlag.NON_BOOTABLE)
+
+    def version_bytes(self, offset: int = 0) -> Version:
+        """What a header at `offset` would have for a version, be it one or not."""
+        return Version(*_VERSION.unpack(self.read(offset + _VERSION_OFFSET, _VERSION.size)))
 
     def has_magic(self, offset: int = 0) -> bool:
         return self.read(offset, 4) == IMAGE_MAGIC.to_bytes(4, "little")

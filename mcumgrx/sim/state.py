@@ -24,6 +24,7 @@ from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.groups import Persistent
 from mcumgrx.sim.groups.image import UploadSession
 from mcumgrx.sim.groups.recovery import RecoveryUpload
+from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 
 if sys.platform == "win32":
     import msvcrt
@@ -181,7 +182,8 @@ class StateFile:
 
 def _geometry(device: SimulatedDevice) -> dict[str, Any]:
     config = device.config
-    return {
+    images = {"images": config.images} if config.images > 1 else {}
+    return images | {
         "slot_size": config.slot_size,
         "sector_size": config.sector_size,
         "write_size": config.write_size,
@@ -207,6 +209,7 @@ def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
         "geometry": _geometry(device),
         "power": (Power.RECOVERY if device.bound_for_recovery else device.power).value,
         "running_slot": device.running_slot,
+        **({"running_slots": list(device.running_slots)} if device.config.images > 1 else {}),
         "reset_pending": device.reset_pending,
         "boot_mode": device.boot_mode,
         "upload": None
@@ -234,14 +237,14 @@ def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool
     if len(content) != size:
         raise ValueError("its flash has the wrong size")
     power = Power(found["power"])
-    running, reset_pending = _number(found, "running_slot", len(device.bootloader.slots) - 1), found["reset_pending"]
+    running, reset_pending = _running_slots(device, found), found["reset_pending"]
     if not isinstance(reset_pending, bool):
         raise TypeError("reset_pending is not true or false")
     session = None
     if found["upload"] is not None:
         upload = found["upload"]
         session = UploadSession(
-            slot=_number(upload, "slot", len(device.bootloader.slots) - 1),
+            slot=_number(upload, "slot", len(device.image.slots) - 1),
             size=_number(upload, "size", size),
             sha=bytes.fromhex(upload["sha"]),
             offset=_number(upload, "offset", size),
@@ -268,6 +271,19 @@ def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool
     device.boot_mode = boot_mode
     device.resume(power, running, now, reset_pending=reset_pending)
     return reset_pending or device.power is not power
+
+
+def _running_slots(device: SimulatedDevice, found: dict[str, Any]) -> list[int]:
+    """One slot of each image, counted over all."""
+    if len(device.bootloaders) == 1:
+        return [_number(found, "running_slot", SLOTS_PER_IMAGE - 1)]
+    slots = found["running_slots"]
+    if not isinstance(slots, list) or len(slots) != len(device.bootloaders):
+        raise ValueError(f"running_slots is {slots!r}")
+    for image, slot in enumerate(slots):
+        if isinstance(slot, bool) or not isinstance(slot, int) or slot // SLOTS_PER_IMAGE != image:
+            raise ValueError(f"running_slots is {slots!r}")
+    return slots
 
 
 def _number(found: dict[str, Any], key: str, largest: int) -> int:

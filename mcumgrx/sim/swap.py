@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mcumgrx.mcuboot import parse_header
 from mcumgrx.sim.slots import Mark, Slot, SwapType
@@ -19,6 +20,9 @@ __all__ = ["UPGRADES", "Install", "Overwrite", "SwapMove", "SwapOffset", "SwapSc
 
 class Install(ABC):
     """One way of bringing the image of the secondary slot into the primary one."""
+
+    reads_primary: ClassVar[bool] = False
+    """Without a header in the primary slot it does not even look at the marks."""
 
     def __init__(self, primary: Slot, secondary: Slot, image_number: int = 0) -> None:
         self.primary = primary
@@ -32,6 +36,10 @@ class Install(ABC):
     @abstractmethod
     def interrupted(self) -> SwapType | None:
         """The kind of the installation that a power cut has stopped, or None."""
+
+    def moved(self) -> bool:
+        """Whether an interrupted installation has already moved a part of the images."""
+        return False
 
     @abstractmethod
     def resume(self) -> None:
@@ -76,6 +84,8 @@ UPGRADES = (SwapType.TEST, SwapType.PERM, SwapType.REVERT)
 class SectorSwap(Install):
     """What swap using move and swap using offset have in common: steps of one sector each, noted in the primary."""
 
+    reads_primary = True
+
     def interrupted(self) -> SwapType | None:
         primary = self.primary
         if primary.magic is not Mark.SET or primary.copy_done is not Mark.UNSET:
@@ -87,6 +97,9 @@ class SectorSwap(Install):
         if primary.progress() == 0 and self.secondary.magic is not Mark.UNSET:
             return None
         return SwapType(kind)
+
+    def moved(self) -> bool:
+        return self.primary.progress() > 0
 
     def resume(self) -> None:
         self._carry_out(SwapType(self.primary.swap_info & 0x0F))
@@ -256,6 +269,10 @@ class SwapScratch(Install):
         keeper = self._keeper()
         return SwapType(keeper.swap_info & 0x0F) if keeper is not None else None
 
+    def moved(self) -> bool:
+        keeper = self._keeper()
+        return keeper is not None and keeper.progress() > 0
+
     def _keeper(self) -> Slot | None:
         """Whose trailer holds the record of an unfinished swap."""
         for slot in (self.primary, self.scratch):
@@ -263,6 +280,7 @@ class SwapScratch(Install):
                 slot.magic is Mark.SET
                 and slot.copy_done is Mark.UNSET
                 and slot.swap_info & 0x0F in UPGRADES
+                and slot.swap_info >> 4 == self.image_number  # one scratch area serves all images
                 and slot.swap_size <= (self.max_image() or 0)
                 and (slot is self.scratch or slot.progress() or self.secondary.magic is Mark.UNSET)
             ):
@@ -410,7 +428,8 @@ class Overwrite(Install):
         if size > first * primary.sector_size:
             length = primary.size - offset
         else:
+            # One write unit more where the image ends at one, as bootutil has it.
             unit = primary.flash.write_size
-            length = -(-size // unit) * unit
+            length = (size // unit + 1) * unit
         primary.copy_from(secondary, offset, 0, length)
         primary.write_magic()

@@ -1,4 +1,6 @@
-"""Group 1 of the simulated device: image list, test and confirm, upload, erase, slot information; for one image.
+"""Group 1 of the simulated device: image list, test and confirm, upload, erase, slot information.
+
+Slots are counted over all images here, two for each, as Zephyr does it; answers count them within an image.
 
 Sources: Zephyr `subsys/mgmt/mcumgr/grp/img_mgmt/src/` (`img_mgmt.c`, `img_mgmt_state.c`, `zephyr_img_mgmt.c`).
 """
@@ -6,7 +8,7 @@ Sources: Zephyr `subsys/mgmt/mcumgr/grp/img_mgmt/src/` (`img_mgmt.c`, `img_mgmt_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,9 +17,10 @@ from mcumgrx.mcuboot import ImageFlag, ImageHeader, TlvType, parse_header, parse
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.standard import ImageErrorCode
-from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Mode, SwapType
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
 from mcumgrx.sim.flash import FlashError
 from mcumgrx.sim.groups import MISSING, Call, GroupError, GroupServer, Refused, Unanswered
+from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 from mcumgrx.sim.slots import Slot
 
 if TYPE_CHECKING:
@@ -117,18 +120,26 @@ class ImageServer(GroupServer):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return tuple(slot for slot in self.device.bootloader.slots if slot.size)
+        return tuple(slot for loader in self.device.bootloaders for slot in loader.slots if slot.size)
 
     @property
     def running(self) -> int:
         return self.device.running_slot
 
-    @property
-    def other(self) -> int:
-        return SECONDARY if self.running == PRIMARY else PRIMARY
+    def _loader(self, slot: int) -> Bootloader:
+        """What the bootloader knows of the image that a slot belongs to."""
+        return self.device.bootloaders[slot // SLOTS_PER_IMAGE]
 
-    def _swap_type(self) -> SwapType:
-        return self.device.bootloader.swap_type()
+    def _runs(self, slot: int) -> bool:
+        """Whether it is the slot from which its image runs."""
+        return slot in self.device.running_slots
+
+    def _other(self, slot: int) -> int:
+        """The other slot of the same image."""
+        return slot ^ 1
+
+    def _swap_type(self, slot: int) -> SwapType:
+        return self._loader(slot).swap_type()
 
     def _image_offset(self, slot: int) -> int:
         """Where the server looks for the image in a slot.
@@ -136,9 +147,9 @@ class ImageServer(GroupServer):
         Swap using offset keeps new images one sector further, but the old one, while it can be gone back to, at the
         start. Once that is over, the old image is looked for in the wrong place, and not listed any more.
         """
-        if slot == PRIMARY or self._swap_type() is SwapType.REVERT:
+        if slot % SLOTS_PER_IMAGE == PRIMARY or self._swap_type(slot) is SwapType.REVERT:
             return 0
-        return self.device.bootloader.upload_offset
+        return self._loader(slot).upload_offset
 
     def read_image(self, slot: int) -> tuple[ImageHeader, bytes] | None:
         """Header and hash of the image in a slot, or None where the server would not list it.
@@ -159,11 +170,11 @@ class ImageServer(GroupServer):
 
     def _in_use(self, slot: int) -> bool:
         """Whether a slot may not be written: it runs, or is the way back. A pending one may be in the default build."""
-        if slot == self.running:
+        if self._runs(slot):
             return True
         if self.device.bootloader.mode in _DIRECT:
             return not self.device.config.erases_pending and "pending" in self._flags(slot)
-        kind = self._swap_type()
+        kind = self._swap_type(slot)
         pending = kind in (SwapType.TEST, SwapType.PERM)
         return kind is SwapType.REVERT or (pending and not self.device.config.erases_pending)
 
@@ -186,7 +197,9 @@ class ImageServer(GroupServer):
             set_flags = set(self._flags(slot))
             if ImageFlag.NON_BOOTABLE not in header.flags:
                 set_flags.add("bootable")
-            entry: dict[str, Any] = {"slot": slot, "version": header.version.device_text, "hash": digest}
+            image, side = divmod(slot, SLOTS_PER_IMAGE)
+            entry: dict[str, Any] = {"image": image} if len(self.device.bootloaders) > 1 else {}
+            entry |= {"slot": side, "version": header.version.device_text, "hash": digest}
             for flag in ("bootable", "pending", "confirmed", "active", "permanent"):
                 if flag in set_flags or not frugal:
                     entry[flag] = flag in set_flags
@@ -196,18 +209,18 @@ class ImageServer(GroupServer):
         mode = self.device.bootloader.mode
         if mode in (Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT):
             return self._direct_flags(slot)
-        if mode is Mode.RAM_LOAD and slot == self.running:
+        if mode is Mode.RAM_LOAD and self._runs(slot):
             return frozenset({"confirmed", "active"})
-        running, other = _FLAGS.get(self._swap_type(), _FLAGS[SwapType.NONE])
-        return running if slot == self.running else other
+        running, other = _FLAGS.get(self._swap_type(slot), _FLAGS[SwapType.NONE])
+        return running if self._runs(slot) else other
 
     def _direct_flags(self, slot: int) -> frozenset[str]:
         area = self.slots[slot]
         revert = self.device.bootloader.mode is Mode.DIRECT_XIP_REVERT
-        if slot == self.running:
+        if self._runs(slot):
             tried = revert and area.copy_done.name == "SET" and area.image_ok.name != "SET"
             return frozenset({"active"}) if tried else frozenset({"active", "confirmed"})
-        mine, running = self.read_image(slot), self.read_image(self.running)
+        mine, running = self.read_image(slot), self.read_image(self._other(slot))
         if mine is None or (running is not None and mine[0].version <= running[0].version):
             return frozenset()
         if revert and area.magic.name != "SET":
@@ -229,9 +242,12 @@ class ImageServer(GroupServer):
             slot = self.running
         else:
             raise GroupError(ImageErrorCode.INVALID_HASH)
+        if slot >= SLOTS_PER_IMAGE and confirm and self._runs(slot) and not self.device.config.confirms_other_images:
+            # Whether another core's image works is not for this application to say.
+            raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
         if mode is Mode.DIRECT_XIP_REVERT:
-            rc = self.device.bootloader.set_next(slot, active=slot == self.running, confirm=confirm)
-            if rc:
+            side = slot % SLOTS_PER_IMAGE
+            if self._loader(slot).set_next(side, active=self._runs(slot), confirm=confirm):
                 raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
         else:
             self._set_next(slot, confirm)
@@ -246,18 +262,18 @@ class ImageServer(GroupServer):
         raise GroupError(ImageErrorCode.HASH_NOT_FOUND)
 
     def _set_next(self, slot: int, confirm: bool) -> None:
-        bootloader = self.device.bootloader
-        swap_type = self._swap_type()
-        column = (2 if slot == self.running else 0) + confirm
+        loader, runs = self._loader(slot), self._runs(slot)
+        swap_type = loader.swap_type()
+        column = (2 if runs else 0) + confirm
         refusal = _SET_STATE.get(swap_type, _SET_STATE[SwapType.NONE])[column]
         if refusal is not None:
             raise GroupError(refusal)
-        if slot != self.running and confirm and not self.device.config.confirms_other:
+        if not runs and confirm and not self.device.config.confirms_other:
             raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
-        if slot == self.running:
-            if bootloader.set_confirmed():
+        if runs:
+            if loader.set_confirmed():
                 raise GroupError(ImageErrorCode.INVALID_IMAGE_VECTOR_TABLE)
-        elif swap_type is SwapType.NONE and bootloader.set_pending(confirm):
+        elif swap_type is SwapType.NONE and loader.set_pending(confirm):
             raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
 
     # -- upload -------------------------------------------------------------------------------------------------------
@@ -324,9 +340,11 @@ class ImageServer(GroupServer):
 
     def _target(self, image: int) -> int:
         """The slot that an upload goes to. Raises `GroupError`."""
-        wanted: Iterable[int] = range(len(self.slots))
+        wanted: Sequence[int] = range(len(self.slots))
         if self.device.config.direct_upload and image:
             wanted = [image - 1] if image <= len(self.slots) else []
+        elif len(self.device.bootloaders) > 1:
+            wanted = [self._other(slot) for slot in self.device.running_slots[image : image + 1]]
         for slot in wanted:
             if not self._in_use(slot):
                 return slot
@@ -355,7 +373,7 @@ class ImageServer(GroupServer):
             session.erased += area.sector_size
 
     def _upload_offset(self, session: UploadSession) -> int:
-        return self.device.bootloader.upload_offset if session.slot == SECONDARY else 0
+        return self._loader(session.slot).upload_offset if session.slot % SLOTS_PER_IMAGE == SECONDARY else 0
 
     def _take(self, session: UploadSession, data: bytes) -> dict[str, Any]:
         end = session.offset + len(data)
@@ -396,26 +414,27 @@ class ImageServer(GroupServer):
 
     def erase(self, call: Call) -> dict[str, Any]:
         self._only_in_loader()
-        slot: int = call.read(slot="uint").get("slot", self.other)
-        if slot >= len(self.slots):
-            raise GroupError(ImageErrorCode.FLASH_OPEN_FAILED)
-        if self.read_image(slot) is not None and self._in_use(slot):
+        slot: int = call.read(slot="uint").get("slot", self._other(self.running))
+        there = slot < len(self.slots)
+        if there and self.read_image(slot) is not None and self._in_use(slot):
             raise GroupError(ImageErrorCode.NO_FREE_SLOT)
+        if not self.device.config.session_survives:
+            self.session = None  # whether the erase succeeds or fails; only "in use" comes before (`img_mgmt_erase`)
+        if not there:
+            raise GroupError(ImageErrorCode.FLASH_OPEN_FAILED)
         area = self.slots[slot]
         if not self.device.flash.is_erased(area.offset, area.size):
             area.erase()
-        if not self.device.config.session_survives:
-            self.session = None
         return {}
 
     def slot_info(self, call: Call) -> dict[str, Any]:
         if not self.device.config.slot_info:
             raise Refused(SmpError.NOT_SUPPORTED)
-        direct = self.device.config.direct_upload
-        slots = []
+        images: dict[int, list[dict[str, int]]] = {}
         for slot, area in enumerate(self.slots):
-            entry = {"slot": slot, "size": area.size}
-            if slot != self.running:
-                entry["upload_image_id"] = slot + 1 if direct else 0
-            slots.append(entry)
-        return {"images": [{"image": 0, "slots": slots}]}
+            image, side = divmod(slot, SLOTS_PER_IMAGE)
+            entry = {"slot": side, "size": area.size}
+            if not self._runs(slot):
+                entry["upload_image_id"] = slot + 1 if self.device.config.direct_upload else image
+            images.setdefault(image, []).append(entry)
+        return {"images": [{"image": image, "slots": slots} for image, slots in images.items()]}

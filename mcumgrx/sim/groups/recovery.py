@@ -17,9 +17,10 @@ from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Mode, SwapType
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
 from mcumgrx.sim.flash import FlashError
 from mcumgrx.sim.groups import MISSING, Refused, encode, read_map
+from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 
 if TYPE_CHECKING:
     from mcumgrx.sim.device import SimulatedDevice
@@ -165,13 +166,16 @@ class RecoveryServer:
 
     @property
     def _slots(self) -> tuple[Slot, ...]:
-        return tuple(slot for slot in self.device.bootloader.slots if slot.size)
+        return tuple(slot for loader in self.device.bootloaders for slot in loader.slots if slot.size)
+
+    def _loader(self, slot: int) -> Bootloader:
+        return self.device.bootloaders[slot // SLOTS_PER_IMAGE]
 
     def _image(self, slot: int) -> Image | None:
         """The image in a slot if it proves good, which takes its time."""
-        bootloader = self.device.bootloader
+        bootloader = self._loader(slot)
         offset = 0
-        if slot == SECONDARY and bootloader.swap_type() is not SwapType.REVERT:
+        if slot % SLOTS_PER_IMAGE == SECONDARY and bootloader.swap_type() is not SwapType.REVERT:
             offset = bootloader.upload_offset
         area = self._slots[slot]
         if not area.has_magic(offset):
@@ -190,14 +194,18 @@ class RecoveryServer:
             image = self._image(slot)
             if image is None:
                 continue
-            entry: dict[str, Any] = dict.fromkeys(self._flags(slot, image), True) if self.config.image_state else {}
-            entry |= {"slot": slot, "hash": image.hash, "version": image.header.version.device_text}
+            number, side = divmod(slot, SLOTS_PER_IMAGE)
+            entry: dict[str, Any] = {"image": number} if len(self.device.bootloaders) > 1 else {}
+            if self.config.image_state:
+                entry |= dict.fromkeys(self._flags(slot, image), True)
+            entry |= {"slot": side, "hash": image.hash, "version": image.header.version.device_text}
             images.append(entry)
         return {"images": images}
 
     def _flags(self, slot: int, image: Image) -> list[str]:
         """The flags that are set, in the order of the answer."""
-        kind = self.device.bootloader.swap_type()
+        kind = self._loader(slot).swap_type()
+        slot %= SLOTS_PER_IMAGE
         confirmed = slot == (SECONDARY if kind is SwapType.REVERT else PRIMARY)
         flags = {
             "active": slot == PRIMARY and kind in (SwapType.NONE, SwapType.REVERT),
@@ -222,23 +230,28 @@ class RecoveryServer:
             if len(digest) != HASH_BYTES:
                 raise Refused(SmpError.INVALID)
             images = [self._image(slot) for slot in range(len(self._slots))]
-            if not any(image is not None and image.hash == digest for image in images):
+            found = [slot for slot, image in enumerate(images) if image is not None and image.hash == digest]
+            if not found:
                 raise Refused(SmpError.NO_ENTRY)
+            bootloader = self._loader(found[0])
+        elif len(self.device.bootloaders) > 1:
+            raise Refused(SmpError.INVALID)
         rc = bootloader.set_pending(wanted.get("confirm", False))
         if rc:
             raise Refused(rc)
         return self._list()
 
     def _slot_info(self, op: int) -> tuple[Body, ...]:
-        slots = []
+        images: dict[int, list[dict[str, int]]] = {}
         for slot, area in enumerate(self._slots):
-            entry: dict[str, Any] = {"slot": slot, "size": area.size}
+            image, side = divmod(slot, SLOTS_PER_IMAGE)
+            entry = {"slot": side, "size": area.size}
             if self.config.direct_upload:
                 entry["upload_image_id"] = slot + 1
-            elif slot == PRIMARY:
-                entry["upload_image_id"] = 0
-            slots.append(entry)
-        told: Body = {"images": [{"image": 0, "slots": slots}]}
+            elif side == PRIMARY:
+                entry["upload_image_id"] = image
+            images.setdefault(image, []).append(entry)
+        told: Body = {"images": [{"image": image, "slots": slots} for image, slots in images.items()]}
         # A write is refused, and then answered all the same.
         return (told,) if op == Op.READ else ({"rc": int(SmpError.NOT_SUPPORTED)}, told)
 
@@ -268,13 +281,16 @@ class RecoveryServer:
 
     def _target(self, image: int) -> tuple[Slot, int]:
         """The slot that this number stands for, and where an image begins in it."""
-        bootloader = self.device.bootloader
         slots = self._slots
-        if image == 0 or (image == 1 and self.config.direct_upload):
-            return slots[PRIMARY], 0
-        if image == 2 and self.config.direct_upload and len(slots) > 1:
-            return slots[SECONDARY], bootloader.upload_offset
-        raise Refused(SmpError.INVALID)
+        if self.config.direct_upload:
+            slot = max(0, image - 1)
+        elif len(self.device.bootloaders) > 1:
+            slot = image * SLOTS_PER_IMAGE
+        else:
+            slot = PRIMARY if image == 0 else len(slots)
+        if slot >= len(slots):
+            raise Refused(SmpError.INVALID)
+        return slots[slot], self._loader(slot).upload_offset if slot % SLOTS_PER_IMAGE == SECONDARY else 0
 
     def _begin(self, area: Slot, size: int) -> None:
         """A first chunk begins anew, whatever was there, even where it is then refused."""

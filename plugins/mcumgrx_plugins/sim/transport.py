@@ -16,6 +16,7 @@ from mcumgrx.sim.flash import FlashError, FlashTiming
 from mcumgrx.sim.groups.fs import MAX_SEEK, FsConfig, FsMount, FsServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
+from mcumgrx.sim.pairs import MAX_IMAGES, SLOTS_PER_IMAGE
 from mcumgrx.sim.state import StateFile
 
 __all__ = ["SimTransport"]
@@ -44,6 +45,8 @@ _LINKS = ("ideal", "ble", "uart", "raw", "shell", "datagram")
 _RAM_MODES = (Mode.RAM_LOAD, Mode.SINGLE_SLOT_RAM_LOAD)
 # Where images for them may go. Nobody here runs out of memory.
 _RAM_START, _RAM_SIZE = 0x2000_0000, 0x1000_0000
+# What two slots take in an image list.
+_LIST_BYTES = 256
 _LOADER_VERSION = "0.1.0"
 
 
@@ -75,7 +78,7 @@ class SimTransport(SimulatedTransport):
     `unhealthy`     versions whose application crashes, joined by `+`; whatever the image itself says
     `firmware`      whose answers it gives: zephyr-4.4 (default), zephyr-3.4, zephyr-3.2, zephyr-2.7,
                     mynewt; other options come on top
-    `buf_size`      of a buffer (384)
+    `buf_size`      of a buffer (384; with several images 1024 or more, which their list needs)
     `buf_count`     number of buffers (4)
     `lines`         line buffers of the links `uart` (2); 0 for any number
     `params`        whether it tells its buffers (yes)
@@ -85,6 +88,7 @@ class SimTransport(SimulatedTransport):
     `erase`         time to erase a whole slot (11)
     `fs_size`       of the file system /lfs1 (262144)
     `big_file`      bytes of a file /big/file.bin that takes no memory, for downloads (0: it is not there)
+    `images`        how many images it has, each with two slots (1)
     `mode`          of the bootloader: swap-move (default), swap-offset, swap-scratch, overwrite,
                     direct-xip, direct-xip-revert, ram-load, single-slot, single-slot-ram-load,
                     firmware-loader (which is in slot 1)
@@ -191,13 +195,16 @@ class SimTransport(SimulatedTransport):
     def _program(self, device: SimulatedDevice) -> None:
         """What a new device has in its flash."""
         mode = device.config.mode
-        if mode in _RAM_MODES:
-            device.install(build_image(self._first, flags=ImageFlag.RAM_LOAD, load_address=_RAM_START))
-        else:
-            device.install(build_image(self._first))
-        if mode is Mode.DIRECT_XIP_REVERT:
-            # There an image without a trailer is erased at the first start.
-            device.bootloader.set_next(PRIMARY, active=True, confirm=True)
+        for number, loader in enumerate(device.bootloaders):
+            if mode in _RAM_MODES:
+                address = _RAM_START + number * device.config.slot_size
+                image = build_image(self._first, flags=ImageFlag.RAM_LOAD, load_address=address, image=number)
+            else:
+                image = build_image(self._first, image=number)
+            device.install(image, number * SLOTS_PER_IMAGE)
+            if mode is Mode.DIRECT_XIP_REVERT:
+                # There an image without a trailer is erased at the first start.
+                loader.set_next(PRIMARY, active=True, confirm=True)
         if mode is Mode.FIRMWARE_LOADER:
             device.install(build_image(_LOADER_VERSION), SECONDARY)
 
@@ -254,6 +261,8 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         whole_s = timing.erase_s_per_sector * slot_size / sector_size
         per_sector_s = options.number("erase", whole_s, maximum=3600) * sector_size / slot_size
         timing = replace(timing, erase_s_per_sector=per_sector_s)
+    images = options.integer("images", default.images, minimum=1, maximum=MAX_IMAGES)
+    buf_size = default.buf_size if images == 1 else max(1024, images * _LIST_BYTES)
     unhealthy = options.text("unhealthy", "")
     mode = _MODES[options.choice("mode", "swap-move", tuple(_MODES))]
     policy = BootPolicy(downgrade_prevention=not options.flag("downgrade", True))
@@ -267,7 +276,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         raise UsageError("a device without recovery has no window for it", hint="leave out recovery=no, or the window")
     return replace(
         default,
-        buf_size=options.integer("buf_size", default.buf_size, minimum=64, maximum=65536 + 8),
+        buf_size=options.integer("buf_size", buf_size, minimum=64, maximum=65536 + 8),
         buf_count=options.integer("buf_count", default.buf_count, minimum=2, maximum=255),
         line_count=options.integer("lines", default.line_count or 0, minimum=0, maximum=255) or None,
         params=options.flag("params", default.params),
@@ -275,6 +284,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         sector_size=sector_size,
         write_size=options.integer("write_size", default.write_size, minimum=1, maximum=32),
         timing=timing,
+        images=images,
         mode=mode,
         policy=policy,
         recovery=recovery,
