@@ -166,13 +166,20 @@ def decode_body(payload: bytes) -> Body:
     return value
 
 
+# Groups whose errors came under another group's number: statistics' until Zephyr 4.4 (issue 104748 there).
+_MISLABELLED = frozenset({(GroupId.STATISTICS, GroupId.ZEPHYR_BASIC)})
+
+_FROM_A_HOOK = "this group is not that of the request: a hook in the device's application says no, for its own reason"
+
+
 def raise_for_error(
     body: Mapping[str, object], *, group: int, command: int, what: str, tables: Mapping[int, type[ErrorCode]]
 ) -> None:
     """Raise `DeviceError` if `body` says no, in any of the shapes that servers use.
 
     Checked before any other key, because an error can stand beside results: `err` (SMP version 2), then `ret` as a map
-    (the same under the name Zephyr 3.4 gave it), then a plain `rc`. Unknown codes and groups are kept as numbers.
+    (the same under the name Zephyr 3.4 gave it), then a plain `rc`. A code is that of the group which the answer names;
+    hooks of an application say no with codes of any group. Unknown codes and groups are kept as numbers.
     """
     for key in ("err", "ret"):
         status = body.get(key)
@@ -181,8 +188,12 @@ def raise_for_error(
             rc, rc_group = status.get("rc"), status.get("group", group)
             if _is_int(rc) and _is_int(rc_group):
                 if rc != 0:
+                    rc_group = group if (group, rc_group) in _MISLABELLED else rc_group
                     table = tables.get(rc_group)
-                    raise _device_error(body, what, rc_group, rc, table.find(rc) if table else None)
+                    error = _device_error(body, what, rc_group, rc, table.find(rc) if table else None)
+                    if rc_group != group and error.hint is None:
+                        error.hint = _FROM_A_HOOK
+                    raise error
                 return
     rc = body.get("rc")
     if not _is_int(rc) or rc == 0:

@@ -274,7 +274,10 @@ class ReadBootloader(Command[str]):
 
 @dataclass(frozen=True, slots=True)
 class ReadBootloaderMode(Command[Bootloader]):
-    """How the bootloader updates; the result's `name` is None."""
+    """How the bootloader updates; the result's `name` is None.
+
+    Forks answer without `mode`, or with something that is no number: that is unknown, and kept in `extra`.
+    """
 
     what: ClassVar[str] = "bootloader mode query"
     group: ClassVar[int] = GroupId.OS
@@ -285,7 +288,9 @@ class ReadBootloaderMode(Command[Bootloader]):
         return {"query": "mode"}
 
     def parse(self, fields: Fields) -> Bootloader:
-        mode = fields.integer("mode")
+        told = fields.extra().get("mode")
+        is_number = isinstance(told, int) and not isinstance(told, bool)
+        mode = fields.integer("mode") if is_number else BootloaderMode.UNKNOWN
         return Bootloader(None, mode, fields.flag("no-downgrade"), fields.extra())
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import zlib
@@ -1529,6 +1530,18 @@ def test_refusals(answer: Exception, name: str | None, hint: str | None) -> None
         assert hint is None or hint in (error.value.hint or "") or hint == "mount point"
 
 
+def test_what_the_file_system_has_no_number_for() -> None:
+    desk = Files(Refusing(GroupError(FsErrorCode.UNKNOWN)))
+    with pytest.raises(DeviceError) as error:
+        desk.group(lambda group: group.size(NAME))
+    assert "memory" in str(error.value.hint)
+    assert "directory" not in str(error.value.hint)  # that is another code, but for uploads
+    with pytest.raises(DeviceError) as error:
+        desk.upload(b"abc")
+    assert "memory" in str(error.value.hint)
+    assert "directory" in str(error.value.hint)
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [
@@ -1552,6 +1565,7 @@ def test_commands_that_were_not_built_in(command: tuple[Op, int], option: str) -
         desk.group(works[command])
     assert error.value.hint is not None
     assert option in error.value.hint
+    assert re.search(r"CONFIG_MCUMGR_GRP_FS\b(?!_)", error.value.hint)  # without the group it is the same answer
     desk.upload(b"abc")
     assert desk.download() == b"abc"
 

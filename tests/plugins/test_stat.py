@@ -135,6 +135,14 @@ def test_what_mynewt_and_applications_add_is_kept() -> None:
     assert listed.lines() == ["a", "total: 1", "ok: yes"]
 
 
+@pytest.mark.parametrize("rc", [StatErrorCode.INVALID_GROUP, StatErrorCode.INVALID_STAT_NAME])
+def test_errors_that_older_servers_label_as_those_of_group_63(rc: StatErrorCode) -> None:
+    with pytest.raises(DeviceError, match=r"no (such )?statistics") as raised:
+        read(saying({"err": {"group": 63, "rc": rc}}), "app")
+    assert (raised.value.group, raised.value.rc) == (2, rc)
+    assert "stat list" in str(raised.value.hint)
+
+
 def test_an_empty_group() -> None:
     result = saying({"fields": {}}).command(commands.show, name="app", all=False)
     assert result.groups == (Counters("app", {}),)

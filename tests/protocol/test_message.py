@@ -227,6 +227,20 @@ class HeaterError(ErrorCode):
     TOO_COLD = 4
 
 
+def test_a_code_of_another_group_is_a_hooks() -> None:
+    def said(group: int, rc: int) -> DeviceError:
+        with pytest.raises(DeviceError) as raised:
+            raise_for_error(
+                {"err": {"group": group, "rc": rc}}, group=GroupId.FILE_SYSTEM, command=0, what="x", tables=ERROR_TABLES
+            )
+        return raised.value
+
+    assert (said(100, 3).group, said(63, 2).group) == (100, 63)
+    assert "hook" in str(said(100, 3).hint)
+    assert said(GroupId.IMAGE, ImageErrorCode.NO_IMAGE).name == "NO_IMAGE"
+    assert said(GroupId.FILE_SYSTEM, 3).hint is None
+
+
 def test_error_tables_of_plugins() -> None:
     assert HeaterError.find(3) is HeaterError.TOO_HOT
     assert HeaterError.find(5) is None

@@ -205,6 +205,14 @@ def test_what_takes_long_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "extra"), [({}, {}), ({"mode": "swap"}, {"mode": "swap"}), ({"mode": None}, {"mode": None})]
+)
+def test_a_bootloader_whose_mode_is_no_number_is_one_that_is_not_known(body: Body, extra: Body) -> None:
+    answer = reply_to(ReadBootloaderMode(), encode_body({**body, "no-downgrade": True}))
+    assert ReadBootloaderMode().result(answer) == Bootloader(None, BootloaderMode.UNKNOWN, True, extra)
+
+
+@pytest.mark.parametrize(
     ("command", "body"),
     [
         (Echo("x"), {}),
@@ -215,7 +223,6 @@ def test_what_takes_long_says_so() -> None:
         (ReadParams(), {"buf_size": -1, "buf_count": 4}),
         (ReadParams(), {"buf_size": "384", "buf_count": 4}),
         (ReadBootloader(), {}),
-        (ReadBootloaderMode(), {"mode": "swap"}),
         (ReadImageState(), {"images": 5}),
         (ReadImageState(), {"images": [5]}),
         (ReadImageState(), {"images": [{"hash": "text"}]}),

@@ -30,7 +30,9 @@ _NOT_BUILT = (
     "there"
 )
 _NO_DETAILS = Hint(
-    "its firmware was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS; ", Run("enum list"), " has at least the numbers"
+    "its firmware was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS, in which case ",
+    Run("enum list"),
+    " has at least the numbers, or without CONFIG_MCUMGR_GRP_ENUM",
 )
 # An answer that does not fit is 9 in this group of Zephyr (seen with buffers of 96 bytes), and 7 everywhere else.
 _TOO_LARGE = (SmpError.MESSAGE_SIZE, SmpError.CORRUPT)

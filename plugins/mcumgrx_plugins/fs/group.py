@@ -66,7 +66,14 @@ _PATH_BYTES = 64  # the default of CONFIG_MCUMGR_GRP_FS_PATH_LEN
 # A file of so many messages is through before a window has found out how much the link holds.
 _BRIEF = 8
 
+_SIGNED_32 = 0x7FFFFFFF
+
 _OPTION = "CONFIG_MCUMGR_GRP_FS"
+_OTHER_TROUBLE = (
+    "its file system has a reason that this protocol has no number for, such as no memory, or too many files open at "
+    "once: the device's log may tell"
+)
+_MAYBE_A_DIRECTORY = "So it says, too, where the path of an upload names a directory: then add the file's name"
 _RESUME = "what has arrived is kept: run the same command again with --resume to go on from there"
 
 
@@ -99,7 +106,7 @@ class FsGroup(Group):
 
     async def size(self, name: str) -> int:
         """The size of a file in bytes."""
-        with _explaining(name, f"{_OPTION}_FILE_STATUS"):
+        with _explaining(name, f"or without {_OPTION}_FILE_STATUS"):
             return (await self._ask(ReadStatus(name))).size
 
     async def hash(
@@ -115,17 +122,17 @@ class FsGroup(Group):
 
         Without a type it is the device's default. The device reads the whole range before it answers: allow for that.
         """
-        with _explaining(name, f"{_OPTION}_CHECKSUM_HASH"):
+        with _explaining(name, f"or without {_OPTION}_CHECKSUM_HASH"):
             return await self._ask(ReadHash(name, type, offset, length), timeout_s=timeout_s)
 
     async def hash_types(self) -> tuple[HashType, ...]:
         """The types of hash that the device can take."""
-        with _explaining("", f"{_OPTION}_CHECKSUM_HASH_SUPPORTED_CMD"):
+        with _explaining(lacking=f"or without {_OPTION}_CHECKSUM_HASH_SUPPORTED_CMD"):
             return await self._ask(ReadHashTypes())
 
     async def close(self) -> None:
         """Close the file that the device has open, so that its application sees all that was written."""
-        with _explaining("", f"{_OPTION}, or before Zephyr 3.3"):
+        with _explaining(lacking="or is older than Zephyr 3.3"):
             await self._ask(CloseFile())
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -144,7 +151,7 @@ class FsGroup(Group):
         window = await self._window(None, ignore_progress)
         while not plan.whole:
             plan.go_on(_READ_BYTES)
-            with _explaining(name, _OPTION):
+            with _explaining(name):
                 await transfer(self.client, plan, window, slow_s=self._usual_s, stage=StageName.DOWNLOAD)
             arrived = pieces.copy()
             pieces.clear()
@@ -178,7 +185,7 @@ class FsGroup(Group):
         plan = FileGetPlan(name, into.write, offset=offset, size=size)
         width = await self._window(window, progress)
         try:
-            with _explaining(name, _OPTION):
+            with _explaining(name):
                 await transfer(
                     self.client, plan, width, slow_s=self._usual_s, progress=progress, stage=StageName.DOWNLOAD
                 )
@@ -231,7 +238,7 @@ class FsGroup(Group):
         except DeviceError as error:
             if not _is_plain(error, SmpError.NOT_SUPPORTED):
                 raise
-        with _explaining(name, _OPTION):
+        with _explaining(name):
             length = (await self._ask(ReadFile(name, 0))).length
         if length is None:
             raise MalformedReply("the reply lacks 'len'")
@@ -318,7 +325,7 @@ class FsGroup(Group):
             return self._hash_timeout_s(plan.size) if isinstance(step.command, ReadHash) else client.timeout_s
 
         try:
-            with _explaining(name, _OPTION):
+            with _explaining(name, writing=content.size):
                 await transfer(
                     client,
                     plan,
@@ -419,20 +426,23 @@ def _silent(error: RequestTimeout, plan: FilePutPlan) -> RequestTimeout:
 
 
 @contextmanager
-def _explaining(name: str, option: str) -> Iterator[None]:
-    """Plain codes get a hint that fits files: what the firmware lacks, or what it minds about the path."""
+def _explaining(name: str = "", lacking: str = "", *, writing: int | None = None) -> Iterator[None]:
+    """Codes that say little get a hint that fits files: what the firmware lacks, or may mind about the path.
+
+    `lacking`: what else than the whole group it may be. `writing`: the size of the file that is written.
+    """
     try:
         yield
     except DeviceError as error:
+        if error.group == FsGroup.id and error.rc == FsErrorCode.UNKNOWN:
+            error.hint = _OTHER_TROUBLE if writing is None else f"{_OTHER_TROUBLE}. {_MAYBE_A_DIRECTORY}"
         if error.group is not None:
             raise
         if error.rc == SmpError.NOT_SUPPORTED:
-            error.hint = f"its firmware was built without {option}; MCUboot's recovery has no files"
+            or_else = f", {lacking}" if lacking else ""
+            error.hint = f"its firmware was built without {_OPTION}{or_else}; MCUboot's recovery has no files"
         elif error.rc == SmpError.INVALID and name:
-            error.hint = (
-                f"paths have 1 to {_PATH_BYTES} bytes unless its firmware sets {_OPTION}_PATH_LEN otherwise, "
-                f"and this one has {len(name.encode())}"
-            )
+            error.hint = _refused_value(name, writing)
         elif error.rc == SmpError.NO_ENTRY:
             error.hint = FsErrorCode.FILE_NOT_FOUND.hint
         elif error.rc == SmpError.MESSAGE_SIZE:
@@ -443,3 +453,12 @@ def _explaining(name: str, option: str) -> Iterator[None]:
         elif error.rc == SmpError.BUSY:
             error.hint = "another client may have the file open: try again; if it stays so, reset the device"
         raise
+
+
+def _refused_value(name: str, writing: int | None) -> str:
+    """What may be wrong with the values of a request that the device takes for invalid."""
+    length = len(name.encode())
+    path = f"paths have 1 to {_PATH_BYTES} bytes unless its firmware sets {_OPTION}_PATH_LEN otherwise"
+    if length <= _PATH_BYTES and writing is not None and writing > _SIGNED_32:
+        return f"the file is too large for its firmware: {writing:,} bytes do not fit a signed number of 32 bits"
+    return f"{path}, and this one has {length}"

@@ -31,11 +31,13 @@ _MOUNT_POINT = "a path begins with the mount point of a file system, as in /lfs1
 class FsErrorCode(ErrorCode):
     """Codes of group 8 (Zephyr `fs_mgmt.h`)."""
 
-    UNKNOWN = 1, "unknown error", "does the path name a directory? Then add the file's name"
+    # Whatever else the file system says; which of it is likely, depends on the command (`group`).
+    UNKNOWN = 1, "unknown error"
     FILE_INVALID_NAME = 2, "that is not a valid path", _MOUNT_POINT
+    # The same where it is the directory or the file system that is missing, but for uploads, which have a code for it.
     FILE_NOT_FOUND = 3, "there is no such file", _MOUNT_POINT
     FILE_IS_DIRECTORY = 4, "that is a directory", "name a file in it"
-    FILE_OPEN_FAILED = 5, "the file cannot be opened"
+    FILE_OPEN_FAILED = 5, "the file cannot be opened", "the device's log may tell why"
     FILE_SEEK_FAILED = 6, "the file cannot be read or written at this offset"
     FILE_READ_FAILED = 7, "reading the file failed"
     FILE_TRUNCATE_FAILED = 8, "the old content of the file cannot be thrown away"

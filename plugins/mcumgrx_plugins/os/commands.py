@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -221,8 +221,9 @@ class BootloaderAnswer:
         if not self.answer:
             return ["the device knows this query, and answers nothing"]
         rows = {key: shown(value) for key, value in self.answer.items()}
-        if self.query == "mode" and self.answer.get("mode") in _MODES:
-            rows["mode"] += f" ({_MODES[int(rows['mode'])]})"
+        mode = self.answer.get("mode")
+        if self.query == "mode" and isinstance(mode, int) and not isinstance(mode, bool) and mode in _MODES:
+            rows["mode"] += f" ({_MODES[mode]})"
         return [f"{key}  {value}" for key, value in rows.items()]
 
 
@@ -359,7 +360,7 @@ class TasksResult:
 
     def lines(self) -> list[str]:
         if not self.tasks:
-            return ["the device lists no thread"]
+            return ["the device lists no thread", *_named(self.extra)]
         names = list(dict.fromkeys(key for task in self.tasks for key in task.extra))
         head = ("thread", "priority", "id", "state", "stack used", "switches", "runtime", "last check", "next check")
         rows = [(*head, *names)]
@@ -376,7 +377,7 @@ class TasksResult:
                     *(shown(task.extra[name]) if name in task.extra else "" for name in names),
                 )
             )
-        return [*_table(rows, head=True), *(f"{key}: {shown(value)}" for key, value in self.extra.items())]
+        return [*_table(rows, head=True), *_named(self.extra)]
 
 
 def _stack(used: int | None, size: int | None) -> str:
@@ -411,33 +412,36 @@ async def tasks(context: CommandContext) -> TasksResult:
 
 @dataclass(frozen=True, slots=True)
 class PoolsResult:
-    """The memory pools; `block_bytes` is the size of one block."""
+    """The memory pools; `block_bytes` is the size of one block. What the device does not tell is None."""
 
     pools: tuple[MemoryPool, ...]
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         if not self.pools:
-            return ["the device lists no memory pool"]
+            return ["the device lists no memory pool", *_named(self.extra)]
         names = list(dict.fromkeys(key for pool in self.pools for key in pool.extra))
         rows: list[tuple[str, ...]] = [("pool", "block", "blocks", "free", "least free", *names)]
         for pool in self.pools:
             rows.append(
                 (
                     pool.name or "(no name)",
-                    f"{pool.block_bytes} bytes",
-                    str(pool.blocks),
-                    str(pool.free),
-                    "" if pool.least_free is None else str(pool.least_free),
+                    "" if pool.block_bytes is None else f"{pool.block_bytes} bytes",
+                    *("" if count is None else str(count) for count in (pool.blocks, pool.free, pool.least_free)),
                     *(shown(pool.extra[name]) if name in pool.extra else "" for name in names),
                 )
             )
-        return [*_table(rows, head=True), *(f"{key}: {shown(value)}" for key, value in self.extra.items())]
+        sizes = {pool.block_bytes for pool in self.pools}
+        heaps = ["(no block size is told: Zephyr counts the bytes of its heaps)"] if sizes == {None} else []
+        return [*_table(rows, head=True), *heaps, *_named(self.extra)]
 
 
 @command(epilog="mcumgrx os pools -d serial:/dev/ttyACM0")
 async def pools(context: CommandContext) -> PoolsResult:
-    """Show the device's memory pools, how full they are and have been. Apache Mynewt has this, Zephyr not."""
+    """Show the device's memory pools, how full they are and have been (Zephyr 4.4 or later, Apache Mynewt).
+
+    Zephyr's pools are its heaps, which have numbers for names and are counted in bytes.
+    """
     from .group import OsGroup
 
     async with context.connect() as client:
@@ -446,6 +450,11 @@ async def pools(context: CommandContext) -> PoolsResult:
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _named(values: Mapping[str, object]) -> list[str]:
+    """A line for each of what an answer holds beside what was asked for."""
+    return [f"{key}: {shown(value)}" for key, value in values.items()]
 
 
 def _table(rows: Sequence[tuple[str, ...]], *, head: bool = False) -> list[str]:

@@ -47,7 +47,7 @@ _FORMATS = (
     f"Zephyr knows the letters {' '.join(INFO_FIELDS)} (b only if built with "
     f"CONFIG_MCUMGR_GRP_OS_INFO_BUILD_DATE_TIME) and {INFO_ALL}; others are the application's own"
 )
-_NO_POOLS = "Zephyr has no such command, Apache Mynewt has"
+_POOLS_OPTION = "CONFIG_MCUMGR_GRP_OS_MPSTAT (Zephyr 4.4 or later)"
 _CLOCK_OPTION = "CONFIG_MCUMGR_GRP_OS_DATETIME (Zephyr 3.6 or later, and a devicetree alias rtc)"
 _CLOCK_NOT_SET = OsErrorCode.RTC_NOT_SET.hint
 _CLOCK_TEXT = "its clock may keep only some years: try a time of today"
@@ -88,12 +88,8 @@ class OsGroup(Group):
 
     async def memory_pools(self) -> MemoryPools:
         """The memory pools and how full they are."""
-        try:
+        with _needs(_POOLS_OPTION):
             return await self.request(ReadMemoryPools())
-        except DeviceError as error:
-            if _not_supported(error):
-                error.hint = _NO_POOLS
-            raise
 
     async def clock(self) -> DeviceTime:
         """The device's clock."""
@@ -226,7 +222,7 @@ def _needs(option: str, more: str = "MCUboot's recovery never has this command")
         yield
     except DeviceError as error:
         if _not_supported(error):
-            error.hint = f"its firmware was built without {option}; {more}"
+            error.hint = f"its firmware was built without CONFIG_MCUMGR_GRP_OS, or without {option}; {more}"
         raise
 
 

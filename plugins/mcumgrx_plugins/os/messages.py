@@ -7,12 +7,12 @@ group uses belongs here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import ClassVar, TypeGuard, TypeVar
+from typing import ClassVar, TypeVar
 
-from mcumgrx.plugin_api import Body, Command, Fields, GroupId, MalformedReply, Op, Reply, UsageError
+from mcumgrx.plugin_api import Body, Command, Fields, GroupId, MalformedReply, Op, Reply, UsageError, shown
 from mcumgrx.protocol.standard import (
     Bootloader,
     BootloaderMode,
@@ -74,37 +74,36 @@ BOOT_MODE_MAXIMUM = 255
 # -- answers with something under each of several names ---------------------------------------------------------------
 
 
-class _ByName(Command[Result]):
-    """A command whose answer has a map by names, which need not be unique, under `key`."""
-
-    __slots__ = ()
-
-    key: ClassVar[str]
-
-    def result(self, reply: Reply) -> Result:
-        try:
-            return Command.result(self, replace(reply, payload=map_as_pairs(reply.payload, self.key)))
-        except MalformedReply as error:
-            error.payload = reply.payload
-            raise
+def _result_by_name(command: Command[Result], reply: Reply, *keys: str) -> Result:
+    """`Command.result` of a command whose answer has a map by names, which need not be unique, under one of `keys`."""
+    payload = reply.payload
+    for key in keys:
+        payload = map_as_pairs(payload, key)
+    try:
+        return Command.result(command, replace(reply, payload=payload))
+    except MalformedReply as error:
+        error.payload = reply.payload
+        raise
 
 
-def _by_name(key: str, value: object) -> Iterator[tuple[str, Fields]]:
-    """The names and maps in `value`: a map, or the array of its keys and values. Raises `MalformedReply`."""
+def _by_name(key: str, value: object) -> tuple[list[tuple[str, Fields]], Body]:
+    """The maps in `value` with their names, and what is none: it is a map, or the array of its keys and values.
+
+    Raises `MalformedReply` for anything else.
+    """
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list) and len(value) % 2 == 0:
         items = list(zip(value[::2], value[1::2], strict=True))
     else:
         raise MalformedReply(f"{key!r} in the reply is {type(value).__name__}, not a map")
-    for name, item in items:
-        if not isinstance(name, str) or not _is_body(item):
-            raise MalformedReply(f"{key!r} in the reply holds something else than maps by name")
-        yield name, Fields(item)
+    named = [(name if isinstance(name, str) else shown(name), item) for name, item in items]
+    maps = [(name, Fields(_with_text_keys(item))) for name, item in named if isinstance(item, dict)]
+    return maps, {name: item for name, item in named if not isinstance(item, dict)}
 
 
-def _is_body(value: object) -> TypeGuard[Body]:
-    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+def _with_text_keys(value: dict[object, object]) -> Body:
+    return {key if isinstance(key, str) else shown(key): item for key, item in value.items()}
 
 
 # -- task statistics --------------------------------------------------------------------------------------------------
@@ -143,21 +142,23 @@ class Tasks:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadTasks(_ByName[Tasks]):
+class ReadTasks(Command[Tasks]):
     """Task statistics. Stack sizes come in words of 4 bytes (Zephyr and Mynewt) and leave here in bytes."""
 
     what: ClassVar[str] = "task statistics query"
     group: ClassVar[int] = GroupId.OS
     command: ClassVar[int] = 2
     repeatable: ClassVar[bool] = True
-    key: ClassVar[str] = "tasks"
+
+    def result(self, reply: Reply) -> Tasks:
+        return _result_by_name(self, reply, "tasks")
 
     def parse(self, fields: Fields) -> Tasks:
         body = fields.extra()
-        if self.key not in body:
-            raise MalformedReply(f"the reply lacks {self.key!r}")
-        tasks = tuple(_task(name, item) for name, item in _by_name(self.key, body.pop(self.key)))
-        return Tasks(tasks, body)
+        if "tasks" not in body:
+            raise MalformedReply("the reply lacks 'tasks'")
+        tasks, others = _by_name("tasks", body.pop("tasks"))
+        return Tasks(tuple(_task(name, item) for name, item in tasks), {**body, **others})
 
 
 def _task(name: str, fields: Fields) -> Task:
@@ -185,12 +186,16 @@ def _task(name: str, fields: Fields) -> Task:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPool:
-    """One pool of blocks; `least_free` is the lowest number of free blocks so far."""
+    """One pool of blocks; `least_free` is the lowest number of free blocks so far. What is not told is None.
+
+    Zephyr's pools are its heaps, with running numbers for names: their blocks are bytes, and `block_bytes` is told
+    only by builds without `CONFIG_MCUMGR_GRP_OS_MPSTAT_ONLY_SUPPORTED_STATS`.
+    """
 
     name: str
-    block_bytes: int
-    blocks: int
-    free: int
+    block_bytes: int | None = None
+    blocks: int | None = None
+    free: int | None = None
     least_free: int | None = None
     extra: Body = field(default_factory=dict)
 
@@ -203,28 +208,43 @@ class MemoryPools:
     extra: Body = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadMemoryPools(_ByName[MemoryPools]):
-    """Memory pool statistics.
+# Where an answer may have its pools; if at neither place, they are at the top level.
+_POOLS = ("mpools", "tasks")
 
-    Mynewt answers with the pools under `mpools` (newtmgr `mpstat.go`). Zephyr, which only documents this command, has
-    them at the top level, and writes `nrfree` in one of two places: both are read.
+
+@dataclass(frozen=True, slots=True)
+class ReadMemoryPools(Command[MemoryPools]):
+    """Memory pool statistics, in the three layouts that servers have.
+
+    Under `mpools` in Mynewt (newtmgr `mpstat.go`) and Zephyr from pull request 119769 on; under `tasks` in Zephyr 4.4;
+    at the top level in Zephyr since pull request 107251, and in its documentation, which writes `nrfree` for `nfree`
+    in one of two places.
     """
 
     what: ClassVar[str] = "memory pool query"
     group: ClassVar[int] = GroupId.OS
     command: ClassVar[int] = 3
     repeatable: ClassVar[bool] = True
-    key: ClassVar[str] = "mpools"
+
+    def result(self, reply: Reply) -> MemoryPools:
+        return _result_by_name(self, reply, *_POOLS)
 
     def parse(self, fields: Fields) -> MemoryPools:
         body = fields.extra()
-        if self.key in body:
-            pools = tuple(_pool(name, item) for name, item in _by_name(self.key, body.pop(self.key)))
+        # A heap of the flat layout could be called "tasks", too.
+        key = "mpools" if "mpools" in body else "tasks" if _holds_maps(body.get("tasks")) else None
+        if key is None:
+            pools, others = _by_name("", body)
         else:
-            pools = tuple(_pool(name, Fields(item)) for name, item in body.items() if _is_body(item))
-            body = {key: value for key, value in body.items() if not _is_body(value)}
-        return MemoryPools(pools, body)
+            pools, others = _by_name(key, body.pop(key))
+            others = {**body, **others}
+        return MemoryPools(tuple(_pool(name, item) for name, item in pools), others)
+
+
+def _holds_maps(value: object) -> bool:
+    """Whether these are pools by their names, and not a pool that is called so; none at all count as such."""
+    items = list(value.values()) if isinstance(value, dict) else value[1::2] if isinstance(value, list) else None
+    return items is not None and (not items or any(isinstance(item, dict) for item in items))
 
 
 def _pool(name: str, fields: Fields) -> MemoryPool:
@@ -232,9 +252,9 @@ def _pool(name: str, fields: Fields) -> MemoryPool:
     least = fields.optional_integer("min")
     return MemoryPool(
         name=name,
-        block_bytes=fields.integer("blksiz"),
-        blocks=fields.integer("nblks"),
-        free=fields.integer("nrfree") if free is None else free,
+        block_bytes=fields.optional_integer("blksiz"),
+        blocks=fields.optional_integer("nblks"),
+        free=fields.optional_integer("nrfree") if free is None else free,
         least_free=fields.optional_integer("min'") if least is None else least,
         extra=fields.extra(),
     )

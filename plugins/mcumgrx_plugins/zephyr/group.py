@@ -10,8 +10,8 @@ from .messages import EraseStorage, ZephyrErrorCode
 __all__ = ["ZephyrGroup"]
 
 _NOT_BUILT = (
-    "its firmware was built without CONFIG_MCUMGR_GRP_ZBASIC_STORAGE_ERASE; in MCUboot's recovery that is "
-    "CONFIG_BOOT_MGMT_CUSTOM_STORAGE_ERASE"
+    "its firmware was built without CONFIG_MCUMGR_GRP_ZBASIC, or without CONFIG_MCUMGR_GRP_ZBASIC_STORAGE_ERASE; in "
+    "MCUboot's recovery that is CONFIG_BOOT_MGMT_CUSTOM_STORAGE_ERASE"
 )
 _UNANSWERED = (
     "it is not asked again: the storage may be erased, or still be being erased; look before you try again. A device "
