@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
     from .protocol.header import GroupId, Op
     from .protocol.message import Body, Command, ErrorCode, Fields, Reply
+    from .threads import in_thread
     from .transport import Discovered, Flow, Limits, Transport
 
 __all__ = [
@@ -116,6 +117,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "ignore_progress",
+    "in_thread",
     "shown",
     "transfer",
     "upload",
@@ -154,6 +156,7 @@ _LATE = {
     "Flow": "transport",
     "Limits": "transport",
     "Transport": "transport",
+    "in_thread": "threads",
 }
 
 

@@ -73,6 +73,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.group",
         "mcumgrx.pause",
         "mcumgrx.protocol",
+        "mcumgrx.threads",
         "mcumgrx.transport",
     },
     "mcumgrx.registry": {

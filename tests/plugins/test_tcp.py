@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,6 +20,8 @@ from mcumgrx.protocol.header import REQUEST_OPS
 from mcumgrx.protocol.standard import Echo
 from mcumgrx_plugins.uart import transport as uart
 from mcumgrx_plugins.uart.tcp import TcpTransport
+
+from ..support import proactor
 
 
 class Device:
@@ -280,22 +284,76 @@ async def test_an_unknown_host(host: str) -> None:
         await tcp(host, 4001).open(5)
 
 
-async def test_a_host_that_does_not_answer() -> None:
+@pytest.fixture
+def black_hole() -> Iterator[tuple[str, int]]:
     """A full queue of connections is to the client what a host that drops everything is."""
-    with socket.socket() as full, socket.socket() as first:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        first.setblocking(False)
-        fillers = [socket.socket() for _ in range(8)]
-        for filler in fillers:
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        try:
-            with pytest.raises(ConnectFailed, match=r"did not answer in 0\.2 s"):
-                await tcp("127.0.0.1", full.getsockname()[1]).open(0.2)
-        finally:
-            for filler in fillers:
-                filler.close()
+        yield full.getsockname()
+
+
+def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None:
+    """Every name has these addresses from now on."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", where) for where in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+async def test_a_host_that_does_not_answer(black_hole: tuple[str, int]) -> None:
+    with pytest.raises(ConnectFailed, match=r"did not answer in 0\.2 s"):
+        await tcp(*black_hole).open(0.2)
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    device: Device, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(monkeypatch, black_hole, ("127.0.0.1", device.port))
+    transport = tcp("widget.example", 4001)
+    await transport.open(0.2)
+    await transport.close()
+
+
+async def test_all_addresses_that_were_tried_are_named(
+    black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    named(monkeypatch, ("127.0.0.2", port), ("127.0.0.3", port))
+    with pytest.raises(ConnectFailed, match=r"widget.example:4001 \(127.0.0.2, 127.0.0.3\) refuses the connection"):
+        await tcp("widget.example", 4001).open(5)
+    named(monkeypatch, black_hole, ("127.0.0.3", port))
+    with pytest.raises(ConnectFailed, match=r"widget.example:4001 \(127.0.0.1, 127.0.0.3\) did not answer in 0.1"):
+        await tcp("widget.example", 4001).open(0.2)
+
+
+async def test_opening_ends_in_time_while_the_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait())
+    try:
+        with pytest.raises(DeviceNotFound, match=r"'widget' was not resolved in 0\.05 s"):
+            await tcp("widget", 4001).open(0.05)
+    finally:
+        answer.set()
+
+
+def test_on_a_proactor() -> None:
+    """Windows' event loop watches no sockets."""
+
+    async def main() -> None:
+        device = Device(lambda: ConsoleFraming(ops=REQUEST_OPS), "127.0.0.1")
+        await device.start()
+        async with Client(tcp("127.0.0.1", device.port)) as client:
+            assert await client.request(Echo("x" * 2000)) == "x" * 2000
+            device.hang_up()
+            assert "the other end has closed it" in str(await client.wait_lost())
+        await device.stop()
+
+    proactor.run(main())
 
 
 @pytest.mark.parametrize(

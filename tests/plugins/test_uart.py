@@ -38,6 +38,8 @@ from mcumgrx.sim.images import build_image
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX; Windows needs a real port", allow_module_level=True)
 
+import tty
+
 from mcumgrx_plugins.uart import serial_port
 from mcumgrx_plugins.uart import transport as uart
 from mcumgrx_plugins.uart.loop_port import LoopPort
@@ -45,6 +47,7 @@ from mcumgrx_plugins.uart.ports import Lister, Port
 from mcumgrx_plugins.uart.reader import ThreadedPort
 from mcumgrx_plugins.uart.serial_port import SerialTransport
 
+from ..support import proactor
 from ..support.pty_peer import PARSED, REQUEST, Peer, bare_echo, echo
 from ..support.pty_simulator import pty_simulator
 
@@ -886,6 +889,36 @@ async def test_the_port_stays_open_through_a_reset_and_boot_text_arrives(image: 
         text = "".join(heard)
         assert "*** Booting MCUboot ***" in text
         assert "application 1.0.0 ***\r\nuart:~$ " in text
+
+
+def test_on_a_loop_that_watches_no_files() -> None:
+    """Such as Windows' proactor: then the port has threads."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+
+    def answer() -> None:
+        framing = ConsoleFraming(ops=REQUEST_OPS)
+        while data := os.read(master, 4096):
+            for message in framing.feed(data):
+                if message[-1].endswith(b"last"):
+                    return
+                os.write(master, echo(message) or b"")
+
+    device = threading.Thread(target=answer)
+    device.start()
+
+    async def main() -> None:
+        async with Client(serial_transport(os.ttyname(slave))) as client:
+            assert isinstance(client._transport._stream, ThreadedPort)  # type: ignore[attr-defined]
+            assert await client.request(Echo("x" * 600)) == "x" * 600
+            with suppress(RequestTimeout):
+                await client.request(Echo("last"), timeout_s=0.01, repeats=0)
+
+    proactor.run(main())
+    device.join()
+    os.close(master)
+    os.close(slave)
+    threads_end()
 
 
 async def test_a_silent_device_times_out_and_answers_later(peer: Peer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def usb(address: str, *ports: Port) -> UsbTransport:
 def port(path: str, usb_id: str = "2fe3:0004", serial_number: str = "", interface: int | None = None) -> Port:
     vendor, product = (int(part, 16) for part in usb_id.split(":"))
     return Port(path, vendor=vendor, product=product, serial_number=serial_number, interface=interface)
+
+
+async def test_a_list_of_ports_that_hangs_ends_in_time() -> None:
+    go_on = threading.Event()
+
+    def lister() -> list[Port]:
+        go_on.wait()
+        return []
+
+    try:
+        with pytest.raises(ConnectFailed, match=r"could not be listed in 0\.05 s"):
+            await UsbTransport(Address.parse("usb:2fe3:0004"), lister).open(0.05)
+    finally:
+        go_on.set()
 
 
 OTHERS = (Port("/dev/ttyS0"), port("/dev/ttyUSB9", "10c4:ea60", "0001"))

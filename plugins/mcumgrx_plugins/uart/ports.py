@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import Address, Discovered, Report
+from mcumgrx.plugin_api import Address, Discovered, Report, in_thread
 
 __all__ = ["Lister", "Port", "discover", "list_ports", "watch"]
 
@@ -73,7 +73,7 @@ def list_ports() -> list[Port]:
 async def discover(timeout_s: float, lister: Lister = list_ports) -> list[Discovered]:
     """All serial ports. They are neither opened nor asked: what is behind them is not known."""
     async with asyncio.timeout(timeout_s):
-        ports = await asyncio.get_running_loop().run_in_executor(None, lister)
+        ports = await in_thread(lister)
     several = [port.usb_id for port in ports]
     found: list[Discovered] = []
     for port in ports:

@@ -17,6 +17,7 @@ from mcumgrx.plugin_api import (
     OptionReader,
     TransportError,
     UsageError,
+    in_thread,
 )
 
 from .loop_port import LoopPort
@@ -31,6 +32,9 @@ __all__ = ["SerialTransport"]
 
 # macOS polls terminals as well, but not all of them.
 _PORT: type[LoopPort] | type[ThreadedPort] = LoopPort if sys.platform == "linux" else ThreadedPort
+
+# How long the ports may be listed, at least, once the wanted one is open.
+_LISTING_S = 0.5
 
 
 class SerialTransport(UartTransport):
@@ -65,14 +69,29 @@ class SerialTransport(UartTransport):
         return self._identity
 
     async def _open_stream(self, timeout_s: float) -> LoopPort | ThreadedPort:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
         # Beside the opening, because listing the ports takes as long again.
-        looking = asyncio.get_running_loop().run_in_executor(None, self._serial_number_of, self._name)
-        port = await self._open_port(self._name, timeout_s)
-        self._identity = await looking
+        looking = asyncio.create_task(in_thread(self._serial_number_of, self._name))
+        try:
+            port = await self._open_port(self._name, timeout_s)
+            await self._wait_for(looking, port, end)
+        finally:
+            looking.cancel()
+        self._identity = None if looking.cancelled() or not looking.done() else looking.result()
         return port
 
+    @staticmethod
+    async def _wait_for(looking: asyncio.Task[str | None], port: LoopPort | ThreadedPort, end: float) -> None:
+        """Until the ports are listed, or it has taken too long: one that works is not refused for it."""
+        try:
+            await asyncio.wait([looking], timeout=max(_LISTING_S, end - asyncio.get_running_loop().time()))
+        except BaseException:
+            await port.close()
+            raise
+
     async def _open_port(self, path: str, timeout_s: float) -> LoopPort | ThreadedPort:
-        port = _PORT(self._unopened(path))
+        port = (_PORT if _watched_by_loop() else ThreadedPort)(self._unopened(path))
         try:
             await port.open(timeout_s)
         except TimeoutError as error:
@@ -82,8 +101,7 @@ class SerialTransport(UartTransport):
                 hint="its driver does not answer; unplug the device and plug it in again",
             ) from error
         except Exception as error:  # OSError, ValueError, termios.error: all that pyserial lets out means the same
-            loop = asyncio.get_running_loop()
-            raise await loop.run_in_executor(None, self._translated, path, error) from error
+            raise await in_thread(self._translated, path, error) from error
         return port
 
     def _unopened(self, path: str) -> serial.Serial:
@@ -146,6 +164,24 @@ class SerialTransport(UartTransport):
         except Exception:  # it is asked for by the way: no reason to refuse a port that opens
             return None
         return None
+
+
+def _watched_by_loop() -> bool:
+    """Whether the event loop watches files; a proactor does not."""
+    loop = asyncio.get_running_loop()
+    try:
+        reading, writing = os.pipe()
+    except OSError:  # too many open files: opening the port will say so
+        return True
+    try:
+        loop.add_reader(reading, int)
+        loop.remove_reader(reading)
+    except NotImplementedError:
+        return False
+    finally:
+        os.close(reading)
+        os.close(writing)
+    return True
 
 
 def _errno(error: BaseException) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 from contextlib import suppress
+from typing import Any
 
 from mcumgrx.plugin_api import (
     Address,
@@ -14,6 +15,7 @@ from mcumgrx.plugin_api import (
     LinkLost,
     OptionReader,
     TransportError,
+    in_thread,
 )
 
 from .stream import MAX_READ, StreamEnded
@@ -36,49 +38,71 @@ class TcpTransport(UartTransport):
 
     def __init__(self, address: Address) -> None:
         self._host, self._port = address.endpoint()
+        self._tried: list[str] = []  # addresses of the host
         super().__init__(address, OptionReader(address))
 
     async def _open_stream(self, timeout_s: float) -> _SocketStream:
+        self._tried = []
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._connect()
+            async with asyncio.timeout(timeout_s) as limit:
+                return await self._connect(limit.when())
         except TimeoutError as error:
-            raise ConnectFailed(
-                f"{self._name} did not answer in {timeout_s:g} s",
-                address=self._address,
-                hint="check the address, the network, and what stands in between",
-            ) from error
+            if not self._tried:
+                raise DeviceNotFound(
+                    f"the name {self._host!r} was not resolved in {timeout_s:.3g} s",
+                    address=self._address,
+                    hint="check the name service, or give an IP address",
+                ) from error
+            raise self._silent(timeout_s) from error
 
-    async def _connect(self) -> _SocketStream:
+    async def _connect(self, deadline: float | None) -> _SocketStream:
         """A connection to the first of the host's addresses that takes one."""
         loop = asyncio.get_running_loop()
-        failure: OSError | None = None
         try:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            found = await in_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
             raise DeviceNotFound(
                 f"no host is known as {self._host!r} ({_said(error)})",
                 address=self._address,
                 hint="check the name, or give an IP address",
             ) from error
-        for family, kind, protocol, _, where in found:
-            link: socket.socket | None = None
+        begin, failure = loop.time(), None
+        for number, (family, kind, protocol, _, where) in enumerate(found):
+            self._tried.append(str(where[0]))
+            # An address that says nothing must not take the time of those behind it.
+            share = None if deadline is None else loop.time() + (deadline - loop.time()) / (len(found) - number)
             try:
-                link = socket.socket(family, kind, protocol)
-                link.setblocking(False)
-                await loop.sock_connect(link, where)
-                _configure(link)
-                return _SocketStream(*await asyncio.open_connection(sock=link))
-            except OSError as error:
+                async with asyncio.timeout_at(share):
+                    return await self._connect_to(family, kind, protocol, where)
+            except OSError as error:  # TimeoutError is one
                 failure = failure or error
-                if link is not None:
-                    link.close()
-            except BaseException:
-                if link is not None:
-                    link.close()
-                raise
         assert failure is not None
+        if isinstance(failure, TimeoutError):
+            raise self._silent(loop.time() - begin) from failure
         raise self._refused(failure) from failure
+
+    async def _connect_to(self, family: int, kind: int, protocol: int, where: tuple[Any, ...]) -> _SocketStream:
+        link = socket.socket(family, kind, protocol)
+        try:
+            link.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(link, where)
+            _configure(link)
+            return _SocketStream(*await asyncio.open_connection(sock=link))
+        except BaseException:
+            link.close()
+            raise
+
+    def _silent(self, waited_s: float) -> ConnectFailed:
+        return ConnectFailed(
+            f"{self._named()} did not answer in {round(waited_s, 1):g} s",
+            address=self._address,
+            hint="check the address, the network, and what stands in between",
+        )
+
+    def _named(self) -> str:
+        """The target, with all addresses that were tried, where its host is a name."""
+        tried = ", ".join(dict.fromkeys(self._tried))
+        return self._name if tried in ("", self._host) else f"{self._name} ({tried})"
 
     def _refused(self, error: OSError) -> TransportError:
         if error.errno == errno.ECONNREFUSED:
@@ -87,7 +111,7 @@ class TcpTransport(UartTransport):
             said, hint = "cannot be reached", "no route leads there: check the address and the network"
         else:
             said, hint = f"could not be connected to ({_said(error)})", "check the address and the network"
-        return ConnectFailed(f"{self._name} {said}", address=self._address, hint=hint)
+        return ConnectFailed(f"{self._named()} {said}", address=self._address, hint=hint)
 
     def _lost(self, cause: BaseException) -> LinkLost:
         return LinkLost(

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from mcumgrx.plugin_api import (
     Address,
+    ConnectFailed,
     ConsoleFraming,
     Flow,
     Framing,
@@ -42,6 +43,9 @@ _WAKE_S = 0.06
 # A raw receiver drops the beginning of a message after 3 s without a byte: Zephyr's
 # CONFIG_MCUMGR_TRANSPORT_RAW_UART_INPUT_TIMEOUT, and the same in MCUboot.
 _RAW_SILENCE_S = 3.1
+
+# Beyond the time for opening: finding out why it failed, which asks the system for ports and groups.
+_TRANSLATING_S = 1.0
 
 # How long a device may take to answer a question of no consequence, while its framing is looked for.
 _PROBE_S = 1.0
@@ -145,7 +149,7 @@ class UartTransport(Transport):
 
     @abstractmethod
     async def _open_stream(self, timeout_s: float) -> ByteStream:
-        """Open the link. Raises `DeviceNotFound` or `ConnectFailed`."""
+        """Open the link, or leave nothing behind. Raises `DeviceNotFound` or `ConnectFailed`."""
 
     @abstractmethod
     def _lost(self, cause: BaseException) -> LinkLost:
@@ -154,9 +158,17 @@ class UartTransport(Transport):
     # -- opening and closing -------------------------------------------------------------------------------------------
 
     async def open(self, timeout_s: float) -> None:
-        await self.close()
         self._loop = asyncio.get_running_loop()
-        self._stream = await self._open_stream(timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s + _TRANSLATING_S):
+                await self.close()
+                self._stream = await self._open_stream(timeout_s)
+        except TimeoutError as error:
+            raise ConnectFailed(
+                f"{self._name} could not be opened in {timeout_s:.3g} s",
+                address=self._address,
+                hint="what it was used for before may not be done yet: unplug the device, or try again",
+            ) from error
         self._wire_baud = self._told_baud
         self._prompted = False
         self._printed = b""

@@ -13,6 +13,7 @@ from mcumgrx.plugin_api import (
     OptionReader,
     TransportError,
     UsageError,
+    in_thread,
 )
 
 from .loop_port import LoopPort
@@ -53,7 +54,15 @@ class UsbTransport(SerialTransport):
     async def _open_stream(self, timeout_s: float) -> LoopPort | ThreadedPort:
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        port = await loop.run_in_executor(None, self._find)
+        try:
+            async with asyncio.timeout(timeout_s):
+                port = await in_thread(self._find)
+        except TimeoutError as error:
+            raise ConnectFailed(
+                f"the USB ports of this computer could not be listed in {timeout_s:.3g} s",
+                address=self._address,
+                hint="unplug the devices that hang, or name the port itself, as serial:/dev/ttyACM0",
+            ) from error
         self._name = port.path
         stream = await self._open_port(port.path, max(0.1, timeout_s - (loop.time() - begin)))
         self._identity = port.serial_number or None
