@@ -56,7 +56,8 @@ EXIT_MEANINGS = {
     Exit.PLAN_REFUSED: "refused before anything was changed",
     Exit.FLEET: "some of several devices failed *(no command of this version ends so)*",
     Exit.REMOTE_FAILED: "a command that ran on the device failed",
-    Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM",
+    Exit.OUTPUT_LOST: "done, but the result could not be written: a full disk",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP",
 }
 
 OUTCOME_MEANINGS = {

@@ -152,6 +152,7 @@ _LATE = {
     "ErrorCode": "protocol.message",
     "Fields": "protocol.message",
     "Reply": "protocol.message",
+    "in_thread": "threads",
     "Discovered": "transport",
     "Flow": "transport",
     "Limits": "transport",

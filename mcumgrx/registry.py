@@ -8,20 +8,24 @@ of `session`, showing the list that of the command line.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pluggy
 
 from .errors import McumgrError, PluginError, UsageError
+from .isolation import is_wanted, printable, said
 from .plugin_api import PROJECT, CommandPlugin, CommandSpec, GroupPlugin, Hooks, TransportPlugin
+from .repair import SWITCH, other_version, repair, requirements
 
 if TYPE_CHECKING:
     from .address import Address
@@ -59,6 +63,7 @@ class PluginRecord:
         supplies: what was taken over from it, such as `transport serial`, `group 0 os`, `command os echo`.
         error: what is wrong with it, or None. The parts in `supplies` work all the same.
         disabled: switched off by the user, and not even imported.
+        warnings: what of it is left alone; it works without.
     """
 
     name: str
@@ -68,13 +73,14 @@ class PluginRecord:
     error: str | None = None
     hint: str | None = None
     disabled: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Registry:
     """All plugins of this Python environment.
 
     Arguments:
-        disabled: names of plugins that are not to be loaded.
+        disabled: plugins that are not to be loaded, by name, by distribution, or as `distribution:name`.
         entry_points: used instead of those that the installed distributions declare.
         path: folders to look for distributions in, instead of `sys.path`.
 
@@ -93,6 +99,7 @@ class Registry:
         self._roles: dict[str, GroupPlugin] = {}
         self._commands: dict[str, CommandPlugin] = {}
         self._owners: dict[Description, PluginRecord] = {}
+        self._packages: dict[str, PluginRecord] = {}  # those of other distributions, by the name they are imported by
         self._records: list[PluginRecord] = []
         found = _found(path) if entry_points is None else [_Found.of(point) for point in entry_points]
         self._load(found, set(disabled))
@@ -135,8 +142,10 @@ class Registry:
             return kind(address)
         except McumgrError:
             raise
-        except Exception as error:
-            raise self._broken(plugin, f"cannot make a transport of {str(address)!r}: {_said(error)}") from error
+        except BaseException as error:
+            if is_wanted(error):
+                raise
+            raise self._broken(plugin, f"cannot make a transport of {str(address)!r}: {said(error)}", error) from error
 
     def group(self, kind: type) -> type[Group]:
         """The class for `kind`: a `Group` class is its own, a role of `mcumgrx.contracts` is filled by a plugin.
@@ -169,16 +178,40 @@ class Registry:
         module_name, _, attribute = load.partition(":")
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise self._broken(plugin, f"{module_name} cannot be imported: {_said(error)}") from error
+        except BaseException as error:
+            if is_wanted(error):
+                raise
+            raise self._broken(plugin, f"{module_name} cannot be imported: {said(error)}", error) from error
         try:
             value: object = getattr(module, attribute)
-        except (Exception, SystemExit) as error:  # a module may have a __getattr__ of its own
-            raise self._broken(plugin, f"{module_name} has no {attribute!r}") from error
-        problem = _unfit(plugin, load, value)
+        except BaseException as error:  # a module may have a __getattr__ of its own
+            if is_wanted(error):
+                raise
+            raise self._broken(plugin, f"{module_name} has no {attribute!r}", error) from error
+        try:
+            problem = _unfit(plugin, load, value)
+        except BaseException as error:  # and a class attributes that raise
+            if is_wanted(error):
+                raise
+            problem = f"cannot be looked at: {said(error)}"
         if problem is not None:
             raise self._broken(plugin, f"{load} {problem}")
         return value
+
+    def culprit(self, error: BaseException) -> PluginRecord | None:
+        """The plugin of another distribution in whose code `error` arose, or None where it was ours or nobody's."""
+        ours = ("mcumgrx", "mcumgrx_plugins")
+        blamed: PluginRecord | None = None
+        trace = error.__traceback__
+        while trace is not None:
+            name = trace.tb_frame.f_globals.get("__name__")
+            top = name.partition(".")[0] if isinstance(name, str) else ""
+            if top in self._packages:
+                blamed = self._packages[top]
+            elif top in ours:
+                blamed = None
+            trace = trace.tb_next
+        return blamed
 
     # -- loading ---------------------------------------------------------------------------------------------------
 
@@ -187,71 +220,77 @@ class Registry:
         seen: dict[str, _Found] = {}
         for one in found:
             loading = _Loading(one)
-            name = one.name
             if one.trouble is not None:
                 loading.errors.append(one.trouble)
-            elif not _PLUGIN_NAME.fullmatch(name):
+            elif not _PLUGIN_NAME.fullmatch(one.name):
                 loading.errors.append("its name is not made of letters, digits, '.', '_' and '-'")
-            elif name in seen:
-                if (one.key, one.value) == (seen[name].key, seen[name].value):
-                    continue  # the same one found twice: an editable install and its checkout, a folder named twice
-                loading.errors.append(f"the name is taken by the plugin of {seen[name].distribution}")
-            elif name in disabled:
-                seen[name] = one
+            elif one.is_named_in(disabled):
+                seen.setdefault(one.name, one)
                 loading.disabled = True
-            else:
-                seen[name] = one
+            elif one.name not in seen or seen[one.name].is_named_in(disabled):
+                seen[one.name] = one
                 self._ask(loading)
-            self._records.append(record := loading.record())
-            for description in loading.taken:
-                self._owners[description] = record
-            if record.error:
-                _log(record)
+            elif (one.key, one.value) == (seen[one.name].key, seen[one.name].value):
+                continue  # the same one found twice: an editable install and its checkout, a folder named twice
+            else:
+                loading.conflict(f"the name is taken by the plugin of {seen[one.name].distribution}")
+            self._keep(loading)
+
+    def _keep(self, loading: _Loading) -> None:
+        record = loading.record()
+        self._records.append(record)
+        for description in loading.taken:
+            self._owners[description] = record
+        if not loading.found.ours:
+            modules = [loading.found.value, *(module for one in loading.taken for module in _modules(one))]
+            for module in modules:
+                self._packages.setdefault(re.split("[.:]", module.strip(), maxsplit=1)[0], record)
+        if record.error:
+            _log(record)
 
     def _ask(self, loading: _Loading) -> None:
         """Import one plugin and take over what its hooks return."""
         point = loading.found.point
         assert point is not None
-        try:
-            module = point.load()
-        except (Exception, SystemExit) as error:
-            loading.errors.append(f"it cannot be imported: {_said(error)}")
-            return
         # A manager for each plugin: nothing that one does (a wrapper, a failure) can reach another's hooks.
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(Hooks)
-        try:
-            manager.register(module, name=loading.found.name)
-            manager.check_pending()
-        except Exception as error:
-            loading.errors.append(f"its hooks do not fit this version of mcumgrx: {_said(error)}")
-            return
-        hooks = manager.hook
-        for transport in self._returned(loading, "mcumgrx_transports", hooks.mcumgrx_transports, TransportPlugin):
-            self._take_transport(loading, transport)
-        for group in self._returned(loading, "mcumgrx_groups", hooks.mcumgrx_groups, GroupPlugin):
-            self._take_group(loading, group)
-        for command in self._returned(loading, "mcumgrx_commands", hooks.mcumgrx_commands, CommandPlugin):
-            self._take_command(loading, command)
+        with loading.guarded("it cannot be imported"):
+            module = point.load()
+            with loading.guarded("its hooks do not fit this version of mcumgrx"):
+                manager.register(module, name=loading.found.name)
+                for name in _unknown_hooks(manager, module):
+                    loading.warnings.append(f"this version of mcumgrx has no hook {name}, and does not ask for it")
+                hooks = manager.hook
+                self._take_all(loading, hooks.mcumgrx_transports, TransportPlugin, self._take_transport)
+                self._take_all(loading, hooks.mcumgrx_groups, GroupPlugin, self._take_group)
+                self._take_all(loading, hooks.mcumgrx_commands, CommandPlugin, self._take_command)
 
-    def _returned(self, loading: _Loading, name: str, hook: Callable[[], list[object]], kind: type[D]) -> list[D]:
+    def _take_all(
+        self,
+        loading: _Loading,
+        hook: pluggy.HookCaller,
+        kind: type[D],
+        take: Callable[[_Loading, D], None],
+    ) -> None:
         """What the plugin's hook returns, without what is no such description."""
-        try:
+        with loading.guarded(f"its hook {hook.name} failed"):
             answers = hook()
-        except (Exception, SystemExit) as error:
-            loading.errors.append(f"its hook {name} failed: {_said(error)}")
-            return []
-        items: list[D] = []
-        for answer in answers:
-            if not isinstance(answer, (list, tuple)):
-                loading.errors.append(f"its hook {name} returned {_kind(answer)} instead of a list")
-                continue
-            for item in answer:
-                if not isinstance(item, kind):
-                    loading.errors.append(f"its hook {name} returned {_kind(item)} in the list, not {kind.__name__}")
-                else:
-                    items.append(item)
-        return items
+            # What a wrapper of the plugin's own makes of them can be anything.
+            for answer in answers if isinstance(answers, list) else [answers]:
+                if not isinstance(answer, (list, tuple)):
+                    loading.errors.append(f"its hook {hook.name} returned {_kind(answer)} instead of a list")
+                    continue
+                if len(answer) > _MOST_DESCRIPTIONS:
+                    loading.errors.append(f"its hook {hook.name} returned {len(answer)} descriptions")
+                    continue
+                for item in answer:
+                    if not isinstance(item, kind):
+                        problem = f"returned {_kind(item)} in the list, not {kind.__name__}"
+                        loading.errors.append(f"its hook {hook.name} {problem}")
+                        continue
+                    with loading.guarded(f"a {kind.__name__} of its hook {hook.name} cannot be read"):
+                        take(loading, _plain(item, kind))
 
     def _take_transport(self, loading: _Loading, plugin: TransportPlugin) -> None:
         taking = _Taking(loading, f"the transport {_shown(plugin.scheme)}", plugin)
@@ -270,7 +309,7 @@ class Registry:
         schemes = dict.fromkeys((plugin.scheme, *plugin.aliases))
         for scheme in schemes:
             if scheme in self._transports:
-                taking.refuse(f"{scheme!r} is taken by the plugin {self._owner_name(self._transports[scheme])}")
+                taking.conflict(f"{scheme!r} is taken by the plugin {self._owner_name(self._transports[scheme])}")
         if not taking.sound:
             return
         for scheme in schemes:
@@ -284,7 +323,7 @@ class Registry:
         taking.check("fills", lambda value: value is None or (isinstance(value, str) and _IDENTIFIER.fullmatch(value)))
         taking.loadable("load")
         if taking.sound and plugin.id in self._groups:
-            taking.refuse(f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}")
+            taking.conflict(f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}")
         if not taking.sound:
             return
         self._groups[plugin.id] = plugin
@@ -294,7 +333,7 @@ class Registry:
         if plugin.fills in self._roles:
             # The group works by its own class; only flows do not use it.
             owner = self._owner_name(self._roles[plugin.fills])
-            taking.refuse(f"the role {plugin.fills} is filled by the plugin {owner}; disable that to use this one")
+            taking.conflict(f"the role {plugin.fills} is filled by the plugin {owner}; disable that to use this one")
         else:
             self._roles[plugin.fills] = plugin
 
@@ -313,7 +352,7 @@ class Registry:
         for name, other in self._commands.items():
             # "acme" cannot be both a command and a group of commands.
             if name == plugin.name or name == first or (plugin.name == first and name.startswith(f"{first} ")):
-                taking.refuse(f"the name is taken by {name!r} of the plugin {self._owner_name(other)}")
+                taking.conflict(f"the name is taken by {name!r} of the plugin {self._owner_name(other)}")
                 return
         self._commands[plugin.name] = plugin
         loading.take(plugin, f"command {plugin.name}")
@@ -324,15 +363,16 @@ class Registry:
         record = self._owners.get(plugin)
         return repr(record.name) if record is not None else "itself"
 
-    def _broken(self, plugin: Description, problem: str) -> PluginError:
+    def _broken(self, plugin: Description, problem: str, error: BaseException | None = None) -> PluginError:
         record = self._owners.get(plugin)
         if record is None:
             return PluginError(problem)
+        requires = requirements(record.distribution) if error is not None else ()
         return PluginError(
             f"the plugin {record.name!r} is broken: {problem}",
             name=record.name,
             distribution=record.distribution or None,
-            hint=_repair(record.name, record.distribution),
+            hint=repair(record.name, record.distribution, other_version(record.distribution, requires, error)),
         )
 
     def _unknown_scheme(self, scheme: str) -> McumgrError:
@@ -392,6 +432,14 @@ class _Found:
         return cls(point, name, version)
 
     @property
+    def requires(self) -> tuple[str, ...]:
+        """The requirements of its distribution."""
+        try:
+            return tuple(self.point.dist.requires or ()) if self.point is not None and self.point.dist else ()
+        except Exception:  # as with all metadata
+            return ()
+
+    @property
     def key(self) -> str:
         """The distribution's name in the form by which names are compared (PEP 503)."""
         return re.sub(r"[-_.]+", "-", self.distribution).lower()
@@ -399,6 +447,22 @@ class _Found:
     @property
     def ours(self) -> bool:
         return self.key == _OUR_DISTRIBUTION
+
+    def is_named_in(self, names: set[str]) -> bool:
+        """By its own name, that of its distribution, or both: two plugins can have one name."""
+        spelled = {
+            self.name,
+            self.distribution,
+            self.key,
+            f"{self.distribution}:{self.name}",
+            f"{self.key}:{self.name}",
+        }
+        return not names.isdisjoint(spelled)
+
+    @property
+    def alone(self) -> str:
+        """What names it, and no other plugin of the same name."""
+        return f"{self.key}:{self.name}" if self.key == self.name.lower() else self.key
 
     @property
     def name(self) -> str:
@@ -428,7 +492,7 @@ def _found(path: Sequence[str] | None) -> list[_Found]:
                 continue  # the common case, without parsing
             points = list(distribution.entry_points.select(group=ENTRY_POINTS))
         except Exception as error:
-            trouble = f"its list of entry points cannot be read: {_said(error)}"
+            trouble = f"its list of entry points cannot be read: {said(error)}"
         name, version = _name_and_version(distribution)
         if trouble is not None and ENTRY_POINTS in name.lower():  # else most likely none of our business
             found.append(_Found(None, name, version, trouble))
@@ -457,25 +521,88 @@ class _Loading:
     def __init__(self, found: _Found) -> None:
         self.found = found
         self.errors: list[str] = []
+        self.warnings: list[str] = []
         self.supplies: list[str] = []
         self.taken: list[Description] = []
         self.disabled = False
+        self._conflicting = False
+        self._raised: BaseException | None = None
+
+    @contextmanager
+    def guarded(self, problem: str) -> Iterator[None]:
+        """For a `with` block of the plugin's own code: whatever that raises is noted as this problem."""
+        try:
+            yield
+        except BaseException as error:
+            if is_wanted(error):
+                raise
+            self._raised = error
+            self.errors.append(f"{problem}: {said(error)}")
+
+    def conflict(self, problem: str) -> None:
+        """Somebody else has what it wants."""
+        self._conflicting = True
+        self.errors.append(problem)
 
     def take(self, plugin: Description, what: str) -> None:
         self.taken.append(plugin)
         self.supplies.append(what)
 
     def record(self) -> PluginRecord:
-        name, distribution = _printable(self.found.name), _printable(self.found.distribution)
+        name, distribution = printable(self.found.name), printable(self.found.distribution)
         return PluginRecord(
             name=name,
-            version=_printable(self.found.version),
+            version=printable(self.found.version),
             distribution=distribution,
             supplies=tuple(self.supplies),
-            error=_printable("; ".join(self.errors)) or None,
-            hint=_repair(name, distribution) if self.errors else None,
+            error=_joined(self.errors),
+            hint=self._hint(name, distribution),
             disabled=self.disabled,
+            warnings=tuple(self.warnings),
         )
+
+    def _hint(self, name: str, distribution: str) -> str | None:
+        if self._conflicting and self._raised is None:
+            return f"uninstall one of the two, or switch this one off with {SWITCH}={printable(self.found.alone)}"
+        if not self.errors and not self.warnings:
+            return None
+        requires = self.found.requires
+        other = other_version(distribution, requires, self._raised, newer=bool(self.warnings))
+        return repair(name, distribution, other) if self.errors else other
+
+
+_MOST_TEXTS = 10
+
+
+def _joined(errors: list[str]) -> str | None:
+    more = [f"and {len(errors) - _MOST_TEXTS} more"] if len(errors) > _MOST_TEXTS else []
+    return printable("; ".join([*errors[:_MOST_TEXTS], *more])) or None
+
+
+_MOST_DESCRIPTIONS = 1000
+"""Of one hook. No plugin has as many; one that has gone wrong may."""
+
+
+def _plain(item: D, kind: type[D]) -> D:
+    """The description as this class and with plain texts, whatever a class derived from it does when it is asked."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        value = getattr(item, field.name)
+        values[field.name] = str.__str__(value) if isinstance(value, str) else value
+    return kind(**values)
+
+
+def _modules(plugin: Description) -> list[str]:
+    texts = [plugin.load]
+    if isinstance(plugin, TransportPlugin):
+        texts += [text for text in (plugin.discover, plugin.watch) if text is not None]
+    return texts
+
+
+def _unknown_hooks(manager: pluggy.PluginManager, module: object) -> list[str]:
+    """Hooks of the plugin that this version does not have, which are not called."""
+    names = [caller.name for caller in manager.get_hookcallers(module) or ()]
+    return [name for name in names if not getattr(manager.hook, name).has_spec()]
 
 
 class _Taking(Generic[D]):
@@ -490,6 +617,10 @@ class _Taking(Generic[D]):
     def refuse(self, problem: str) -> None:
         self.sound = False
         self._loading.errors.append(f"{self._what}: {problem}")
+
+    def conflict(self, problem: str) -> None:
+        self.sound = False
+        self._loading.conflict(f"{self._what}: {problem}")
 
     def check(self, field: str, good: Callable[[object], object]) -> None:
         value = getattr(self._plugin, field)
@@ -536,11 +667,6 @@ def _unfit_class(value: object, base: type) -> str | None:
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def _repair(name: str, distribution: str) -> str:
-    install = f"pip install --upgrade {distribution}" if distribution else "reinstall its distribution"
-    return f"try '{install}', or switch it off with MCUMGRX_DISABLE_PLUGINS={name}"
-
-
 def _log(record: PluginRecord) -> None:
     import logging  # only now: it costs every start a few milliseconds
 
@@ -550,27 +676,15 @@ def _log(record: PluginRecord) -> None:
 _LONGEST_TEXT = 300
 
 
-def _said(error: BaseException) -> str:
-    """The error in one line that can be printed."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # an exception of a stranger's own making
-        text = ""
-    return _printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)[:_LONGEST_TEXT]
-
-
 def _shown(value: object) -> str:
     """A stranger's value, for a message."""
     try:
-        return _printable(repr(value))[:_LONGEST_TEXT]
-    except Exception:
+        return printable(repr(value))[:_LONGEST_TEXT]
+    except BaseException as error:
+        if is_wanted(error):
+            raise
         return _kind(value)
 
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
-
-
-def _printable(text: str) -> str:
-    """`text` with everything escaped that is not to be seen on a terminal as itself."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

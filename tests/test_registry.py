@@ -173,71 +173,81 @@ TROUBLE = {
     "syntax error": ("def", "SyntaxError"),
     "exit on import": ("raise SystemExit('bye')", "SystemExit: bye"),
     "no such attribute": ("", "has no attribute"),
-    "unknown hook": (
+    "cancelled on import": ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
+    "skipped on import": ("class Skipped(BaseException): pass\nraise Skipped('no licence')", "Skipped: no licence"),
+    "hook closes a generator": (
         """
         from mcumgrx.plugin_api import hookimpl
         @hookimpl
-        def mcumgrx_colours(): return []
+        def mcumgrx_commands(): raise GeneratorExit("x")
         """,
-        "mcumgrx_colours",
+        "its hook mcumgrx_commands failed: GeneratorExit: x",
     ),
-    "unknown argument": (
+    "hook without end": (
         """
         from mcumgrx.plugin_api import hookimpl
         @hookimpl
-        def mcumgrx_groups(colour): return []
+        def mcumgrx_commands(): return mcumgrx_commands()
         """,
-        "colour",
+        "RecursionError",
     ),
-    "hook raises": (
+    "wrapper returns a number": (
+        """
+        from mcumgrx.plugin_api import hookimpl
+        @hookimpl(wrapper=True)
+        def mcumgrx_commands():
+            yield
+            return 5
+        """,
+        "returned an object of type int instead of a list",
+    ),
+    "wrapper that does not yield": (
+        """
+        from mcumgrx.plugin_api import hookimpl
+        @hookimpl(wrapper=True)
+        def mcumgrx_commands():
+            return []
+            yield
+        """,
+        "its hook mcumgrx_commands failed: RuntimeError",
+    ),
+    "generator that raises": (
         """
         from mcumgrx.plugin_api import hookimpl
         @hookimpl
-        def mcumgrx_groups(): raise RuntimeError("no luck")
+        def mcumgrx_commands():
+            yield 1
+            raise KeyError
         """,
-        "its hook mcumgrx_groups failed: RuntimeError: no luck",
+        "returned an object of type generator instead of a list",
     ),
-    "hook exits": (
+    "a list whose iteration raises": (
         """
         from mcumgrx.plugin_api import hookimpl
+        class Odd(list):
+            def __iter__(self): raise SystemExit("odd")
         @hookimpl
-        def mcumgrx_groups(): raise SystemExit(3)
+        def mcumgrx_commands(): return Odd([1])
         """,
-        "SystemExit",
+        "SystemExit: odd",
     ),
-    "hook is a coroutine function's stranger": (
+    "a description whose fields raise": (
         """
-        from mcumgrx.plugin_api import hookimpl
+        from mcumgrx.plugin_api import CommandPlugin, hookimpl
+        class Odd(CommandPlugin):
+            def __getattribute__(self, name): raise MemoryError(name) if name == "load" else AttributeError(name)
         @hookimpl
-        def mcumgrx_groups(): return "os"
+        def mcumgrx_commands(): return [Odd("a", "b", "c:d")]
         """,
-        "returned an object of type str instead of a list",
+        "a CommandPlugin of its hook mcumgrx_commands cannot be read",
     ),
-    "wrong kind in the list": (
+    "a flood": (
         """
-        from mcumgrx.plugin_api import GroupPlugin, hookimpl
+        from mcumgrx.plugin_api import CommandPlugin, hookimpl
         @hookimpl
-        def mcumgrx_commands(): return [GroupPlugin(99, "x", "x", load="a:b")]
+        def mcumgrx_commands(): return [CommandPlugin(f"a{n}", "b", "c:d") for n in range(100_000)]
         """,
-        "object of type GroupPlugin in the list, not CommandPlugin",
-    ),
-    "None in the list": (
-        """
-        from mcumgrx.plugin_api import hookimpl
-        @hookimpl
-        def mcumgrx_transports(): return [None]
-        """,
-        "returned None in the list",
-    ),
-    "an exception whose text raises": (
-        """
-        from mcumgrx.plugin_api import hookimpl
-        class Nasty(Exception):
-            def __str__(self): raise ValueError
-        @hookimpl
-        def mcumgrx_transports(): raise Nasty
-        """,
-        "Nasty",
+        "returned 100000 descriptions",
     ),
 }
 

@@ -6,29 +6,32 @@ or exception to what is shown and the exit code. Finding commands is the busines
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import math
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from click.core import ParameterSource
 
 from ..errors import McumgrError, PluginError, UsageError
-from ..events import DeviceText, Event, Progress, StageName
+from ..events import DeviceText, Event, Note, Progress, StageName
+from ..isolation import UserInterrupt, is_wanted, said
 from ..plugin_api import Argument, CommandFunction, CommandSpec, Option
 from .exit_codes import Exit, Failure, Situation, explain
 from .help import NO_BREAK, HelpContext, help_option, write_epilog
+from .interrupt import interruptions
 from .logs import logging_to
-from .render import Renderer, make_renderer, printable
+from .render import Renderer, make_renderer
+from .streams import lost, standard_streams, streams, write_line, write_text
+from .text import printable
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -258,11 +261,24 @@ class Context:
     async def confirm(self, question: str) -> bool:
         if self.settings.yes:
             return True
-        if self.settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if self.settings.json or not (_is_terminal(sys.stdin) and _is_terminal(streams().err)):
             return False
         self.renderer.pause()
         answer = await _ask(f"{printable(question)} [y/N] ")
         return answer.strip().lower() in ("y", "yes")
+
+    @contextmanager
+    def standard_output(self) -> Iterator[None]:
+        if self.settings.json:
+            raise UsageError(
+                "this command writes to standard output itself, where the lines of --json would come between",
+                hint="leave out --json, or name a file for what it writes",
+            )
+        with streams().released():
+            yield
+
+    def warn(self, text: str) -> None:
+        self.renderer.event(Note(text, warning=True))
 
     def show(self, kind: str, value: object) -> None:
         """Show a value before the result is there, such as a plan."""
@@ -271,6 +287,12 @@ class Context:
     def say(self, text: str, style: str = "") -> None:
         """Tell a story beside what is done, as `demo` does."""
         self.renderer.say(text, style)
+
+    @property
+    def has_worked(self) -> bool:
+        """It has done more than to look."""
+        early = {StageName.INSPECT, StageName.CONNECT, StageName.READ, StageName.PLAN, StageName.DOWNLOAD}
+        return bool(set(self.renderer.stages) - early)
 
     def situation(self) -> Situation:
         """How far the command has come, for hints."""
@@ -300,28 +322,20 @@ def _log_device_text(text: str) -> None:
         device_log.info("%s", line)
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
 async def _ask(prompt: str) -> str:
     """A line from the terminal. The loop goes on meanwhile, and an interrupted question does not keep the process."""
-    import asyncio
-    import threading
+    from ..threads import in_thread
 
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str] = loop.create_future()
-
-    def put(text: str) -> None:
-        if not answer.done():
-            answer.set_result(text)
-
-    def read() -> None:
-        # Not sys.stdin: its lock would be held by this thread when the interpreter ends.
-        text = os.read(sys.stdin.fileno(), 1024).decode(errors="replace")
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
-            loop.call_soon_threadsafe(put, text)
-
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
-    threading.Thread(target=read, name="mcumgrx question", daemon=True).start()
-    return await answer
+    write_text(streams().err, prompt)
+    # Not sys.stdin: its lock would be held by this thread when the interpreter ends.
+    return (await in_thread(os.read, sys.stdin.fileno(), 1024)).decode(errors="replace")
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -434,52 +448,127 @@ def _execute(
     plugin: str | None,
 ) -> int:
     """Run a command and show what comes of it; returns the exit code."""
-    renderer = make_renderer(as_json=settings.json, verbose=settings.verbose)
-    renderer.options = settings.reaching
-    context = Context(name, settings, renderer)
-    try:
-        with logging_to(renderer.log, settings.verbose, settings.log_file):
+    with standard_streams() as now:
+        with now.beside() as outlet:
+            renderer = make_renderer(as_json=settings.json, verbose=settings.verbose)
+            renderer.options = settings.reaching
+            context = Context(name, settings, renderer)
             try:
-                if spec.needs_device and not settings.device:
-                    raise _no_device()
+                code = _carry_out_and_tell(name, start, spec, context, plugin)
+            finally:
+                renderer.close()
+            with interruptions() as signals:
+                # Whoever reads slowly is waited for, but not by somebody who wants to leave.
+                outlet.close(None if signals.number is None else _LAST_WORDS_S)
+        return _after_loss(code, context)
 
-                async def work() -> Any:
-                    return await start(context)
 
-                from .run import run
+# For what an interrupted command has to say, where a terminal or a reader does not take it.
+_LAST_WORDS_S = 0.5
 
-                result = run(work)
-                renderer.result(name, result)
-                return int(getattr(result, "exit_code", Exit.DONE))
-            except KeyboardInterrupt:
-                again = "; run the same command again to continue" if renderer.stages else ""
-                renderer.failure(Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{again}"))
-                return Exit.INTERRUPTED
-            except Exception as error:
-                log.log(logging.DEBUG if isinstance(error, McumgrError) else logging.INFO, "traceback", exc_info=error)
-                return show_failure(renderer, error, context.situation(), plugin=plugin, settings=settings)
-    except UsageError as error:  # the log file
-        return show_failure(renderer, error, context.situation())
-    finally:
-        renderer.close()
+
+def _carry_out_and_tell(
+    name: str,
+    start: Callable[[Any], Awaitable[Any]],
+    spec: CommandSpec,
+    context: Context,
+    plugin: str | None,
+) -> int:
+    settings = context.settings
+    result: Any = None
+    failure: BaseException | None = None
+    try:
+        with logging_to(context.renderer.log, settings.verbose, settings.log_file, context.warn):
+            try:
+                result = _carry_out(start, spec, context)
+            except BaseException as error:
+                failure = error
+                if not is_wanted(error):
+                    level = logging.DEBUG if isinstance(error, McumgrError) else logging.INFO
+                    log.log(level, "traceback", exc_info=error)
+        return _tell(name, result, failure, context, plugin)
+    except UserInterrupt as error:
+        return _tell(name, None, error, context, plugin)
+
+
+def _carry_out(start: Callable[[Any], Awaitable[Any]], spec: CommandSpec, context: Context) -> Any:
+    from .run import run
+
+    if spec.needs_device and not context.settings.device:
+        raise _no_device()
+
+    async def work() -> Any:
+        return await start(context)
+
+    return run(work)
+
+
+def _tell(name: str, result: Any, failure: BaseException | None, context: Context, plugin: str | None) -> int:
+    """Show how a command has ended; returns its exit code."""
+    renderer = context.renderer
+    if failure is None:
+        try:
+            code = _exit_code(result)
+            renderer.result(name, result)
+            return code
+        except BaseException as error:  # of the methods of a plugin's result
+            failure = error
+    if not is_wanted(failure):
+        return show_failure(renderer, failure, context.situation(), plugin=plugin, settings=context.settings)
+    with interruptions() as signals:
+        by = f" by {signals.name}" if signals.name else ""
+    again = "; run the same command again to continue" if renderer.stages else ""
+    renderer.failure(Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{by}{again}"))
+    return Exit.INTERRUPTED
+
+
+def _exit_code(result: Any) -> int:
+    code = getattr(result, "exit_code", Exit.DONE)
+    if not isinstance(code, int) or not 0 <= code <= 255:
+        raise TypeError(f"the exit_code of its result is {code!r}, not a number from 0 to 255")
+    return int(code)
+
+
+def _after_loss(code: int, context: Context) -> int:
+    """The exit code, if a result may have been lost on its way to standard output.
+
+    What was done to a device is done, whether or not somebody could read of it. A result that was all that was asked
+    for is another matter: whoever reads a file that is not there must not take it for the device's answer.
+    """
+    error = lost(streams().out)
+    if error is None:
+        return code
+    problem = f"the result cannot be written to standard output: {error.strerror or error}"
+    done = code != Exit.DONE or context.has_worked
+    write_line(streams().err, f"{'warning' if done else 'error'}: {problem}")
+    return code if done else Exit.OUTPUT_LOST
 
 
 def show_failure(
     renderer: Renderer,
-    error: Exception,
+    error: BaseException,
     where: Situation,
     *,
     plugin: str | None = None,
     settings: Settings | None = None,
 ) -> int:
     """Show why a command failed and return its exit code."""
-    failure = explain(error, where)
-    if not isinstance(error, McumgrError):
-        failure = replace(failure, hint=_report_hint(plugin, settings))
-        if plugin is not None:
-            failure = replace(failure, message=failure.message.replace("a bug", f"a bug in the plugin {plugin!r}", 1))
+    if isinstance(error, McumgrError):
+        failure = explain(error, where)
+    else:
+        plugin = plugin or _culprit(error)
+        whose = f" in the plugin {plugin!r}" if plugin is not None else ""
+        text = f"this is a bug{whose}: {said(error)}"
+        failure = Failure(Exit.BUG, type(error).__name__, text, _report_hint(plugin, settings))
     renderer.failure(failure)
     return failure.exit
+
+
+def _culprit(error: BaseException) -> str | None:
+    from ..registry import default_registry
+
+    record = default_registry().culprit(error)
+    return None if record is None else record.name
 
 
 def _report_hint(plugin: str | None, settings: Settings | None) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..plugin_api import Option, UsageError, command
 from .exit_codes import Exit
 from .render import duration_text
+from .streams import streams
 
 if TYPE_CHECKING:
     from .command import Context
@@ -92,6 +93,11 @@ async def demo(context: Context, firmware: Path | None) -> DemoResult | RealUpda
     The device is simulated, and everything is done by ordinary commands, shown as they are run. Nothing is left
     behind.
     """
+    with streams().released():  # its commands write to it themselves
+        return await _show(context, firmware)
+
+
+async def _show(context: Context, firmware: Path | None) -> DemoResult | RealUpdate:
     if firmware is not None:
         return await _on_real_device(context, firmware)
     if context.settings.device:

@@ -49,6 +49,7 @@ class Exit(IntEnum):
     PLAN_REFUSED = 11
     FLEET = 12  # some of several devices failed
     REMOTE_FAILED = 13  # a command that ran on the device failed
+    OUTPUT_LOST = 14  # it was done, but its result could not be written
     INTERRUPTED = 130
 
     @property

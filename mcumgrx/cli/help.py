@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 
 import click
+
+from .streams import streams, write_line
 
 __all__ = ["NO_BREAK", "HelpContext", "help_option", "write_epilog"]
 
@@ -34,7 +35,7 @@ class HelpContext(click.Context):
 
 
 def _bold(text: str) -> str:
-    return click.style(text, bold=True) if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+    return click.style(text, bold=True) if streams().out.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 def help_option() -> click.Option:
@@ -42,7 +43,7 @@ def help_option() -> click.Option:
 
     def show(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), color=ctx.color)
+            write_line(streams().out, ctx.get_help())
             ctx.exit()
 
     return click.Option(

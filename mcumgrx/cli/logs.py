@@ -1,18 +1,29 @@
-"""Where log records go: to the renderer with `-v`, to a file with `--log-file`."""
+"""Where log records go: to the renderer with `-v`, to a file with `--log-file`.
+
+A log only tells about the work. So nothing here raises, and nothing waits: a file that cannot be opened or written
+costs one warning, and the work goes on without it.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import UsageError
-from .render import printable
+from .streams import Outlet
+from .text import printable
 
 __all__ = ["hold_early_records", "logging_to"]
 
 _FILE_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
+
+# At the end: for what is still to be written to a slow disk, or to a pipe whose reader is slow.
+_LAST_S = 2.0
 
 
 class _Early(logging.Handler):
@@ -44,6 +55,14 @@ def hold_early_records() -> Iterator[None]:
         root.setLevel(level)
 
 
+def _formatted(handler: logging.Handler, record: logging.LogRecord) -> str:
+    """The record as text, whatever the objects in it do when they are asked for theirs."""
+    try:
+        return handler.format(record)
+    except Exception as error:
+        return f"{record.name}: a record that cannot be formatted ({type(error).__name__}): {str(record.msg)[:200]}"
+
+
 class _Shown(logging.Handler):
     """Gives records to the renderer. The library's own are shown from `level` on, those of others with -vvv."""
 
@@ -60,7 +79,7 @@ class _Shown(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         label = record.levelname.lower() if record.levelno >= logging.WARNING else record.name
-        for line in f"{label}: {self.format(record)}".splitlines():
+        for line in f"{label}: {_formatted(self, record)}".splitlines():
             self._show(line)
 
 
@@ -70,20 +89,67 @@ class _FileFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
+class _File(logging.Handler):
+    """Appends records to a file, in a thread of its own.
+
+    Attributes:
+        problem: why not all of them are there, or None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.setFormatter(_FileFormatter(_FILE_FORMAT, "%Y-%m-%d %H:%M:%S"))
+        self.problem: str | None = None
+        self._outlet = Outlet("log")
+        self._descriptor = _open(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.problem is None:
+            self._outlet.put(self._write, _formatted(self, record) + "\n")
+
+    def _write(self, text: str) -> None:
+        if self.problem is not None:
+            return
+        rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+
+    def finish(self) -> None:
+        """Write what is left, and close the file."""
+        if self._outlet.close(_LAST_S):
+            os.close(self._descriptor)
+        elif self.problem is None:  # the thread still has it: it is left to the end of the process
+            self.problem = "it does not take more"
+
+
+def _open(path: Path) -> int:
+    """The file, to be appended to. Raises `OSError`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    # A pipe that nobody reads would be waited for.
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if sys.platform != "win32" and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.set_blocking(descriptor, True)  # its own thread may wait
+    return descriptor
+
+
 @contextmanager
-def logging_to(show: Callable[[str], None], verbosity: int, file: Path | None) -> Iterator[None]:
+def logging_to(
+    show: Callable[[str], None],
+    verbosity: int,
+    file: Path | None,
+    warn: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """For a `with` block, log to `show` as `verbosity` (the number of -v) asks, and all of it to `file`.
 
-    Raises `UsageError` when the file cannot be written.
+    `warn` is told once, if the file cannot be written.
     """
     handlers: list[logging.Handler] = [_Shown(verbosity, show)]
-    if file is not None:
-        try:
-            handler = logging.FileHandler(file, mode="a", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise UsageError(f"the log file {file} cannot be written: {error.strerror or error}") from error
-        handler.setFormatter(_FileFormatter(_FILE_FORMAT, "%Y-%m-%d %H:%M:%S"))
-        handlers.append(handler)
+    log_file = _log_file(file, warn) if file is not None else None
+    if log_file is not None:
+        handlers.append(log_file)
     root = logging.getLogger()
     level = root.level
     for early in [one for one in root.handlers if isinstance(one, _Early)]:
@@ -102,3 +168,19 @@ def logging_to(show: Callable[[str], None], verbosity: int, file: Path | None) -
         for target in handlers:
             root.removeHandler(target)
             target.close()
+        if log_file is not None:
+            log_file.finish()
+            if log_file.problem is not None and warn is not None:
+                warn(f"the log file {file} is not complete: {log_file.problem}")
+
+
+def _log_file(path: Path, warn: Callable[[str], None] | None) -> _File | None:
+    try:
+        return _File(path)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENXIO:
+            reason = "it is a pipe that nobody reads"
+        if warn is not None:
+            warn(f"the log file {path} cannot be written: {reason}; there is no log")
+        return None

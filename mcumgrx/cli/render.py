@@ -7,14 +7,12 @@ an update must not end half way because its progress was piped into `head`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
+import logging
 import math
 import os
 import re
-import sys
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +21,12 @@ from datetime import date, datetime, time
 from enum import Enum
 from typing import Any, TextIO
 
-import click
-
-from ..errors import McumgrError
 from ..events import Bytes, DeviceText, Event, Limit, Note, Speed, Stage, StageName
 from ..hints import Hint
+from ..isolation import said
 from .exit_codes import Exit, Failure
+from .streams import streams, write_line
+from .text import printable
 
 __all__ = [
     "SCHEMA",
@@ -39,7 +37,6 @@ __all__ = [
     "Row",
     "Table",
     "duration_text",
-    "finish",
     "json_line",
     "make_renderer",
     "printable",
@@ -52,31 +49,13 @@ __all__ = [
     "write_line",
 ]
 
+log = logging.getLogger("mcumgrx.cli")
+
 SCHEMA = 1
 """Version of the JSON output; it changes when a script written for the last one could break."""
 
 
 # -- text -----------------------------------------------------------------------------------------------------------
-
-
-def printable(text: str) -> str:
-    """`text` on one line and without effect on a terminal: control characters and the like become `\\x1b`, `\\u202e`.
-
-    Besides the C0 and C1 controls these are the characters that reorder, hide or break text: the Unicode categories
-    Cc, Cf, Cs, Zl and Zp.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_visible(char) if unicodedata.category(char) in _UNSAFE else char for char in text)
-
-
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def _visible(char: str) -> str:
-    if char == "\t":
-        return "    "
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def size_text(count: int) -> str:
@@ -350,6 +329,7 @@ class Renderer(ABC):
     def __init__(self) -> None:
         self.last_bytes: Bytes | None = None
         self.stages: list[StageName] = []
+        self._broken = False
 
     def event(self, event: Event) -> None:
         """Show an event. This is the `progress` that commands get."""
@@ -361,7 +341,14 @@ class Renderer(ABC):
             name = event.stage if isinstance(event, Bytes) else event.name
             if name not in self.stages:
                 self.stages.append(name)
-        self.draw(event)
+        if self._broken:
+            return
+        try:
+            self.draw(event)
+        except Exception as error:  # whoever moves the bytes must not stumble over how that is shown
+            self._broken = True
+            write_line(streams().err, f"warning: what goes on cannot be shown any more: {said(error)}")
+            log.info("traceback", exc_info=error)
 
     def told(self, text: str) -> str:
         """The text with the commands that it names completed."""
@@ -406,12 +393,8 @@ class Renderer(ABC):
 
 def make_renderer(*, as_json: bool, verbose: int = 0) -> Renderer:
     """The renderer that fits where stdout and stderr go, and what the user asked for."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show ✓ must not end a command.
-            with contextlib.suppress(OSError, ValueError):
-                stream.reconfigure(errors="backslashreplace")
-    out, err = sys.stdout, sys.stderr
+    now = streams()
+    out, err = now.out, now.err
     if as_json:
         return JsonRenderer(out, err)
     if err.isatty() and os.environ.get("TERM") != "dumb":
@@ -419,40 +402,6 @@ def make_renderer(*, as_json: bool, verbose: int = 0) -> Renderer:
 
         return TerminalRenderer(out, err, verbose=verbose)
     return PlainRenderer(out, err, verbose=verbose)
-
-
-def write_line(stream: TextIO, text: str, *, result: bool = False) -> None:
-    """Write a line; a closed pipe is silently left alone from then on.
-
-    A full disk does not stop a command either, but a `result` that is lost raises `McumgrError`.
-    """
-    try:
-        click.echo(text, file=stream, color=True)
-    except (BrokenPipeError, ValueError):  # ValueError: closed by an earlier failure
-        _discard(stream)
-    except OSError as error:
-        _discard(stream)
-        if result:
-            raise McumgrError(f"the result cannot be written: {error.strerror or error}") from error
-
-
-def _discard(stream: TextIO) -> None:
-    """Send what is still written to `stream` nowhere, so that the interpreter does not complain at its exit."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, stream.fileno())
-        finally:
-            os.close(nowhere)
-
-
-def finish() -> None:
-    """Write out what is buffered, while a closed pipe can still be handled; called last of all."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            _discard(stream)
 
 
 class JsonRenderer(Renderer):
@@ -491,7 +440,7 @@ class JsonRenderer(Renderer):
         write_line(self._out, json_line({"event": event, **fields}))
 
     def result(self, command: str, value: object) -> None:
-        write_line(self._out, json_line({"command": command, "result": value}), result=True)
+        write_line(self._out, json_line({"command": command, "result": value}))
 
     def failure(self, failure: Failure) -> None:
         error = {
@@ -627,7 +576,7 @@ class PlainRenderer(Renderer):
     def result(self, command: str, value: object) -> None:
         self.close()
         for line in to_lines(value):
-            write_line(self._out, printable(self.told(line)), result=True)
+            write_line(self._out, printable(self.told(line)))
 
     def failure(self, failure: Failure) -> None:
         self.close()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Coroutine
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from .exit_codes import Exit
+from ..isolation import UserInterrupt
+from .interrupt import interruptions
 
 __all__ = ["run"]
 
@@ -17,61 +14,47 @@ T = TypeVar("T")
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `work` to its end and return its result.
+    """Run `work` to its end and return its result, or raise what it raises.
 
-    The first Ctrl-C (or SIGTERM) cancels it, so that it can close its link; what it leaves on the device, the next
-    run continues. The second one ends the process at once, because something hangs while closing. Raises
-    `KeyboardInterrupt` when it was cancelled.
+    The first Ctrl-C (or SIGTERM, SIGHUP) cancels it, so that it can close its link; what it leaves on the device, the
+    next run continues. The second one ends the process at once, because something hangs while closing. Raises
+    `UserInterrupt` when it was cancelled.
     """
     import asyncio
 
-    interrupted = False
+    from ..threads import DaemonThreads
 
-    async def guarded() -> T:
-        nonlocal interrupted
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
+    result: list[T] = []
+    failure: BaseException | None = None
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            nonlocal interrupted
-            if interrupted:
-                _abandon()
-            interrupted = True
-            loop.call_soon_threadsafe(task.cancel)
+    with interruptions() as signals:
 
-        with _Signals(interrupt):
-            return await work()
+        async def guarded() -> None:
+            nonlocal failure
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(DaemonThreads())  # nothing that hangs there keeps the process
+            task = asyncio.current_task()
+            assert task is not None
 
-    try:
-        return asyncio.run(guarded())
-    except (Exception, asyncio.CancelledError) as error:
-        if interrupted:  # whatever goes wrong while closing: it was the user who ended it
-            raise KeyboardInterrupt from error
-        raise
+            def cancel() -> None:
+                signals.noticed()
+                task.cancel()
 
+            def cancel_soon() -> None:
+                loop.call_soon_threadsafe(cancel)
 
-class _Signals:
-    """For the time of a `with` block, SIGINT and SIGTERM call a handler; outside the main thread nothing changes."""
+            with signals.cancelling(cancel_soon):
+                try:
+                    result.append(await work())
+                except BaseException as error:  # a SystemExit, say, would end the loop without closing anything
+                    failure = error
 
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        self._handler = handler
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> None:
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handler)
-        except ValueError:  # not the main thread
-            pass
-
-    def __exit__(self, *exception: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-
-def _abandon() -> NoReturn:
-    """End now, without waiting for anything; only the terminal's cursor is put back."""
-    if sys.stderr.isatty():
-        os.write(2, b"\x1b[?25h\r\n")
-    os._exit(Exit.INTERRUPTED)
+            asyncio.run(guarded())
+        except BaseException as error:
+            failure = failure or error
+        if not result and signals.number is not None:  # whatever goes wrong while closing: it was the user who ended it
+            raise UserInterrupt from failure
+    if failure is not None and not result:
+        raise failure
+    return result[0]

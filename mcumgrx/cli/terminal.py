@@ -11,7 +11,7 @@ import os
 import shutil
 import textwrap
 from collections import deque
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -32,6 +32,7 @@ from .render import (
     to_lines,
     write_line,
 )
+from .streams import Beside
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -110,7 +111,7 @@ class TerminalRenderer(PlainRenderer):
             line = printable(self.told(line))
             if line.startswith(_DONE) and self._out.isatty():
                 line = self._styled(_DONE, "ok") + line.removeprefix(_DONE)
-            write_line(self._out, line, result=True)
+            write_line(self._out, line)
 
     def pause(self) -> None:
         self._stop_live()
@@ -182,7 +183,14 @@ def _start_live(stream: TextIO, colour: bool, *, auto_refresh: bool = True) -> L
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, emoji=False)
+    console = Console(
+        file=cast(TextIO, Beside(stream)),
+        force_terminal=True,
+        no_color=not colour,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     live = Live(
         console=console,
         auto_refresh=auto_refresh,

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,12 +17,14 @@ from click.core import ParameterSource
 
 from .._version import __version__
 from ..errors import McumgrError, PluginError, UsageError
+from ..isolation import is_wanted
 from ..plugin_api import CommandPlugin
 from .command import collect, global_options, make_command, show_failure
 from .exit_codes import Exit, Failure, Situation
 from .help import HelpContext, help_option, write_epilog
 from .logs import hold_early_records, logging_to
-from .render import finish, make_renderer
+from .render import make_renderer
+from .streams import lost, standard_streams, streams, write_line
 
 if TYPE_CHECKING:
     from ..registry import PluginRecord, Registry
@@ -68,25 +71,47 @@ Every option can be set by the environment, too: -d by MCUMGRX_DEVICE,
 
 def run_command_line(arguments: list[str]) -> int:
     """Parse and run; everything that can go wrong becomes a message and an exit code."""
-    # Started with a closed stream (`>&-`), Python has none at all.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    with hold_early_records():
-        try:
-            code = make_root().main(arguments, prog_name="mcumgrx", standalone_mode=False)
-            return int(code or 0)
-        except click.Abort:
-            raise KeyboardInterrupt from None
-        except click.UsageError as error:
-            return _usage(error, arguments)
-        except Exception as error:  # while finding the command: a plugin's trouble, or a bug
-            renderer = make_renderer(as_json=_wants_json(arguments))
-            verbosity = sum(len(one) - 1 for one in arguments if re.fullmatch("-v+", one))
-            with logging_to(renderer.log, verbosity, None):
-                log.log(logging.DEBUG if isinstance(error, McumgrError) else logging.INFO, "traceback", exc_info=error)
-            return show_failure(renderer, error, Situation())
-        finally:
-            finish()
+    with hold_early_records(), standard_streams() as now:
+        code = _run(arguments)
+        error = lost(now.out)
+        if error is None or code != Exit.DONE:
+            return code
+        write_line(now.err, f"error: the output cannot be written: {error.strerror or error}")
+        return Exit.OUTPUT_LOST
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = make_root().main(arguments, prog_name="mcumgrx", standalone_mode=False)
+        return int(code or 0)
+    except click.UsageError as error:
+        return _usage(error, arguments)
+    except BaseException as error:  # while finding the command: a plugin's trouble, or a bug
+        raised = error.error if isinstance(error, _PastClick) else error
+        if is_wanted(raised):
+            raise raised from None
+        renderer = make_renderer(as_json=_wants_json(arguments))
+        verbosity = sum(len(one) - 1 for one in arguments if re.fullmatch("-v+", one))
+        with logging_to(renderer.log, verbosity, None):
+            level = logging.DEBUG if isinstance(raised, McumgrError) else logging.INFO
+            log.log(level, "traceback", exc_info=raised)
+        return show_failure(renderer, raised, Situation())
+
+
+class _PastClick(BaseException):
+    """Carries an exception of which click would make an `Abort`, or an end of its own."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def _past_click() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError, OSError) as error:
+        raise _PastClick(error) from error
 
 
 def make_root() -> click.Group:
@@ -166,7 +191,7 @@ class _Group(click.Group):
         ctx = click.get_current_context()
         collect(ctx)
         if ctx.invoked_subcommand is None:
-            click.echo(ctx.get_help())
+            write_line(streams().out, ctx.get_help())
 
     def commands_below(self) -> dict[str, list[str]]:
         """Names of this group's commands → names of the commands in each."""
@@ -226,6 +251,16 @@ class _Root(_Group):
                 help="Show the version.",
             )
         )
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _past_click():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _past_click():
+            return super().invoke(ctx)
 
     def commands_below(self) -> dict[str, list[str]]:
         tree = _tree_of(_registry().commands)
@@ -327,5 +362,5 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -
     from ..protocol.codec import IMPLEMENTATION
 
     python = ".".join(str(part) for part in sys.version_info[:3])
-    click.echo(f"mcumgrx {__version__} (codec: {IMPLEMENTATION}, Python {python})")
+    write_line(streams().out, f"mcumgrx {__version__} (codec: {IMPLEMENTATION}, Python {python})")
     ctx.exit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,25 @@ def test_a_log_file_has_everything_and_stays_plain(cli: Cli, tmp_path: Path) -> 
     assert "\x1b" not in text
 
 
-def test_a_log_file_that_cannot_be_written(cli: Cli, tmp_path: Path) -> None:
-    ended = cli("os", "echo", "hi", "-d", "sim:", "--log-file", str(tmp_path))
-    assert ended.exit == 2
-    assert "cannot be written" in ended.err
+def odd_log_files(folder: Path) -> list[tuple[str, str]]:
+    """Paths that cannot take a log, and what is said of each."""
+    read_only = folder / "gone" / "log"
+    files = [(str(folder), "Is a directory"), (str(read_only), "No such file or directory")]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe")
+        files.append((str(folder / "pipe"), "it is a pipe that nobody reads"))
+    if Path("/dev/full").exists():
+        files.append(("/dev/full", "No space left on device"))
+    return files
+
+
+def test_a_log_file_that_cannot_be_written_costs_a_warning(cli: Cli, tmp_path: Path) -> None:
+    for path, reason in odd_log_files(tmp_path):
+        ended = cli("os", "echo", "hi", "-d", "sim:", "--log-file", path)
+        assert (ended.exit, ended.out) == (0, "hi\n")
+        assert ended.err.count("warning: ") == ended.err.count("\n") == 1
+        assert path in ended.err
+        assert reason in ended.err
 
 
 def test_verbosity_adds_up(cli: Cli) -> None:

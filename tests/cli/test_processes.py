@@ -99,7 +99,7 @@ def test_a_second_interruption_ends_what_hangs() -> None:
         assert process.stdout.readline() == expected
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
 @posix
@@ -113,12 +113,25 @@ def test_a_closed_pipe_does_not_end_an_upload(tmp_path: Path, desk: str, image_f
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to write to")
-def test_a_result_that_is_lost_is_an_error(tmp_path: Path) -> None:
+def test_a_result_that_is_lost_is_not_taken_for_done(tmp_path: Path) -> None:
+    for arguments in (["os", "echo", "hi", "-d", "sim:"], ["--version"]):
+        with open("/dev/full", "w") as full:
+            process = start(tmp_path, *arguments, stdout=full)
+            _, err = process.communicate(timeout=20)
+        assert process.returncode == 14
+        assert re.fullmatch(r"error: the \w+ cannot be written[a-z ]*: No space left on device\n", err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to write to")
+def test_what_is_done_is_done_whether_it_can_be_told_or_not(
+    tmp_path: Path, desk: str, image_file: ImageFile, cli: Cli
+) -> None:
     with open("/dev/full", "w") as full:
-        process = start(tmp_path, "os", "echo", "hi", "-d", "sim:", stdout=full)
+        process = start(tmp_path, "image", "upload", image_file("1.1.0"), "-d", desk, "--json", stdout=full)
         _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert err == "error: the result cannot be written: No space left on device\n"
+    assert process.returncode == 0
+    assert err == "warning: the result cannot be written to standard output: No space left on device\n"
+    assert cli("image", "list", "-d", desk, "--json").result["slots"][1]["version"] == "1.1.0"
 
 
 def read_all(descriptor: int) -> str:
