@@ -77,7 +77,6 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.transport",
     },
     "mcumgrx.isolation": set(),
-    "mcumgrx.threads": set(),
     "mcumgrx.repair": {"mcumgrx._version"},
     "mcumgrx.registry": {
         "mcumgrx.address",
