@@ -13,6 +13,7 @@ __all__ = [
     "build_console_frame",
     "build_message",
     "build_upload",
+    "decode_item",
     "pack_header",
     "read_upload_offset",
     "split_messages",
@@ -134,4 +135,10 @@ def read_upload_offset(payload: _BytesLike) -> int | None:
     """The `off` of the usual answer to a chunk: one map with `off` alone or beside an `rc` of 0, and nothing behind it.
 
     None for any other answer, which is left to a full decoder.
+    """
+
+def decode_item(data: _BytesLike, max_depth: int) -> object:
+    """The first CBOR item of `data`, of the part of CBOR that SMP has: no tags, no more than `max_depth` levels.
+
+    Raises ValueError for anything else; its text goes on from "it".
     """

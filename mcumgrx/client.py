@@ -230,26 +230,41 @@ class Client:
         `repeats` times, but only if the command is safe to repeat. A cancelled request leaves the client usable.
 
         Raises `DeviceError` (the device said no), `RequestTimeout`, `LinkLost`, `MalformedReply`, `MessageTooLarge`.
+        Where the request changes the device and may have been carried out all the same, the error says so in
+        `may_be_done`.
         """
         if timeout_s is None:
             timeout_s = max(self.timeout_s, command.timeout_s or 0.0)
-        request = command.request()
-        attempts = 1 + ((self.repeats if repeats is None else repeats) if request.repeatable else 0)
-        reply = await self._ask(request, timeout_s, attempts)
+        asked = _Asked(command.request())
+        try:
+            return await self._result(command, asked, timeout_s, repeats)
+        except (RequestTimeout, LinkLost, MalformedReply, DeviceError) as error:
+            if isinstance(error, MalformedReply):
+                error.concerns(asked.request.what, error.payload)
+            # An answer that did not fit was made after the work (Zephyr `smp_handle_single_req`).
+            unknown = not isinstance(error, DeviceError) or error.says(SmpError.MESSAGE_SIZE)
+            if asked.request.changes and asked.left and unknown:
+                error.may_be_done = True
+                error.message += "; the device may have carried it out all the same"
+            raise
+
+    async def _result(self, command: Command[R], asked: _Asked, timeout_s: float, repeats: int | None) -> R:
+        attempts = 1 + ((self.repeats if repeats is None else repeats) if asked.request.repeatable else 0)
+        reply = await self._ask(asked, timeout_s, attempts)
         try:
             return command.result(reply)
         except MalformedReply:
             if attempts == 1:
                 raise
             # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART): once more.
-            return command.result(await self._ask(request, timeout_s, attempts - 1))
+            return command.result(await self._ask(asked, timeout_s, attempts - 1))
         except DeviceError as error:
-            if error.group is not None or error.rc != SmpError.TOO_NEW or self._version is Version.V1:
+            if not error.says(SmpError.TOO_NEW) or self._version is Version.V1:
                 raise
             # The device has not executed it, so even what must not be repeated can be sent again.
             log.info("the device speaks SMP version 1 only")
             self._version = Version.V1
-            return command.result(await self._ask(request, timeout_s, attempts))
+            return command.result(await self._ask(asked, timeout_s, attempts))
 
     async def params(self) -> Params | None:
         """The device's buffers, or None when it does not tell. Asked once per connection."""
@@ -307,8 +322,8 @@ class Client:
         """What the link allows to be on its way at once."""
         return self._transport.flow
 
-    async def _ask(self, request: Request, timeout_s: float, attempts: int) -> Reply:
-        exchange = self._open_exchange()
+    async def _ask(self, asked: _Asked, timeout_s: float, attempts: int) -> Reply:
+        exchange, request = self._open_exchange(), asked.request
         self._check_size(request)
         # One future for all attempts: the late answer to the first is as good as that to the second.
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -325,6 +340,7 @@ class Client:
                         sent = exchange.send(request, version=version, write_bytes=self.limits.write)
                         sequences.append(sent.sequence)
                         self._waiters[sent.sequence] = partial(_answer, answer)
+                        asked.left = True
                         await self._await_answer(exchange, sent, answer, timeout_s)
                 if answer.done():
                     reply = answer.result()
@@ -502,6 +518,16 @@ class Client:
             raise RuntimeError("the client is not open")
         self._raise_if_ended()
         return self._exchange
+
+
+class _Asked:
+    """A request that somebody waits for; `left`: it may have reached the device."""
+
+    __slots__ = ("left", "request")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.left = False
 
 
 def _copy(reason: LinkLost) -> LinkLost:

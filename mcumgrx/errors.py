@@ -28,7 +28,7 @@ libraries are translated into these once, at the edge where they arise.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 
 __all__ = [
     "ConnectFailed",
@@ -54,11 +54,22 @@ __all__ = [
 ]
 
 
+# Of an answer that makes no sense, in a hint.
+_SHOWN_BYTES = 24
+
+
 class McumgrError(Exception):
     """Base of all errors of this package.
 
     `message` is one sentence without a full stop; `hint` says what the user can do, or is None.
+
+    Attributes:
+        may_be_done: the request that ended so changes the device, was sent, and may have been carried out although it
+            brought no answer that says so: the answer stayed out, could not be read, or did not fit the device's
+            buffer. It is not known to have failed: read the state, and go on from that.
     """
+
+    may_be_done = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -109,11 +120,27 @@ class ProtocolError(McumgrError):
 
 
 class MalformedReply(ProtocolError):
-    """A reply whose header matched a request but whose body breaks the protocol; `payload` is that body."""
+    """A reply whose header matched a request but whose body breaks the protocol; `payload` is that body.
 
-    def __init__(self, message: str, *, payload: bytes = b"", hint: str | None = None) -> None:
+    `what` names the request, as soon as that is known. Until then the message says what is wrong of "it", the reply.
+    """
+
+    def __init__(self, message: str, *, payload: bytes = b"", what: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.payload = payload
+        self.what = what
+
+    def concerns(self, what: str, payload: bytes) -> None:
+        """Say which request it was that got this answer, what the device sent, and whose mistake that is."""
+        if self.what is not None:
+            return
+        self.what = what
+        self.payload = payload
+        self.message = f"the device's answer to the {what} makes no sense: {self.message}"
+        if self.hint is None:
+            shown = payload[:_SHOWN_BYTES].hex(" ") + (" …" if len(payload) > _SHOWN_BYTES else "")
+            came = f"{len(payload)} bytes: {shown}" if payload else "a header and no body"
+            self.hint = f"that is a mistake of the device's firmware, which sent {came}"
 
 
 class FramingError(ProtocolError):
@@ -154,8 +181,12 @@ class DeviceError(McumgrError):
     """The device answered, and its answer is no.
 
     `group` is the command group whose code `rc` is, or None where the code is one of the SMP layer itself (the plain
-    `rc` form). Unknown codes are kept as they are, with `name` None. `rsn` is the device's own text, for people only.
-    `reply` is the decoded body of the whole answer, because some errors carry a value beside them.
+    `rc` form). Unknown codes are kept as they are, with `name` and `code` None. `rsn` is the device's own text, for
+    people only. `reply` is the decoded body of the whole answer, because some errors carry a value beside them.
+
+    Groups have codes of the same number that mean different things, so ask with `says`::
+
+        if error.says(SmpError.BUSY): ...
     """
 
     def __init__(
@@ -164,7 +195,7 @@ class DeviceError(McumgrError):
         *,
         group: int | None,
         rc: int,
-        name: str | None = None,
+        code: IntEnum | None = None,
         rsn: str | None = None,
         reply: dict[str, object] | None = None,
         hint: str | None = None,
@@ -172,9 +203,19 @@ class DeviceError(McumgrError):
         super().__init__(message, hint=hint)
         self.group = group
         self.rc = rc
-        self.name = name
+        self.name = None if code is None else code.name
         self.rsn = rsn
         self.reply = reply if reply is not None else {}
+        self._code = code
+
+    @property
+    def code(self) -> IntEnum | None:
+        """The member of the group's table of codes (`SmpError`, `ImageErrorCode`, …), or None for an unknown one."""
+        return self._code
+
+    def says(self, *codes: IntEnum) -> bool:
+        """Whether it is one of `codes`: the number, and the table that it belongs to."""
+        return any(self._code is code for code in codes)
 
 
 class UploadMismatch(McumgrError):

@@ -16,6 +16,7 @@ from mcumgrx.errors import (
     DeviceError,
     LinkLost,
     MalformedReply,
+    McumgrError,
     MessageTooLarge,
     PluginError,
     RequestTimeout,
@@ -25,7 +26,7 @@ from mcumgrx.protocol import codec
 from mcumgrx.protocol.framing import Framing, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Header
 from mcumgrx.protocol.message import decode_body, encode_body
-from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadParams, Reset
+from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadImageState, ReadParams, Reset
 from mcumgrx.sim.loop import run
 from mcumgrx.transport import Limits, Transport
 
@@ -509,3 +510,60 @@ def test_repr_tells_the_state() -> None:
         assert "lost" in repr(client)
 
     run(main())
+
+
+# -- what may have been carried out ---------------------------------------------------------------------------------
+
+
+async def broken_body(header: Header, body: dict[str, object]) -> list[Any]:
+    return [b"\xa1\x66images"]
+
+
+async def nothing_fits(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+    return [{"rc": 7}]
+
+
+async def refused(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+    return [{"rc": 3}]
+
+
+@pytest.mark.parametrize(
+    ("handler", "error", "may_be_done"),
+    [
+        (silence, RequestTimeout, True),
+        (broken_body, MalformedReply, True),
+        (nothing_fits, DeviceError, True),
+        (refused, DeviceError, False),
+    ],
+)
+@virtual
+async def test_a_write_without_a_readable_answer_may_have_been_done(
+    handler: Any, error: type[Exception], may_be_done: bool
+) -> None:
+    wire = Wire(handler)
+    async with Client(wire) as client:
+        with pytest.raises(McumgrError) as raised:
+            await client.request(EraseImage())
+        assert isinstance(raised.value, error)
+        assert raised.value.may_be_done is may_be_done
+        assert ("may have carried it out" in str(raised.value)) is may_be_done
+        assert len(wire.sent) == 1  # never sent again blindly
+        with pytest.raises(McumgrError) as read:
+            await client.request(ReadImageState())
+        assert not read.value.may_be_done
+        with pytest.raises(McumgrError) as echoed:
+            await client.request(Echo("x"))
+        assert not echoed.value.may_be_done
+
+
+@virtual
+async def test_a_write_whose_link_ended_may_have_been_done() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        waiting = asyncio.create_task(client.request(EraseImage()))
+        await asyncio.sleep(1)
+        queued = asyncio.create_task(client.request(EraseImage(1)))
+        await asyncio.sleep(1)
+        wire.lose()
+        ends = await asyncio.gather(waiting, queued, return_exceptions=True)
+        assert [(type(end), getattr(end, "may_be_done", None)) for end in ends] == [(LinkLost, True), (LinkLost, False)]

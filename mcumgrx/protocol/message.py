@@ -6,10 +6,10 @@ malformed body is an error of that one request. What the core's own commands are
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from io import BytesIO
 from typing import ClassVar, Generic, Self, TypeGuard, TypeVar
 
 import cbor2
@@ -19,6 +19,7 @@ from . import codec
 from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 
 __all__ = [
+    "MAX_LEVELS",
     "Body",
     "Command",
     "ErrorCode",
@@ -31,9 +32,17 @@ __all__ = [
     "raise_for_error",
 ]
 
+log = logging.getLogger("mcumgrx.protocol")
+
 Result = TypeVar("Result")
 
 Body = dict[str, object]
+
+# How deep lists and maps of an answer may be nested: no known answer has more than five levels.
+MAX_LEVELS = 32
+
+# Of a device's own text in a message.
+_SHOWN_RSN = 200
 
 
 class ErrorCode(IntEnum):
@@ -92,7 +101,8 @@ class Request:
     """One request, ready but for its sequence number.
 
     `what` names it for people. `repeatable` says that sending it twice does the same as sending it once, so that it
-    may be repeated when no answer comes: true for what only reads, and for chunks that carry their offset.
+    may be repeated when no answer comes: true for what only reads, and for chunks that carry their offset. `changes`
+    says that the device is not the same afterwards.
     """
 
     op: Op
@@ -101,6 +111,7 @@ class Request:
     payload: bytes
     what: str = "request"
     repeatable: bool = False
+    changes: bool = False
 
     @property
     def size(self) -> int:
@@ -134,6 +145,10 @@ class Reply:
         """The decoded body. Raises `MalformedReply`."""
         return decode_body(self.payload)
 
+    def value(self) -> object:
+        """What the payload holds, be it a map with text keys or not. Raises `MalformedReply`."""
+        return _decode(self.payload)
+
     def __str__(self) -> str:
         """For logs: one short line, whatever the payload holds."""
         shown = self.payload[:24].hex()
@@ -149,21 +164,44 @@ def encode_body(body: Mapping[str, object]) -> bytes:
 def decode_body(payload: bytes) -> Body:
     """Decode the body of a reply; bytes behind the top-level map are ignored, as the servers do.
 
-    An empty payload counts as an empty map. Raises `MalformedReply` for anything else that is not one map with text
-    keys. Text that is not UTF-8, such as output cut inside a character, is repaired. Lengths that lie are caught by
-    the decoder before memory is allocated for them.
+    An empty payload counts as an empty map, and entries whose key is no text are passed over: `Reply.value` has them.
+    Raises `MalformedReply` for what is not one map of what SMP consists of; see `codec.decode_item`.
     """
     if not payload:
         return {}
+    value = _decode(payload)
+    if not isinstance(value, dict):
+        raise MalformedReply(f"it is {_kind(value)}, not a map", payload=payload)
+    return _with_text_keys(value)
+
+
+def _decode(payload: bytes) -> object:
+    """The only place where bytes of a device become values."""
     try:
-        value = cbor2.CBORDecoder(BytesIO(payload), str_errors="replace").decode()
-    # cbor2 raises its own errors for bad CBOR, but bad tagged values surface as whatever their type's constructor
-    # raises, and endless nesting as RecursionError: all of them mean the same here.
-    except Exception as error:
-        raise MalformedReply(f"the reply is not CBOR ({error})", payload=payload) from error
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise MalformedReply("the reply is not a CBOR map with text keys", payload=payload)
-    return value
+        return codec.decode_item(payload, MAX_LEVELS)
+    except ValueError as error:
+        raise MalformedReply(f"it {error}", payload=payload) from None
+
+
+def _with_text_keys(value: dict[object, object]) -> Body:
+    return {key: item for key, item in value.items() if isinstance(key, str)}
+
+
+def _kind(value: object) -> str:
+    """For messages: what of CBOR a decoded value is."""
+    return _KINDS.get(type(value), "a value of another kind")
+
+
+_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "an integer",
+    float: "a floating point number",
+    str: "text",
+    bytes: "a byte string",
+    list: "a list",
+    dict: "a map",
+}
 
 
 # Groups whose errors came under another group's number: statistics' until Zephyr 4.4 (issue 104748 there).
@@ -211,12 +249,12 @@ def _device_error(
     where = "" if group is None else f" of group {group}"
     said = f"error {rc}{where}" if code is None else f"{code.sentence or code.name} (error {rc}{where}, {code.name})"
     if rsn:
-        said += f'; it says "{rsn}"'
+        said += f'; it says "{rsn if len(rsn) <= _SHOWN_RSN else rsn[:_SHOWN_RSN] + "…"}"'
     return DeviceError(
         f"the device refused the {what}: {said}",
         group=group,
         rc=rc,
-        name=code.name if code is not None else None,
+        code=code,
         rsn=rsn,
         reply=dict(body),
         hint=code.hint if code is not None else None,
@@ -230,80 +268,151 @@ def _is_int(value: object) -> TypeGuard[int]:
 class Fields:
     """Reads the values of a decoded map by key and type; what nobody asked for is kept by `extra()`.
 
-    A missing key gives the default; a key without a default is required. A wrong type raises `MalformedReply` naming
-    the key. Booleans are never taken for integers, but 0 and 1 are taken for booleans (older servers sent them).
+    A missing key gives the default; a key without a default is required. A null is a missing value. Booleans are never
+    taken for integers, but 0 and 1 are taken for booleans (older servers sent them).
+
+    A value of a wrong type raises `MalformedReply` naming the key. Not so in the entries of a list (`maps`,
+    `named_maps`), and not where `lenient` is asked: there it costs that value and nothing else. It counts as missing,
+    and stays in `extra()`.
+
+    `told`: the reply has a body at all. One without is taken only by commands that read nothing from it.
     """
 
-    _REQUIRED = object()
-
-    def __init__(self, body: Mapping[str, object]) -> None:
+    def __init__(self, body: Mapping[str, object], *, told: bool = True) -> None:
         self._body = body
+        self._told = told
+        self._tolerant = False
+        self._where = ""
         self._read: set[str] = set()
 
+    @property
+    def lenient(self) -> Fields:
+        """The same, for values that the result can do without."""
+        other = Fields(self._body, told=self._told)
+        other._tolerant, other._where, other._read = True, self._where, self._read
+        return other
+
+    def _entry(self, body: dict[object, object], where: str) -> Fields:
+        entry = Fields(_with_text_keys(body))
+        entry._tolerant, entry._where = True, where
+        return entry
+
     def integer(self, key: str, default: int | None = None) -> int:
-        value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._bad(key, value, "an integer")
-        return value
+        value = self._get(key)
+        return value if _is_int(value) else self._instead(key, value, "an integer", default)
 
     def optional_integer(self, key: str) -> int | None:
-        return self.integer(key) if self._has(key) else None
+        value = self._get(key)
+        return value if _is_int(value) else self._passed_over(key, value, "an integer", None)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number with or without a fraction."""
+        value = self._get(key)
+        return float(value) if _is_number(value) else self._instead(key, value, "a number", default)
+
+    def optional_number(self, key: str) -> float | None:
+        value = self._get(key)
+        return float(value) if _is_number(value) else self._passed_over(key, value, "a number", None)
 
     def text(self, key: str, default: str | None = None) -> str:
-        value = self._get(key, default)
-        if not isinstance(value, str):
-            raise self._bad(key, value, "text")
-        return value
+        value = self._get(key)
+        return value if isinstance(value, str) else self._instead(key, value, "text", default)
+
+    def optional_text(self, key: str) -> str | None:
+        value = self._get(key)
+        return value if isinstance(value, str) else self._passed_over(key, value, "text", None)
 
     def data(self, key: str, default: bytes | None = None) -> bytes:
-        value = self._get(key, default)
-        if not isinstance(value, bytes):
-            raise self._bad(key, value, "a byte string")
-        return value
+        value = self._get(key)
+        return value if isinstance(value, bytes) else self._instead(key, value, "a byte string", default)
 
     def optional_data(self, key: str) -> bytes | None:
-        return self.data(key) if self._has(key) else None
+        value = self._get(key)
+        return value if isinstance(value, bytes) else self._passed_over(key, value, "a byte string", None)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        value = self._get(key, default)
-        if not isinstance(value, int) or value not in (0, 1):
-            raise self._bad(key, value, "true or false")
-        return bool(value)
+        value = self._get(key)
+        return bool(value) if _is_flag(value) else self._instead(key, value, "true or false", default)
 
     def optional_flag(self, key: str) -> bool | None:
-        return self.flag(key) if self._has(key) else None
+        value = self._get(key)
+        return bool(value) if _is_flag(value) else self._passed_over(key, value, "true or false", None)
+
+    def values(self, key: str) -> list[object]:
+        """The list `key`; a missing one is empty. Raises `MalformedReply` for anything but a list."""
+        value = self._get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self._bad(key, value, "a list")
+        return value
 
     def maps(self, key: str) -> Iterator[Fields]:
-        """The maps in the list `key`; a missing list is empty."""
-        value = self._get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise self._bad(key, value, "a list of maps")
-        for item in value:
-            if not all(isinstance(name, str) for name in item):
-                raise self._bad(key, item, "a map with text keys")
-            yield Fields(item)
+        """The maps in the list `key`; a missing list is empty. What is no map in it is passed over."""
+        for index, item in enumerate(self.values(key)):
+            where = f"{self._name(key)}[{index}]"
+            if isinstance(item, dict):
+                yield self._entry(item, where)
+            else:
+                log.info("passed over: %s in the reply is %s, not a map", where, _kind(item))
+
+    def named_maps(self, key: str) -> Iterator[tuple[str, Fields]]:
+        """The maps in the map `key` with their names; a missing map is empty. What is no map in it is passed over.
+
+        Raises `MalformedReply` for anything but a map.
+        """
+        value = self._get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self._bad(key, value, "a map")
+        for name, item in _with_text_keys(value or {}).items():
+            where = f"{self._name(key)}[{name!r}]"
+            if isinstance(item, dict):
+                yield name, self._entry(item, where)
+            else:
+                log.info("passed over: %s in the reply is %s, not a map", where, _kind(item))
 
     def extra(self) -> Body:
-        """Keys that were not read: newer servers and applications add some, and they are shown, not dropped."""
+        """Keys that were not read, or not as what they are: newer servers add some, and they are shown, not dropped."""
         return {key: value for key, value in self._body.items() if key not in self._read}
 
     def ignore(self, *keys: str) -> None:
         """Count `keys` as read."""
         self._read.update(keys)
 
-    def _has(self, key: str) -> bool:
+    def _get(self, key: str) -> object:
+        if not self._told:
+            raise MalformedReply(f"it is empty, and should hold {key!r}")
         self._read.add(key)
-        return self._body.get(key) is not None
+        return self._body.get(key)
 
-    def _get(self, key: str, default: object) -> object:
-        self._read.add(key)
-        value = self._body.get(key, default)
-        if value is None:
-            raise MalformedReply(f"the reply lacks {key!r}")
-        return value
+    def _instead(self, key: str, value: object, wanted: str, default: Result | None) -> Result:
+        """What stands for a value that is not there, or not `wanted`."""
+        if default is None:
+            raise self._bad(key, value, wanted)
+        return self._passed_over(key, value, wanted, default)
+
+    def _passed_over(self, key: str, value: object, wanted: str, instead: Result) -> Result:
+        if value is not None:
+            if not self._tolerant:
+                raise self._bad(key, value, wanted)
+            self._read.discard(key)
+            log.info("passed over: %s in the reply is %s, not %s", self._name(key), _kind(value), wanted)
+        return instead
+
+    def _name(self, key: str) -> str:
+        return f"{self._where}[{key!r}]" if self._where else repr(key)
 
     def _bad(self, key: str, value: object, wanted: str) -> MalformedReply:
-        return MalformedReply(f"{key!r} in the reply is {type(value).__name__}, not {wanted}")
+        name = self._name(key)
+        return MalformedReply(f"it lacks {name}" if value is None else f"{name} in it is {_kind(value)}, not {wanted}")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_flag(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value in (0, 1)
 
 
 class Command(Generic[Result]):
@@ -323,7 +432,7 @@ class Command(Generic[Result]):
                 return fields.integer("mdeg") / 1000
 
     `timeout_s` is for commands that need longer than the client's default. `errors` is the table of the group's own
-    codes.
+    codes. `changes` is false for a write after which the device is what it was before, such as an echo.
     """
 
     __slots__ = ()
@@ -335,6 +444,7 @@ class Command(Generic[Result]):
     repeatable: ClassVar[bool] = False
     timeout_s: ClassVar[float | None] = None
     errors: ClassVar[type[ErrorCode] | None] = None
+    changes: ClassVar[bool] = True
 
     def body(self) -> Body:
         """The request's map; an empty one is still sent, because some servers answer nothing without it."""
@@ -346,19 +456,20 @@ class Command(Generic[Result]):
 
     def request(self) -> Request:
         """The request on the wire, but for its sequence number."""
-        return Request(self.op, self.group, self.command, encode_body(self.body()), self.what, self.repeatable)
+        changes = self.op is Op.WRITE and self.changes
+        return Request(self.op, self.group, self.command, encode_body(self.body()), self.what, self.repeatable, changes)
 
     def result(self, reply: Reply) -> Result:
         """What `reply` says: the typed result, or `DeviceError` or `MalformedReply` raised."""
         from .standard import ERROR_TABLES  # which imports this module
 
-        body = reply.body()
-        tables = ERROR_TABLES if self.errors is None else {**ERROR_TABLES, self.group: self.errors}
-        raise_for_error(body, group=self.group, command=self.command, what=self.what, tables=tables)
-        fields = Fields(body)
-        fields.ignore("rc")  # a zero beside the result: Mynewt, MCUboot, older Zephyr
         try:
+            body = reply.body()
+            tables = ERROR_TABLES if self.errors is None else {**ERROR_TABLES, self.group: self.errors}
+            raise_for_error(body, group=self.group, command=self.command, what=self.what, tables=tables)
+            fields = Fields(body, told=bool(reply.payload))
+            fields.ignore("rc")  # a zero beside the result: Mynewt, MCUboot, older Zephyr
             return self.parse(fields)
         except MalformedReply as error:
-            error.payload = reply.payload
+            error.concerns(self.what, reply.payload)
             raise

@@ -18,6 +18,7 @@ from .message import Body, Command, ErrorCode, Fields, encode_body
 
 __all__ = [
     "ERROR_TABLES",
+    "UNREADABLE",
     "Bootloader",
     "BootloaderMode",
     "Echo",
@@ -160,6 +161,7 @@ class Echo(Command[str]):
     command: ClassVar[int] = 0
     op: ClassVar[Op] = Op.WRITE
     repeatable: ClassVar[bool] = True
+    changes: ClassVar[bool] = False
 
     def body(self) -> Body:
         return {"d": self.text}
@@ -182,6 +184,7 @@ class Probe(Command[None]):
     command: ClassVar[int] = 0
     op: ClassVar[Op] = Op.WRITE
     repeatable: ClassVar[bool] = True
+    changes: ClassVar[bool] = False
 
     def body(self) -> Body:
         body: Body = {"d": ""}
@@ -288,13 +291,21 @@ class ReadBootloaderMode(Command[Bootloader]):
         return {"query": "mode"}
 
     def parse(self, fields: Fields) -> Bootloader:
-        told = fields.extra().get("mode")
-        is_number = isinstance(told, int) and not isinstance(told, bool)
-        mode = fields.integer("mode") if is_number else BootloaderMode.UNKNOWN
-        return Bootloader(None, mode, fields.flag("no-downgrade"), fields.extra())
+        # Without a mode, or with one that is no number, nothing is known of it; that is no reason to stop.
+        mode = fields.lenient.integer("mode", BootloaderMode.UNKNOWN)
+        return Bootloader(None, mode, fields.lenient.flag("no-downgrade"), fields.extra())
 
 
 # -- group 1 --------------------------------------------------------------------------------------------------------
+
+
+UNREADABLE = -1
+
+
+def _numbered(item: Fields, key: str) -> int:
+    """The number `key` of an image or slot: 0 where it is left out, as recovery without several images does."""
+    number = item.optional_integer(key)
+    return number if number is not None else UNREADABLE if item.extra().get(key) is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +313,8 @@ class Slot:
     """One slot that holds an image. Slots that are empty or unreadable are not listed at all.
 
     `hash` is the image's hash TLV (32, 48 or 64 bytes), not the SHA-256 of the file; MCUboot built without it leaves
-    it out. `version` is shown as the device writes it.
+    it out. `version` is shown as the device writes it. `image` and `slot` are `UNREADABLE` where the device gives
+    something else than a number, so that no other slot is taken for this one.
     """
 
     image: int
@@ -341,8 +353,8 @@ class ImageState:
 def _image_state(fields: Fields) -> ImageState:
     slots = tuple(
         Slot(
-            image=item.integer("image", 0),
-            slot=item.integer("slot", 0),
+            image=_numbered(item, "image"),
+            slot=_numbered(item, "slot"),
             version=item.text("version", ""),
             hash=item.optional_data("hash"),
             bootable=item.flag("bootable"),
@@ -354,7 +366,7 @@ def _image_state(fields: Fields) -> ImageState:
         )
         for item in fields.maps("images")
     )
-    return ImageState(slots, fields.optional_integer("splitStatus"), fields.extra())
+    return ImageState(slots, fields.lenient.optional_integer("splitStatus"), fields.extra())
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +452,7 @@ class UploadChunk(Command[UploadProgress]):
         return body
 
     def parse(self, fields: Fields) -> UploadProgress:
-        progress = UploadProgress(fields.integer("off"), fields.optional_flag("match"), fields.extra())
+        progress = UploadProgress(fields.integer("off"), fields.lenient.optional_flag("match"), fields.extra())
         if progress.offset < 0:
             raise MalformedReply(f"the device asks for the offset {progress.offset}")
         return progress
@@ -495,7 +507,7 @@ class ReadSlotInfo(Command[tuple[SlotInfo, ...]]):
     def parse(self, fields: Fields) -> tuple[SlotInfo, ...]:
         found: list[SlotInfo] = []
         for item in fields.maps("images"):
-            image = item.integer("image", 0)
+            image = _numbered(item, "image")
             largest = item.optional_integer("max_image_size")
             slots = list(item.maps("slots"))
             more = item.extra()
@@ -503,7 +515,7 @@ class ReadSlotInfo(Command[tuple[SlotInfo, ...]]):
                 found.append(
                     SlotInfo(
                         image=image,
-                        slot=slot.integer("slot", 0),
+                        slot=_numbered(slot, "slot"),
                         size=slot.optional_integer("size"),
                         rc=slot.optional_integer("rc"),
                         upload_image_id=slot.optional_integer("upload_image_id"),

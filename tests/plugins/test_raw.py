@@ -176,15 +176,14 @@ def reply_of(value: Any) -> Any:
         ({"a": [1, -1, True, None, 1.5, "é"]}, {"a": [1, -1, True, None, 1.5, "é"]}),
         ({"a": b"\x00\xff"}, {"a": {"$hex": "00ff"}}),
         ({1: "one", "two": 2}, {"$map": [[1, "one"], ["two", 2]]}),
-        ({"a": {b"\x01": {None: 1}}}, {"a": {"$map": [[{"$hex": "01"}, {"$map": [[None, 1]]}]]}}),
+        ({"a": {b"\x01": {-1: 1}}}, {"a": {"$map": [[{"$hex": "01"}, {"$map": [[-1, 1]]}]]}}),
         ({"a": {"$hex": "00"}}, {"a": {"$map": [["$hex", "00"]]}}),
         ({"a": {"$map": []}}, {"a": {"$map": [["$map", []]]}}),
-        ({(1, 2): 3}, {"$map": [[[1, 2], 3]]}),
         ([1, 2], [1, 2]),
         ("text", "text"),
         ({"n": 2**63}, {"n": 2**63}),
         ({"n": float("inf"), "m": float("nan")}, {"n": "inf", "m": "nan"}),
-        ({"t": datetime(2026, 2, 28, 12, tzinfo=UTC)}, {"t": "2026-02-28 12:00:00+00:00"}),
+        ({"n": cbor2.undefined}, {"n": None}),
     ],
     ids=str,
 )
@@ -194,9 +193,12 @@ def test_what_comes_back_is_shown_whole(value: Any, shown: Any) -> None:
     assert json.loads("\n".join(lines)) == shown
 
 
-@pytest.mark.parametrize("value", [cbor2.undefined, cbor2.CBORTag(4000, "x"), cbor2.CBORSimpleValue(99)], ids=str)
-def test_what_json_has_no_form_for_becomes_text(value: Any) -> None:
-    assert isinstance(reply_of({"a": value})["a"], str)
+@pytest.mark.parametrize(
+    "value", [cbor2.CBORTag(4000, "x"), cbor2.CBORSimpleValue(99), datetime(2026, 2, 28, tzinfo=UTC), 2**64], ids=str
+)
+def test_what_smp_does_not_have_is_refused(value: Any) -> None:
+    with pytest.raises(MalformedReply, match="the device's answer to the request makes no sense: it has"):
+        reply_of({"a": value})
 
 
 def test_an_empty_answer() -> None:
@@ -224,7 +226,7 @@ def test_answers_that_are_no_cbor(payload: str) -> None:
     with pytest.raises(MalformedReply) as raised:
         command.result(Reply(1, 1, 0, GROUP, 9, 1, bytes.fromhex(payload)))
     assert raised.value.payload == bytes.fromhex(payload)
-    assert payload in str(raised.value.hint)
+    assert bytes.fromhex(payload).hex(" ") in str(raised.value.hint)
 
 
 @given(st.binary(max_size=60))

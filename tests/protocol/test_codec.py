@@ -7,12 +7,15 @@ import base64
 import importlib.util
 import os
 import random
+import re
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cbor2
 import pytest
@@ -820,3 +823,62 @@ class TestAgainstSmp:
                 loaded.sequence,
                 loaded.command_id,
             )
+
+
+# -- CBOR of answers ------------------------------------------------------------------------------------------------
+
+ITEMS: list[tuple[str, object]] = [
+    ("00", 0),
+    ("1bffffffffffffffff", 2**64 - 1),
+    ("3bffffffffffffffff", -(2**64)),
+    ("5f 42 0102 40 41 03 ff", b"\x01\x02\x03"),
+    ("7f 61c3 61bc ff", "ü"),
+    ("62 61ff", "a\ufffd"),
+    ("9f 01 80 9f ff ff", [1, [], []]),
+    ("bf 6161 01 20 02 4101 03 ff", {"a": 1, -1: 2, b"\x01": 3}),
+    ("84 f4 f5 f6 f7", [False, True, None, None]),
+    ("83 f93e00 fa3fc00000 fb3ff8000000000000", [1.5, 1.5, 1.5]),
+    ("01 ff", 1),
+]
+
+NO_ITEMS: list[tuple[str, str]] = [
+    ("", "is cut off: it ends after 0 bytes, inside a value"),
+    ("18", "is cut off: it ends after 1 bytes, inside a value"),
+    ("42 01", "is cut off: it ends after 2 bytes, inside a value"),
+    ("9f 01", "is cut off"),
+    ("9b ffffffffffffffff 01", "is cut off"),
+    ("bb 7fffffffffffffff 01", "is cut off"),
+    ("a1 01", "is cut off"),
+    ("c2 41 01", "has a tag at byte 0, which SMP does not know"),
+    ("82 00 d81c 00", "has a tag at byte 2"),
+    ("1c", "has the byte 1c at 0, where a value should begin"),
+    ("1f", "has the byte 1f at 0"),
+    ("ff", "has the byte ff at 0"),
+    ("f8 20", "has the byte f8 at 0"),
+    ("81 e0", "has the byte e0 at 1"),
+    ("7f 41 61 ff", "has the byte 41 at 1"),
+    ("a1 80 00", "has a key at byte 1 that is neither text nor a number"),
+    ("a1 f5 00", "has a key at byte 1"),
+    ("81" * 9 + "00", "is nested more than 8 levels deep"),
+]
+
+
+class TestDecodeItem:
+    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=lambda make: make.__name__)
+    @pytest.mark.parametrize(("text", "value"), ITEMS)
+    def test_what_smp_consists_of(self, codec: Any, text: str, value: object, make: Callable[[bytes], Any]) -> None:
+        assert codec.decode_item(make(bytes.fromhex(text)), 8) == value
+
+    @pytest.mark.parametrize(("text", "why"), NO_ITEMS)
+    def test_anything_else(self, codec: Any, text: str, why: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(why)):
+            codec.decode_item(bytes.fromhex(text), 8)
+
+    def test_arguments(self, codec: Any) -> None:
+        for wrong in ("text", 5, None):
+            with pytest.raises(TypeError):
+                codec.decode_item(wrong, 8)
+        for depth in (0, 257, -1):
+            with pytest.raises(ValueError, match="max_depth must be"):
+                codec.decode_item(b"\0", depth)
+        assert codec.decode_item(b"\x81" * 256 + b"\0", 256)

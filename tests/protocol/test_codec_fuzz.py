@@ -290,3 +290,38 @@ def test_read_upload_offset(payload: bytes, kind: Callable[[bytes], Any]) -> Non
     off = body.get("off")
     if type(off) is int and off >= 0:
         assert payload not in (cbor2.dumps({"off": off}), cbor2.dumps({"rc": 0, "off": off}))
+
+
+cbor_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda values: (
+        st.lists(values, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.integers(0, 9) | st.binary(max_size=2), values, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def cbor_items(draw: st.DrawFn) -> bytes:
+    """What an encoder lays, and what is nearly that."""
+    data = bytearray(cbor2.dumps(draw(cbor_values)))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data) - 1))
+        data[at] = draw(
+            st.sampled_from([0x9F, 0xBF, 0x5F, 0x7F, 0xFF, 0xC2, 0xD8, 0xF8, 0xF9, 0x1B]) | st.integers(0, 255)
+        )
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+@given(cbor_items() | st.binary(max_size=40), st.integers(1, 6), chunk_kinds)
+def test_decode_item(data: bytes, depth: int, kind: Callable[[bytes], Any]) -> None:
+    # As text: what is not a number does not even equal itself.
+    expected = repr(outcome(reference.decode_item, data, depth))
+    assert repr(outcome(compiled.decode_item, kind(data), depth)) == expected
+
+
+@given(cbor_values)
+def test_decode_item_reads_what_an_encoder_lays(value: Any) -> None:
+    data = cbor2.dumps(value)
+    assert repr(reference.decode_item(data, 32)) == repr(cbor2.loads(data)) == repr(value)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge
 from mcumgrx.protocol.header import GroupId, Header, Op
 from mcumgrx.protocol.message import (
+    MAX_LEVELS,
     Body,
     Command,
     ErrorCode,
@@ -29,7 +30,15 @@ from mcumgrx.protocol.message import (
     encode_body,
     raise_for_error,
 )
-from mcumgrx.protocol.standard import ERROR_TABLES, Echo, ImageErrorCode, ReadImageState, ReadParams, UploadChunk
+from mcumgrx.protocol.standard import (
+    ERROR_TABLES,
+    Echo,
+    EraseImage,
+    ImageErrorCode,
+    ReadImageState,
+    ReadParams,
+    UploadChunk,
+)
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -74,6 +83,12 @@ def test_bodies_both_ways(text: str, body: Body) -> None:
         ("a1 6172 60 ffffff", {"r": ""}),  # bytes behind the map are ignored
         ("a1 636f6666 1b0000000000000005", {"off": 5}),  # longer than it must be
         ("a2 6161 01 6161 02", {"a": 2}),  # equal keys: the last counts
+        ("a3 01 02 4161 02 6161 03", {"a": 3}),  # keys that are no text: a vendor's
+        ("a2 6161 f7 6162 f6", {"a": None, "b": None}),  # undefined is no value either
+        ("a3 6161 f93c00 6162 fa3fc00000 6163 fb3ff8000000000000", {"a": 1.0, "b": 1.5, "c": 1.5}),
+        ("a1 6161 5f 4101 40 4102 ff", {"a": b"\x01\x02"}),
+        ("a1 6161 7f 61c3 61bc ff", {"a": "ü"}),  # a character in two pieces
+        ("a1 6161 3bffffffffffffffff", {"a": -(2**64)}),
     ],
 )
 def test_what_servers_may_send_as_well(text: str, body: Body) -> None:
@@ -87,8 +102,6 @@ def test_what_servers_may_send_as_well(text: str, body: Body) -> None:
         "01",
         "f6",
         "6161",
-        "a1 01 02",  # a number as key
-        "a1 4161 02",  # bytes as key
         "a1",  # cut
         "a1 6161",
         "bf 6161 01",
@@ -101,6 +114,18 @@ def test_what_servers_may_send_as_well(text: str, body: Body) -> None:
         "a1 6161 7b 00000000ffffffff 00",
         "a1 6161 c0 6161",  # a date that is none
         "a1 6161 c2 01",  # a big number that is none
+        "a1 6161 c2 49 010000000000000000",  # and one that is more than 64 bits
+        "a1 6161 d81c 81 d81d 00",  # a list that holds itself
+        "a1 6161 d823 6178",  # a pattern
+        "d9d9f7 a0",  # a tag that says no more than "CBOR"
+        "a1 6161 e0",  # simple values that nobody has given a meaning
+        "a1 6161 f8ff",
+        "a1 6161 f820",
+        "a1 f5 01",  # true as key, which would be the same as 1
+        "a1 6161 7f 4161 ff",  # pieces of another kind
+        "a1 6161 7f 7f 6161 ff ff",  # pieces in pieces
+        "a1 6161 3f",
+        "a1 6161 ff",
         "a1 81 6161 01",  # a list as key
     ],
 )
@@ -115,6 +140,20 @@ def test_what_is_no_body_is_a_malformed_reply(text: str) -> None:
 def test_endless_nesting_is_a_malformed_reply(opening: bytes) -> None:
     with pytest.raises(MalformedReply):
         decode_body(b"\xa1\x61x" + opening * 20_000)
+
+
+def test_as_many_levels_as_are_allowed() -> None:
+    lists = MAX_LEVELS - 1  # the map is one as well
+    assert decode_body(b"\xa1\x61x" + b"\x81" * lists + b"\x00")["x"] is not None
+    with pytest.raises(MalformedReply, match=f"nested more than {MAX_LEVELS} levels"):
+        decode_body(b"\xa1\x61x" + b"\x81" * (lists + 1) + b"\x00")
+
+
+def test_shared_references_are_not_followed() -> None:
+    levels = 24  # each twice the one before
+    shared = b"".join(b"\xd8\x1c\x82" + (b"\xd8\x1d" + bytes([n])) * 2 for n in range(levels))
+    with pytest.raises(MalformedReply, match="has a tag at byte"):
+        decode_body(b"\xa1\x61x\x98" + bytes([levels]) + shared)
 
 
 @given(st.binary(max_size=64))
@@ -219,7 +258,7 @@ def test_the_devices_own_words_are_kept() -> None:
 def test_known_errors_carry_a_hint() -> None:
     with pytest.raises(DeviceError) as raised:
         check({"err": {"group": 1, "rc": ImageErrorCode.NO_FREE_SLOT}})
-    assert "unconfirmed" in str(raised.value.hint)
+    assert raised.value.hint == ImageErrorCode.NO_FREE_SLOT.hint
 
 
 class HeaterError(ErrorCode):
@@ -313,7 +352,7 @@ def test_missing_fields() -> None:
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", b"1", [], {}, 1 + 0j])
 def test_an_integer_is_nothing_else(value: object) -> None:
-    with pytest.raises(MalformedReply, match=r"'x' in the reply is .*, not an integer"):
+    with pytest.raises(MalformedReply, match=r"'x' in it is .*, not an integer"):
         Fields({"x": value}).integer("x")
 
 
@@ -330,10 +369,105 @@ def test_text_and_data_are_not_each_other() -> None:
         Fields({"x": "x"}).data("x")
 
 
-@pytest.mark.parametrize("value", [{}, "x", 5, [5], [{}, 5], [{5: 5}]])
+@pytest.mark.parametrize("value", [{}, "x", 5])
 def test_a_list_of_maps_is_nothing_else(value: object) -> None:
-    with pytest.raises(MalformedReply, match="'x' in the reply"):
+    with pytest.raises(MalformedReply, match="'x' in it is"):
         list(Fields({"x": value}).maps("x"))
+
+
+@pytest.mark.parametrize("value", [[], "x", 5])
+def test_named_maps_are_nothing_else(value: object) -> None:
+    with pytest.raises(MalformedReply, match="'x' in it is"):
+        list(Fields({"x": value}).named_maps("x"))
+
+
+def test_what_is_no_map_in_a_list_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mcumgrx.protocol")
+    fields = Fields({"x": [{"a": 1}, 5, {5: 5}, {"a": 2}], "y": {"one": {"a": 3}, "two": None, 3: {}}})
+    assert [item.extra() for item in fields.maps("x")] == [{"a": 1}, {}, {"a": 2}]
+    assert [(name, item.extra()) for name, item in fields.named_maps("y")] == [("one", {"a": 3})]
+    assert "'x'[1] in the reply is an integer, not a map" in caplog.text
+    assert list(fields.maps("absent")) == list(fields.named_maps("absent")) == []
+
+
+ODD = {"i": "1", "n": "1.5", "t": b"x", "d": "x", "f": "yes"}
+
+
+def test_an_odd_value_in_an_entry_costs_that_value() -> None:
+    (item,) = Fields({"x": [{**ODD, "good": 1}]}).maps("x")
+    assert (item.integer("i", 7), item.number("n", 7.5), item.text("t", "-"), item.data("d", b"-")) == (
+        7,
+        7.5,
+        "-",
+        b"-",
+    )
+    assert item.flag("f") is False
+    assert item.optional_integer("i") is item.optional_number("n") is item.optional_text("t") is None
+    assert item.optional_data("d") is item.optional_flag("f") is None
+    assert item.integer("good") == 1
+    assert item.extra() == ODD  # shown, not dropped
+    with pytest.raises(MalformedReply, match=r"'x'\[0\]\['i'\] in it is text, not an integer"):
+        item.integer("i")
+
+
+def test_an_odd_value_beside_a_list_is_an_error_where_it_matters() -> None:
+    fields = Fields(ODD)
+    for read in (fields.optional_integer, fields.integer):
+        with pytest.raises(MalformedReply):
+            read("i")
+    assert fields.lenient.optional_integer("i") is None
+    assert fields.lenient.text("t", "") == ""
+    assert fields.extra()["i"] == "1"
+    fields.lenient.text("i")
+    assert "i" not in fields.extra()
+
+
+def test_numbers_with_a_fraction() -> None:
+    fields = Fields({"a": 1.5, "b": 2, "c": True})
+    assert (fields.number("a"), fields.number("b"), fields.optional_number("d")) == (1.5, 2.0, None)
+    with pytest.raises(MalformedReply, match="'c' in it is true or false, not a number"):
+        fields.number("c")
+
+
+def test_a_reply_without_a_body() -> None:
+    with pytest.raises(MalformedReply, match="it is empty, and should hold 'images'") as raised:
+        ReadImageState().result(Reply(1, 1, 0, 1, 0, 0, b""))
+    assert str(raised.value).startswith("the device's answer to the image list makes no sense: ")
+    assert "firmware" in (raised.value.hint or "")
+    EraseImage().result(Reply(3, 1, 0, 1, 0, 5, b""))  # which has nothing to tell
+
+
+def test_who_is_to_blame_is_told_once() -> None:
+    error = MalformedReply("it lacks 'off'")
+    error.concerns("upload", b"\xa0")
+    error.concerns("something else", b"")
+    assert error.message == "the device's answer to the upload makes no sense: it lacks 'off'"
+    assert error.hint == "that is a mistake of the device's firmware, which sent 1 bytes: a0"
+    assert error.payload == b"\xa0"
+
+
+def test_what_a_device_error_says() -> None:
+    def said(body: Body) -> DeviceError:
+        with pytest.raises(DeviceError) as raised:
+            raise_for_error(body, group=1, command=0, what="x", tables=ERROR_TABLES)
+        return raised.value
+
+    plain, grouped = said({"rc": 8}), said({"err": {"group": 1, "rc": 8}})
+    assert plain.says(SmpError.NOT_SUPPORTED)
+    assert not plain.says(ImageErrorCode.HASH_NOT_FOUND)
+    assert grouped.says(ImageErrorCode.NO_IMAGE, ImageErrorCode.HASH_NOT_FOUND)
+    assert not grouped.says(SmpError.NOT_SUPPORTED)
+    assert said({"rc": 999}).code is None
+    long = said({"rc": 1, "rsn": "x" * 5000})
+    assert len(long.message) < 400
+    assert long.rsn == "x" * 5000
+
+
+def test_what_changes_the_device() -> None:
+    assert EraseImage().request().changes
+    assert UploadChunk(0, b"").request().changes
+    assert not Echo("x").request().changes
+    assert not ReadImageState().request().changes
 
 
 # -- messages -------------------------------------------------------------------------------------------------------

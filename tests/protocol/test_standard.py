@@ -14,6 +14,7 @@ from mcumgrx.errors import DeviceError, MalformedReply
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.protocol.message import Body, Command, Fields, Reply, decode_body, encode_body
 from mcumgrx.protocol.standard import (
+    UNREADABLE,
     Bootloader,
     BootloaderMode,
     Echo,
@@ -205,7 +206,7 @@ def test_what_takes_long_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "extra"), [({}, {}), ({"mode": "swap"}, {"mode": "swap"}), ({"mode": None}, {"mode": None})]
+    ("body", "extra"), [({}, {}), ({"mode": "swap"}, {"mode": "swap"}), ({"mode": None}, {})]
 )
 def test_a_bootloader_whose_mode_is_no_number_is_one_that_is_not_known(body: Body, extra: Body) -> None:
     answer = reply_to(ReadBootloaderMode(), encode_body({**body, "no-downgrade": True}))
@@ -224,18 +225,11 @@ def test_a_bootloader_whose_mode_is_no_number_is_one_that_is_not_known(body: Bod
         (ReadParams(), {"buf_size": "384", "buf_count": 4}),
         (ReadBootloader(), {}),
         (ReadImageState(), {"images": 5}),
-        (ReadImageState(), {"images": [5]}),
-        (ReadImageState(), {"images": [{"hash": "text"}]}),
-        (ReadImageState(), {"images": [{"slot": "0"}]}),
-        (ReadImageState(), {"images": [{"active": "yes"}]}),
         (ReadImageState(), {"images": {"0": {}}}),
-        (WriteImageState(HASH), {"images": [{"version": 5}]}),
         (UploadChunk(0, b""), {}),
         (UploadChunk(0, b""), {"off": -1}),
         (UploadChunk(0, b""), {"off": 1.0}),
-        (UploadChunk(0, b""), {"off": 1, "match": "yes"}),
         (ReadSlotInfo(), {"images": [{"slots": 5}]}),
-        (ReadSlotInfo(), {"images": [{"slots": [{"size": b""}]}]}),
     ],
 )
 def test_answers_that_break_the_protocol(command: Command[Any], body: Body) -> None:
@@ -243,6 +237,30 @@ def test_answers_that_break_the_protocol(command: Command[Any], body: Body) -> N
     with pytest.raises(MalformedReply) as raised:
         command.result(reply_to(command, payload))
     assert raised.value.payload == payload
+
+
+def test_an_odd_value_costs_that_value_and_not_the_list() -> None:
+    good = {"slot": 0, "version": "1.0.0", "hash": HASH, "active": True, "confirmed": 1}
+    odd = {"slot": "1", "image": None, "version": b"1.0.0", "hash": HASH.hex(), "pending": "yes", "vendor": 1.5}
+    body: Body = {"images": [good, 5, odd], "splitStatus": "none"}
+    state = ReadImageState().result(reply_to(ReadImageState(), encode_body(body)))
+    assert state.slots == (
+        Slot(0, 0, "1.0.0", HASH, active=True, confirmed=True),
+        Slot(0, UNREADABLE, "", extra={key: value for key, value in odd.items() if key != "image"}),
+    )
+    assert (state.split_status, state.extra) == (None, {"splitStatus": "none"})
+
+
+def test_odd_sizes_of_slots() -> None:
+    body: Body = {"images": [{"image": "0", "slots": [{"slot": 0, "size": b""}, None, {"slot": 1, "size": 4096}]}]}
+    first, second = ReadSlotInfo().result(reply_to(ReadSlotInfo(), encode_body(body)))
+    assert (first.image, first.slot, first.size) == (UNREADABLE, 0, None)
+    assert (second.slot, second.size) == (1, 4096)
+
+
+def test_a_final_check_that_is_neither_true_nor_false() -> None:
+    command = UploadChunk(0, b"")
+    assert command.result(reply_to(command, encode_body({"off": 1, "match": "yes"}))).match is None
 
 
 # -- the image list -------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class ImageList:
 
 
 def _described(slot: Slot) -> list[str]:
-    name = f"slot {slot.slot}"
+    name = f"slot {_number(slot.slot)}"
     flags = ", ".join(flag for flag in _FLAGS if getattr(slot, flag) and flag != "bootable")
     if not slot.bootable and flags:
         flags += ", not bootable"
@@ -408,6 +408,8 @@ class SlotList:
 @command(epilog="mcumgrx image slots -d /dev/ttyACM0")
 async def slots(context: CommandContext) -> SlotList:
     """Show the device's slots, their sizes, and with which image number an upload reaches them."""
+    from mcumgrx.protocol.message import SmpError
+
     from .group import ImageGroup
 
     async with context.connect() as client:
@@ -416,8 +418,8 @@ async def slots(context: CommandContext) -> SlotList:
         raise DeviceError(
             "the device does not tell its slots",
             group=None,
-            rc=8,
-            name="NOT_SUPPORTED",
+            rc=SmpError.NOT_SUPPORTED,
+            code=SmpError.NOT_SUPPORTED,
             hint="Zephyr can from 4.0 on, built with CONFIG_MCUMGR_GRP_IMG_SLOT_INFO; nothing else needs it",
         )
     return SlotList(found)
@@ -540,7 +542,11 @@ async def inspect(context: CommandContext, files: Sequence[Path]) -> InspectResu
 
 
 def _slot_name(image: int, slot: int, several: bool) -> str:
-    return f"image {image} slot {slot}" if several else f"slot {slot}"
+    return f"image {_number(image)} slot {_number(slot)}" if several else f"slot {_number(slot)}"
+
+
+def _number(told: int) -> str:
+    return str(told) if told >= 0 else "?"  # something else than a number, which `extra` shows
 
 
 def _size(size: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mcumgrx.plugin_api import Body, Command, Fields, MalformedReply, Op, Reply
@@ -10,9 +10,6 @@ from mcumgrx.protocol.message import raise_for_error
 from mcumgrx.protocol.standard import ERROR_TABLES
 
 __all__ = ["RawCommand"]
-
-# A map of one entry with the key "" around any CBOR value: what `Reply.body` decodes.
-_AROUND = b"\xa1\x60"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +40,9 @@ class RawCommand(Command[object]):
         if not reply.payload:
             return {}
         try:
-            value = replace(reply, payload=_AROUND + reply.payload).body()[""]
+            value = reply.value()
         except MalformedReply as error:
-            error.payload = reply.payload
-            shown = reply.payload[:32].hex() + ("…" if len(reply.payload) > 32 else "")
-            error.hint = f"its {len(reply.payload)} bytes are {shown}"
+            error.concerns(self.what, reply.payload)
             raise
         if isinstance(value, dict):
             texts = {key: item for key, item in value.items() if isinstance(key, str)}
