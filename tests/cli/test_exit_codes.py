@@ -24,6 +24,7 @@ from mcumgrx.errors import (
     TransferStuck,
     UploadMismatch,
     UsageError,
+    WrongDevice,
 )
 
 
@@ -41,6 +42,7 @@ EXITS: list[tuple[Exception, int]] = [
     (DeviceNotFound("x"), 3),
     (ConnectFailed("x"), 3),
     (LinkLost("x"), 3),
+    (WrongDevice("x", expected="a", found="b", address=None), 3),
     (timeout(), 4),
     (MalformedReply("x"), 4),
     (FramingError("x"), 4),
