@@ -110,7 +110,11 @@ class UploadOptions:
 
 
 class ImageGroup(Protocol):
-    """Command group 1 as flows use it. Every method raises the errors of `Client.request`."""
+    """Command group 1 as flows use it. Every method raises the errors of `Client.request`.
+
+    A device's "yes" is no proof, nor is a missing answer a "no": what `test`, `confirm` and `erase` have done is looked
+    up in the image list where the answer does not show it.
+    """
 
     async def state(self) -> ImageState:
         """The image list."""
@@ -121,13 +125,17 @@ class ImageGroup(Protocol):
         """Transfer the image into the slot that the device chooses; resumes what an earlier attempt has left."""
 
     async def test(self, hash: bytes) -> ImageState:
-        """Mark the image with this hash TLV to be booted once."""
+        """Mark the image with this hash TLV to be booted once; the image list as it is then."""
 
     async def confirm(self, hash: bytes | None = None) -> ImageState:
-        """Make the image with this hash permanent; without a hash, the running one."""
+        """Make the image with this hash permanent; without a hash, the running one. The image list as it is then."""
 
-    async def erase(self, slot: int | None = None, *, timeout_s: float = 60.0) -> None:
-        """Erase a slot (2 · image + slot); by default the one that is not running."""
+    async def erase(self, slot: int | None = None, *, timeout_s: float = 60.0) -> bool | None:
+        """Erase a slot (2 · image + slot); by default the one that is not running.
+
+        Returns whether an image that was there is gone; False where it is still listed although the device said yes,
+        None where the list does not tell.
+        """
 
     async def slots(self) -> tuple[SlotInfo, ...] | None:
         """The slots and their sizes, or None when the device cannot tell."""

@@ -60,6 +60,7 @@ from mcumgrx_plugins.image import commands
 from mcumgrx_plugins.image.group import ImageGroup
 
 from ..support.simulated import RUNNING, Desk
+from ..support.spoiled import BODIES, spoil
 
 OLD = parse_image(RUNNING)
 NEW = parse_image(build_image("1.1.0", payload_size=6000))
@@ -456,6 +457,9 @@ class YesMan(ImageServer):
     def set_state(self, call: Call) -> dict[str, Any]:
         return {"images": list(self.images)}
 
+    def state(self, call: Call) -> dict[str, Any]:
+        return {"images": list(self.images)}
+
 
 def yes_man(*images: dict[str, Any]) -> Desk:
     desk = staged()
@@ -506,21 +510,90 @@ def test_a_confirmation_that_shows_or_cannot(images: list[dict[str, Any]]) -> No
     mark(yes_man(*images), None, confirm=True)
 
 
+def is_mark(number: int, message: bytes) -> bool:
+    return (message[0] & 7, message[5], message[7]) == (2, 1, 0)
+
+
+SILENT: dict[str, Callable[[bytes], bytes | None]] = {**BODIES, "silent": lambda body: None}
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+@pytest.mark.parametrize("answer", SILENT)
+def test_a_mark_whose_answer_says_nothing_shows_in_the_list(answer: str, confirm: bool) -> None:
+    desk = staged()
+    spoil(desk.device, is_mark, SILENT[answer])
+    other = mark(desk, NEW.hash, confirm=confirm).other()
+    assert other is not None
+    assert (other.pending, other.permanent) == (True, confirm)
+
+
+@pytest.mark.parametrize("answer", SILENT)
+def test_a_confirmation_whose_answer_says_nothing_shows_in_the_list(answer: str) -> None:
+    desk = staged()
+    spoil(desk.device, is_mark, SILENT[answer])
+    active = mark(desk, None, confirm=True).active()
+    assert active is not None
+    assert active.confirmed
+
+
+@pytest.mark.parametrize("answer", set(SILENT) - {"an empty map", "no body"})
+def test_a_mark_that_was_not_taken_and_not_answered_is_an_error(answer: str) -> None:
+    desk = yes_man(RUNS, WAITS)
+    spoil(desk.device, is_mark, SILENT[answer])
+    with pytest.raises((MalformedReply, RequestTimeout, DeviceError)) as raised:
+        mark(desk, NEW.hash)
+    assert "does not show the mark" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("answer", SILENT)
+def test_where_no_read_tells_of_a_mark_that_is_said(answer: str) -> None:
+    desk = staged()
+    spoil(desk.device, lambda number, message: message[5] == 1, SILENT["silent" if answer == "silent" else "noise"])
+    with pytest.raises((MalformedReply, RequestTimeout)) as raised:
+        mark(desk, NEW.hash)
+    assert "the mark may be set all the same" in str(raised.value.hint)
+
+
+def test_another_image_that_is_confirmed_does_not_stand_for_the_one_that_runs() -> None:
+    with pytest.raises(FlowError, match="has not made the image permanent"):
+        mark(yes_man({**RUNS, "confirmed": False}, {**RUNS, "image": 1}), None, confirm=True)
+
+
 # -- erase, slots -----------------------------------------------------------------------------------------------------
 
 
-def erase(desk: Desk, slot: int | None = None, **more: Any) -> None:
-    async def work(client: Client) -> None:
-        await client.group(ImageGroup).erase(slot, **more)
+def erase(desk: Desk, slot: int | None = None, **more: Any) -> bool | None:
+    async def work(client: Client) -> bool | None:
+        return await client.group(ImageGroup).erase(slot, **more)
 
-    desk.client(work)
+    return desk.client(work)
 
 
 @pytest.mark.parametrize("slot", [None, 1])
 def test_erase(slot: int | None) -> None:
     desk = staged()
-    erase(desk, slot)
+    assert erase(desk, slot) is True
     assert state(desk).other() is None
+    assert erase(desk, slot) is None  # nothing was listed there, so nothing can be seen
+
+
+class Unerasable(ImageServer):
+    """The flash driver fails, and the answer is an empty map all the same (before Zephyr 3.3)."""
+
+    def erase(self, call: Call) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("slot", [None, 1])
+def test_an_erase_that_changes_nothing_has_failed_whatever_the_answer(slot: int | None) -> None:
+    desk = staged()
+    desk.device.add_group(Unerasable(desk.device))
+    assert erase(desk, slot) is False
+
+
+def test_an_erase_whose_answer_is_lost_shows_in_the_list() -> None:
+    desk = staged(faults=Faults(drop_replies=lambda number, message: message[7] == 5))
+    assert erase(desk, 1, timeout_s=60.0) is True
 
 
 def test_erase_of_a_slot_that_is_in_use_or_absent() -> None:
@@ -539,7 +612,7 @@ def test_an_erase_is_sent_once_and_its_time_out_says_what_to_do() -> None:
     with pytest.raises(RequestTimeout) as raised:
         erase(desk, timeout_s=1.0)
     assert "--erase-timeout" in str(raised.value.hint)
-    assert desk.faults.requests == 1
+    assert desk.faults.requests == 3  # and before and after it the image list
 
 
 class Small(ImageServer):
@@ -700,6 +773,63 @@ def test_the_upload_command_tells_of_the_devices_own_check(file: Path) -> None:
     assert "the device's own check: good" in good.lines()
 
 
+def listed_as(desk: Desk, *images: dict[str, Any]) -> Desk:
+    class Lister(ImageServer):
+        def state(self, call: Call) -> dict[str, Any]:
+            return {"images": list(images)}
+
+    desk.device.add_group(Lister(desk.device))
+    return desk
+
+
+TO_MARK = "it will not be booted before it is marked: 'mcumgrx image test"
+
+
+@pytest.mark.parametrize(
+    ("images", "number", "slot", "text"),
+    [
+        ([RUNS, WAITS], 0, 1, f"it is in slot 1; {TO_MARK}'"),
+        ([RUNS, {**WAITS, "pending": True}], 0, 1, "it is in slot 1; the next reset boots it"),
+        (
+            [RUNS, {**WAITS, "pending": True, "permanent": True}],
+            0,
+            1,
+            "it is in slot 1; the next reset boots it, to stay",
+        ),
+        ([{**WAITS, "slot": 0}], 0, 0, "it is in slot 0; nothing runs: a reset starts what the bootloader chooses"),
+        ([{**RUNS, "hash": NEW.hash}], 0, 0, "it is in slot 0, which runs"),
+        ([RUNS, {**WAITS, "image": 1}], 1, 1, f"it is in image 1 slot 1; {TO_MARK}'"),
+        (
+            [RUNS, {**WAITS, "hash": bytes(32)}, {**WAITS, "image": 1}],
+            1,
+            1,
+            f"it is in image 1 slot 1; {TO_MARK} {NEW.hash.hex()[:12]}'",
+        ),
+        ([RUNS], 1, None, "not checked: the device does not list it, as some do with image 1"),
+        ([{"slot": 0, "version": "1.0.0", "active": True}], 0, None, "not checked: the device lists no hashes"),
+    ],
+)
+def test_the_upload_command_tells_what_the_list_shows(
+    file: Path, images: list[dict[str, Any]], number: int, slot: int | None, text: str
+) -> None:
+    result = listed_as(Desk(), *images).command(commands.upload, file=file, **{**DEFAULTS, "image": number})
+    assert (result.slot, result.lines()[-1]) == (slot, text)
+
+
+@pytest.mark.parametrize("images", [[RUNS], [RUNS, {**WAITS, "hash": bytes(32)}], []])
+def test_an_upload_that_the_device_does_not_list_is_an_error(file: Path, images: list[dict[str, Any]]) -> None:
+    with pytest.raises(FlowError, match="does not list it"):
+        listed_as(Desk(), *images).command(commands.upload, file=file, **DEFAULTS)
+
+
+@pytest.mark.parametrize("answer", ["cut", "noise", "no map", "silent"])
+def test_an_upload_that_cannot_be_looked_at_is_said_to_be_unchecked(file: Path, answer: str) -> None:
+    desk = Desk()
+    spoil(desk.device, lambda number, message: (message[0] & 7, message[5], message[7]) == (0, 1, 0), SILENT[answer])
+    result = desk.command(commands.upload, file=file, **DEFAULTS)
+    assert result.lines()[-1].startswith("not checked whether it is in the device: ")
+
+
 def test_the_upload_command_looks_at_the_file_before_the_device(tmp_path: Path) -> None:
     desk = Desk()
     with pytest.raises(ImageError, match="no such file"):
@@ -834,7 +964,14 @@ def test_the_erase_command() -> None:
     assert result.lines()[0].startswith("erased the slot that is not running in 1")
     assert [event.finished for event in desk.events if isinstance(event, Stage)] == [False, True]
     assert state(desk).other() is None
-    assert desk.command(commands.erase, slot=1, erase_timeout=60.0).lines()[0].startswith("erased slot 1 in ")
+    again = desk.command(commands.erase, slot=1, erase_timeout=60.0)
+    assert again.gone is None
+    assert again.lines()[0].startswith("erased slot 1 in ")
+    assert "says the device" in again.lines()[0]
+    unchanged = staged()
+    unchanged.device.add_group(Unerasable(unchanged.device))
+    with pytest.raises(FlowError, match="not erased: the device said yes"):
+        unchanged.command(commands.erase, slot=None, erase_timeout=60.0)
     for wrong in ({"slot": -1, "erase_timeout": 60.0}, {"slot": 1, "erase_timeout": 0.0}):
         with pytest.raises(UsageError):
             desk.command(commands.erase, **wrong)

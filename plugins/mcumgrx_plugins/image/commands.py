@@ -15,7 +15,10 @@ from mcumgrx.plugin_api import (
     DeviceError,
     Event,
     Hint,
+    LinkLost,
+    MalformedReply,
     Option,
+    RequestTimeout,
     Run,
     Speed,
     Stage,
@@ -26,7 +29,7 @@ from mcumgrx.plugin_api import (
 )
 
 if TYPE_CHECKING:
-    from mcumgrx.errors import PlanRefused
+    from mcumgrx.errors import FlowError, PlanRefused
     from mcumgrx.mcuboot import Image
 
     from .group import ImageGroup
@@ -121,7 +124,8 @@ async def list_images(context: CommandContext) -> ImageList:
 class UploadResult:
     """What was transferred; `match` is the device's own check, where it makes one. Sizes in bytes.
 
-    `speed` is that of the transfer, at its end.
+    `speed` is that of the transfer, at its end. `slot` is where the image list shows the image afterwards, None where
+    it does not; `placed` says in a sentence what that means, and what comes next.
     """
 
     file: str
@@ -132,6 +136,8 @@ class UploadResult:
     elapsed_s: float
     match: bool | None
     speed: Speed | None = None
+    slot: int | None = None
+    placed: str = ""
 
     def lines(self) -> list[str]:
         rate = f", {self.sent / self.elapsed_s / 1000:.1f} KB/s" if self.elapsed_s >= 0.05 else ""
@@ -142,7 +148,49 @@ class UploadResult:
         ]
         if self.match is not None:
             lines.append(f"the device's own check: {'good' if self.match else 'BAD, the data in the slot differ'}")
-        return [*lines, Hint("it will not be booted before it is marked: ", Run("image test"))]
+        return [*lines, self.placed] if self.placed else lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the image list shows an uploaded image, and what to tell of it."""
+
+    slot: int | None
+    text: str
+
+
+def _place(image: Image, number: int, state: ImageState) -> _Place:
+    """What the list, read after the upload, says of it. Raises `FlowError` where it contradicts the upload."""
+    hashes = {image.hash, *image.hashes_when_running}
+    holding = [slot for slot in state.slots if slot.hash in hashes]
+    of_image = [slot for slot in holding if slot.image == number] or holding
+    waiting = [slot for slot in of_image if not slot.active]
+    if waiting:
+        return _Place(waiting[0].slot, _next_for(waiting[0], state))
+    if of_image:
+        return _Place(of_image[0].slot, f"it is in slot {of_image[0].slot}, which runs")
+    if state.slots and not any(slot.hash is not None for slot in state.slots):
+        return _Place(None, "not checked: the device lists no hashes")
+    if number:
+        # The primary slot of another core cannot be read by the application that answers, and is not listed.
+        return _Place(None, f"not checked: the device does not list it, as some do with image {number}")
+    from mcumgrx.errors import FlowError
+
+    raise FlowError(
+        f"the upload of {image.version} is complete, but the device does not list it", stage=StageName.UPLOAD
+    )
+
+
+def _next_for(slot: Slot, state: ImageState) -> str:
+    """Where an image waits, and for what."""
+    where = f"it is in {_slot_name(slot.image, slot.slot, slot.image != 0)}"
+    if slot.pending:
+        return f"{where}; the next reset boots it{', to stay' if slot.permanent else ''}"
+    if not any(other.active for other in state.slots):
+        return f"{where}; nothing runs: a reset starts what the bootloader chooses"
+    others = [other for other in state.slots if not other.active]
+    mark = Run("image test") if len(others) == 1 or slot.hash is None else Run("image test", slot.hash.hex()[:12])
+    return Hint(f"{where}; it will not be booted before it is marked: ", mark)
 
 
 @command(
@@ -193,6 +241,10 @@ async def upload(
         answer = await group.upload(loaded, options, progress)
         elapsed_s = asyncio.get_running_loop().time() - begin
         context.progress(Stage(StageName.UPLOAD, "", finished=True, elapsed_s=elapsed_s))
+        try:
+            place = _place(loaded, image, await group.state())
+        except (DeviceError, RequestTimeout, MalformedReply, LinkLost) as error:
+            place = _Place(None, f"not checked whether it is in the device: {error}")
     return UploadResult(
         file=str(file),
         version=str(loaded.version),
@@ -202,6 +254,8 @@ async def upload(
         elapsed_s=elapsed_s,
         match=answer.match,
         speed=progress.speed,
+        slot=place.slot,
+        placed=place.text,
     )
 
 
@@ -269,6 +323,8 @@ async def confirm(context: CommandContext, hash: str | None) -> MarkResult:
         state = await group.confirm(wanted)
     running = wanted is None or any(slot.active and slot.hash == wanted for slot in state.slots)
     done = "the running image is confirmed" if running else "the image will be booted for good at the next reset"
+    if wanted is None and not any(slot.active for slot in state.slots):
+        done = "the device says that the running image is confirmed; not checked: it does not list what runs"
     return MarkResult(done, wanted.hex() if wanted is not None else None, state.slots)
 
 
@@ -332,14 +388,24 @@ def _known(slots: Iterable[Slot]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EraseResult:
-    """The slot that was erased, counted over all images; None for the one that the device chose."""
+    """The slot that was erased, counted over all images; None for the one that the device chose.
+
+    `gone` says that the image list showed an image there before, and not afterwards; None where it cannot tell.
+    """
 
     slot: int | None
     elapsed_s: float
+    gone: bool | None = None
 
     def lines(self) -> list[str]:
-        name = "the slot that is not running" if self.slot is None else f"slot {self.slot}"
-        return [f"erased {name} in {self.elapsed_s:.1f} s"]
+        line = f"erased {_erased_slot(self.slot)} in {self.elapsed_s:.1f} s"
+        if self.gone:
+            return [line]
+        return [f"{line}, says the device; that cannot be seen: no image was listed there, or none is listed at all"]
+
+
+def _erased_slot(slot: int | None) -> str:
+    return "the slot that is not running" if slot is None else f"slot {slot}"
 
 
 @command(
@@ -367,10 +433,23 @@ async def erase(context: CommandContext, slot: int | None, erase_timeout: float)
         group = client.group(ImageGroup)
         begin = asyncio.get_running_loop().time()
         context.progress(Stage(StageName.ERASE, "this can take a minute"))
-        await group.erase(slot, timeout_s=erase_timeout)
+        gone = await group.erase(slot, timeout_s=erase_timeout)
         elapsed_s = asyncio.get_running_loop().time() - begin
+        if gone is False:
+            raise _still_there(slot)
         context.progress(Stage(StageName.ERASE, "", finished=True, elapsed_s=elapsed_s))
-    return EraseResult(slot, elapsed_s)
+    return EraseResult(slot, elapsed_s, gone)
+
+
+def _still_there(slot: int | None) -> FlowError:
+    from mcumgrx.errors import FlowError
+
+    return FlowError(
+        f"not erased: the device said yes, but its image list still shows the image in {_erased_slot(slot)}",
+        stage=StageName.ERASE,
+        slot=slot,
+        hint="its flash driver failed, as it seems, and old servers do not tell that; an upload erases the slot too",
+    )
 
 
 # -- image slots ----------------------------------------------------------------------------------------------------

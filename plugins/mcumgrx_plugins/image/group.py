@@ -6,11 +6,11 @@ only seems to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mcumgrx.contracts import UploadOptions
-from mcumgrx.errors import FlowError, Outcome
+from mcumgrx.errors import FlowError, MalformedReply, McumgrError, Outcome
 from mcumgrx.mcuboot import Image
 from mcumgrx.plugin_api import (
     DeviceError,
@@ -51,6 +51,13 @@ _NO_MARKS = (
 )
 # MCUboot's recovery, for one.
 _NO_ERASE = "an upload erases the slot by itself: erasing before is never required"
+_MAYBE_MARKED = (
+    "the mark may be set all the same, and nothing could be read that tells: look at the image list once the device "
+    "answers again, and before a reset, which would boot what is marked"
+)
+_NOT_MARKED = "the image list, read afterwards, does not show the mark: try again"
+_STILL_ERASING = "the device may still be erasing: wait, and allow more time with --erase-timeout"
+_MAYBE_ERASED = "the slot may be erased all the same: look at the image list"
 _STAYS_TEST = "reset the device so that it boots the image once, then confirm it"
 
 
@@ -111,8 +118,11 @@ class ImageGroup(Group):
 
         Raises `FlowError` (rejected) when the device says yes but does not do it.
         """
-        with _hint(_NO_MARKS):
-            state = await self.request(WriteImageState(hash, confirm=False))
+
+        def marked(state: ImageState) -> bool:
+            return any(slot.pending for slot in _holding(state, hash))
+
+        state = await self._mark(WriteImageState(hash, confirm=False), marked)
         slots = _holding(state, hash)
         if not any(slot.pending for slot in slots):
             raise FlowError(
@@ -129,16 +139,18 @@ class ImageGroup(Group):
 
         Raises `FlowError` (not confirmed) when the device says yes but does not do it.
         """
-        with _hint(_NO_MARKS):
-            state = await self.request(WriteImageState(hash, confirm=True))
-        if hash is None:
-            slots = [slot for slot in state.slots if slot.active]
-            # An answer without a running image is that of a device without slots; it cannot be checked.
-            done = not slots or any(slot.confirmed for slot in slots)
-        else:
-            slots = _holding(state, hash)
-            done = any(slot.confirmed or (slot.pending and slot.permanent) for slot in slots)
-        if not done:
+
+        def concerned(state: ImageState) -> list[Slot]:
+            # Without a hash it is the image of the core that answers; the primaries of others are flagged active too.
+            return _running(state) if hash is None else _holding(state, hash)
+
+        def permanent(state: ImageState) -> bool:
+            return any(slot.confirmed or (slot.pending and slot.permanent) for slot in concerned(state))
+
+        state = await self._mark(WriteImageState(hash, confirm=True), permanent)
+        slots = concerned(state)
+        # A list without a running image is that of a device without slots; it cannot be checked.
+        if not permanent(state) and (slots or hash is not None):
             # MCUboot's recovery says yes to this and keeps the test as it was.
             stays_test = any(slot.pending for slot in slots)
             raise FlowError(
@@ -151,16 +163,60 @@ class ImageGroup(Group):
             )
         return state
 
-    async def erase(self, slot: int | None = None, *, timeout_s: float = 60.0) -> None:
-        """Erase a slot (2 · image + slot); by default the one that is not running. It blocks the device meanwhile."""
+    async def _mark(self, command: WriteImageState, shown: Callable[[ImageState], bool]) -> ImageState:
+        """Send the mark; the image list as it is then, which is read unless the answer has `shown` the mark.
+
+        An answer that stays out, cannot be read or found no room says nothing of the mark (mcuboot #2807: the mark is
+        set, its answer is cut). Raises what became of the answer where the list does not show the mark either.
+        """
+        doubt: McumgrError | None = None
+        try:
+            with _hint(_NO_MARKS):
+                state = await self.request(command)
+            if shown(state):
+                return state
+        except (RequestTimeout, MalformedReply) as error:
+            doubt = error
+        except DeviceError as error:
+            if not _no_room(error):
+                raise
+            doubt = error
+        try:
+            state = await self.state()
+        except (DeviceError, RequestTimeout, MalformedReply) as error:
+            (doubt or error).hint = _MAYBE_MARKED
+            raise doubt or error from error
+        if doubt is not None and not shown(state):
+            doubt.hint = _NOT_MARKED
+            raise doubt
+        return state
+
+    async def erase(self, slot: int | None = None, *, timeout_s: float = 60.0) -> bool | None:
+        """Erase a slot (2 · image + slot); by default the one that is not running. It blocks the device meanwhile.
+
+        Returns whether an image that was there is gone; False where it is still listed although the device said yes
+        (zephyr #50522), None where the list does not tell.
+        """
         if slot is not None and slot < 0:
             raise UsageError(f"there is no slot {slot}")
+        before = await self._looked_at()
         try:
             with _hint(_NO_ERASE):
                 await self.request(EraseImage(slot), timeout_s=timeout_s)
-        except RequestTimeout as error:
-            error.hint = "the device may still be erasing: wait, and allow more time with --erase-timeout"
-            raise
+        except (RequestTimeout, MalformedReply) as error:
+            if not _erased(before, await self._looked_at(repeats=0), slot):
+                error.hint = _STILL_ERASING if isinstance(error, RequestTimeout) else _MAYBE_ERASED
+                raise
+            return True
+        return _erased(before, await self._looked_at(), slot)
+
+    async def _looked_at(self, repeats: int | None = None) -> ImageState | None:
+        """The image list, or None where none comes that can be read."""
+        timeout_s = None if repeats is None else self.client.timeout_s
+        try:
+            return await self.client.request(ReadImageState(), timeout_s=timeout_s, repeats=repeats)
+        except (DeviceError, RequestTimeout, MalformedReply):
+            return None
 
     async def slots(self) -> tuple[SlotInfo, ...] | None:
         """The slots and their sizes, or None when the device cannot tell (before Zephyr 4.0, or not built in)."""
@@ -183,6 +239,30 @@ def _hint(text: str) -> Iterator[None]:
         raise
 
 
+def _erased(before: ImageState | None, after: ImageState | None, slot: int | None) -> bool | None:
+    """Whether an image that was in `slot` has gone; None where the two lists do not tell."""
+    if after is None:
+        return None
+    if slot is None:
+        running = _running(after)
+        if not running or running[0].slot not in (0, 1):
+            return None
+        slot = 2 * running[0].image + 1 - running[0].slot
+    if _in_slot(after, slot) is not None:
+        return False
+    return True if before is not None and _in_slot(before, slot) is not None else None
+
+
+def _in_slot(state: ImageState, number: int) -> Slot | None:
+    return next((slot for slot in state.slots if 2 * slot.image + slot.slot == number), None)
+
+
+def _running(state: ImageState) -> list[Slot]:
+    """The slot of the image that answers: that of image 0, where several are listed."""
+    active = [slot for slot in state.slots if slot.active]
+    return [slot for slot in active if slot.image == 0] or active
+
+
 def _holding(state: ImageState, hash: bytes) -> list[Slot]:
     return [slot for slot in state.slots if slot.hash == hash]
 
@@ -190,6 +270,11 @@ def _holding(state: ImageState, hash: bytes) -> list[Slot]:
 def _number(slots: list[Slot]) -> int | None:
     """The slot to name in an error, counted over all images."""
     return 2 * slots[0].image + slots[0].slot if slots else None
+
+
+def _no_room(error: DeviceError) -> bool:
+    """It is done, but the image list of the answer does not fit the device's buffer."""
+    return error.group is None and error.rc == SmpError.MESSAGE_SIZE
 
 
 def _not_supported(error: DeviceError) -> bool:
