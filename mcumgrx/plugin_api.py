@@ -152,7 +152,6 @@ _LATE = {
     "ErrorCode": "protocol.message",
     "Fields": "protocol.message",
     "Reply": "protocol.message",
-    "in_thread": "threads",
     "Discovered": "transport",
     "Flow": "transport",
     "Limits": "transport",
