@@ -517,6 +517,7 @@ def _tell(name: str, result: Any, failure: BaseException | None, context: Contex
         return show_failure(renderer, failure, context.situation(), plugin=plugin, settings=context.settings)
     with interruptions() as signals:
         by = f" by {signals.name}" if signals.name else ""
+        signals.told()
     again = "; run the same command again to continue" if renderer.stages else ""
     renderer.failure(Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{by}{again}"))
     return Exit.INTERRUPTED

@@ -160,20 +160,21 @@ async def dfu(
     except InvalidPolicy as error:
         raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
     device = context.device
-    loaded = _inspect(file, context)
+    loaded = await _inspect(file, context)
     listener = _Listener(context, device.address, loaded.hash.hex(), dry_run)
     report = await update(device, loaded, policy, listener, on_plan=listener.on_plan)
     return DfuResult(report, dry_run)
 
 
-def _inspect(file: Path, context: Context) -> Image:
+async def _inspect(file: Path, context: Context) -> Image:
     from time import monotonic
 
     from ..mcuboot import load_image
+    from ..threads import in_thread
 
     begin_s = monotonic()
     context.progress(Stage(StageName.INSPECT, f"checking {file.name}"))
-    image = load_image(file)
+    image = await in_thread(load_image, file)  # which may be a pipe, or on a share that hangs
     text = f"{file.name}: {image.version}, {size_text(image.size)}, hash {image.hash.hex()[:8]}"
     context.progress(Stage(StageName.INSPECT, text, finished=True, elapsed_s=monotonic() - begin_s))
     for warning in image.warnings:

@@ -46,8 +46,10 @@ class Interruptions:
         self.number: int | None = None
         self._cancel: Callable[[], None] | None = None
         self._effective = False  # it has been raised, or has reached the loop
+        self._outside = False  # it has been raised where no loop runs, so that nothing has to be closed
         self._prodding = False
         self._over = False
+        self._told = False
         self._before: dict[int, Any] = {}
         self._watcher: _Watcher | None = None
         self._terminal = _terminal_settings()
@@ -97,6 +99,10 @@ class Interruptions:
         if self.number is not None:
             raise UserInterrupt
 
+    def told(self) -> None:
+        """The user has been told."""
+        self._told = True
+
     def leave(self) -> None:
         """All is done but to end the interpreter: from now on a signal ends the process at once."""
         self._over = True
@@ -110,7 +116,7 @@ class Interruptions:
             self.abandon()
         self.number = number
         if self._cancel is None:
-            self._effective = True
+            self._effective = self._outside = True
             raise UserInterrupt
         self._cancel()
 
@@ -133,16 +139,18 @@ class Interruptions:
 
     def end_if_blocked(self) -> None:
         """End the process, if the signal has still had no effect."""
-        if not self._effective:
+        if not self._effective or self._outside:
             self.abandon()
 
-    def abandon(self, text: str = "interrupted") -> NoReturn:
+    def abandon(self) -> NoReturn:
         """End now, without waiting for anything. Only the terminal is put back as it was."""
         _restore_terminal(self._terminal)
         with contextlib.suppress(OSError, ValueError):
-            start = b"\x1b[?25h\r\n" if os.isatty(2) else b""
+            text = b"\x1b[?25h\r\n" if os.isatty(2) else b""
+            if not self._told:
+                text += b"interrupted\n"
             if sys.platform == "win32" or select.select([], [2], [], 0)[1]:  # not stopped with Ctrl-S
-                os.write(2, start + text.encode() + b"\n")
+                os.write(2, text)
         os._exit(Exit.INTERRUPTED)
 
 

@@ -22,6 +22,7 @@ from ..plugin_api import CommandPlugin
 from .command import collect, global_options, make_command, show_failure
 from .exit_codes import Exit, Failure, Situation
 from .help import HelpContext, help_option, write_epilog
+from .interrupt import interruptions
 from .logs import hold_early_records, logging_to
 from .render import make_renderer
 from .streams import lost, standard_streams, streams, write_line
@@ -163,7 +164,10 @@ def _tree_of(names: Iterable[str]) -> dict[str, list[str]]:
 def _registry() -> Registry:
     from ..registry import default_registry
 
-    return default_registry()
+    registry = default_registry()
+    with interruptions() as signals:
+        signals.check()  # a plugin that catches everything at its import catches that as well
+    return registry
 
 
 def _make(plugin: CommandPlugin, record: PluginRecord | None) -> click.Command:
