@@ -7,19 +7,20 @@ signature (only the device knows its key). Everything is little-endian. Sources:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
 import struct
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple
 
 from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.file_bytes import FileBytes, unreadable
+from mcumgrx.file_kinds import SIGNED_HINT, Content, filled, kind_of, not_an_image, pieces
 
 __all__ = [
     "HASH_ALGORITHMS",
@@ -57,13 +58,10 @@ this size is a mistake (a disk image, a core dump)."""
 IN_MEMORY_BYTES = 4 * 1024 * 1024
 """`load_image` reads files up to this size at once; larger ones stay on the disk."""
 
-_PIECE = 64 * 1024
-"""What is looked at at once."""
-
 _HEADER = struct.Struct("<IIHHIIBBHII")
 _TLV_INFO = struct.Struct("<HH")
 _TLV = struct.Struct("<HH")
-_DEPENDENCY = struct.Struct("<B3xBBHI")
+_DEPENDENCY = struct.Struct("<BB2xBBHI")
 
 HEADER_BYTES = _HEADER.size
 
@@ -85,6 +83,9 @@ class ImageFlag(IntFlag):
 _ENCRYPTED = ImageFlag.ENCRYPTED_AES128 | ImageFlag.ENCRYPTED_AES256
 _COMPRESSED = ImageFlag.COMPRESSED_LZMA1 | ImageFlag.COMPRESSED_LZMA2
 _KNOWN_FLAGS = 0xF3D
+
+_NRF5340_NETWORK = range(0x0100_0000, 0x0104_0000)
+"""The flash of the nRF5340's network core, as that core sees it."""
 
 
 class TlvType(IntEnum):
@@ -227,10 +228,18 @@ class Tlv:
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """The image needs image number `image` to have at least version `minimum`."""
+    """The image needs image number `image` to have at least version `minimum`.
+
+    `slot` tells which of its slots counts, in the nRF Connect SDK alone: 0 for the one that is active.
+    """
 
     image: int
     minimum: Version
+    slot: int = 0
+
+    def met_by(self, version: Version) -> bool:
+        """Whether an image of this version is enough: the build number does not count (MCUboot `loader.c`)."""
+        return version[:3] >= self.minimum[:3]
 
 
 @dataclass(frozen=True)
@@ -259,6 +268,8 @@ class Image:
     """
     warnings: tuple[str, ...] = ()
     path: str | None = None
+    padding_align: int | None = None
+    """The alignment of the trailer's fields in a padded file: 8, 16 or 32; the device's flash must have the same."""
 
     @property
     def size(self) -> int:
@@ -306,9 +317,57 @@ class Image:
         return next((TlvType(tlv.type) for tlv in self.tlvs if tlv.type in _SIGNATURES), None)
 
     @property
+    def signature_name(self) -> str | None:
+        """The signature as people call it: `ECDSA P-256`, `Ed25519 (pure)`; None for an image that carries none."""
+        kind = self.signature_type
+        if kind is TlvType.ECDSA_SIG:
+            return "ECDSA P-384" if self.hash_type is TlvType.SHA384 else "ECDSA P-256"
+        if kind is TlvType.ED25519:
+            return "Ed25519 (pure)" if self.pure_signature else "Ed25519"
+        names = {TlvType.RSA2048_PSS: "RSA-2048", TlvType.RSA3072_PSS: "RSA-3072", TlvType.ECDSA224: "ECDSA P-224"}
+        return None if kind is None else names[kind]
+
+    @property
+    def pure_signature(self) -> bool:
+        """The signature is over the image itself and not over its hash (`imgtool --pure`)."""
+        return self.tlv_value(TlvType.SIG_PURE) == b"\x01"
+
+    @property
+    def hash_choices(self) -> tuple[int, ...]:
+        """The lengths, in bits, that imgtool lets the hash of an image with this signature have."""
+        if self.pure_signature:
+            return (512,)
+        match self.signature_type:
+            case TlvType.ED25519:
+                return (256, 512)
+            case TlvType.ECDSA_SIG:
+                return (384,) if self.hash_type is TlvType.SHA384 else (256,)
+            case None:
+                return (256, 384, 512)
+        return (256,)
+
+    @property
     def key_hash(self) -> bytes | None:
-        """Hash of the public key that the image was signed with, if the file says it."""
-        return self.tlv_value(TlvType.KEYHASH)
+        """Hash of the public key that the image was signed with, if the file says it or holds the key itself."""
+        told = self.tlv_value(TlvType.KEYHASH)
+        key = self.tlv_value(TlvType.PUBKEY)
+        if told is not None or key is None:
+            return told
+        return hashlib.new(HASH_ALGORITHMS[self.hash_type][0], key).digest()
+
+    @property
+    def unpacked_size(self) -> int | None:
+        """Bytes of a compressed image's payload once it is unpacked, if the file says so."""
+        value = self.tlv_value(TlvType.DECOMP_SIZE, protected=True) if self.compressed else None
+        return int.from_bytes(value, "little") if value is not None and len(value) == 4 else None
+
+    @property
+    def for_network_core(self) -> bool:
+        """Whether the payload runs on the network core of an nRF5340, as its reset vector tells."""
+        if self.encrypted or self.compressed or self.header.image_size < 8:
+            return False
+        at = self.header.header_size + 4
+        return int.from_bytes(self.data[at : at + 4], "little") & ~1 in _NRF5340_NETWORK
 
     @property
     def security_counter(self) -> int | None:
@@ -320,8 +379,8 @@ class Image:
         found = []
         for tlv in self.tlvs:
             if tlv.type == TlvType.DEPENDENCY and tlv.protected and len(tlv.value) == _DEPENDENCY.size:
-                number, *version = _DEPENDENCY.unpack(tlv.value)
-                found.append(Dependency(number, Version(*version)))
+                number, slot, *version = _DEPENDENCY.unpack(tlv.value)
+                found.append(Dependency(number, Version(*version), slot))
         return tuple(found)
 
     @property
@@ -340,6 +399,10 @@ class Image:
     def trimmed(self) -> bytes:
         """The file without anything behind its unprotected TLVs: no padding and no trailer."""
         return self.data[: self.content_size]
+
+    def without_padding(self) -> Image:
+        """The same image without what follows it in its file."""
+        return self if self.size == self.content_size else parse_image(self.trimmed(), path=self.path)
 
 
 # --- the trailer ------------------------------------------------------------------------------------------------------
@@ -454,56 +517,64 @@ class TrailerLayout:
         return self.status_offset
 
 
-def _padding(data: bytes | FileBytes, end: int) -> tuple[bool, bool, str | None]:
-    """What lies behind the TLVs, which end at `end`: has it a trailer, is that confirmed, and what to warn of."""
+class _Padding(NamedTuple):
+    """What lies behind the TLVs: whether it ends in a trailer, whether that says confirmed, and its alignment."""
+
+    padded: bool = False
+    confirmed: bool = False
+    max_align: int | None = None
+
+
+def _padding(data: bytes | FileBytes, end: int) -> tuple[_Padding, str | None]:
+    """What lies behind the TLVs, which end at `end`, and what to warn of."""
     size = len(data) - end
     if not size:
-        return False, False, None
+        return _Padding(), None
     last = data[max(end, len(data) - MAGIC_BYTES) :]
     for max_align in TRAILER_ALIGNMENTS:
         if last == trailer_magic(max_align):
             break
     else:
         filler = last[-1:]
-        if filler in (b"\xff", b"\x00") and _filled(data, end, filler) == size:
-            return False, False, f"{size} bytes of padding without a trailer follow the image"
-        return False, False, f"{size} bytes that do not belong to the image follow it"
+        if filler in (b"\xff", b"\x00") and filled(data, end, filler) == size:
+            return _Padding(), f"{size:,} bytes of padding without a trailer follow the image"
+        count = "1 byte that does" if size == 1 else f"{size:,} bytes that do"
+        return _Padding(), f"{count} not belong to the image follow{'s' if size == 1 else ''} it"
     at = len(data) - TrailerLayout(max_align, max_align).image_ok_offset
     confirmed = at >= end and data[at : at + 1] == b"\x01"
     effect = "marked confirmed: the device will swap it in for good" if confirmed else "the device will test it"
-    return True, confirmed, f"the file is padded to {size} bytes past the image, with a trailer ({effect})"
+    warning = f"the file is padded to {size:,} bytes past the image, with a trailer ({effect})"
+    return _Padding(True, confirmed, max_align), warning
 
 
-# --- bytes, wherever they are -----------------------------------------------------------------------------------------
+# --- the payload ------------------------------------------------------------------------------------------------------
 
-_Content: TypeAlias = bytes | bytearray | memoryview | FileBytes
-
-
-def _pieces(data: _Content, start: int, end: int) -> Iterator[bytes | bytearray | memoryview]:
-    """`data` from `start` to `end`."""
-    if isinstance(data, bytes):
-        data = memoryview(data)
-    while start < end:
-        stop = min(end, start + _PIECE)
-        yield data[start:stop]
-        start = stop
+_EMPTY_START = 64
+"""So many equal bytes are no beginning of a program: every vector table and every entry point has something there."""
 
 
-def _filled(data: _Content, start: int, filler: bytes) -> int:
-    """How many bytes from `start` on are `filler`."""
-    count = 0
-    for piece in _pieces(data, start, len(data)):
-        rest = len(bytes(piece).lstrip(filler))
-        count += len(piece) - rest
-        if rest:
-            break
-    return count
+def _suspicious_payload(data: bytes | FileBytes, header: ImageHeader) -> list[str]:
+    """What a payload begins with that no processor can run; the image is valid, and would crash for ever."""
+    start = bytes(data[header.header_size : min(header.tlv_offset, header.header_size + 4096)])
+    if start.startswith(IMAGE_MAGIC.to_bytes(4, "little")):
+        return ["the payload begins with another image header: the file was signed twice, and will not run"]
+    kind = kind_of(start)
+    if kind is not None:
+        return [f"the payload is {kind[0]}, which no device can run: sign the .bin instead"]
+    filler = start[:1]
+    if filler in (b"\x00", b"\xff") and len(start) - len(start.lstrip(filler)) >= min(_EMPTY_START, len(start)):
+        empty = min(filled(data, header.header_size, filler), header.image_size)
+        return [
+            f"the payload begins with {empty:,} bytes of 0x{filler.hex()} where the vector table is due: was it signed "
+            f"with a header of {header.header_size:,} bytes, and has room for a larger one? It will not run then"
+        ]
+    return []
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------------
 
 
-def parse_header(data: _Content) -> ImageHeader:
+def parse_header(data: Content) -> ImageHeader:
     """Read the 32 header bytes and nothing else.
 
     Raises `ImageError` when they are too few or not an image header; what the bytes are instead is left to
@@ -517,7 +588,7 @@ def parse_header(data: _Content) -> ImageHeader:
     return ImageHeader(load, header_size, protected, size, ImageFlag(flags), Version(*version))
 
 
-def parse_tlvs(data: _Content, header: ImageHeader) -> tuple[tuple[Tlv, ...], int]:
+def parse_tlvs(data: Content, header: ImageHeader) -> tuple[tuple[Tlv, ...], int]:
     """Read both TLV areas: the records and where the last one ends.
 
     Raises `ImageError` when an area is missing, inconsistent or cut.
@@ -531,14 +602,16 @@ def parse_tlvs(data: _Content, header: ImageHeader) -> tuple[tuple[Tlv, ...], in
 
 
 def _cut(have: int, need: int) -> ImageError:
-    missing = need - have
+    missing = f"{need - have:,} byte{'s' if need - have != 1 else ''} missing"
     return ImageError(
-        f"the file is cut: {missing} byte{'s' if missing != 1 else ''} missing (it has {have} of at least {need})",
-        hint="copy or build the file again; a download or copy was not complete",
+        f"the file is cut: {missing} (it has {have:,} of at least {need:,})",
+        hint="copy or build the file again; a download or copy was not complete"
+        if need <= MAX_FILE_BYTES
+        else "no device takes so much: its header is damaged; copy or build the file again",
     )
 
 
-def _read_area(data: _Content, offset: int, magic: int, tlvs: list[Tlv], expected: int | None = None) -> int:
+def _read_area(data: Content, offset: int, magic: int, tlvs: list[Tlv], expected: int | None = None) -> int:
     name = "protected" if magic == TLV_PROT_INFO_MAGIC else "unprotected"
     if len(data) < offset + _TLV_INFO.size:
         raise _cut(len(data), offset + _TLV_INFO.size)
@@ -582,7 +655,7 @@ def _read_area(data: _Content, offset: int, magic: int, tlvs: list[Tlv], expecte
     return end
 
 
-def parse_image(data: _Content, *, path: str | None = None) -> Image:
+def parse_image(data: Content, *, path: str | None = None) -> Image:
     """Check a signed image and say what is in it.
 
     Structure and hash are checked (the hash of an encrypted image cannot be); the signature is not. `path` is only
@@ -598,9 +671,10 @@ def parse_image(data: _Content, *, path: str | None = None) -> Image:
 
 def _parse_image(data: bytes | FileBytes, path: str | None) -> Image:
     warnings: list[str] = []
-    other = _recognise(data)
-    if other is not None:
-        raise other
+    if not data[:4] == IMAGE_MAGIC.to_bytes(4, "little"):
+        raise _other_format(data)
+    if len(data) < HEADER_BYTES:
+        raise _cut(len(data), HEADER_BYTES)
     header = parse_header(data)
     if header.header_size < HEADER_BYTES:
         raise ImageError(
@@ -608,11 +682,6 @@ def _parse_image(data: bytes | FileBytes, path: str | None) -> Image:
             hint="the file is damaged",
         )
     need = header.hashed_size + _TLV_INFO.size
-    if need > MAX_FILE_BYTES:
-        raise ImageError(
-            f"the header claims a payload of {header.image_size} bytes, more than any device takes",
-            hint="the header is damaged; build or copy the file again",
-        )
     if len(data) < need:
         raise _cut(len(data), need)
     tlvs, end = parse_tlvs(data, header)
@@ -633,95 +702,58 @@ def _parse_image(data: bytes | FileBytes, path: str | None) -> Image:
         warnings.append("the image is encrypted: its hash cannot be checked here")
     elif _digest(data, header.hashed_size, algorithm) != digest:
         raise ImageError(
-            f"the image's {hash_type.name} does not match its content",
+            f"the image's hash ({hash_type.name}) does not match its content",
             hint="the file was changed or damaged after signing; the bootloader would refuse it",
         )
 
-    padded, confirmed, warning = _padding(data, end)
+    padding, warning = _padding(data, end)
     if warning is not None:
         warnings.append(warning)
+    if not header.flags & (_ENCRYPTED | _COMPRESSED):
+        warnings += _suspicious_payload(data, header)
+    if hash_type is TlvType.SHA384:
+        warnings.append(
+            "its hash is SHA-384: firmware lists only images with the one hash that it was built for, and that is "
+            "SHA-256 or SHA-512 in most"
+        )
+    if any(tlv.type == TlvType.DEPENDENCY and tlv.protected and len(tlv.value) != _DEPENDENCY.size for tlv in tlvs):
+        warnings.append("a dependency has a wrong length: a bootloader of several images takes it for one never met")
     if not any(tlv.type in _SIGNATURES for tlv in tlvs):
         warnings.append("the image carries no signature: only a bootloader that checks none will run it")
     if header.flags & ~_KNOWN_FLAGS:
         warnings.append(f"unknown header flags 0x{header.flags & ~_KNOWN_FLAGS:08x}")
     if header.flags & ImageFlag.NON_BOOTABLE:
         warnings.append("the image is marked as not bootable")
-    return Image(header, tlvs, digest, hash_type, end, padded, confirmed, data, tuple(warnings), path)
+    return Image(
+        header,
+        tlvs,
+        digest,
+        hash_type,
+        end,
+        padding.padded,
+        padding.confirmed,
+        data,
+        tuple(warnings),
+        path,
+        padding.max_align,
+    )
 
 
 def _digest(data: bytes | FileBytes, end: int, algorithm: str) -> bytes:
     digest = hashlib.new(algorithm)
-    for piece in _pieces(data, 0, end):
+    for piece in pieces(data, 0, end):
         digest.update(piece)
     return digest.digest()
 
 
-# --- what else a file can be ------------------------------------------------------------------------------------------
-
-_SIGNED_HINT = "upload the signed binary, in Zephyr's build directory zephyr/zephyr.signed.bin"
-_SIGN_HINT = f"{_SIGNED_HINT}, or sign this file: imgtool sign --header-size 0x200 --align 4 --slot-size … --version …"
-
-_KINDS: Sequence[tuple[bytes, str, str]] = (
-    (b"\x7fELF", "an ELF file", _SIGNED_HINT),
-    (b"PK\x03\x04", "a ZIP archive", "unpack it and take the signed .bin inside"),
-    (b"PK\x05\x06", "an empty ZIP archive", _SIGNED_HINT),
-    (b"\x1f\x8b", "a gzip file", "unpack it first"),
-    (b"\xfd7zXZ\x00", "an xz file", "unpack it first"),
-    (b"BZh", "a bzip2 file", "unpack it first"),
-    (b"UF2\n", "a UF2 file", _SIGNED_HINT),
-    (b"<!DOCTYPE", "a web page", "the download went wrong; it may have needed a login"),
-    (b"<html", "a web page", "the download went wrong; it may have needed a login"),
-    (b"\x96\xf3\xb8\x3d", "a big-endian MCUboot image", "sign it little-endian, without imgtool's '-e big'"),
-)
-
-
-def _recognise(data: bytes | FileBytes) -> ImageError | None:
-    """The error that says what `data` is, or None if it begins like an image."""
-    if not len(data):
-        return ImageError("the file is empty", hint="the build or the copy has failed")
-    start = data[:HEADER_BYTES]
-    if start.startswith(IMAGE_MAGIC.to_bytes(4, "little")):
-        return None if len(data) >= HEADER_BYTES else _cut(len(data), HEADER_BYTES)
-
-    def not_signed(what: str, hint: str) -> ImageError:
-        return ImageError(f"this is {what}, not a signed MCUboot image", hint=hint)
-
-    for magic, what, hint in _KINDS:
-        if start.startswith(magic):
-            return not_signed(what, hint)
-    if start.startswith(IMAGE_MAGIC_V1.to_bytes(4, "little")):
+def _other_format(data: bytes | FileBytes) -> ImageError:
+    """What to say of bytes that do not begin with the header of today's images."""
+    if data[:4] == IMAGE_MAGIC_V1.to_bytes(4, "little"):
         return ImageError(
             "the image has the ancient header format (magic 0x96f3b83c), which no server accepts",
             hint="sign it again with a current imgtool",
         )
-    if re.match(rb":[0-9A-Fa-f]{10}", start):
-        return not_signed("an Intel HEX text", "upload the .bin beside it, in Zephyr zephyr/zephyr.signed.bin")
-    if re.match(rb"S[0-9][0-9A-Fa-f]{6}", start):
-        return not_signed("a Motorola S-record text", "upload the .bin beside it, in Zephyr zephyr/zephyr.signed.bin")
-    if _is_vector_table(data, 0):
-        return not_signed("an unsigned Cortex-M binary (zephyr.bin)", _SIGN_HINT)
-    filler = data[:1]
-    if filler in (b"\x00", b"\xff") and start == filler * len(start):
-        body = _filled(data, 0, filler)
-        if body == len(data):
-            what = f"nothing but {len(data)} bytes of 0x{filler.hex()}"
-            return not_signed(what, "this may be a dump of erased flash; " + _SIGNED_HINT)
-        # Zephyr leaves room for the header (CONFIG_ROM_START_OFFSET), which imgtool fills in.
-        core = " Cortex-M" if _is_vector_table(data, body // 4 * 4) else ""
-        return not_signed(f"an unsigned{core} binary with room for a header (zephyr.bin)", _SIGN_HINT)
-    text = data[:256]
-    if all(byte in b"\t\r\n\x0c" or 0x20 <= byte < 0x7F for byte in text):
-        return not_signed("a text file", _SIGNED_HINT)
-    return not_signed(f"an unknown file (it begins with {start[:4].hex(' ')})", _SIGNED_HINT)
-
-
-def _is_vector_table(data: bytes | FileBytes, offset: int) -> bool:
-    """Whether a Cortex-M vector table can start here: a stack in RAM, then handlers in code, all odd (Thumb)."""
-    if len(data) < offset + 16:
-        return False
-    stack, *handlers = struct.unpack("<4I", data[offset : offset + 16])
-    in_ram = 0x1000_0000 <= stack < 0x4000_0000 and stack % 4 == 0
-    return in_ram and all(handler % 2 == 1 and handler < 0x4000_0000 for handler in handlers)
+    return not_an_image(data)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -743,6 +775,7 @@ def load_image(
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         try:
+            _refuse_devices(path)
             with open(path, "rb") as stream:
                 status = os.fstat(stream.fileno())
                 size = status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -771,7 +804,18 @@ def load_image(
         raise
 
 
+def _refuse_devices(path: str) -> None:
+    """Devices are not even opened: that alone resets some boards, and reading one need not end."""
+    with contextlib.suppress(OSError, ValueError):  # told when it is opened
+        mode = os.stat(path).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            hint = f"the file comes first, the device behind -d. {SIGNED_HINT[0].upper()}{SIGNED_HINT[1:]}"
+            raise ImageError(f"{path} is a device, not an image file", path=path, hint=hint)
+        if stat.S_ISSOCK(mode):
+            raise ImageError(f"{path} is a socket, not an image file", path=path, hint=SIGNED_HINT)
+
+
 def _too_large(path: str, max_bytes: int) -> ImageError:
     return ImageError(
-        f"the file is larger than {max_bytes} bytes, too large for an image", path=path or None, hint=_SIGNED_HINT
+        f"the file is larger than {max_bytes:,} bytes, too large for an image", path=path or None, hint=SIGNED_HINT
     )

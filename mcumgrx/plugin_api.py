@@ -156,7 +156,6 @@ _LATE = {
     "Flow": "transport",
     "Limits": "transport",
     "Transport": "transport",
-    "in_thread": "threads",
 }
 
 

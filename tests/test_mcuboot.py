@@ -6,6 +6,7 @@ import copy
 import gc
 import hashlib
 import io
+import json
 import os
 import pickle
 import struct
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcumgrx import file_bytes, mcuboot
+from mcumgrx import file_bytes, file_kinds
 from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.mcuboot import (
     HASH_ALGORITHMS,
@@ -182,7 +183,7 @@ CASES: list[tuple[str, str | None, tuple[str, ...], dict[str, Any]]] = [
     ("ed25519", "ed25519", (), {"signature_type": TlvType.ED25519}),
     ("ed25519 sha512", "ed25519", ("--sha", "512"), {"hash_type": TlvType.SHA512}),
     ("ed25519 pure", "ed25519", ("--pure",), {"hash_type": TlvType.SHA512, "signature_type": TlvType.ED25519}),
-    ("whole key", "ecdsa-p256", ("--public-key-format", "full"), {"key_hash": None}),
+    ("whole key", "ecdsa-p256", ("--public-key-format", "full"), {}),
     ("security counter", None, ("-s", "7"), {"security_counter": 7}),
     ("automatic counter", None, ("-s", "auto"), {"security_counter": (1 << 24) + (2 << 16) + 3}),
     (
@@ -317,12 +318,12 @@ BAD_IMAGES = [
     ("header filler changed", changed(0x100, b"B"), "does not match its content"),
     ("version changed", changed(20, b"\x02"), "does not match its content"),
     ("last byte missing", BY_HAND[:-1], "1 byte missing"),
-    ("cut in the payload", BY_HAND[:1000], "516 bytes missing (it has 1000 of at least 1516)"),
+    ("cut in the payload", BY_HAND[:1000], "516 bytes missing (it has 1,000 of at least 1,516)"),
     ("cut before the TLVs", BY_HAND[:1512], "4 bytes missing"),
     ("cut in the info header", BY_HAND[:1514], "2 bytes missing"),
     ("cut in the header", BY_HAND[:31], "1 byte missing"),
     ("header size too small", changed(8, b"\x1f\x00"), "less than its own 32"),
-    ("payload of 2 GiB", changed(12, b"\x00\x00\x00\x80"), "more than any device takes"),
+    ("payload of 2 GiB", changed(12, b"\x00\x00\x00\x80"), "of at least 2,147,484,164"),
     ("payload shorter than said", changed(12, b"\xe0\x03\x00\x00"), "no unprotected TLV area follows"),
     ("no hash", with_tlvs(struct.pack("<HH", TlvType.KEYHASH, 2) + b"ab"), "no hash TLV"),
     ("no TLV at all", with_tlvs(), "no hash TLV"),
@@ -377,8 +378,23 @@ OTHER_FILES = [
     ("zephyr.bin", VECTORS + bytes(range(200)), "an unsigned Cortex-M binary"),
     ("zephyr.bin with room", bytes(0x200) + VECTORS, "an unsigned Cortex-M binary with room for a header"),
     ("other core with room", bytes(0x200) + b"\x6f\x00\x40\x00" * 20, "an unsigned binary with room for a header"),
-    ("erased flash", b"\xff" * 4096, "nothing but 4096 bytes of 0xff"),
+    ("erased flash", b"\xff" * 4096, "nothing but 4,096 bytes of 0xff"),
     ("text", b"# Kconfig\nCONFIG_BOOTLOADER_MCUBOOT=y\n", "a text file"),
+    ("hex with comments", b"\xef\xbb\xbf; made by hand\r\n\r\n  :020000040000FA\r\n", "an Intel HEX text"),
+    ("TI-TXT", b"@C000\n3D B8 F3 96\nq\n", "a TI-TXT text"),
+    ("zstd", b"\x28\xb5\x2f\xfd" + bytes(40), "a zstd file"),
+    ("7-Zip", b"7z\xbc\xaf\x27\x1c" + bytes(40), "a 7-Zip archive"),
+    ("tar", b"zephyr.signed.bin".ljust(257, b"\0") + b"ustar\0" + bytes(300), "a tar archive"),
+    ("SUIT", bytes.fromhex("d86ba2025827815824822f5820") + bytes(300), "a SUIT envelope"),
+    ("ESP-IDF", b"\xe9\x03\x02\x20" + bytes(60), "an ESP-IDF image"),
+    ("no ESP-IDF", b"\xe9\x33\x22\x20" + bytes(60), "an unknown file (it begins with e9 33 22 20)"),
+    ("multi image", b"\x20\0\xa1\x63img\x82\xa2\x62id\0" + bytes(40), "a package of several images"),
+    ("Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
+    ("UTF-16", "text".encode("utf-16"), "a text file (UTF-16)"),
+    ("key", b"-----BEGIN PRIVATE KEY-----\n", "a key or certificate"),
+    ("encrypted by others", b"Salted__" + bytes(range(40)), "a file that OpenSSL has encrypted"),
+    ("web page, later", b"\n  <HTML><body>Sign in</body>", "a web page"),
+    ("merged", VECTORS.ljust(0x8000, b"\xff") + BY_HAND, "an MCUboot image 32,768 bytes behind its beginning"),
     ("noise", bytes.fromhex("deadbeef") * 20, "an unknown file (it begins with de ad be ef)"),
     ("one byte", b"\x01", "an unknown file"),
 ]
@@ -393,6 +409,107 @@ def test_other_files_are_named_for_what_they_are(data: bytes, message: str, tmp_
     assert message in caught.value.message
     assert caught.value.hint
     assert caught.value.path == str(path)
+
+
+def package(*files: dict[str, object], manifest: object = None, names: tuple[str, ...] = ()) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+        if manifest is not None or files:
+            text = manifest if isinstance(manifest, str) else json.dumps(manifest or {"files": files})
+            archive.writestr("manifest.json", text)
+    return stream.getvalue()
+
+
+def entry(file: str, **more: object) -> dict[str, object]:
+    return {"file": file, "type": "application", **more}
+
+
+PACKAGES = [
+    (package(entry("app.bin")), "a package (ZIP) of one image", "app.bin"),
+    (
+        package(entry("app.bin", image_index="0"), entry("net.bin", image_index=1)),
+        "of several images: app.bin for image 0, net.bin for image 1",
+        "each signed .bin",
+    ),
+    (package(entry("a.bin", type="mcuboot", slot="0")), "updates the bootloader", "not the application"),
+    (package(entry("root.suit", type="suit-envelope")), "a SUIT package", ".bin"),
+    (package(manifest={"manifest": {"application": {}}}), "Nordic's older DFU", "nrfutil"),
+    (package(manifest='{"files": [{"file": "a.bin", "load_address": 0xc200}]}'), "of one image", "a.bin"),
+    (package(manifest="[" * 60_000, names=("a.bin",)), "a ZIP archive", "take a.bin"),
+    (package(manifest={"files": 7}, names=("a.bin", "__MACOSX/a.bin")), "a ZIP archive", "take a.bin"),
+    (package(names=("a.bin", "b.bin")), "several images: a.bin, b.bin", "each"),
+    (package(names=("x/dfu_application.zip",)), "another one in it", "dfu_application.zip"),
+    (package(names=("readme.txt",)), "a ZIP archive", "no .bin in it"),
+    (package(entry("app.bin"))[:-30], "cut or damaged", "again"),
+    (b"PK\x03\x04" + bytes(range(256)), "cut or damaged", "again"),
+]
+
+
+@pytest.mark.parametrize(("data", "message", "hint"), PACKAGES, ids=[message for _, message, _ in PACKAGES])
+def test_archives_are_named_with_what_is_in_them(data: bytes, message: str, hint: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        parse_image(data)
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+def test_an_archive_is_not_unpacked() -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", b" " * 50_000_000)
+        archive.writestr("a.bin", bytes(50_000_000))
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="a ZIP archive"):
+        parse_image(stream.getvalue())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there are no device files")
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty"])
+def test_devices_are_not_read(path: str) -> None:
+    with pytest.raises(ImageError, match=f"{path} is a device, not an image file"):
+        load_image(path)
+
+
+PAYLOADS = [
+    ("good", VECTORS + bytes(2000), None),
+    ("signed twice", build_image("1.0.0", payload_size=2000), "signed twice"),
+    ("header of 32 over 0x200 reserved", bytes(0x1E0) + VECTORS + bytes(range(200)), "481 bytes of 0x00"),
+    ("erased where it was reserved", b"\xff" * 0x100 + VECTORS, "256 bytes of 0xff"),
+    ("nothing", bytes(3000), "3,000 bytes of 0x00"),
+    ("ELF", b"\x7fELF\x01" + bytes(100), "the payload is an ELF file"),
+    ("HEX", b":020000040000FA\n:10C00000004000200DC10000\n", "the payload is an Intel HEX text"),
+    ("patch of a chip without vectors", bytes(range(1, 200)), None),
+]
+
+
+@pytest.mark.parametrize(("payload", "warning"), [pytest.param(*case[1:], id=case[0]) for case in PAYLOADS])
+def test_payloads_that_no_processor_can_run(payload: bytes, warning: str | None) -> None:
+    about = [text for text in parse_image(build_image("1.0.0", payload=payload)).warnings if "payload" in text]
+    assert [warning in text for text in about] == ([] if warning is None else [True])
+    encrypted = build_image("1.0.0", payload=payload, flags=ImageFlag.ENCRYPTED_AES128)
+    assert not any("payload begins" in text for text in parse_image(encrypted).warnings)
+
+
+def test_an_image_without_its_padding() -> None:
+    padded = parse_image((BY_HAND + b"\xff" * 85) + trailer_magic(16))
+    trimmed = padded.without_padding()
+    assert (padded.padding_align, trimmed.padding_align) == (16, None)
+    assert (trimmed.data, trimmed.padded, trimmed.hash) == (BY_HAND, False, padded.hash)
+    assert trimmed.without_padding() is trimmed
+
+
+def test_the_network_core_is_known_by_its_reset_vector() -> None:
+    def image(reset: int, **more: int) -> Image:
+        return parse_image(build_image("1.0.0", payload=struct.pack("<II", 0x2100_1000, reset) + bytes(64), **more))
+
+    assert image(0x0100_8B01).for_network_core
+    assert not image(0x0001_03C1).for_network_core
+    assert not image(0x0100_8B01, flags=ImageFlag.ENCRYPTED_AES128).for_network_core
 
 
 @pytest.mark.parametrize(
@@ -484,7 +601,7 @@ def test_file_without_permission(tmp_path: Path) -> None:
 def test_files_are_not_read_without_bound(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(BY_HAND)
-    with pytest.raises(ImageError, match="larger than 1000 bytes"):
+    with pytest.raises(ImageError, match="larger than 1,000 bytes"):
         load_image(path, max_bytes=1000)
     assert load_image(path, max_bytes=len(BY_HAND)).size == len(BY_HAND)
 
@@ -550,7 +667,7 @@ def test_what_an_image_is_does_not_depend_on_where_it_lies(
     expected = outcome(bytes(data))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_bytes, "_BLOCK", block)
-        patch.setattr(mcuboot, "_PIECE", piece)
+        patch.setattr(file_kinds, "_PIECE", piece)
         lying = FileBytes(scratch)
         found = outcome(lying)
         assert found == expected
@@ -590,7 +707,7 @@ def test_only_large_files_stay_on_the_disk(tmp_path: Path) -> None:
         read = load_image(stream)
     assert type(read.data) is bytes
     assert read == image
-    with pytest.raises(ImageError, match=f"larger than {IN_MEMORY_BYTES} bytes"):
+    with pytest.raises(ImageError, match=f"larger than {IN_MEMORY_BYTES:,} bytes"):
         load_image(path, max_bytes=IN_MEMORY_BYTES)
 
 
@@ -615,7 +732,7 @@ def test_memory_against_size(tmp_path: Path, size: int, most: float) -> None:
 
 
 def test_a_file_that_is_no_image_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcuboot, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr("mcumgrx.mcuboot.IN_MEMORY_BYTES", 100)
     files: list[io.FileIO] = []
 
     def noted(path: str, mode: str, buffering: int) -> io.FileIO:

@@ -979,9 +979,9 @@ def test_the_erase_command() -> None:
 
 def test_the_slots_command() -> None:
     assert Desk().command(commands.slots).lines() == [
-        "slot  size                    upload with",
-        "0     524288 bytes (512 KiB)",
-        "1     524288 bytes (512 KiB)  --image 0",
+        "slot  size                     upload with",
+        "0     524,288 bytes (512 KiB)",
+        "1     524,288 bytes (512 KiB)  --image 0",
     ]
     with pytest.raises(DeviceError, match="does not tell its slots") as raised:
         small(Refused(8)).command(commands.slots)
@@ -1021,10 +1021,10 @@ def test_slots_of_two_images_with_unknown_keys() -> None:
         SlotInfo(1, 0, None, -5, max_image_size=3000, extra={"core": "net", "xip": True}),
     )
     assert desk.command(commands.slots).lines() == [
-        "slot            size                largest image       erase with",
-        "image 0 slot 0  4096 bytes (4 KiB)                      --slot 0",
-        "image 0 slot 1  4096 bytes (4 KiB)                      --slot 1",
-        "image 1 slot 0  unknown (error -5)  3000 bytes (3 KiB)  --slot 2",
+        "slot            size                 largest image        erase with",
+        "image 0 slot 0  4,096 bytes (4 KiB)                       --slot 0",
+        "image 0 slot 1  4,096 bytes (4 KiB)                       --slot 1",
+        "image 1 slot 0  unknown (error -5)   3,000 bytes (3 KiB)  --slot 2",
         "image 1 slot 0: core net",
         "image 1 slot 0: xip yes",
     ]
@@ -1055,9 +1055,13 @@ def test_the_inspect_command_with_several_files(file: Path, tmp_path: Path) -> N
     old.write_bytes(RUNNING)
     result = Desk().command(commands.inspect, files=(file, old))
     assert [facts.version for facts in result.files] == ["1.1.0", "1.0.0"]
-    assert "" in result.lines()
+    assert ("" in result.lines(), result.exit_code) == (True, 0)
+    missing = tmp_path / "none.bin"
+    result = Desk().command(commands.inspect, files=(missing, file))
+    assert ([facts.version for facts in result.files], result.exit_code) == (["1.1.0"], 6)
+    assert f"  error: no such file: {missing}" in result.lines()
     with pytest.raises(ImageError, match="no such file"):
-        Desk().command(commands.inspect, files=(file, tmp_path / "none.bin"))
+        Desk().command(commands.inspect, files=(missing,))
 
 
 def test_the_inspect_command_and_an_image_of_imgtool(file: Path, tmp_path: Path) -> None:

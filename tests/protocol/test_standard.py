@@ -205,9 +205,7 @@ def test_what_takes_long_says_so() -> None:
     assert ReadParams().timeout_s is None
 
 
-@pytest.mark.parametrize(
-    ("body", "extra"), [({}, {}), ({"mode": "swap"}, {"mode": "swap"}), ({"mode": None}, {})]
-)
+@pytest.mark.parametrize(("body", "extra"), [({}, {}), ({"mode": "swap"}, {"mode": "swap"}), ({"mode": None}, {})])
 def test_a_bootloader_whose_mode_is_no_number_is_one_that_is_not_known(body: Body, extra: Body) -> None:
     answer = reply_to(ReadBootloaderMode(), encode_body({**body, "no-downgrade": True}))
     assert ReadBootloaderMode().result(answer) == Bootloader(None, BootloaderMode.UNKNOWN, True, extra)

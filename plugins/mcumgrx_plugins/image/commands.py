@@ -40,6 +40,8 @@ _FLAGS = ("active", "confirmed", "pending", "permanent", "bootable")
 # Whether a loader and the application split from it fit each other; 0, "not applicable", is not shown (newtmgr).
 _SPLIT = {1: "loader and application do not match", 2: "loader and application match"}
 
+_BAD_FILE = 6  # the exit code of a file that no device can take
+
 _FEWEST_DIGITS = 4
 _HASH = re.compile(rf"[0-9a-fA-F]{{{_FEWEST_DIGITS},128}}")
 _HASH_DIGITS = (64, 96, 128)  # SHA-256, SHA-384, SHA-512
@@ -533,17 +535,22 @@ class FileFacts:
     hash: str
     file_sha256: str
     signature: str | None
+    signature_name: str | None
     key_hash: str | None
     security_counter: int | None
     dependencies: tuple[str, ...]
     padded: bool
     pad_confirmed: bool
+    padding_align: int | None
+    vendor_id: str | None
+    class_id: str | None
     tlvs: tuple[TlvFacts, ...]
     warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, image: Image, file: str) -> FileFacts:
-        signature = image.signature_type
+        from mcumgrx.mcuboot import TlvType
+
         return cls(
             file=file,
             version=str(image.version),
@@ -556,30 +563,44 @@ class FileFacts:
             hash_type=image.hash_type.name,
             hash=image.hash.hex(),
             file_sha256=image.file_sha256.hex(),
-            signature=signature.name if signature is not None else None,
+            signature=image.signature_type.name if image.signature_type is not None else None,
+            signature_name=image.signature_name,
             key_hash=image.key_hash.hex() if image.key_hash is not None else None,
             security_counter=image.security_counter,
             dependencies=tuple(f"image {need.image} at least {need.minimum}" for need in image.dependencies),
             padded=image.padded,
             pad_confirmed=image.pad_confirmed,
+            padding_align=image.padding_align,
+            vendor_id=_uuid(image, TlvType.UUID_VID),
+            class_id=_uuid(image, TlvType.UUID_CID),
             tlvs=tuple(TlvFacts(tlv.name, len(tlv.value), tlv.protected, tlv.value.hex()) for tlv in image.tlvs),
             warnings=image.warnings,
         )
 
+    def _for_address(self) -> str:
+        if "ROM_FIXED" in self.flags:
+            return f", for a slot at address 0x{self.load_address:x}"
+        if "RAM_LOAD" in self.flags:
+            return f", to be loaded into RAM at 0x{self.load_address:x}"
+        return f", load address 0x{self.load_address:08x}" if self.load_address else ""
+
     def lines(self) -> list[str]:
         padding = "marked as confirmed" if self.pad_confirmed else "marked for a test boot"
+        padding += f", for a flash with alignment {self.padding_align}"
         rows = [
             ("version", self.version),
             ("file size", _size(self.size)),
-            ("header", f"{_size(self.header_size)}, load address 0x{self.load_address:08x}"),
+            ("header", f"{_size(self.header_size)}{self._for_address()}"),
             ("payload", _size(self.image_size)),
             ("flags", ", ".join(self.flags) or "none"),
-            ("hash", self.hash),
+            ("hash", f"{self.hash} ({self.hash_type})"),
             ("file SHA-256", self.file_sha256),
-            ("signature", self.signature or "none"),
+            ("signature", self.signature_name or "none"),
             ("key hash", self.key_hash or ""),
             ("security counter", "" if self.security_counter is None else str(self.security_counter)),
             ("needs", ", ".join(self.dependencies)),
+            ("vendor", self.vendor_id or ""),
+            ("device class", self.class_id or ""),
             ("padded", f"to the end of the slot, {padding}" if self.padded else "no"),
         ]
         lines = [self.file, *(f"  {line}" for line in _table([row for row in rows if row[1]]))]
@@ -592,16 +613,42 @@ class FileFacts:
         return lines + [f"  warning: {warning}" for warning in self.warnings]
 
 
+def _uuid(image: Image, kind: int) -> str | None:
+    """The UUID in the TLV of this type, as people write it."""
+    value = image.tlv_value(kind, protected=True)
+    if value is None or len(value) != 16:
+        return None
+    digits = value.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+@dataclass(frozen=True, slots=True)
+class FileRefused:
+    """A file that is no image, or cannot be read, and why."""
+
+    file: str
+    message: str
+    hint: str | None
+
+    def lines(self) -> list[str]:
+        return [self.file, f"  error: {self.message}", *([f"  hint: {self.hint}"] if self.hint else [])]
+
+
 @dataclass(frozen=True, slots=True)
 class InspectResult:
-    """The files, in the order given."""
+    """The images and the other files, each in the order given."""
 
     files: tuple[FileFacts, ...]
+    refused: tuple[FileRefused, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return _BAD_FILE if self.refused else 0
 
     def lines(self) -> list[str]:
         lines: list[str] = []
-        for facts in self.files:
-            lines += ["", *facts.lines()] if lines else facts.lines()
+        for told in (*(one.lines() for one in self.files), *(one.lines() for one in self.refused)):
+            lines += ["", *told] if lines else told
         return lines
 
 
@@ -612,9 +659,19 @@ class InspectResult:
 )
 async def inspect(context: CommandContext, files: Sequence[Path]) -> InspectResult:
     """Show what image FILES contain, and check their structure and hash. The signature only a device can check."""
+    from mcumgrx.errors import ImageError
     from mcumgrx.mcuboot import load_image
 
-    return InspectResult(tuple(FileFacts.of(load_image(file), str(file)) for file in files))
+    images: list[FileFacts] = []
+    refused: list[FileRefused] = []
+    for file in files:
+        try:
+            images.append(FileFacts.of(load_image(file), str(file)))
+        except ImageError as error:
+            if len(files) == 1:
+                raise
+            refused.append(FileRefused(str(file), error.message, error.hint))
+    return InspectResult(tuple(images), tuple(refused))
 
 
 # -- words ----------------------------------------------------------------------------------------------------------
@@ -629,7 +686,7 @@ def _number(told: int) -> str:
 
 
 def _size(size: int) -> str:
-    return f"{size} bytes" if size < 1024 else f"{size} bytes ({size / 1024:.0f} KiB)"
+    return f"{size} bytes" if size < 1024 else f"{size:,} bytes ({size / 1024:.0f} KiB)"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
