@@ -105,8 +105,11 @@ class BootPolicy:
 
 
 def accept_hash(image: Image) -> bool:
-    """The default check of an image whose hash is right: take it, whoever signed it, unless it is encrypted."""
-    return not image.encrypted
+    """The default check of an image whose hash is right: take it, whoever signed it.
+
+    Encrypted and compressed ones are refused: keys, and `MCUBOOT_DECOMPRESS_IMAGES`, are nothing a build has by itself.
+    """
+    return not image.encrypted and not image.compressed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Self
 
 from mcumgrx.errors import ImageError, UsageError
-from mcumgrx.mcuboot import parse_image
+from mcumgrx.mcuboot import ImageFlag, parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
 from mcumgrx.protocol.message import SmpError
@@ -119,6 +119,7 @@ class DeviceConfig:
         line_size: of each (`CONFIG_UART_MCUMGR_RX_BUF_SIZE`). Longer lines are lost whole.
         line_s: until the server has emptied one.
         params: answers the parameter query, which Zephyr does not by default.
+        address: of the first slot, for images that are linked to run at one address.
         mode: how the bootloader updates.
         policy: the bootloader's build options.
         recovery: the bootloader's serial recovery; None for a bootloader without it.
@@ -165,6 +166,7 @@ class DeviceConfig:
     line_size: int = 128
     line_s: float = 0.0005
     params: bool = True
+    address: int = 0
     slot_size: int = 512 * 1024
     sector_size: int = 4096
     write_size: int = 4
@@ -558,10 +560,22 @@ class SimulatedDevice:
     def _crashes(self, result: BootResult) -> bool:
         assert result.slot is not None
         version = result.version
+        if self._misplaced(result):
+            return True
         if version is not None and {str(version), version.device_text} & self.config.unhealthy:
             return True
         content = self.bootloader.slots[result.slot].content()
         return read_application(content).health is not Health.HEALTHY
+
+    def _misplaced(self, result: BootResult) -> bool:
+        """Whether the application runs somewhere else than it was linked for: its first jump leads nowhere.
+
+        Only direct XIP looks at the address; a swap or an overwrite starts any image, which then never comes up.
+        """
+        header, slot = result.header, result.slot
+        if header is None or slot is None or ImageFlag.ROM_FIXED not in header.flags:
+            return False
+        return header.load_address != self.config.address + self.bootloader.slots[slot].offset
 
     def _become(self, power: Power, deadline: float | None) -> None:
         self.power = power
@@ -690,8 +704,13 @@ def _layouts(config: DeviceConfig) -> tuple[Layout, ...]:
     scratch = 0
     if config.mode is Mode.SWAP_SCRATCH:
         scratch = min(8 * sector, slot // sector * sector)
+    # Zephyr counts the sectors (`BOOT_MAX_IMG_SECTORS_AUTO`): a small slot has a small trailer.
+    sectors = slot // sector
     layouts = [
-        Layout.equal_slots(slot, offset=number * SLOTS_PER_IMAGE * slot, max_sectors=max(128, slot // sector))
+        replace(
+            Layout.equal_slots(slot, offset=number * SLOTS_PER_IMAGE * slot, max_sectors=sectors),
+            base_address=config.address,
+        )
         for number in range(config.images)
     ]
     if config.mode in (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD):

@@ -21,7 +21,7 @@ from mcumgrx.mcuboot import (
     parse_tlvs,
     trailer_magic,
 )
-from mcumgrx.sim.flash import ERASED, Flash
+from mcumgrx.sim.flash import ERASED, Flash, FlashError
 
 __all__ = ["Mark", "Slot", "SwapType"]
 
@@ -89,8 +89,10 @@ class Slot:
         return self.read(0, self.size)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write, filled up with erased bytes to whole write units."""
+        """Write, filled up with erased bytes to whole write units. Raises `FlashError` beyond the end of the slot."""
         unit = self.flash.write_size
+        if offset + len(data) > self.size:
+            raise FlashError(f"{len(data)} bytes at {offset} do not fit the {self.name} slot of {self.size} bytes")
         self.flash.write(self.offset + offset, data.ljust(-(-len(data) // unit) * unit, bytes([ERASED])))
 
     def erase_sector(self, index: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mcumgrx.errors import ImageError
-from mcumgrx.mcuboot import ImageFlag, ImageHeader, TlvType, parse_header, parse_tlvs
+from mcumgrx.mcuboot import MAGIC_BYTES, ImageFlag, ImageHeader, TlvType, parse_header, parse_tlvs
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.standard import ImageErrorCode
@@ -161,9 +161,11 @@ class ImageServer(GroupServer):
         try:
             data = area.read(offset, area.size - offset)
             header = parse_header(data)
-            tlvs, _ = parse_tlvs(data, header)
+            tlvs, end = parse_tlvs(data, header)
         except ImageError:
             return None
+        if offset and offset + end > area.size - MAGIC_BYTES:
+            return None  # seen of an image that ends where its slot ends: complete, and yet not listed
         size = self.device.config.hash_size
         hashes = [tlv.value for tlv in tlvs if tlv.type == _HASH_TLVS[size] and not tlv.protected]
         return (header, hashes[0]) if len(hashes) == 1 and len(hashes[0]) == size else None
@@ -367,7 +369,11 @@ class ImageServer(GroupServer):
 
     def _erase_up_to(self, session: UploadSession, end: int) -> None:
         area = self.slots[session.slot]
-        end = min(end + self._upload_offset(session), area.size)
+        start = self._upload_offset(session)
+        if start and start + end > area.size:
+            # The first sector is the bootloader's in a swap using offset: the check of the size does not know that.
+            raise FlashError(f"the upload does not fit the {area.name} slot")
+        end = min(start + end, area.size)
         while session.erased < end:
             area.erase_sector(session.erased // area.sector_size)
             session.erased += area.sector_size

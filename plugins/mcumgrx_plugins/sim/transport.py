@@ -82,6 +82,7 @@ class SimTransport(SimulatedTransport):
     `buf_count`     number of buffers (4)
     `lines`         line buffers of the links `uart` (2); 0 for any number
     `params`        whether it tells its buffers (yes)
+    `address`       of slot 0, for images linked to run at one address (0)
     `slot_size`     of each of the two slots (524288)
     `sector_size`   of the flash (4096)
     `write_size`    of the flash (4)
@@ -280,6 +281,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         buf_count=options.integer("buf_count", default.buf_count, minimum=2, maximum=255),
         line_count=options.integer("lines", default.line_count or 0, minimum=0, maximum=255) or None,
         params=options.flag("params", default.params),
+        address=options.integer("address", default.address, minimum=0, maximum=0xFFFF_FFFF),
         slot_size=slot_size,
         sector_size=sector_size,
         write_size=options.integer("write_size", default.write_size, minimum=1, maximum=32),
