@@ -21,7 +21,7 @@ from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, BootResult, Layout, Mode
 from mcumgrx.sim.flash import Flash, FlashError, FlashTiming, PowerCut
-from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused, Unanswered, encode
+from mcumgrx.sim.groups import Call, GroupError, GroupServer, HandlerFailed, Refused, Unanswered, encode
 from mcumgrx.sim.groups.enumeration import EnumServer
 from mcumgrx.sim.groups.fs import FsConfig, FsServer
 from mcumgrx.sim.groups.image import ImageServer
@@ -508,7 +508,10 @@ class SimulatedDevice:
         self._reset_wanted = False
         boot_mode, self.boot_mode = self.boot_mode, 0
         for group in self._groups.values():
-            group.restarted()
+            try:
+                group.restarted()
+            except Exception as error:
+                raise HandlerFailed(f"what its group {_named(group)} does at a restart", error) from error
         if self.recovery is not None:
             self.recovery.restarted()
         while True:
@@ -595,7 +598,7 @@ class SimulatedDevice:
         """Take up one request, as it came from the link, at `now`.
 
         A device that takes no requests, or whose buffers the message does not fit, gives no answer. Several requests
-        in one message are answered one by one, as over UDP, but not by the bootloader.
+        in one message are answered one by one, as over UDP, but not by the bootloader. Raises `HandlerFailed`.
         """
         self.advance(now)
         if self.in_bootloader:
@@ -667,6 +670,8 @@ class SimulatedDevice:
         body: Mapping[str, Any]
         try:
             body = handler(Call(self, header.op, version, payload, now))
+            if not isinstance(body, Mapping):
+                raise TypeError(f"it returned {type(body).__name__} for an answer, which is a map")
             if config.legacy_rc:
                 body = {"rc": 0, **body}
         except GroupError as error:
@@ -681,7 +686,15 @@ class SimulatedDevice:
             else:
                 key = "ret" if config.ret_errors else "err"
                 body = {key: {"group": group.group, "rc": int(error.rc)}, **error.extra}
-        reply = self._reply(header, body)
+        except (Refused, Unanswered, PowerCut):
+            raise
+        except Exception as error:
+            raise HandlerFailed(f"command {header.command} of its group {_named(group)}", error) from error
+        try:
+            reply = self._reply(header, body)
+        except (TypeError, ValueError) as error:
+            what = f"the answer to command {header.command} of its group {_named(group)}"
+            raise HandlerFailed(what, error) from error
         if len(reply) > config.buf_size:
             raise Refused(SmpError.MESSAGE_SIZE)
         return reply
@@ -693,6 +706,10 @@ class SimulatedDevice:
         return build_message(
             op, version, self.config.reply_flags, header.group, header.sequence, header.command, payload
         )
+
+
+def _named(group: GroupServer) -> str:
+    return f"{group.group} ({group.name})" if group.name else str(group.group)
 
 
 def _layouts(config: DeviceConfig) -> tuple[Layout, ...]:

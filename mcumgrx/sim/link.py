@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, UsageError
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import HEADER_SIZE, REPLY_OPS
 from mcumgrx.sim.device import Answer, Power, SimulatedDevice
+from mcumgrx.sim.groups import HandlerFailed
 from mcumgrx.transport import Flow, Limits, Transport
 
 __all__ = ["Faults", "LinkModel", "Runner", "SimulatedTransport", "runner_of"]
@@ -312,6 +313,10 @@ class Runner:
         """Requests that found no free buffer, without those that made the device crash."""
         self.lost_lines = 0
         """Lines of console framing that found no free line buffer."""
+        self.failed: list[Callable[[McumgrError], None]] = []
+        """Called when the device itself has a mistake, in one of its groups most likely."""
+        self.failure: McumgrError | None = None
+        """That mistake. The device does nothing any more in this loop."""
         self.idle: list[Callable[[], None]] = []
         """Called whenever the last request has been answered."""
         self.agenda = Agenda(loop)
@@ -326,9 +331,21 @@ class Runner:
 
     def advance(self) -> Power:
         """Bring the device to the present; returns what it is doing."""
-        self.device.advance(self.loop.time())
-        self._plan()
+        try:
+            self.device.advance(self.loop.time())
+            self._plan()
+        except Exception as error:
+            self._fail(error)
         return self.device.power
+
+    def _fail(self, error: Exception) -> None:
+        """What the device's own code raises goes to its links: in a timer it would be a line in a log, and silence."""
+        self._forget_requests()
+        self._wake_up_at(None)
+        mistake = error if isinstance(error, McumgrError) else HandlerFailed("its own code", error)
+        self.failure = self.failure or mistake
+        for tell in list(self.failed):
+            tell(mistake)
 
     @property
     def busy(self) -> bool:
@@ -338,7 +355,7 @@ class Runner:
     def submit(self, message: bytes, reply: Callable[[bytes], None], server: ServerKind = "plain") -> None:
         """A request has arrived; `reply` is called with each answer, when the device sends it."""
         self.advance()
-        if not self.device.answering:
+        if not self.device.answering or self.failure is not None:
             return
         serial = server != "plain"
         used = len(self._queue)
@@ -396,6 +413,8 @@ class Runner:
                 else:
                     for one in answer.replies:
                         reply(one)
+        except Exception as error:
+            self._fail(error)
         finally:
             self._taking = False
         if not self.busy:
@@ -404,8 +423,11 @@ class Runner:
 
     def _answered(self, replies: tuple[bytes, ...], reply: Callable[[bytes], None]) -> None:
         self._work = None
-        for message in replies:
-            reply(message)
+        try:
+            for message in replies:
+                reply(message)
+        except Exception as error:
+            self._fail(error)
         if self._work is None and self._starting is None:
             self._next()
 
@@ -465,7 +487,7 @@ class SimulatedTransport(Transport):
         self.silent_boot = self.model.silent_boot
         self._limits = self.model.limits
         self._runner: Runner | None = None
-        self._lost: LinkLost | None = None
+        self._lost: McumgrError | None = None
         self._severed = False  # the link has ended, though the host may not have noticed
         self._inbox: deque[bytes] = deque()
         self._outlet: Callable[[bytes], None] | None = None
@@ -503,6 +525,8 @@ class SimulatedTransport(Transport):
         self._shut()
         runner = runner_of(self.device)
         runner.advance()
+        if runner.failure is not None:
+            raise runner.failure
         if self.model.drops_on_reset:
             await self._wait_running(runner, timeout_s)
         if self.model.connect_s:
@@ -523,6 +547,7 @@ class SimulatedTransport(Transport):
         self._lines.clear()
         self.device.listeners.append(self._power_changed)
         runner.idle.append(self._lines.pump)
+        runner.failed.append(self._end)
 
     def _reachable(self) -> bool:
         """Whether the device takes requests from this link."""
@@ -568,7 +593,7 @@ class SimulatedTransport(Transport):
         """End the link now, as an unplugged cable does."""
         self._end(LinkLost(reason))
 
-    def _end(self, reason: LinkLost) -> None:
+    def _end(self, reason: McumgrError) -> None:
         if self._lost is not None or self._runner is None:
             return
         self._lost = reason
@@ -576,6 +601,8 @@ class SimulatedTransport(Transport):
             self.device.listeners.remove(self._power_changed)
         if self._lines.pump in self._runner.idle:
             self._runner.idle.remove(self._lines.pump)
+        if self._end in self._runner.failed:
+            self._runner.failed.remove(self._end)
         self._severed = True
         self._wake_receiver()
 
@@ -703,6 +730,8 @@ class SimulatedTransport(Transport):
 
     async def receive(self) -> bytes:
         while not self._inbox:
+            if self._lost is not None and not isinstance(self._lost, LinkLost):
+                raise self._lost  # a mistake in the device: no lost link, after which a client would connect again
             if self._lost is not None or self._runner is None:
                 raise self._open_error()
             self._waiter = self._open_runner().loop.create_future()

@@ -17,7 +17,7 @@ from mcumgrx.errors import UsageError
 from mcumgrx.mcuboot import ImageFlag, parse_image
 from mcumgrx.protocol.codec import build_message, build_upload
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.sim.bootloader import BootPolicy, Mode
+from mcumgrx.sim.bootloader import SECONDARY, BootPolicy, Mode, SwapType
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups import (
@@ -980,3 +980,124 @@ def test_uploads_go_the_short_way() -> None:
         "data": bytes(600),
     }
     assert found == cbor2.loads(payload)
+
+
+# -- no kinder than the real ones -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [ImageFlag.COMPRESSED_LZMA2, ImageFlag.COMPRESSED_LZMA1, ImageFlag.ENCRYPTED_AES128])
+@pytest.mark.parametrize("mode", [Mode.SWAP_MOVE, Mode.SWAP_OFFSET, Mode.SWAP_SCRATCH, Mode.OVERWRITE])
+def test_what_the_bootloader_cannot_unpack_is_taken_listed_and_erased(mode: Mode, flags: int) -> None:
+    """Seen: image group and bootloader of Zephyr 4.4, built without decompression and keys."""
+    desk = Desk(replace(SMALL, mode=mode))
+    packed = build_image("1.1.0", payload_size=5000, flags=flags)
+    digest = packed[-32:]
+    assert desk.upload(packed) == {"off": len(packed)}
+    assert desk.images()[1]["hash"] == digest
+    assert "images" in desk.test(digest)
+    desk.reset()
+    assert {slot: image["version"] for slot, image in desk.images().items()} == {0: "1.0.0"}
+
+
+SLOT_OF_104 = replace(SMALL, mode=Mode.SWAP_OFFSET, slot_size=106_496, sector_size=1024)
+
+
+def image_of(size: int) -> bytes:
+    return build_image("1.1.0", payload_size=size - len(build_image("1.1.0", payload_size=0)))
+
+
+@pytest.mark.parametrize("less", [2048, 3071])
+def test_a_small_slot_has_a_small_trailer(less: int) -> None:
+    """Seen on a slot of 104 sectors: a trailer for 128 would not have left this room."""
+    desk = Desk(SLOT_OF_104)
+    new = image_of(106_496 - less)
+    assert desk.upload(new) == {"off": len(new)}
+    desk.test(parse_image(new).hash)
+    desk.reset()
+    assert desk.images()[0]["version"] == "1.1.0"
+
+
+def test_an_image_up_to_the_end_of_its_slot_is_complete_and_not_listed() -> None:
+    desk = Desk(SLOT_OF_104)
+    new = image_of(106_496 - 1024)
+    assert desk.upload(new) == {"off": len(new)}
+    assert list(desk.images()) == [0]
+
+
+def test_the_first_sector_is_the_bootloaders_in_a_swap_using_offset() -> None:
+    desk = Desk(SLOT_OF_104)
+    large = image_of(106_496)
+    first = {"off": 0, "len": len(large), "data": large[:200]}
+    assert desk.upload(large)["err"] == {"group": 1, "rc": 12}  # the slot was blank: seen only when it is full
+    kept = desk.device.flash.snapshot()
+    assert desk.write(1, first)["err"] == {"group": 1, "rc": 13}
+    assert desk.device.flash.snapshot() == kept
+
+
+def test_an_upload_never_writes_behind_its_slot() -> None:
+    desk = Desk(replace(SLOT_OF_104, images=2))
+    desk.device.install(OLD, 2)
+    behind = desk.device.bootloaders[1].primary
+    kept = behind.content()
+    assert desk.upload(image_of(106_496))["err"] == {"group": 1, "rc": 12}
+    assert behind.content() == kept
+
+
+@pytest.mark.parametrize(("slot", "code", "kept"), [(7, 10, False), (255, 10, False), (0, 9, True)])
+def test_an_erase_ends_the_upload_unless_the_slot_is_in_use(slot: int, code: int, kept: bool) -> None:
+    desk = Desk()
+    desk.write(1, {"off": 0, "len": len(NEW), "data": NEW[:200], "sha": NEW_SHA})
+    assert desk.write(5, {"slot": slot}) == {"err": {"group": 1, "rc": code}}
+    assert desk.write(1, {"off": 200, "data": NEW[200:300]}) == {"off": 300 if kept else 0}
+
+
+@pytest.mark.parametrize("value", ["mode", 7, b"\x01", {"a": 1}, None, True, 1.5])
+def test_enumeration_takes_any_other_type_for_all_groups(value: object) -> None:
+    desk = Desk(replace(SMALL, buf_size=2048))
+    everything = desk.ask(Op.READ, 10, 3)
+    assert desk.ask(Op.READ, 10, 3, {"groups": value}) == everything
+
+
+def test_the_shell_needs_no_end_of_its_map() -> None:
+    desk = Desk()
+    line = cbor2.dumps({"argv": ["echo", "a"]})
+    told = desk.ask(Op.WRITE, 9, 0, payload=b"\xbf" + line[1:])
+    assert told == {"o": "\r\na\r\n", "ret": 0}
+    assert desk.ask(Op.WRITE, 9, 0, payload=b"\xbf" + line[1:-1]) == {"rc": 3}
+
+
+@pytest.mark.parametrize("mode", [Mode.SWAP_MOVE, Mode.OVERWRITE])
+def test_an_application_linked_for_elsewhere_never_comes_up(mode: Mode) -> None:
+    desk = Desk(replace(SMALL, mode=mode, address=0x8000))
+    for version, address, runs in (("1.1.0", 0x8000, True), ("1.2.0", 0x8000 + SMALL.slot_size, False)):
+        new = build_image(version, payload_size=5000, flags=ImageFlag.ROM_FIXED, load_address=address)
+        assert desk.upload(new) == {"off": len(new)}
+        desk.confirm(parse_image(new).hash)
+        desk.reset()
+        assert (desk.device.power is Power.RUNNING) == runs
+
+
+@pytest.mark.parametrize("mode", [Mode.SWAP_SCRATCH, Mode.SWAP_MOVE, Mode.SWAP_OFFSET, Mode.OVERWRITE])
+def test_an_empty_primary_is_newer_than_anything(mode: Mode) -> None:
+    """Its bytes are compared, 255.255.65535; a swap using move or offset looks at nothing then, and overwriting does
+    not compare with an empty slot."""
+    device = SimulatedDevice(replace(SMALL, mode=mode, policy=BootPolicy(downgrade_prevention=True)))
+    device.install(NEW, SECONDARY)
+    device.bootloader.set_pending()
+    device.advance(0.0)
+    assert (device.power is Power.RUNNING) == (mode is Mode.OVERWRITE)
+    erased = device.flash.is_erased(SMALL.slot_size, SMALL.slot_size)
+    assert erased == (mode is Mode.SWAP_SCRATCH)
+
+
+def test_garbage_with_the_flag_not_bootable_loses_its_mark_only() -> None:
+    """The flag is looked at before the magic: any bytes whose 17th has that bit."""
+    desk = Desk()
+    garbage = bytearray(b"\xaa" * 4000)
+    garbage[16] = 0x10
+    area = desk.device.bootloader.secondary
+    desk.device.flash.poke(area.offset, bytes(garbage))
+    desk.device.bootloader.set_pending()
+    desk.reset()
+    assert desk.device.bootloader.swap_type() is SwapType.NONE
+    assert area.read(0, 4000) == garbage

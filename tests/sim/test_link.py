@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import math
 import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -17,14 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcumgrx.client import Client
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, RequestTimeout, UsageError
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, RequestTimeout, UsageError
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import Op
+from mcumgrx.protocol.message import Command, Fields
 from mcumgrx.protocol.standard import Echo, EraseImage, ReadImageState, Reset
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
+from mcumgrx.sim.groups import Call, GroupServer, HandlerFailed
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import ALL_OPS, Faults, LinkModel, SimulatedTransport, runner_of
 from mcumgrx.sim.loop import run
@@ -789,3 +792,104 @@ def test_any_cut_of_what_is_written_to_a_uart_gives_the_same_answers(raw: bool, 
         return found
 
     assert run(main()) == [0, 1, 2, 3, 4]
+
+
+# --- mistakes of the device itself -----------------------------------------------------------------------------------
+
+
+class Vendor(GroupServer):
+    """A group as a plugin's author would write it for tests, with whatever `handler` does."""
+
+    group = 70
+    name = "vendor"
+
+    def __init__(self, handler: Callable[[Call], Any], restarted: Callable[[], None] = lambda: None) -> None:
+        super().__init__({(Op.READ, 0): handler})
+        self.at_restart = restarted
+
+    def restarted(self) -> None:
+        self.at_restart()
+
+
+class AskVendor(Command[dict[str, Any]]):
+    group, command, repeatable = 70, 0, True
+
+    def body(self) -> dict[str, Any]:
+        return {"val": 1.5, "none": None}
+
+    def parse(self, fields: Fields) -> dict[str, Any]:
+        return dict(fields.extra())
+
+
+def broken(call: Call) -> Any:
+    return {"v": {}["missing"]}
+
+
+def ask_vendor(handler: Callable[[Call], Any]) -> dict[str, Any]:
+    device = new_device()
+    device.add_group(Vendor(handler))
+
+    async def main() -> dict[str, Any]:
+        async with Client(SimulatedTransport(device)) as client:
+            return await client.request(AskVendor())
+
+    return run(main())
+
+
+@pytest.mark.parametrize("value", [1.5, 0.1, 1e300, -0.0, float("inf"), None, [None, 2.5], {"a": None}])
+def test_a_group_answers_with_floats_and_null(value: Any) -> None:
+    assert ask_vendor(lambda call: {"v": value}) == {"v": value}
+
+
+def test_a_group_reads_floats_and_null() -> None:
+    assert ask_vendor(lambda call: call.read(val="any", none="any")) == {"val": 1.5, "none": None}
+
+
+def test_not_a_number_is_answered_as_such() -> None:
+    assert math.isnan(ask_vendor(lambda call: {"v": float("nan")})["v"])
+
+
+@pytest.mark.parametrize(
+    ("handler", "named"),
+    [
+        (broken, "command 0 of its group 70 .vendor.: KeyError: 'missing'"),
+        (lambda call: {"v": object()}, "the answer to command 0 of its group 70 .vendor.: TypeError"),
+        (lambda call: None, "returned NoneType for an answer"),
+        (lambda call: {"v": 1 << 64}, "the answer to command 0"),
+    ],
+)
+def test_a_mistake_in_a_group_is_told_at_once(handler: Callable[[Call], Any], named: str) -> None:
+    device = new_device()
+    device.add_group(Vendor(handler))
+
+    async def main() -> None:
+        transport = SimulatedTransport(device)
+        async with Client(transport) as client:
+            with pytest.raises(McumgrError, match=named) as told:
+                await client.request(AskVendor())
+            assert not isinstance(told.value, RequestTimeout)
+            assert asyncio.get_running_loop().time() < 1
+        with pytest.raises(HandlerFailed, match=named):  # nor does connecting again help
+            await transport.open(1.0)
+
+    run(main())
+
+
+def test_a_mistake_at_a_restart_is_told() -> None:
+    device = new_device()
+
+    def fail() -> None:
+        if device.boots > 1:
+            raise RuntimeError("no such sensor")
+
+    device.add_group(Vendor(lambda call: {}, fail))
+
+    async def main() -> None:
+        transport = SimulatedTransport(device, LinkModel.datagram())
+        await transport.open(1.0)
+        await transport.send(transport.framing().encode(build_message(2, 1, 0, 0, 1, 5, b"\xa0")))
+        await transport.receive()
+        with pytest.raises(HandlerFailed, match="at a restart: RuntimeError: no such sensor"):
+            await transport.receive()
+
+    run(main())

@@ -9,12 +9,14 @@ Sources: Zephyr `subsys/mgmt/mcumgr/util/src/zcbor_bulk.c` (requests), `smp/src/
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import cbor2
 
+from mcumgrx.errors import McumgrError
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import SmpError
 
@@ -27,6 +29,7 @@ __all__ = [
     "GroupError",
     "GroupServer",
     "Handler",
+    "HandlerFailed",
     "Kind",
     "Persistent",
     "Refused",
@@ -68,6 +71,21 @@ class GroupError(Exception):
         self.extra = dict(extra or {})
 
 
+class HandlerFailed(McumgrError):
+    """A mistake in a command group of a simulated device, whoever wrote it; its own exception is the cause.
+
+    It ends the links to the device, and with them the test or `sim serve`: a real device would be silent, which looks
+    like a mistake of the client.
+    """
+
+    def __init__(self, what: str, error: Exception) -> None:
+        super().__init__(
+            f"the simulated device has a mistake in {what}: {type(error).__name__}: {error}",
+            hint="it is the simulated device's, not the client's: the exception behind this one tells where",
+        )
+        self.__cause__ = error
+
+
 class Unanswered(Exception):
     """The request gets no answer, and so do those behind it in the same message."""
 
@@ -84,12 +102,13 @@ class Call:
     payload: bytes = field(repr=False)
     now: float
 
-    def read(self, **kinds: Kind) -> dict[str, Any]:
+    def read(self, *, ended: bool = True, **kinds: Kind) -> dict[str, Any]:
         """The values of these keys, those that are missing left out. Raises `Refused` with `EINVAL`.
 
-        Only handlers that have parameters call it: the others take any payload, even none.
+        Only handlers that have parameters call it: the others take any payload, even none. With `ended` false a map of
+        indefinite length may lack its end.
         """
-        return read_map(self.payload, kinds)
+        return read_map(self.payload, kinds, ended=ended)
 
 
 Handler = Callable[[Call], Body]
@@ -110,8 +129,8 @@ class GroupServer:
             def temperature(self, call: Call) -> Body:
                 return {"mdeg": 21500}
 
-    A handler returns the answer's map, or raises `GroupError` or `Refused`. What it writes to the device's flash
-    takes its time by itself.
+    A handler returns the answer's map, or raises `GroupError` or `Refused`; anything else that it raises is a mistake
+    (`HandlerFailed`). What it writes to the device's flash takes its time by itself.
     """
 
     group: ClassVar[int]
@@ -148,7 +167,7 @@ _ARRAY, _MAP, _TAG, _SIMPLE = 4, 5, 6, 7
 _BREAK = 0xFF
 
 
-def read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def read_map(payload: bytes, kinds: Mapping[str, Kind], *, ended: bool = True) -> dict[str, Any]:
     """Decode the map at the start of `payload`: the keys in `kinds` by their kind, the others skipped.
 
     Bytes behind the map are ignored. Raises `Refused` with `EINVAL` for what zcbor refuses: no map, a key that is no
@@ -158,7 +177,7 @@ def read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     if found is not None:
         return found
     try:
-        return _read_map(payload, kinds)
+        return _read_map(payload, kinds, ended=ended)
     # An index beyond the end is a cut payload; cbor2 raises whatever a malformed value leads to.
     except (IndexError, ValueError, cbor2.CBORError, RecursionError) as error:
         raise Refused(SmpError.INVALID) from error
@@ -213,14 +232,14 @@ def _read_plain(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any] | N
     return found
 
 
-def _read_map(payload: bytes, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def _read_map(payload: bytes, kinds: Mapping[str, Kind], *, ended: bool = True) -> dict[str, Any]:
     major, count, at = _head(payload, 0)
     if major != _MAP:
         raise ValueError("not a map")
     found: dict[str, Any] = {}
     while count is None or count > 0:
         if count is None:
-            if payload[at] == _BREAK:
+            if (not ended and at == len(payload)) or payload[at] == _BREAK:
                 break
         else:
             count -= 1
@@ -312,6 +331,8 @@ def encode(value: object, *, canonical: bool = False) -> bytes:
     """CBOR as Zephyr writes it: maps and arrays of indefinite length (definite if `canonical`), shortest numbers."""
     if value is True or value is False:
         return b"\xf5" if value else b"\xf4"
+    if value is None:
+        return b"\xf6"
     if isinstance(value, int):
         return _argument(0, value) if value >= 0 else _argument(1, -1 - value)
     if isinstance(value, str):
@@ -324,6 +345,8 @@ def encode(value: object, *, canonical: bool = False) -> bytes:
             items.append(_text(key) if isinstance(key, str) else encode(key, canonical=canonical))
             items.append(encode(part, canonical=canonical))
         return _container(_MAP, items, len(value), canonical)
+    if isinstance(value, float):
+        return _float(value)
     if isinstance(value, (list, tuple)):
         items = [encode(part, canonical=canonical) for part in value]
         return _container(_ARRAY, items, len(value), canonical)
@@ -334,6 +357,17 @@ def encode(value: object, *, canonical: bool = False) -> bytes:
 def _text(value: str) -> bytes:
     data = value.encode("utf-8", "surrogateescape")
     return _argument(_TEXT, len(data)) + data
+
+
+def _float(value: float) -> bytes:
+    """32 bits where they hold the number, as `float` does on a device, else 64."""
+    try:
+        short = struct.pack(">f", value)
+    except OverflowError:
+        short = b""
+    if short and (value != value or struct.unpack(">f", short)[0] == value):
+        return b"\xfa" + short
+    return b"\xfb" + struct.pack(">d", value)
 
 
 def _container(major: int, items: list[bytes], count: int, canonical: bool) -> bytes:

@@ -94,7 +94,7 @@ class EnumServer(GroupServer):
     def show(self, call: Call) -> dict[str, Any]:
         wanted = call.read(groups="any").get("groups", [])
         if not isinstance(wanted, list):
-            raise Refused(SmpError.INVALID)
+            wanted = []  # as if nothing was said: seen of text, and the decoder treats all other types alike
         if len(wanted) > self.config.entries_max:
             raise GroupError(EnumErrorCode.TOO_MANY_GROUP_ENTRIES)
         if not all(type(number) is int and 0 <= number < 1 << 32 for number in wanted):

@@ -149,7 +149,7 @@ class ShellServer(GroupServer):
         self._since = None
 
     def execute(self, call: Call) -> dict[str, Any]:
-        line = self._line(call.read(argv="any").get("argv"))
+        line = self._line(call.read(ended=False, argv="any").get("argv"))
         if self._since is None or call.now < self._since:
             self._since = call.now  # the first line since the start stands for the start
         terminal = Terminal(call.device, call.now - self._since)
