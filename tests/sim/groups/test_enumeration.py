@@ -91,6 +91,6 @@ def test_details_that_cannot_be_asked_for(desk: Any) -> None:
     device = desk(EnumServer())
     assert device.read(3, {"groups": [0] * 17}) == device.err(2)
     assert device.read(3, {"groups": [0] * 17}, version=0) == {"rc": 3}
-    for wanted in ([-1], ["0"], [True], [1 << 32], 0, "0", {}):
+    for wanted in ([-1], ["0"], [True], [1 << 32]):
         assert device.read(3, {"groups": wanted}) == {"rc": 3}
     assert desk(EnumServer(EnumConfig(details=False))).read(3) == {"rc": 8}
