@@ -141,6 +141,7 @@ _LATE = {
     "Device": "contracts",
     "Group": "group",
     "Pause": "pause",
+    "in_thread": "threads",
     "ConsoleFraming": "protocol.console",
     "DatagramFraming": "protocol.framing",
     "Framing": "protocol.framing",
