@@ -48,7 +48,7 @@ from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, Stag
 from .hints import Hint, Run
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from .address import Address, OptionReader
     from .bulk import find_message_size, transfer, upload, window_for
@@ -157,6 +157,7 @@ _LATE = {
     "Flow": "transport",
     "Limits": "transport",
     "Transport": "transport",
+    "in_thread": "threads",
 }
 
 
@@ -306,6 +307,12 @@ class CommandContext(Protocol):
 
     async def confirm(self, question: str) -> bool:
         """Ask on a terminal before what cannot be undone; false where nobody can answer, true with `--yes`."""
+
+    def standard_output(self) -> AbstractContextManager[None]:
+        """For a `with` block, standard output (descriptor 1) is the command's own, to write to it by itself.
+
+        Raises `UsageError` with `--json`, whose lines would come between.
+        """
 
 
 def shown(value: object) -> str:

@@ -49,7 +49,7 @@ from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.fs import commands
 from mcumgrx_plugins.fs.get_plan import FileGetPlan, Reading
 from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
-from mcumgrx_plugins.fs.local import Destination, Digest, FileContent, LocalFileError
+from mcumgrx_plugins.fs.local import LocalFileError
 from mcumgrx_plugins.fs.messages import (
     CloseFile,
     FileChunk,
@@ -65,6 +65,7 @@ from mcumgrx_plugins.fs.messages import (
     WriteFile,
 )
 from mcumgrx_plugins.fs.plan import FileDamaged, FilePutPlan, Phase, Step
+from mcumgrx_plugins.fs.source import FileContent
 
 from ..support.simulated import Desk
 
@@ -873,8 +874,7 @@ def test_a_download_does_not_run_ahead_for_ever() -> None:
     ("chunk", "kind", "text"),
     [
         (FileChunk(3, b""), FileDamaged, "ends before 3 of 6"),
-        (FileChunk(3, b"defg"), FileDamaged, "more than the 6"),
-        (FileChunk(3, b"d", 7), FileDamaged, "had 6 bytes and has 7"),
+        (FileChunk(3, b"d", 5), FileDamaged, "had 6 bytes and has 5"),
         (FileChunk(2, b"cd"), MalformedReply, "offset 2, asked for 3"),
         (FileChunk(0, b"abc", 6), MalformedReply, "offset 0, asked for 3"),
     ],
@@ -884,6 +884,15 @@ def test_answers_that_make_no_sense(chunk: FileChunk, kind: type[ProtocolError],
     plan.answered(readings(plan)[0], FileChunk(0, b"abc", 6))
     with pytest.raises(kind, match=text):
         plan.answered(readings(plan)[0], chunk)
+
+
+@pytest.mark.parametrize("chunk", [FileChunk(3, b"def and more"), FileChunk(3, b"def", 7)])
+def test_a_file_that_grows_is_read_up_to_where_it_ended(chunk: FileChunk) -> None:
+    plan, got = download_plan()
+    plan.answered(readings(plan)[0], FileChunk(0, b"abc", 6))
+    plan.answered(readings(plan)[0], chunk)
+    assert (plan.done, plan.whole, plan.grown, plan.left_open) == (True, True, True, True)
+    assert (plan.size, plan.done_bytes, b"".join(got)) == (6, 6, b"abcdef")
 
 
 def test_the_first_answer_must_tell_the_size() -> None:
@@ -1273,8 +1282,8 @@ def test_an_error_of_the_sink_is_the_callers() -> None:
 
 
 def test_a_source_that_is_closed_meanwhile() -> None:
-    desk = Files(model=LinkModel.ble())
-    source = io.BytesIO(content(5000))
+    desk = Files(model=LinkModel.ideal())
+    source = io.BytesIO(content(1_100_000))  # of a shorter one there is a copy
 
     def close(event: object) -> None:
         if isinstance(event, Bytes) and event.done:
@@ -1383,6 +1392,37 @@ def test_a_log_that_grows_while_it_is_read_is_no_error() -> None:
 
     desk = Files(Growing(FsConfig(mounts=(FsMount(files={"x": content(500)}),))))
     assert desk.download() == content(500)
+
+
+class Log(FsServer):
+    """A file to which something is appended with every request."""
+
+    appended = b"one line more\n"
+
+    def download(self, call: Call) -> dict[str, Any]:
+        old = stored(self)
+        assert old is not None
+        self.write(NAME, old + self.appended)
+        return super().download(call)
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+@pytest.mark.parametrize("model", [LinkModel.ble(), LinkModel.datagram()])
+def test_of_a_log_that_is_written_to_the_beginning_is_kept(has_hash: bool, model: LinkModel, tmp_path: Path) -> None:
+    data = content(5000)
+    files = Log(FsConfig(mounts=(FsMount(files={"x": data}),)))
+    files.handlers[Op.READ, 0] = files.download
+    if not has_hash:
+        del files.handlers[Op.READ, 2]
+    desk = Files(files, model=model)
+    local = tmp_path / "log"
+    done = desk.command(commands.get, remote=NAME, local=local, resume=False, window=None)
+    assert local.read_bytes() == data + Log.appended  # what the device told first
+    assert (done.grown, done.verified_by) == (True, "sha256" if has_hash else None)
+    assert ("not compared" in done.lines()[1]) is not has_hash
+    warnings = [event.text for event in desk.events if isinstance(event, Note) and event.warning]
+    assert warnings == [f"{NAME} has grown while it was read: these are its first {done.size:,} bytes"]
+    assert files.open_path is None
 
 
 def test_a_device_that_stores_something_else() -> None:
@@ -1591,76 +1631,6 @@ def test_a_hash_of_a_large_file_gets_its_time() -> None:
 # -- files of this computer -------------------------------------------------------------------------------------------
 
 
-def test_digest_and_content(tmp_path: Path) -> None:
-    data = content(200_000)
-    path = tmp_path / "x"
-    path.write_bytes(data)
-    with path.open("r+b") as file:
-        found = FileContent(file)
-        assert found.size == 200_000
-        assert found.digest("sha256", 150_000) == hashlib.sha256(data[:150_000]).digest()
-        assert found.digest("crc32", 200_000) == zlib.crc32(data)
-        assert found.read(1000, 5) == data[1000:1005]
-        file.truncate(100)
-        with pytest.raises(LocalFileError, match="shorter") as error:
-            found.read(90, 20)
-    assert exit_for(error.value) is Exit.BAD_FILE
-    assert Digest().value("crc32") == 0
-
-
-def test_content_of_a_file_that_gives_little_at_once() -> None:
-    class Slow(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            return super().read(min(7, size or 0))
-
-    assert FileContent(Slow(content(100))).read(10, 50) == content(100)[10:60]
-
-
-def test_a_destination_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"good")
-    destination = Destination(path, resume=False)
-    destination.write(b"half")
-    assert path.read_bytes() == b"good"
-    assert destination.abandon(keep=True) == 4
-    assert destination.part.read_bytes() == b"half"
-    again = Destination(path, resume=True)
-    again.seek(0, io.SEEK_END)
-    again.write(b" and half")
-    again.finish()
-    assert path.read_bytes() == b"half and half"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_an_earlier_download_left_is_kept_until_there_is_something_better(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    part = tmp_path / "file.part"
-    part.write_bytes(b"earlier")
-    assert Destination(path, resume=False).abandon(keep=True) == 0
-    assert part.read_bytes() == b"earlier"
-    destination = Destination(path, resume=False)
-    destination.write(b"new")
-    assert destination.abandon(keep=False) == 0
-    assert not part.exists()
-    empty = Destination(path, resume=False)
-    empty.finish()
-    assert path.read_bytes() == b""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    target = tmp_path / "there" / "target"
-    target.write_bytes(b"old")
-    link = tmp_path / "link"
-    link.symlink_to(target)
-    destination = Destination(link, resume=False)
-    destination.write(b"new")
-    destination.finish()
-    assert link.is_symlink()
-    assert target.read_bytes() == b"new"
-
-
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -1744,16 +1714,6 @@ def test_local_files_that_cannot_be_written(tmp_path: Path) -> None:
     assert desk.device.requests == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk(tmp_path: Path) -> None:
-    desk = Files(server({"x": content(5000)}))
-    with pytest.raises(LocalFileError, match="No space left") as error:
-        desk.command(commands.get, remote=NAME, local=Path("/dev/full"), resume=False, window=None)
-    assert exit_for(error.value) is Exit.BAD_FILE
-    with pytest.raises(UsageError, match="no regular file"):
-        desk.command(commands.get, remote=NAME, local=Path("/dev/full"), resume=True, window=None)
-
-
 def test_a_disk_that_gets_full_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The write of a file that has grown too large fails as that of a full disk does."""
     resource = pytest.importorskip("resource")
@@ -1820,7 +1780,7 @@ def test_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Files(server({"x": b"one\ntwo\x1b[2J\xff\n"}))
     done = desk.command(commands.get, remote=NAME, local=Path("-"), resume=False, window=None)
     assert done.lines() == ["one", "two\x1b[2J\\xff"]  # the command line makes the rest harmless
-    monkeypatch.setattr("mcumgrx_plugins.fs.local.StandardOutput.TERMINAL_BYTES", 10)
+    monkeypatch.setattr("mcumgrx_plugins.fs.target.StandardOutput.TERMINAL_BYTES", 10)
     with pytest.raises(UsageError, match="too large for a terminal"):
         desk.command(commands.get, remote=NAME, local=Path("-"), resume=False, window=None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.events import Event, Progress
+from mcumgrx.plugin_api import CommandContext
 from mcumgrx.registry import Registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
@@ -43,11 +44,16 @@ class Desk:
 
         return run(main())
 
+    @property
+    def context(self) -> CommandContext:
+        """What the command line gives to a command."""
+        return _Context(self)
+
     def command(self, function: Callable[..., Awaitable[T]], **parameters: Any) -> T:
         """What a command returns, called as the command line does."""
 
         async def main() -> T:
-            return await function(_Context(self), **parameters)
+            return await function(self.context, **parameters)
 
         return run(main())
 
@@ -78,3 +84,6 @@ class _Context:
 
     async def confirm(self, question: str) -> bool:
         return True
+
+    def standard_output(self) -> AbstractContextManager[None]:
+        return nullcontext()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,19 +11,23 @@ from typing import TYPE_CHECKING
 from mcumgrx.plugin_api import (
     Argument,
     CommandContext,
+    Hint,
     McumgrError,
+    Note,
     Option,
     Stage,
     StageName,
     UsageError,
     command,
+    in_thread,
     shown,
 )
 
 if TYPE_CHECKING:
     from .group import FileTransfer
-    from .local import Sink
     from .messages import HashType
+    from .source import FileContent
+    from .target import Destination, WriteBehind
 
 _STANDARD = "-"
 _WINDOW = Option(
@@ -33,6 +38,12 @@ _WINDOW = Option(
 )
 _REMOTE = "path in the device, with its mount point, such as /lfs1/config.txt"
 
+# After this time without a content the user is told what for we wait.
+_PATIENCE_S = 1.5
+
+# How long a share that does not answer may keep a command that has been told to end.
+_LAST_LOOK_S = 0.4
+
 
 def _amount(done: int, resumed_from: int, elapsed_s: float) -> str:
     """`4000 bytes in 1.2 s, 3.3 KB/s`"""
@@ -42,9 +53,10 @@ def _amount(done: int, resumed_from: int, elapsed_s: float) -> str:
     return f"{sent} bytes in {elapsed_s:.1f} s{rate}{resumed}"
 
 
-def _verified(by: str | None) -> str:
+def _verified(by: str | None, grown: bool = False) -> str:
     if by is None:
-        return "not compared: the device tells neither hash nor size"
+        also = ", and its file has grown" if grown else ""
+        return f"not compared: the device tells {'no hash' if grown else 'neither hash nor size'}{also}"
     return "same size (the device takes no hash)" if by == "size" else f"same {by}"
 
 
@@ -96,24 +108,40 @@ async def put(
     import asyncio
 
     from .group import FsGroup
-    from .local import open_source, read_standard_input
 
     if chunk is not None and chunk < 1:
         raise UsageError("--chunk starts at 1")
     _check(window)
-    piped = str(local) == _STANDARD
-    path = _remote_path(remote, "" if piped else local.name)
-    with await read_standard_input() if piped else open_source(local) as file:
+    path = _remote_path(remote, local)
+    with await _opened(context, local) as content:
         async with context.connect() as client:
             group = client.group(FsGroup)
             begin = asyncio.get_running_loop().time()
             context.progress(Stage(StageName.UPLOAD, path))
             done = await group.upload(
-                file, path, resume=resume, chunk_bytes=chunk, window=window, progress=context.progress
+                content, path, resume=resume, chunk_bytes=chunk, window=window, progress=context.progress
             )
             elapsed_s = asyncio.get_running_loop().time() - begin
             context.progress(Stage(StageName.UPLOAD, "", finished=True, elapsed_s=elapsed_s))
     return PutResult(str(local), path, done.size, done.resumed_from, done.verified_by, elapsed_s)
+
+
+async def _opened(context: CommandContext, local: Path) -> FileContent:
+    """What LOCAL holds. Where that takes a while, as with a pipe into which nobody writes, it is told."""
+    import asyncio
+
+    from .source import open_source, open_stream
+
+    piped = str(local) == _STANDARD
+    opening = asyncio.ensure_future(in_thread(open_stream) if piped else in_thread(open_source, local))
+    try:
+        done, _ = await asyncio.wait([opening], timeout=_PATIENCE_S)
+        if not done:
+            context.progress(Note(f"reading {'standard input' if piped else local} to its end"))
+        return await opening
+    except asyncio.CancelledError:
+        opening.cancel()
+        raise
 
 
 def _check(window: int | None) -> None:
@@ -121,12 +149,16 @@ def _check(window: int | None) -> None:
         raise UsageError("--window starts at 1")
 
 
-def _remote_path(remote: str, name: str) -> str:
+def _remote_path(remote: str, local: Path) -> str:
+    from .local import open_descriptor
+
+    if not remote:
+        raise UsageError("the path in the device is empty", hint=f"it is a {_REMOTE}")
     if not remote.endswith("/"):
         return remote
-    if not name:
+    if str(local) == _STANDARD or not local.name or open_descriptor(str(local)) is not None:
         raise UsageError(f"{remote} names a directory", hint="add the name that the file shall have in it")
-    return remote + name
+    return remote + local.name
 
 
 # -- get --------------------------------------------------------------------------------------------------------------
@@ -136,7 +168,8 @@ def _remote_path(remote: str, name: str) -> str:
 class GetResult:
     """A file that was read out of the device; sizes in bytes.
 
-    `verified_by` is the type of the hash that was compared, or `size`.
+    `verified_by` is the type of the hash that was compared, `size`, or None. `grown` says that the device's file has
+    become longer meanwhile: this is its beginning.
     """
 
     path: str
@@ -145,11 +178,12 @@ class GetResult:
     resumed_from: int
     verified_by: str | None
     elapsed_s: float
+    grown: bool = False
 
     def lines(self) -> list[str]:
         return [
             f"read {self.path} into {self.file}: {_amount(self.size, self.resumed_from, self.elapsed_s)}",
-            f"compared with the device: {_verified(self.verified_by)}",
+            f"compared with the device: {_verified(self.verified_by, self.grown)}",
         ]
 
 
@@ -182,42 +216,66 @@ async def get(
 ) -> GetResult | PrintedFile:
     """Read the file REMOTE out of the device, and compare its hash in the end.
 
-    What arrives is kept in LOCAL.part until it is whole: an interrupted download replaces nothing. With - for LOCAL
-    the content goes to standard output, where the lines of --json would come between.
+    What arrives is kept in LOCAL.part until it is whole: an interrupted download replaces nothing. Of a file that grows
+    meanwhile, as logs do, its beginning is kept. With - for LOCAL the content goes to standard output, and --json is
+    refused, whose lines would come between.
     """
-    _check(window)
-    if str(local) == _STANDARD:
-        return await _print(context, remote, resume, window)
-    from .local import Destination
+    from .target import Destination, WriteBehind, is_standard_output, open_target
 
-    destination = Destination(_local_path(local, remote), resume=resume)
+    _check(window)
+    if not remote:
+        raise UsageError("the path in the device is empty", hint=f"it is a {_REMOTE}")
+    if local is not None and (str(local) == _STANDARD or is_standard_output(local)):
+        return await _print(context, remote, resume, window)
+    target = await in_thread(open_target, await in_thread(_local_path, local, remote), resume=resume)
+    behind = WriteBehind(target)
     try:
-        done, elapsed_s = await _download(context, remote, destination, resume, window)
-        destination.finish()
+        done, elapsed_s = await _download(context, remote, behind, resume, window)
+        if isinstance(target, Destination):
+            await in_thread(target.finish)
     except BaseException as error:
-        # Of what turned out to be wrong nothing is kept.
-        kept = destination.abandon(keep=not _is_useless(error))
-        if kept and isinstance(error, McumgrError) and not (error.hint and "--resume" in error.hint):
-            also = f"{kept} bytes are kept in {destination.part}"
-            error.hint = f"{error.hint}; {also}" if error.hint else also
+        await behind.stop()
+        if isinstance(target, Destination):
+            await _abandon(target, error)
         raise
-    file = str(destination.path)
-    return GetResult(remote, file, done.size, done.resumed_from, done.verified_by, elapsed_s)
+    file = str(target.path) if isinstance(target, Destination) else str(local)
+    return GetResult(remote, file, done.size, done.resumed_from, done.verified_by, elapsed_s, done.grown)
+
+
+async def _abandon(destination: Destination, error: BaseException) -> None:
+    """Put away a file that is not whole. Of what turned out to be wrong nothing is kept."""
+    import asyncio
+
+    from .plan import FileDamaged
+
+    kept = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_LOOK_S):
+            kept = await in_thread(destination.abandon, keep=not isinstance(error, FileDamaged))
+    if kept and isinstance(error, McumgrError) and not (error.hint and "--resume" in error.hint):
+        also = f"{kept} bytes are kept in {destination.part}"
+        error.hint = Hint(error.hint, "; ", also) if error.hint else also
 
 
 async def _print(context: CommandContext, remote: str, resume: bool, window: int | None) -> PrintedFile:
-    from .local import StandardOutput
+    from .target import StandardOutput, WriteBehind
 
     if resume:
         raise UsageError("a download to standard output cannot be resumed")
-    output = StandardOutput()
-    done, _ = await _download(context, remote, output, False, window)
+    with context.standard_output():
+        output = StandardOutput()
+        behind = WriteBehind(output)
+        try:
+            done, _ = await _download(context, remote, behind, False, window)
+        except BaseException:
+            await behind.stop()
+            raise
     text = None if output.kept is None else output.kept.decode(errors="backslashreplace")
     return PrintedFile(remote, done.size, done.verified_by, text)
 
 
 async def _download(
-    context: CommandContext, remote: str, sink: Sink, resume: bool, window: int | None
+    context: CommandContext, remote: str, behind: WriteBehind, resume: bool, window: int | None
 ) -> tuple[FileTransfer, float]:
     import asyncio
 
@@ -227,9 +285,10 @@ async def _download(
         begin = asyncio.get_running_loop().time()
         context.progress(Stage(StageName.DOWNLOAD, remote))
         group = client.group(FsGroup)
-        done = await group.download(remote, sink, resume=resume, window=window, progress=context.progress)
+        done = await group.download(remote, behind, resume=resume, window=window, progress=context.progress)
         elapsed_s = asyncio.get_running_loop().time() - begin
         context.progress(Stage(StageName.DOWNLOAD, "", finished=True, elapsed_s=elapsed_s))
+    await behind.drain()
     return done, elapsed_s
 
 
@@ -242,12 +301,6 @@ def _local_path(local: Path | None, remote: str) -> Path:
             f"{remote} does not tell a name for the file here", hint="give its name behind the other: REMOTE LOCAL"
         )
     return Path(name) if local is None else local / name
-
-
-def _is_useless(error: BaseException) -> bool:
-    from .plan import FileDamaged
-
-    return isinstance(error, FileDamaged)
 
 
 # -- size, hash, hashes, close ----------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """The plan of a file's download: which part is asked for next, and what to do with what comes. No sending, no waiting.
 
+The size that the device tells first is that of the download. What comes behind that meanwhile is left out: a log only
+ever becomes longer, so that its beginning is consistent. Whether it is the same in the end, a hash tells.
+
 It is a `mcumgrx.protocol.transfer.TransferPlan`. Each request names its offset, and can be repeated in any order. How
 much the device puts into an answer, the first one shows.
 """
@@ -54,6 +57,7 @@ class FileGetPlan:
         size: 0 as long as it is not known.
         message_bytes: of the answers, about, once one is known; the device decides.
         left_open: the device has not closed the file, which it does by itself after it has sent the end of it.
+        grown: there is more behind the `size` bytes that were told first, as in a log that is written to meanwhile.
     """
 
     tail = False  # an answer that stays out can always be asked for again
@@ -72,6 +76,7 @@ class FileGetPlan:
         self.retransmissions = 0
         self.setbacks = 0
         self.left_open = False
+        self.grown = False
         self.message_bytes = self.least_bytes = ReadFile(name, 0xFFFFFFFF).request().size
         self._deliver = deliver
         self._size_known = size is not None
@@ -131,8 +136,12 @@ class FileGetPlan:
         """Raises `MalformedReply` for an answer to another question, `FileDamaged` where the file has changed."""
         piece.expected = False
         self._check(piece.offset, result)
-        data, end = result.data, piece.offset + len(result.data)
-        self.left_open = not 0 < self.size <= end
+        data = result.data
+        if piece.offset + len(data) > self.size:
+            data = data[: self.size - piece.offset]
+            self.grown = True
+        end = piece.offset + len(data)
+        self.left_open = self.grown or not 0 < self.size <= end
         if piece is self._first or self._piece is None:
             self._first = None
             self._next = max(self._next, end)
@@ -195,10 +204,10 @@ class FileGetPlan:
                 raise MalformedReply(f"the reply says that the file has {chunk.length} bytes")
             self.size = chunk.length
             self._size_known = True
-        elif chunk.length not in (None, self.size):
+        elif chunk.length is not None and chunk.length < self.size:
             raise self._changed(f"it had {self.size} bytes and has {chunk.length}")
-        if offset + len(chunk.data) > self.size:
-            raise self._changed(f"it has more than the {self.size} bytes it had")
+        elif chunk.length is not None and chunk.length > self.size:
+            self.grown = True
         if not chunk.data and offset < self.size:
             raise self._changed(f"it ends before {offset} of {self.size} bytes")
 

@@ -26,13 +26,14 @@ from mcumgrx.plugin_api import (
     UsageError,
     find_message_size,
     ignore_progress,
+    in_thread,
     transfer,
     window_for,
 )
 from mcumgrx.protocol.message import SmpError
 
 from .get_plan import FileGetPlan, Reading
-from .local import Digest, FileContent, PartialFile, Sink, spooled
+from .local import Digest
 from .messages import (
     CloseFile,
     FileHash,
@@ -44,13 +45,15 @@ from .messages import (
     ReadStatus,
 )
 from .plan import HASH_TYPES, FileDamaged, FilePutPlan, Phase, Step, is_refusal
+from .source import FileContent, collected, content_of
+from .target import PartialFile, Sink
 
 __all__ = ["FileTransfer", "FsGroup", "Source"]
 
 R = TypeVar("R")
 
-Source = bytes | BinaryIO | AsyncIterable[bytes]
-"""What can be uploaded: bytes, a binary file that can be sought (all of it), or a stream."""
+Source = bytes | BinaryIO | AsyncIterable[bytes] | FileContent
+"""What can be uploaded: bytes, a binary file (all of it; where it cannot be sought, what is left), or a stream."""
 
 # "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
 _BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -86,6 +89,7 @@ class FileTransfer:
         verified_by: the type of the hash that device and content were found to share, `size` where the device takes
             no hash, None where it tells neither.
         retransmissions: chunks that were sent, or asked for, again.
+        grown: there is more in the device by now than the `size` bytes that were downloaded, behind them.
     """
 
     name: str
@@ -93,6 +97,7 @@ class FileTransfer:
     resumed_from: int = 0
     verified_by: str | None = None
     retransmissions: int = 0
+    grown: bool = False
 
 
 class FsGroup(Group):
@@ -174,7 +179,9 @@ class FsGroup(Group):
         of the device's file by its hash; otherwise it is truncated. Errors of `sink` are the caller's. As many
         requests are on their way as device and link have room for, or `window` if that is less.
 
-        Raises `FileDamaged` where the file changes meanwhile, or is not what has arrived.
+        Of a file that becomes longer meanwhile, as logs do, this is the beginning, as long as the device told first.
+
+        Raises `FileDamaged` where the file changes otherwise, or is not what has arrived.
         """
         offset, size, digest = 0, None, Digest()
         if resume:
@@ -205,20 +212,23 @@ class FsGroup(Group):
                 size=plan.size,
                 hint="the file may have changed while it was read: read it again",
             )
-        by = "size" if found is None else found.type
-        return FileTransfer(name, plan.size, offset, by, plan.retransmissions)
+        by = found.type if found is not None else None if plan.grown else "size"
+        if plan.grown:
+            text = f"{name} has grown while it was read: these are its first {plan.size:,} bytes"
+            progress(Note(text, warning=True))
+        return FileTransfer(name, plan.size, offset, by, plan.retransmissions, plan.grown)
 
     async def _resumed(self, name: str, file: PartialFile, progress: Progress) -> tuple[int, int | None, Digest]:
         """Where to go on with what the file holds already: at its end, or at the start if it is of no use.
 
         The size of the device's file comes with it if it is known, and the hashes of what is there.
         """
-        content = FileContent(file)
+        content = await in_thread(FileContent, file)
         if content.size:
             size = await self._size_anyhow(name)
             reason = "it is longer than the file in the device"
             if content.size <= size:
-                digest = content.hashed(content.size)
+                digest = await in_thread(content.hashed, content.size)
                 found = await self._any_hash(name, content.size)
                 reason = "the device takes no hash to compare it with"
                 if found is not None:
@@ -283,21 +293,22 @@ class FsGroup(Group):
         """Write `source` to a file, in place of what it held, and compare its hash or size in the end.
 
         With `resume`, what the device has of the file already is kept, if it is the beginning of this content by its
-        hash. A stream is read to its end first, because its size must be announced. As many chunks are on their way
-        as device and link have room for, or `window` if that is less.
+        hash. A stream is read to its end first, because its size must be announced, and so is a short file. As many
+        chunks are on their way as device and link have room for, or `window` if that is less.
 
         Raises `PlanRefused` where nothing (0 bytes) would have to replace something, which the device cannot do;
         `FileDamaged` where the device does not have what was sent; `TransferStuck`; `LocalFileError`.
         """
-        file: BinaryIO
+        if isinstance(source, FileContent):
+            return await self._upload(source, name, resume, chunk_bytes, window, progress)
         if isinstance(source, bytes):
-            file = io.BytesIO(source)
+            content = FileContent(io.BytesIO(source))
         elif isinstance(source, AsyncIterable):
-            file = await spooled(source)
+            content = await collected(source)
         else:
-            return await self._upload(FileContent(source), name, resume, chunk_bytes, window, progress)
-        with file:
-            return await self._upload(FileContent(file), name, resume, chunk_bytes, window, progress)
+            content = await in_thread(content_of, source)
+        with content:
+            return await self._upload(content, name, resume, chunk_bytes, window, progress)
 
     async def _upload(
         self,
@@ -349,6 +360,12 @@ class FsGroup(Group):
         except LinkLost as error:
             error.hint = error.hint or _RESUME
             raise
+        except FileDamaged:
+            await in_thread(content.check_unchanged)  # then it is not the device that is to blame
+            raise
+        if grown := await in_thread(content.check_unchanged):
+            text = f"the file here has grown by {grown:,} bytes while it was sent: {name} has the {plan.size:,} before"
+            progress(Note(text, warning=True))
         if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:
             client.proven_bytes = max(client.proven_bytes, wanted)
         return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)

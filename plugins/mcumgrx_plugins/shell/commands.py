@@ -102,9 +102,9 @@ async def open_shell(context: CommandContext) -> OpenResult:
     from .messages import plain_text
 
     commands = status = 0
-    async with context.connect() as client:
-        group = client.group(ShellGroup)
-        with Console() as console:
+    with context.standard_output(), Console() as console:
+        async with context.connect() as client:
+            group = client.group(ShellGroup)
             if console.is_terminal:
                 context.progress(Note("every line is run by the device's shell; Ctrl-D ends"))
             while (line := await console.line("device:~$ ")) is not None:
