@@ -21,13 +21,22 @@ from urllib.parse import quote, unquote
 
 from .errors import UsageError
 
-__all__ = ["Address", "OptionReader"]
+__all__ = ["Address", "OptionReader", "meant_address"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _KEY = re.compile(r"[a-z][a-z0-9_-]*")
 _ENDPOINT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>[^:]*))?")
 _BARE_PORT = re.compile(r"/.+|(\\\\\.\\)?COM[0-9]+", re.IGNORECASE)
 _SAFE = "/:._-+@="  # besides letters, digits and "_.-~": harmless unquoted in POSIX shells, cmd and PowerShell
+_IPV4 = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3})(:\d+)?")
+_IPV6 = re.compile(r"\[?((?:[0-9a-f]{0,4}:){2,7}[0-9a-f.]{0,15}(?:%\w+)?)\]?((?<=\]):\d+)?", re.IGNORECASE)
+_NETWORK_NAME = re.compile(r"([a-z0-9-]+(?:\.[a-z0-9-]+)+|localhost)(:\d+)?", re.IGNORECASE)
+_BLE_ADDRESS = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_USB_ID = re.compile(r"(?:0x)?([0-9a-f]{4}):(?:0x)?([0-9a-f]{4})", re.IGNORECASE)
+_PORT_NAME = re.compile(r"(?:/?dev/)?((?:tty|rfcomm|cu\.|cuau?|cuaU|ttys|pts/)[\w.-]*|serial/by-\w+/.+)")
+_COM = re.compile(r"COM ?([0-9]*):?", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE)
+_OPTIONS_AS_TARGET = re.compile(r"([^=]*?)[\s;?&:]*\b([a-z][a-z0-9_-]*)=(.*)", re.DOTALL)
 _FORMS = "use SCHEME:TARGET[,key=value], for example ble:Widget, serial:/dev/ttyACM0,baud=115200 or sim:"
 
 
@@ -57,7 +66,9 @@ class Address:
         scheme, colon, rest = text.partition(":")
         scheme = scheme.lower()
         if not colon or not _SCHEME.fullmatch(scheme):
-            raise UsageError(f"{text!r} is not a device address", hint=_FORMS)
+            raise UsageError(f"{text!r} is not a device address", hint=meant_address(text) or _FORMS)
+        if rest.startswith("//") and (meant := meant_address(text)) is not None:
+            raise UsageError(f"{text!r} is not a device address", hint=meant)
         target, *pairs = rest.split(",")
         options: dict[str, str] = {}
         for pair in pairs:
@@ -97,6 +108,40 @@ class Address:
         parts = [f"{self.scheme}:{_escape(self.target)}"]
         parts += [f"{key}={_escape(value)}" for key, value in self.options.items()]
         return ",".join(parts)
+
+
+def meant_address(text: str) -> str | None:
+    """A hint with the address that `text` may stand for, which is half a one or looks like one of another program."""
+    text, _, options = text.strip().partition(",")
+    behind = f",{options}" if options else ""
+    if (url := _URL.fullmatch(text)) and url[1].lower() not in ("http", "https", "ftp", "file"):
+        rest = url[2].rstrip("/")
+        place = f"/{rest.lstrip('/')}" if rest.startswith("/") else rest
+        return f"an address has no slashes behind its colon: {url[1].lower()}:{place}{behind}"
+    if _BLE_ADDRESS.fullmatch(text):
+        address = text.replace("-", ":").upper() if len(text) == 17 else text
+        return f"for a Bluetooth LE device it is ble:{address}{behind}"
+    if found := _USB_ID.fullmatch(text):
+        return f"for a USB device by vendor and product it is usb:{found[1].lower()}:{found[2].lower()}{behind}"
+    if found := _PORT_NAME.fullmatch(text):
+        return f"for a serial port it is serial:/dev/{found[1]}{behind}"
+    if found := _IPV4.fullmatch(text) or _NETWORK_NAME.fullmatch(text):
+        serial = f"; for a serial line behind a terminal server, tcp:{found[1]}{found[2] or ':PORT'}"
+        return f"for a device on the network it is udp:{found[1]}{found[2] or ''}{behind}{serial}"
+    if found := _IPV6.fullmatch(text):
+        return f"for a device on the network it is udp:[{found[1]}]{found[2] or ''}{behind}"
+    if found := _COM.fullmatch(text):
+        if found[1]:
+            return f"for a serial port it is serial:COM{found[1]}{behind}"
+        return "a serial port has a number, as in serial:COM3; 'mcumgrx scan' lists those that there are"
+    if text.lower() == "sim":
+        return f"for a simulated device it is sim:{behind}"
+    if text.lower() in ("ble", "serial", "uart", "usb", "tcp", "udp"):
+        return f"which one? Behind {text.lower()}: comes its name; 'mcumgrx scan' lists what there is"
+    if re.fullmatch(r"[\w .()-]+", text) and not options:
+        shown = _escape(text)
+        return f"what kind of device is it? ble:{shown} is one by its Bluetooth name, udp:{shown} one on the network"
+    return None
 
 
 def _unescape(text: str, whole: str) -> str:
@@ -163,12 +208,23 @@ class OptionReader:
 
     def finish(self) -> None:
         """Raise `UsageError` for an option that none of the calls above has read."""
+        self._find_lost_comma()
         for key in self._address.options:
             if key not in self._known:
                 known = ", ".join(sorted(self._known)) or "none"
                 raise UsageError(
                     f"{self._address.scheme}: does not know the option {key!r}", hint=f"its options are: {known}"
                 )
+
+    def _find_lost_comma(self) -> None:
+        """An option that stands where the target is, or at its end, would be taken for a part of a name."""
+        address = self._address
+        found = _OPTIONS_AS_TARGET.fullmatch(address.target)
+        if found is None or found[2] not in self._known:
+            return
+        options = {found[2]: found[3], **address.options}
+        meant = Address(address.scheme, found[1].strip(), options)
+        raise UsageError(f"{address} lacks a comma before {found[2]}={found[3]}", hint=f"write {meant}")
 
     def _bad(self, key: str, value: str, takes: str) -> UsageError:
         return UsageError(f"the option {key}={value!r} of {self._address.scheme}: is not {takes}")

@@ -38,7 +38,7 @@ __all__ = ["ENTRY_POINTS", "RESERVED_COMMANDS", "PluginRecord", "Registry", "def
 ENTRY_POINTS = "mcumgrx"
 """The entry-point group that plugins are found in."""
 
-RESERVED_COMMANDS = frozenset({"cache", "capture", "demo", "dfu", "doctor", "plugins", "scan"})
+RESERVED_COMMANDS = frozenset({"cache", "capture", "demo", "dfu", "doctor", "help", "plugins", "scan"})
 """First words of commands that belong to the core: no plugin can take them."""
 
 _OUR_DISTRIBUTION = "mcumgrx"
@@ -136,7 +136,7 @@ class Registry:
         """
         plugin = self._transports.get(address.scheme)
         if plugin is None:
-            raise self._unknown_scheme(address.scheme)
+            raise self._unknown_scheme(address)
         kind = cast("type[Transport]", self.resolve(plugin, plugin.load))
         try:
             return kind(address)
@@ -375,7 +375,10 @@ class Registry:
             hint=repair(record.name, record.distribution, other_version(record.distribution, requires, error)),
         )
 
-    def _unknown_scheme(self, scheme: str) -> McumgrError:
+    def _unknown_scheme(self, address: Address) -> McumgrError:
+        from .address import meant_address
+
+        scheme = address.scheme
         if not self._transports:
             return PluginError("no plugin supplies a transport", hint=self._not_loaded() or _NOT_INSTALLED)
         for record in self._records:
@@ -389,6 +392,8 @@ class Registry:
         known = ", ".join(f"{name}:" for name in sorted(self._transports))
         examples = [plugin.example for plugin in dict.fromkeys(self._transports.values()) if plugin.example]
         hint = f"known are {known}" + (f" (for example {examples[0]})" if examples else "")
+        if meant := meant_address(str(address)):
+            return UsageError(f"{str(address)!r} is not a device address", hint=meant)
         return UsageError(
             f"no plugin knows addresses that begin with '{scheme}:'",
             hint="; ".join(part for part in (hint, self._not_loaded()) if part),

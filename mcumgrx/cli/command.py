@@ -150,14 +150,32 @@ def _environment_name(name: str) -> str:
     return f"MCUMGRX_{name.upper()}"
 
 
+class _Device(click.Option):
+    """Keeps every `-d`: a command is for one device, and must not choose between two in silence."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **{**more, "multiple": True})
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        value = self.resolve_envvar_value(ctx)
+        return None if value is None else (value,)  # and not cut at its spaces
+
+
 def global_options() -> list[click.Option]:
     """New click options for one command; the same for all, before and after the subcommand."""
 
-    def option(name: str, *flags: str, **more: Any) -> click.Option:
-        return click.Option([*flags, _PREFIX + name], envvar=_environment_name(name), **more)
+    def option(name: str, *flags: str, cls: type[click.Option] = click.Option, **more: Any) -> click.Option:
+        return cls([*flags, _PREFIX + name], envvar=_environment_name(name), **more)
 
     return [
-        option("device", "-d", "--device", metavar="ADDRESS", help="The device, as serial:/dev/ttyACM0 or sim:."),
+        option(
+            "device",
+            "-d",
+            "--device",
+            cls=_Device,
+            metavar="ADDRESS",
+            help="The device, as serial:/dev/ttyACM0 or sim:.",
+        ),
         option("json", "--json", is_flag=True, help="Print JSON: events and the result, an object per line."),
         option(
             "timeout",
@@ -178,7 +196,7 @@ def global_options() -> list[click.Option]:
 def collect(ctx: click.Context) -> Settings:
     """The settings so far: what the levels above have, and over it what was given at this one.
 
-    The later one on the command line wins, and any wins over the environment; `-v` adds up.
+    The later one on the command line wins, and any wins over the environment. `-v` adds up; two devices are refused.
     """
     settings: Settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
     first = ctx.parent is None
@@ -189,11 +207,31 @@ def collect(ctx: click.Context) -> Settings:
         source = ctx.get_parameter_source(_PREFIX + name)
         if source is ParameterSource.COMMANDLINE or (source is ParameterSource.ENVIRONMENT and first):
             value = ctx.params[_PREFIX + name]
+            if name == "device":
+                value = _one_device(ctx)
             if name == "verbose" and source is ParameterSource.COMMANDLINE and not first:
                 value += settings.verbose
             settings = replace(settings, **{name: value})
     ctx.obj = settings
     return settings
+
+
+def _one_device(ctx: click.Context) -> str:
+    """The device that is named at this level, and at those above it where any is."""
+    name = _PREFIX + "device"
+    given: list[str] = [*ctx.params[name]]
+    above = ctx.parent
+    if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        while above is not None:
+            if above.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                given = [*above.params[name], *given]
+            above = above.parent
+    if len(set(given)) > 1:
+        raise UsageError(
+            f"-d is given more than once: {' and '.join(given)}",
+            hint="a command is for one device: run it once for each",
+        )
+    return given[0]
 
 
 # -- the context ------------------------------------------------------------------------------------------------------
@@ -234,7 +272,7 @@ class Context:
         from ..registry import default_registry
 
         if not self.settings.device:
-            raise _no_device()
+            raise _no_device(self.settings.device)
         address = Address.parse(self.settings.device)
         transport = default_registry().transports.get(address.scheme)
         self._scheme = transport.scheme if transport is not None else address.scheme
@@ -309,12 +347,13 @@ class Context:
         )
 
 
-def _no_device() -> UsageError:
+def _no_device(given: str | None) -> UsageError:
     from ..registry import default_registry
 
     examples = [one.example for one in dict.fromkeys(default_registry().transports.values()) if one.example]
     named = " or ".join(f"-d {example}" for example in examples[:3]) or "-d sim:"
-    return UsageError("no device is given", hint=f"name one, for example {named}; or set MCUMGRX_DEVICE")
+    hint = f"name one, for example {named}; 'mcumgrx scan' shows what there is. Or set MCUMGRX_DEVICE"
+    return UsageError("the address of the device is empty" if given == "" else "no device is given", hint=hint)
 
 
 def _log_device_text(text: str) -> None:
@@ -495,7 +534,7 @@ def _carry_out(start: Callable[[Any], Awaitable[Any]], spec: CommandSpec, contex
     from .run import run
 
     if spec.needs_device and not context.settings.device:
-        raise _no_device()
+        raise _no_device(context.settings.device)
 
     async def work() -> Any:
         return await start(context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import os
@@ -13,10 +12,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from .._version import __version__
 from ..errors import McumgrError, PluginError, UsageError
+from ..hints import Hint, Run
 from ..isolation import is_wanted
 from ..plugin_api import CommandPlugin
 from .command import collect, global_options, make_command, show_failure
@@ -26,6 +25,7 @@ from .interrupt import interruptions
 from .logs import hold_early_records, logging_to
 from .render import make_renderer
 from .streams import lost, standard_streams, streams, write_line
+from .words import meant_commands, meant_options
 
 if TYPE_CHECKING:
     from ..registry import PluginRecord, Registry
@@ -121,14 +121,10 @@ def make_root() -> click.Group:
 
 
 def _usage(error: click.UsageError, arguments: list[str]) -> int:
-    message, _, suggestion = error.format_message().partition("Did you mean")
-    message = message.rstrip(". ")
+    message, meant = _in_our_words(error, arguments)
     hints = []
-    variable = _variable(error)
-    if variable:
-        hints.append(f"the value comes from {variable}.")
-    if suggestion:
-        hints.append(f"did you mean{suggestion.rstrip('?. ')}?")
+    if meant:
+        hints.append(f"did you mean {' or '.join(meant)}?")
     if error.ctx is not None:
         hints.append(f"{'See' if hints else 'see'} '{error.ctx.command_path} --help'")
     failure = Failure(Exit.USAGE, "UsageError", message[:1].lower() + message[1:], " ".join(hints) or None)
@@ -136,12 +132,14 @@ def _usage(error: click.UsageError, arguments: list[str]) -> int:
     return Exit.USAGE
 
 
-def _variable(error: click.UsageError) -> str | None:
-    """The variable that a value which cannot be taken comes from."""
-    if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
-        return None
-    set_by = error.ctx.get_parameter_source(error.param.name or "")
-    return str(error.param.envvar) if set_by is ParameterSource.ENVIRONMENT else None
+def _in_our_words(error: click.UsageError, arguments: list[str]) -> tuple[str, list[str]]:
+    """What is wrong, and what may have been meant. click's own sentences end in such advice, in several forms."""
+    if isinstance(error, click.NoSuchOption):
+        before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        parameters = error.ctx.command.get_params(error.ctx) if error.ctx is not None else []
+        there = [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("-")]
+        return f"no such option {error.option_name!r}", meant_options(error.option_name, before, there)
+    return error.format_message().rstrip(". "), []
 
 
 def _wants_json(arguments: list[str]) -> bool:
@@ -213,19 +211,22 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         command = self.get_command(ctx, name)
+        if command is None and name == "help":
+            command = _Help()
         if command is None:
-            raise self.unknown(ctx, name)
+            raise self.unknown(ctx, args)
         return name, command, args[1:]
 
-    def unknown(self, ctx: click.Context, name: str) -> McumgrError:
-        """The error for a command that does not exist."""
-        close = difflib.get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.6)
-        path = ctx.command_path
-        if close:
-            hint = f"did you mean {' or '.join(repr(f'{path} {one}') for one in close)}?"
-        else:
-            hint = f"see '{path} --help'"
-        return UsageError(f"there is no command '{path} {name}'", hint=hint)
+    def unknown(self, ctx: click.Context, words: list[str]) -> McumgrError:
+        """The error for a command that does not exist; `words` begin with it."""
+        section = ctx.command_path.partition(" ")[2]
+        meant = meant_commands(words, _all_commands(), section)
+        hint = (
+            Hint("did you mean ", *_between(" or ", [Run(one, device=False) for one in meant]), "?")
+            if meant
+            else Hint(f"see '{ctx.command_path} --help'")
+        )
+        return UsageError(f"there is no command '{ctx.command_path} {words[0]}'", hint=hint)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.summary(name)) for name in self.list_commands(ctx)]
@@ -238,6 +239,44 @@ class _Group(click.Group):
         rows = [record for parameter in self.get_params(ctx) if (record := parameter.get_help_record(ctx)) is not None]
         with formatter.section("Options of every command, before or after it"):
             formatter.write_dl(rows)
+
+
+class _Help(click.Command):
+    """`mcumgrx help os echo`, and `mcumgrx os help echo`: the same as `--help` behind the command."""
+
+    context_class = HelpContext
+
+    def __init__(self) -> None:
+        parameters = [click.Argument(["words"], nargs=-1), *global_options(), help_option()]
+        super().__init__("help", params=parameters, callback=self._show, help="Show the help of a command.")
+        self.add_help_option = False
+
+    def _show(self, words: tuple[str, ...], **values: object) -> None:
+        ctx = click.get_current_context().parent
+        assert ctx is not None
+        for number, word in enumerate(words):
+            group = ctx.command
+            if not isinstance(group, _Group):
+                raise UsageError(f"'{ctx.command_path}' is a command, and has none of its own")
+            found = group.get_command(ctx, word)
+            if found is None:
+                raise group.unknown(ctx, list(words[number:]))
+            ctx = found.context_class(found, info_name=word, parent=ctx)
+        write_line(streams().out, ctx.get_help())
+
+
+def _all_commands() -> list[str]:
+    """Every command, and every group of commands by itself."""
+    names = [*CORE_COMMANDS, *_registry().commands]
+    return list(dict.fromkeys([*names, *(name.partition(" ")[0] for name in names)]))
+
+
+def _between(text: str, parts: list[Run]) -> list[str | Run]:
+    """The parts with `text` between them."""
+    joined: list[str | Run] = []
+    for part in parts:
+        joined += [text, part] if joined else [part]
+    return joined
 
 
 class _Root(_Group):
@@ -284,11 +323,11 @@ class _Root(_Group):
         below = {full: plugin for full, plugin in known.items() if full.startswith(f"{name} ")}
         return _Section(name, below) if below else None
 
-    def unknown(self, ctx: click.Context, name: str) -> McumgrError:
+    def unknown(self, ctx: click.Context, words: list[str]) -> McumgrError:
         for record in _registry().plugins:
-            if record.name == name and (record.disabled or record.error):
-                return _not_there(record, f"the command '{ctx.command_path} {name}'")
-        error = super().unknown(ctx, name)
+            if record.name == words[0] and (record.disabled or record.error):
+                return _not_there(record, f"the command '{ctx.command_path} {words[0]}'")
+        error = super().unknown(ctx, words)
         idle = [record.name for record in _registry().plugins if record.error or record.disabled]
         if idle:
             error.hint = f"{error.hint} Not all plugins are at work ({', '.join(idle)}): see 'mcumgrx plugins list'"

@@ -38,12 +38,36 @@ def test_json(cli: Cli) -> None:
         ["os", "-d", "sim:", "echo", "hi"],
         ["os", "echo", "-d", "sim:", "hi"],
         ["os", "echo", "hi", "--device", "sim:"],
-        ["-d", "serial:/nowhere", "os", "echo", "hi", "-d", "sim:"],
+        ["-d", "sim:", "os", "echo", "hi", "-d", "sim:"],
     ],
     ids=" ".join,
 )
-def test_the_device_can_be_named_anywhere_and_the_later_wins(cli: Cli, arguments: list[str]) -> None:
+def test_the_device_can_be_named_anywhere(cli: Cli, arguments: list[str]) -> None:
     assert cli(*arguments).out == "hi\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["os", "echo", "hi", "-d", "sim:a", "-d", "sim:b"],
+        ["-d", "sim:a", "os", "echo", "hi", "-d", "sim:b"],
+        ["os", "-d", "sim:a", "echo", "-d", "sim:b", "hi"],
+        ["os", "-d", "sim:a", "--device", "sim:b"],
+    ],
+    ids=" ".join,
+)
+def test_of_two_devices_none_is_chosen_in_silence(cli: Cli, arguments: list[str]) -> None:
+    ended = cli(*arguments)
+    assert (ended.exit, ended.out) == (2, "")
+    assert ended.err.startswith("error: -d is given more than once: sim:a and sim:b\n")
+
+
+def test_a_device_on_the_command_line_is_no_second_one_beside_the_environment(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCUMGRX_DEVICE", "serial:/no where")
+    assert cli("os", "echo", "hi", "-d", "sim:").out == "hi\n"
+    assert "'/no where'" in cli("os", "echo", "hi").err or "/no where" in cli("os", "echo", "hi").err
 
 
 def test_the_environment_is_the_weakest(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import mcumgrx
 from mcumgrx import registry
+from mcumgrx.cli import tree, words
 from mcumgrx.plugin_api import Argument, CommandContext, CommandPlugin, Option, command, hookimpl
 from mcumgrx.registry import Registry
 
@@ -99,7 +100,23 @@ def test_help_of_a_command_shows_its_parts(cli: Cli) -> None:
         (["xyzzy"], "there is no command 'mcumgrx xyzzy'", "see 'mcumgrx --help'"),
         (["os", "echo"], "missing argument 'TEXT'", "see 'mcumgrx os echo --help'"),
         (["os", "echo", "a", "b", "-d", "sim:"], "got unexpected extra argument (b)", "see 'mcumgrx os echo --help'"),
-        (["dfu", "f", "--chnk", "9"], "no such option", "See 'mcumgrx dfu --help'"),
+        (["dfu", "f", "--chnk", "9"], "no such option '--chnk'", "did you mean --chunk? See 'mcumgrx dfu --help'"),
+        (["dfu", "f", "--dry"], "no such option '--dry'", "did you mean --dry-run? See"),
+        (["dfu", "f", "--dry_run"], "no such option '--dry_run'", "did you mean --dry-run? See"),
+        (["os", "echo", "f", "-json"], "no such option '-j'", "did you mean --json? See"),
+        (["os", "echo", "f", "--xyzzy"], "no such option '--xyzzy'", "see 'mcumgrx os echo --help'"),
+        (["reset"], "there is no command 'mcumgrx reset'", "did you mean 'mcumgrx os reset'?"),
+        (["upgrade"], "there is no command 'mcumgrx upgrade'", "did you mean 'mcumgrx dfu'?"),
+        (["flash"], "there is no command", "did you mean 'mcumgrx dfu' or 'mcumgrx image upload'?"),
+        (["upload"], "there is no command", "did you mean 'mcumgrx image upload' or 'mcumgrx fs put'?"),
+        (["list", "image"], "there is no command 'mcumgrx list'", "did you mean 'mcumgrx image list' or"),
+        (["image-list"], "there is no command", "did you mean 'mcumgrx image list'?"),
+        (["DFU"], "there is no command", "did you mean 'mcumgrx dfu'?"),
+        (["image", "reset"], "there is no command", "did you mean 'mcumgrx os reset'?"),
+        (["image", "flash"], "there is no command", "did you mean 'mcumgrx image upload' or 'mcumgrx dfu'?"),
+        (["fs", "cat"], "there is no command", "did you mean 'mcumgrx fs get'?"),
+        (["help", "osx"], "there is no command 'mcumgrx osx'", "did you mean 'mcumgrx os'?"),
+        (["help", "os", "ecko"], "there is no command 'mcumgrx os ecko'", "did you mean 'mcumgrx os echo'?"),
         (["dfu", "f", "--chunk", "many"], "invalid value for '--chunk': 'many' is not a whole number", "see"),
         (["dfu", "f", "--timeout", "0"], "invalid value for '--timeout': it must be more than 0 seconds", "see"),
         (["dfu", "f", "--timeout", "nan"], "invalid value for '--timeout': 'nan' is not a finite number", "see"),
@@ -112,6 +129,19 @@ def test_usage_errors(cli: Cli, arguments: list[str], message: str, hint: str) -
     said, hinted = ended.err.splitlines()
     assert said.startswith(f"error: {message}")
     assert hint in hinted
+
+
+def test_help_is_a_command_as_well(cli: Cli) -> None:
+    assert cli("help").out == cli("--help").out
+    assert cli("help", "os").out == cli("os", "help").out == cli("os", "--help").out
+    assert cli("help", "os", "echo").out == cli("os", "help", "echo").out == cli("os", "echo", "--help").out
+    assert cli("help", "dfu").out == cli("dfu", "--help").out
+
+
+def test_what_is_suggested_is_there(cli: Cli) -> None:
+    names = {name for names in words._SYNONYMS.values() for name in names} - {"--version"}
+    there = {*tree.CORE_COMMANDS, *registry.default_registry().commands}
+    assert names <= there
 
 
 def test_usage_errors_are_objects_with_json(cli: Cli) -> None:
