@@ -2,5 +2,5 @@
 PYTHON ?= python3
 export FIRMWARE DEVICE
 
-.PHONY: demo demo-ble test test-zephyr test-ble lint types docs bench fuzz soak build clean
-demo demo-ble test test-zephyr test-ble lint types docs bench fuzz soak build clean: ; @$(PYTHON) dev.py $@ $(if $(ARGS),-- $(ARGS))
+.PHONY: demo demo-ble test test-python test-zephyr test-ble lint types docs bench fuzz soak build clean
+demo demo-ble test test-python test-zephyr test-ble lint types docs bench fuzz soak build clean: ; @$(PYTHON) dev.py $@ $(if $(ARGS),-- $(ARGS))

@@ -26,6 +26,8 @@ from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
 from mcumgrx_plugins.image.group import ImageGroup
 
+pytestmark = pytest.mark.codec
+
 OLD = build_image("1.0.0", payload_size=4000)
 NEW = parse_image(build_image("1.1.0", payload_size=4000))
 CONFIG = DeviceConfig(slot_size=128 * 1024)

@@ -30,6 +30,8 @@ from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadImageState, 
 from mcumgrx.sim.loop import run
 from mcumgrx.transport import Limits, Transport
 
+pytestmark = pytest.mark.codec
+
 Answer = list[bytes]
 Handler = Callable[[Header, dict[str, object]], Awaitable[list[dict[str, object]]]]
 

@@ -37,6 +37,8 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
 
+pytestmark = pytest.mark.codec
+
 OLD = build_image("1.0.0", payload_size=8192)
 NEW = build_image("1.1.0", payload_size=12288)
 CRASHING = build_image("1.1.0", payload_size=8192, health="crash")

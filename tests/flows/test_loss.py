@@ -23,6 +23,8 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
 
+pytestmark = pytest.mark.codec
+
 OLD = build_image("1.0.0", payload_size=2000)
 NEW = parse_image(build_image("1.1.0", payload_size=3000))
 CONFIG = DeviceConfig(slot_size=64 * 1024, buf_size=1024)

@@ -26,6 +26,8 @@ from mcumgrx_plugins.raw.text import body_from_json, to_json
 from ..support.recorded import Recorded, recorded, result_or_error
 from ..support.simulated import Desk
 
+pytestmark = pytest.mark.codec
+
 GROUP = 777
 
 

@@ -30,6 +30,8 @@ from mcumgrx_plugins.sim.serve import DeviceServer
 
 from ..support.served import serving
 
+pytestmark = pytest.mark.codec
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 links = pytest.mark.parametrize("link", ["udp", "tcp", pytest.param("pty", marks=posix)])
 

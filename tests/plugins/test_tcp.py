@@ -23,6 +23,8 @@ from mcumgrx_plugins.uart.tcp import TcpTransport
 
 from ..support import proactor
 
+pytestmark = pytest.mark.codec
+
 
 class Device:
     """A device behind a terminal server: answers echoes, one connection after the other."""

@@ -51,6 +51,8 @@ from ..support import proactor
 from ..support.pty_peer import PARSED, REQUEST, Peer, bare_echo, echo
 from ..support.pty_simulator import pty_simulator
 
+pytestmark = pytest.mark.codec
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown(Command[None]):

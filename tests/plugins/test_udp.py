@@ -31,6 +31,8 @@ from mcumgrx_plugins.udp.transport import UdpTransport
 
 from ..support import proactor
 
+pytestmark = pytest.mark.codec
+
 
 class Device(asyncio.DatagramProtocol):
     """Answers echoes, and params with buffers of 2048 bytes, a datagram each."""

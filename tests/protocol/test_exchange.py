@@ -14,6 +14,8 @@ from mcumgrx.protocol.framing import DatagramFraming, StreamFraming
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import Request, encode_body
 
+pytestmark = pytest.mark.codec
+
 READ = Request(Op.READ, 0, 6, encode_body({}), "buffer query", True)
 WRITE = Request(Op.WRITE, 1, 1, encode_body({"off": 0, "data": b"x"}), "image upload", True)
 

@@ -37,6 +37,8 @@ from smp import header as smp_header
 from smp import image_management as smp_image
 from smp import os_management as smp_os
 
+pytestmark = pytest.mark.codec
+
 ROUNDS = 10_000
 SEED = 20_240_601
 

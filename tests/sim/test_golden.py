@@ -18,6 +18,8 @@ from mcumgrx.testing.golden import Burst, Exchange, Raw
 from ..support import golden_replay
 from ..support.golden_replay import SERVERS, Replay, recorded_image, rows_of
 
+pytestmark = pytest.mark.codec
+
 
 def test_every_recording_is_replayed() -> None:
     assert set(golden_replay.files()) == set(SERVERS)

@@ -25,6 +25,8 @@ from mcumgrx.sim.groups.zephyr import ZephyrServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.testing.golden import Burst, Exchange, Raw, Row, read_rows
 
+pytestmark = pytest.mark.codec
+
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 GROUPS = {2, 3, 8, 9, 10, 63}

@@ -32,6 +32,8 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import ALL_OPS, Faults, LinkModel, SimulatedTransport, runner_of
 from mcumgrx.sim.loop import run
 
+pytestmark = pytest.mark.codec
+
 CONFIG = DeviceConfig(slot_size=64 * 1024, request_s=0.0, boot_s=1.0)
 IMAGE = build_image("1.0.0", payload_size=2_000)
 

@@ -26,6 +26,8 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport, runner_of
 from mcumgrx.sim.loop import run
 
+pytestmark = pytest.mark.codec
+
 OLD = build_image("1.0.0", payload_size=3_000)
 NEW = build_image("1.1.0", payload_size=5_003)  # not a multiple of the write unit
 NEW_HASH = parse_image(NEW).hash
