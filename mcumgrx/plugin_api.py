@@ -157,7 +157,6 @@ _LATE = {
     "Flow": "transport",
     "Limits": "transport",
     "Transport": "transport",
-    "in_thread": "threads",
 }
 
 
