@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import copy
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from .errors import (
     ConnectFailed,
@@ -27,11 +27,16 @@ from .errors import (
 )
 from .group import Group
 from .memory import Learned
-from .protocol.exchange import Exchange, Sent
+from .outbox import Call, Outbox
+from .protocol.exchange import Exchange
 from .protocol.header import Version
 from .protocol.message import Command, Reply, Request, SmpError
-from .protocol.standard import Params, ReadParams
+from .protocol.standard import Params, ReadUsableParams
+from .protocol.version import VersionChoice
+from .protocol.waiting import Waiting
+from .slots import Slots
 from .transport import Flow, Limits, Transport
+from .transport_code import asking, calling, fault_of, told
 
 __all__ = ["DEFAULT_TIMEOUT_S", "Client", "Stream"]
 
@@ -50,6 +55,12 @@ _PARAMS_TIMEOUT_S = 1.5
 # A transport is told how long it may take to open; so much longer it is waited for, for what it has to clean up.
 _OPEN_GRACE_S = 5.0
 _CANCEL_TIMEOUT_S = 1.0
+
+# Every server takes so much; whether it takes more is worth a question before the request is lost on its way.
+_SURELY_FITS_BYTES = 128
+
+# Whether a device speaks version 2 all the same, which has just answered version 1.
+_TRIAL_TIMEOUT_S = 1.0
 
 # BlueZ takes 2.7 s to disconnect; a close that takes longer than this is given up, so that nobody waits for ever.
 _CLOSE_TIMEOUT_S = 10.0
@@ -96,21 +107,20 @@ class Client:
         self.repeats = repeats
         self.last_heard_s: float | None = None
         self._transport = transport
-        self._gate = _Gate(in_flight)
+        self._slots = Slots(in_flight)
         self._find_group = groups
         self._groups: dict[type, Group] = {}
         self._on_text = on_text
         self._exchange: Exchange | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._outbox: deque[tuple[list[bytes], asyncio.Future[None]]] = deque()
-        self._sender: asyncio.Task[None] | None = None
+        self._outbox = Outbox(transport, self._end)
         self._waiters: dict[int, Callable[[Reply], None]] = {}
-        self._asking: set[asyncio.Future[Reply]] = set()
+        self._asking: set[asyncio.Future[tuple[Reply, Version]]] = set()
         self._streams: list[Stream] = []
-        self._ended: asyncio.Future[LinkLost] | None = None
+        self._ended: asyncio.Future[McumgrError] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._version = Version.V2
-        self._answered = False
+        self._versions = VersionChoice()
         self._params_lock = asyncio.Lock()
         self._params_known = False
         self._params: Params | None = None
@@ -135,14 +145,19 @@ class Client:
     @property
     def limits(self) -> Limits:
         """What the link can carry now."""
-        return self._transport.limits
+        try:
+            return self._transport.limits
+        except BaseException as error:
+            raise told(self._transport, "limits", error) from None
 
     async def open(self, timeout_s: float = 10.0) -> None:
         """Open the link; nothing is sent yet. Raises `DeviceNotFound` or `ConnectFailed`."""
         if self._ended is not None:
             raise RuntimeError("a client is opened once; make a new one to reconnect")
         # A task of its own: a transport that neither returns nor lets itself be cancelled holds nobody up.
-        opening = asyncio.create_task(self._transport.open(timeout_s), name="mcumgrx transport open")
+        opening = asyncio.create_task(
+            calling(self._transport, "open", lambda: self._transport.open(timeout_s)), name="mcumgrx transport open"
+        )
         try:
             done, _ = await asyncio.wait([opening], timeout=timeout_s + _OPEN_GRACE_S)
             if not done:
@@ -151,18 +166,20 @@ class Client:
                     hint="try again; if it happens each time, the link's driver or plugin hangs",
                 )
             opening.result()
+            self._exchange = Exchange(asking(self._transport, "framing", self._transport.framing))
         except BaseException:
             opening.cancel()
             await asyncio.shield(self._give_back(opening))
             raise
-        self._exchange = Exchange(self._transport.framing())
-        self._ended = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
         self._reader = asyncio.create_task(self._read(), name="mcumgrx client reader")
 
     async def close(self) -> None:
         """Close the link, if open; every request that still waits ends with `LinkLost`. Harmless when repeated."""
         if self._ended is None:
             return
+        self._check_loop()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="mcumgrx client close")
         await asyncio.shield(self._closing)
@@ -176,18 +193,19 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def wait_lost(self) -> LinkLost:
-        """Wait until the link ends, however it does; returns the reason."""
+    async def wait_lost(self) -> McumgrError:
+        """Wait until the link ends, however it does; returns the reason: `LinkLost`, or what is wrong with its code."""
         if self._ended is None:
             raise RuntimeError("the client is not open")
+        self._check_loop()
         return await asyncio.shield(self._ended)
 
     async def _close(self) -> None:
         self._end(LinkLost("the link was closed"))
-        tasks = [task for task in (self._reader, self._sender) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        await self._outbox.close()
         await self._close_transport()
 
     async def _give_back(self, opening: asyncio.Task[None]) -> None:
@@ -198,11 +216,14 @@ class Client:
         await self._close_transport()
 
     async def _close_transport(self) -> None:
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._transport.close()
-        except TimeoutError:
+        # A task of its own, as for opening. The contract says that it never raises; then it is as good as closed.
+        closing = asyncio.create_task(calling(self._transport, "close", self._transport.close))
+        done, _ = await asyncio.wait([closing], timeout=_CLOSE_TIMEOUT_S)
+        if not done:
+            closing.cancel()
             log.warning("%r did not close within %g s", self._transport, _CLOSE_TIMEOUT_S)
+        elif not closing.cancelled() and (error := closing.exception()) is not None:
+            log.warning("%s", error)
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
@@ -229,53 +250,98 @@ class Client:
         Without an answer in `timeout_s` seconds, counted from when the link can have sent it, it is sent again up to
         `repeats` times, but only if the command is safe to repeat. A cancelled request leaves the client usable.
 
-        Raises `DeviceError` (the device said no), `RequestTimeout`, `LinkLost`, `MalformedReply`, `MessageTooLarge`.
-        Where the request changes the device and may have been carried out all the same, the error says so in
-        `may_be_done`.
+        A device that is busy has not carried it out, and is asked again for up to 30 s, whatever the request is.
+
+        Raises `DeviceError` (the device said no), `RequestTimeout`, `LinkLost`, `MalformedReply`, `MessageTooLarge`,
+        `PluginError` (the link's own code has failed). Where the request changes the device and may have been carried
+        out all the same, the error says so in `may_be_done`.
         """
         if timeout_s is None:
             timeout_s = max(self.timeout_s, command.timeout_s or 0.0)
         asked = _Asked(command.request())
+        attempts = 1 + ((self.repeats if repeats is None else repeats) if asked.request.repeatable else 0)
+        self._open_exchange()
+        self._check_size(asked.request)
+        if asked.request.size > _SURELY_FITS_BYTES:
+            await self.params()
         try:
-            return await self._result(command, asked, timeout_s, repeats)
+            return await self._result(command, asked, timeout_s, attempts)
         except (RequestTimeout, LinkLost, MalformedReply, DeviceError) as error:
             if isinstance(error, MalformedReply):
                 error.concerns(asked.request.what, error.payload)
             # An answer that did not fit was made after the work (Zephyr `smp_handle_single_req`).
             unknown = not isinstance(error, DeviceError) or error.says(SmpError.MESSAGE_SIZE)
-            if asked.request.changes and asked.left and unknown:
+            if asked.request.changes and asked.may_have_arrived and unknown:
                 error.may_be_done = True
                 error.message += "; the device may have carried it out all the same"
             raise
 
-    async def _result(self, command: Command[R], asked: _Asked, timeout_s: float, repeats: int | None) -> R:
-        attempts = 1 + ((self.repeats if repeats is None else repeats) if asked.request.repeatable else 0)
-        reply = await self._ask(asked, timeout_s, attempts)
-        try:
-            return command.result(reply)
-        except MalformedReply:
-            if attempts == 1:
-                raise
-            # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART): once more.
-            return command.result(await self._ask(asked, timeout_s, attempts - 1))
-        except DeviceError as error:
-            if not error.says(SmpError.TOO_NEW) or self._version is Version.V1:
-                raise
-            # The device has not executed it, so even what must not be repeated can be sent again.
-            log.info("the device speaks SMP version 1 only")
-            self._version = Version.V1
-            return command.result(await self._ask(asked, timeout_s, attempts))
+    async def _result(self, command: Command[R], asked: _Asked, timeout_s: float, attempts: int) -> R:
+        """Ask, and ask again where the answer says that nothing was done, or nothing can be made of it."""
+        busy = Waiting()
+        turned = garbled = False
+        while True:
+            reply, version = await self._ask(asked, timeout_s, attempts)
+            try:
+                result = command.result(reply)
+            except MalformedReply:
+                if garbled or attempts == 1:
+                    raise
+                # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART): once more.
+                garbled = True
+                attempts -= 1
+            except DeviceError as error:
+                # The device has not executed it, so even what must not be repeated can be sent again.
+                if error.says(SmpError.TOO_NEW if version is Version.V2 else SmpError.TOO_OLD) and not turned:
+                    turned = True
+                    self._versions.refused(version)
+                    log.info("the device does not speak SMP version %d", version + 1)
+                elif error.says(SmpError.BUSY):
+                    await self._wait_while_busy(busy, asked.request.what, error)
+                else:
+                    raise
+            else:
+                await self._settle_version(asked.request, timeout_s)
+                return result
+
+    async def _wait_while_busy(self, busy: Waiting, what: str, error: DeviceError) -> None:
+        """Pause before the request is sent again. Raises `error` when that has gone on for too long."""
+        now = asyncio.get_running_loop().time()
+        pause_s = busy.pause_s(now)
+        if pause_s is None:
+            error.hint = (
+                f"it was asked again and again for {busy.patience_s:g} s: find out what it is doing, or try later"
+            )
+            raise error
+        if busy.tell(now + pause_s):
+            log.warning("the device is busy, and is asked for the %s again for up to %g s", what, busy.patience_s)
+        await asyncio.sleep(pause_s)
+
+    async def _settle_version(self, request: Request, timeout_s: float) -> None:
+        """Where version 1 was answered and version 2 not so far: find out now, with a request that does no harm."""
+        while self._versions.doubtful and not request.changes:
+            try:
+                await self._ask(_Asked(request), min(timeout_s, _TRIAL_TIMEOUT_S), 1, version=Version.V2)
+            except RequestTimeout:
+                continue  # which counts
+        if not self._versions.certain and self._versions.current is Version.V1:
+            log.info("the device leaves SMP version 2 unanswered, and is asked in version 1")
 
     async def params(self) -> Params | None:
-        """The device's buffers, or None when it does not tell. Asked once per connection."""
+        """The device's buffers, or None when it does not tell. Asked once per connection.
+
+        An answer that makes no sense tells nothing: everything works with what every device has, if slower.
+        """
+        self._check_loop()
         async with self._params_lock:
             if not self._params_known:
                 begin = asyncio.get_running_loop().time()
+                timeout_s = min(_PARAMS_TIMEOUT_S, self.timeout_s)
                 try:
-                    self._params = await self.request(ReadParams(), timeout_s=_PARAMS_TIMEOUT_S, repeats=1)
-                except (DeviceError, RequestTimeout) as error:
-                    log.debug("no buffer sizes: %s", error)
-                    if isinstance(error, DeviceError):
+                    self._params = await self.request(ReadUsableParams(), timeout_s=timeout_s, repeats=1)
+                except (DeviceError, RequestTimeout, MalformedReply) as error:
+                    log.info("no buffer sizes: %s", error)
+                    if not isinstance(error, RequestTimeout):
                         self.took_short_trip(begin)
                 else:
                     self.took_short_trip(begin)
@@ -296,15 +362,14 @@ class Client:
         """Another firmware may answer from now on: forget what the last one said of itself."""
         self._params_known = False
         self._params = None
-        self._version = Version.V2
-        self._answered = False
+        self._versions = VersionChoice()
         self.proven_bytes = 0
         self.refused_bytes = None
         self.short_trip_s = None
 
     def allow_in_flight(self, count: int) -> None:
         """From now on `count` requests may wait for answers at once."""
-        self._gate.set_limit(count)
+        self._slots.allow(count)
 
     def stream(self, room: int, *, on_room: Callable[[], None], on_failure: Callable[[McumgrError], None]) -> Stream:
         """Send many requests without waiting for the answer to each; see `Stream`.
@@ -315,72 +380,124 @@ class Client:
 
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""
-        return self._transport.queued_s()
+        return self._outbox.queued_s()
 
     @property
     def flow(self) -> Flow:
         """What the link allows to be on its way at once."""
-        return self._transport.flow
+        return asking(self._transport, "flow", lambda: self._transport.flow)
 
-    async def _ask(self, asked: _Asked, timeout_s: float, attempts: int) -> Reply:
+    async def _ask(
+        self, asked: _Asked, timeout_s: float, attempts: int, version: Version | None = None
+    ) -> tuple[Reply, Version]:
+        """The reply, and the version in which it was asked for; `version`: in this one only."""
         exchange, request = self._open_exchange(), asked.request
         self._check_size(request)
         # One future for all attempts: the late answer to the first is as good as that to the second.
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[Reply, Version]] = asyncio.get_running_loop().create_future()
         self._asking.add(answer)
-        sequences: list[int] = []
+        calls: list[tuple[int, Call]] = []
         try:
             for attempt in range(attempts):
-                version = self._version
-                if attempt > 0 and attempt == attempts - 1 and not self._answered:
-                    version = Version.V1  # some old servers leave version 2 unanswered
-                async with self._gate:
+                speaks = self._versions.for_attempt(attempt, attempts) if version is None else version
+                async with self._slots:
                     self._raise_if_ended()
                     if not answer.done():
-                        sent = exchange.send(request, version=version, write_bytes=self.limits.write)
-                        sequences.append(sent.sequence)
-                        self._waiters[sent.sequence] = partial(_answer, answer)
-                        asked.left = True
-                        await self._await_answer(exchange, sent, answer, timeout_s)
+                        sequence, call = self._send(exchange, request, speaks, partial(self._answer, answer, speaks))
+                        calls.append((sequence, call))
+                        await self._await_answer(exchange, sequence, call, answer, request, timeout_s)
                 if answer.done():
-                    reply = answer.result()
-                    self._answered = True
-                    if version is Version.V1 and self._version is Version.V2:
-                        log.info("the device answers SMP version 1 only")
-                        self._version = Version.V1
-                    return reply
+                    return answer.result()
+                self._versions.silent(speaks)
                 log.info(
                     "no answer to the %s in %g s (attempt %d of %d)", request.what, timeout_s, attempt + 1, attempts
                 )
         finally:
             self._asking.discard(answer)
-            for sequence in sequences:
-                self._waiters.pop(sequence, None)
-                exchange.forget(sequence)
+            for sequence, call in calls:
+                asked.may_have_arrived |= self._let_go(exchange, sequence, call)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # seen, even if the caller was cancelled meanwhile
-        times = "" if attempts == 1 else f", asked {attempts} times"
-        raise RequestTimeout(
-            f"no answer to the {request.what} within {timeout_s:g} s{times}",
-            what=request.what,
-            timeout_s=timeout_s,
-            attempts=attempts,
-            hint=self._transport.silence_hint if self.last_heard_s is None else None,
-        )
+        raise self._silence(exchange, request, timeout_s, attempts)
+
+    def _send(
+        self,
+        exchange: Exchange,
+        request: Request,
+        version: Version,
+        answered: Callable[[Reply], None],
+        left: Callable[[], None] | None = None,
+        failed: Callable[[McumgrError], None] | None = None,
+    ) -> tuple[int, Call]:
+        """Give a request its number, and hand it to the link."""
+        now = asyncio.get_running_loop().time()
+        sent = exchange.send(request, version=version, write_bytes=self.limits.write, now=now)
+        self._waiters[sent.sequence] = answered
+        try:
+            return sent.sequence, self._outbox.put(sent.writes, left=left, failed=failed)
+        except BaseException:
+            self._waiters.pop(sent.sequence, None)
+            exchange.forget(sent.sequence, now=now)
+            raise
+
+    def _let_go(self, exchange: Exchange, sequence: int, call: Call) -> bool:
+        """Nobody waits for its answer any more. What the link has not begun is not sent; whether it may be there."""
+        self._waiters.pop(sequence, None)
+        if self._outbox.withdraw(call):
+            exchange.withdraw(sequence)
+        else:
+            exchange.forget(sequence, now=asyncio.get_running_loop().time())
+        return call.may_have_arrived
 
     async def _await_answer(
-        self, exchange: Exchange, sent: Sent, answer: asyncio.Future[Reply], timeout_s: float
+        self,
+        exchange: Exchange,
+        sequence: int,
+        call: Call,
+        answer: asyncio.Future[tuple[Reply, Version]],
+        request: Request,
+        timeout_s: float,
     ) -> None:
-        """Send, and wait until the answer is there or its time is up."""
+        """Wait until the answer is there or its time is up, which begins when the link has taken the request."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time()
-        if await self._send(sent.writes, timeout_s):
-            deadline = loop.time() + self._transport.queued_s() + timeout_s
-            exchange.set_deadline(sent.sequence, deadline)
-            await asyncio.wait([answer], timeout=max(0.0, deadline - loop.time()))
+        while (leaving := call.leaving()) is not None and not answer.done():
+            remaining_s = self._outbox.stuck_at(call, timeout_s) - loop.time()
+            either: list[asyncio.Future[Any]] = [leaving, answer]
+            await asyncio.wait(either, timeout=max(0.0, remaining_s), return_when=asyncio.FIRST_COMPLETED)
+            if call.leaving() is not None and loop.time() >= self._outbox.stuck_at(call, timeout_s) - 1e-6:
+                raise RequestTimeout(
+                    f"the link has not taken the {request.what} within {loop.time() - call.put_at:.1f} s",
+                    what=request.what,
+                    timeout_s=timeout_s,
+                    hint="the link holds it up, not the device: its flow control, another program, or a line that is "
+                    "much slower than said",
+                )
+        if call.error is not None and not answer.done():
+            raise call.error
+        deadline = loop.time() + self._outbox.queued_s() + timeout_s
+        exchange.set_deadline(sequence, deadline)
+        await asyncio.wait([answer], timeout=max(0.0, deadline - loop.time()))
         if not answer.done():
-            exchange.set_deadline(sent.sequence, deadline)
             exchange.expire(max(deadline, loop.time()))  # a timer may fire a clock tick early
+
+    def _answer(self, answer: asyncio.Future[tuple[Reply, Version]], version: Version, reply: Reply) -> None:
+        self._versions.answered(version, reply)
+        if not answer.done():
+            answer.set_result((reply, version))
+
+    def _silence(self, exchange: Exchange, request: Request, timeout_s: float, attempts: int) -> RequestTimeout:
+        times = "" if attempts == 1 else f", asked {attempts} times"
+        message = f"no answer to the {request.what} within {timeout_s:g} s{times}"
+        hint: str | None = None
+        if exchange.echoed:
+            message += ": all that came back is the request itself"
+            hint = (
+                "the other end repeats what it gets and does not read it as SMP: a terminal or shell with its echo on, "
+                "or a cable whose two data lines are joined"
+            )
+        elif self.last_heard_s is None:
+            hint = asking(self._transport, "silence_hint", lambda: self._transport.silence_hint)
+        return RequestTimeout(message, what=request.what, timeout_s=timeout_s, attempts=attempts, hint=hint)
 
     def _check_size(self, request: Request) -> None:
         if self._params is not None:
@@ -400,61 +517,6 @@ class Client:
                 limit=limit,
             )
 
-    async def _send(self, writes: list[bytes], timeout_s: float) -> bool:
-        """Hand the writes to the link, which is never interrupted half way; false when it does not take them."""
-        taken = self._hand_over(writes)
-        if taken is None:
-            return True
-        done, _ = await asyncio.wait([taken], timeout=timeout_s)
-        if not done:
-            return False
-        if taken.cancelled():
-            self._raise_if_ended()
-            return False
-        taken.result()
-        return True
-
-    def _hand_over(self, writes: list[bytes]) -> asyncio.Future[None] | None:
-        """Hand a message to the link, after those that wait already; None if the link has taken it at once.
-
-        Otherwise the future tells when it has, or why it does not.
-        """
-        if self._sender is None:
-            try:
-                if self._transport.offer(writes):
-                    return None
-            except LinkLost as error:
-                self._end(error)
-                raise
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.append((writes, taken))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all(), name="mcumgrx client sender")
-        return taken
-
-    async def _send_all(self) -> None:
-        """Send what is in the outbox, one message after the other, until it is empty."""
-        try:
-            while self._outbox:
-                writes, taken = self._outbox.popleft()
-                try:
-                    await self._transport.send(writes)
-                except McumgrError as error:
-                    if isinstance(error, LinkLost):
-                        self._end(error)
-                    _fail(taken, error)
-                except BaseException as error:
-                    _fail(taken, error if isinstance(error, Exception) else None)
-                    raise
-                else:
-                    if not taken.done():
-                        taken.set_result(None)
-        finally:
-            self._sender = None
-            for _, taken in self._outbox:
-                taken.cancel()
-            self._outbox.clear()
-
     # -- what arrives ----------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
@@ -462,21 +524,33 @@ class Client:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                chunk = await self._transport.receive()
+                chunk = await self._receive()
+                if not chunk:
+                    await asyncio.sleep(0)  # against the contract; at least nobody is held up
+                    continue
                 self.last_heard_s = loop.time()
                 for sequence, reply in exchange.receive(chunk):
                     take = self._waiters.pop(sequence, None)
                     if take is not None:
                         take(reply)
+                for version, reply in exchange.take_late():
+                    self._versions.answered(version, reply)
                 if text := exchange.take_text():
                     self._pass_text(text)
-        except LinkLost as error:
+        except (LinkLost, PluginError) as error:
             self._end(error)
         except McumgrError as error:
             self._end(LinkLost(f"the link failed: {error}", hint=error.hint))
-        except Exception as error:  # a transport that raises what it should not: still nobody may hang
-            log.exception("%r failed while receiving", self._transport)
-            self._end(LinkLost(f"the link failed: {error!r}"))
+        except Exception as error:  # a mistake of ours: still nobody may hang
+            log.exception("what the link has received could not be dealt with")
+            self._end(LinkLost(f"the link was given up: {error!r}"))
+
+    async def _receive(self) -> bytes:
+        """The next bytes of the link; what its own code does wrong is told as that."""
+        chunk = await calling(self._transport, "receive", self._transport.receive)
+        if not isinstance(chunk, (bytes, bytearray, memoryview)):
+            raise fault_of(self._transport, "receive", TypeError(f"it returned {type(chunk).__name__}, not bytes"))
+        return chunk
 
     def _pass_text(self, data: bytes) -> None:
         if text := self._decoder.decode(data):
@@ -497,7 +571,7 @@ class Client:
         for line in lines:
             device_log.info("%s", line.rstrip("\r"))
 
-    def _end(self, reason: LinkLost) -> None:
+    def _end(self, reason: McumgrError) -> None:
         """The link is gone: wake everybody, each with an error of its own."""
         if self._ended is None or self._ended.done():
             return
@@ -507,7 +581,7 @@ class Client:
                 answer.set_exception(_copy(reason))
         for stream in list(self._streams):
             stream.fail(_copy(reason))
-        self._gate.wake_all()
+        self._slots.open()
 
     def _raise_if_ended(self) -> None:
         if self._ended is not None and self._ended.done():
@@ -516,39 +590,34 @@ class Client:
     def _open_exchange(self) -> Exchange:
         if self._exchange is None:
             raise RuntimeError("the client is not open")
+        self._check_loop()
         self._raise_if_ended()
         return self._exchange
 
+    def _check_loop(self) -> None:
+        """All of a client happens in one event loop; in another one its futures would never wake anybody."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this client belongs to another event loop: it can be used only in the one in which it was opened "
+                "(asyncio.run makes a new one each time; in notebooks and fixtures keep to one)"
+            )
+
 
 class _Asked:
-    """A request that somebody waits for; `left`: it may have reached the device."""
+    """A request that somebody waits for; `may_have_arrived`: the link has begun to send it at least once."""
 
-    __slots__ = ("left", "request")
+    __slots__ = ("may_have_arrived", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.left = False
+        self.may_have_arrived = False
 
 
-def _copy(reason: LinkLost) -> LinkLost:
-    copy = LinkLost(reason.message, address=reason.address, hint=reason.hint)
-    copy.__cause__ = reason
-    return copy
-
-
-def _answer(answer: asyncio.Future[Reply], reply: Reply) -> None:
-    if not answer.done():
-        answer.set_result(reply)
-
-
-def _fail(taken: asyncio.Future[None], error: Exception | None) -> None:
-    if taken.done():
-        return
-    if error is None:
-        taken.cancel()
-        return
-    taken.set_exception(error)
-    taken.exception()  # seen, even if nobody waits for it any more
+def _copy(reason: McumgrError) -> McumgrError:
+    """The same for one more who waits, so that tracebacks do not mix."""
+    copied = copy.copy(reason)
+    copied.__cause__, copied.__traceback__ = reason, None
+    return copied
 
 
 class Stream:
@@ -573,48 +642,44 @@ class Stream:
     ) -> None:
         self._client = client
         self._exchange = exchange
-        self._gate = client._gate
+        self._slots = client._slots
         self._on_failure: Callable[[McumgrError], None] | None = on_failure
-        self._open: set[int] = set()
-        self._before = self._gate.limit
-        self._gate.set_limit(max(room, self._before))
-        self._gate.on_room.append(on_room)
-        self._on_room = on_room
+        self._open: dict[int, Call] = {}
+        self._slots.claim(self, room, on_room)
         client._streams.append(self)
 
     @property
     def full(self) -> bool:
         """Whether there is no room, or others wait for it; `on_room` tells when that has changed."""
-        return self._gate.full
+        return self._slots.full
 
-    def send(self, request: Request, answered: Callable[[Reply], None]) -> int:
+    def send(self, request: Request, answered: Callable[[Reply], None], left: Callable[[], None] | None = None) -> int:
         """Send `request`, which there must be room for; `answered` is called with its reply, from the task that reads.
+
+        `left` is called when the link has taken it all, which may be before this returns: until then it waits for the
+        link, and its silence says nothing of the device.
 
         Returns the sequence number, to be given to `forget`. Raises `MessageTooLarge`, `LinkLost`.
         """
         client = self._client
         client._raise_if_ended()
-        self._gate.enter_now()
+        self._slots.enter_now()
+        version = client._versions.current
         try:
-            sent = self._exchange.send(request, version=client._version, write_bytes=client.limits.write)
-            sequence = sent.sequence
-            self._open.add(sequence)
-            client._waiters[sequence] = partial(self._answered, sequence, answered)
-            taken = client._hand_over(sent.writes)
+            sequence, call = client._send(
+                self._exchange, request, version, partial(self._answered, version, answered), left, self.fail
+            )
         except BaseException:
-            self._gate.leave()
+            self._slots.leave()
             raise
-        if taken is not None:
-            taken.add_done_callback(self._taken)
+        self._open[sequence] = call
         return sequence
 
     def forget(self, sequence: int) -> None:
         """Its answer is of no interest any more; its place is free."""
-        if sequence in self._open:
-            self._open.remove(sequence)
-            self._client._waiters.pop(sequence, None)
-            self._exchange.forget(sequence)
-            self._gate.leave()
+        if (call := self._open.pop(sequence, None)) is not None:
+            self._client._let_go(self._exchange, sequence, call)
+            self._slots.leave()
 
     def resynchronize(self) -> None:
         """Nothing of what was sent is answered any more: drop a message that has come in part, and tell the link."""
@@ -627,8 +692,7 @@ class Stream:
             self.forget(sequence)
         if self in self._client._streams:
             self._client._streams.remove(self)
-            self._gate.on_room.remove(self._on_room)
-            self._gate.set_limit(self._before)
+            self._slots.release(self)
 
     def fail(self, error: McumgrError) -> None:
         """The link has ended, or does not take a message."""
@@ -636,76 +700,8 @@ class Stream:
         if tell is not None:
             tell(error)
 
-    def _answered(self, sequence: int, answered: Callable[[Reply], None], reply: Reply) -> None:
-        if sequence in self._open:
-            self._open.remove(sequence)
-            self._client._answered = True
-            self._gate.leave()
+    def _answered(self, version: Version, answered: Callable[[Reply], None], reply: Reply) -> None:
+        if self._open.pop(reply.sequence, None) is not None:
+            self._client._versions.answered(version, reply)
+            self._slots.leave()
             answered(reply)
-
-    def _taken(self, taken: asyncio.Future[None]) -> None:
-        if not taken.cancelled() and isinstance(error := taken.exception(), McumgrError):
-            self.fail(error)
-
-
-class _Gate:
-    """Lets a number of tasks in at once, first come first served; the number may change while they wait."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = max(1, limit)
-        self.on_room: list[Callable[[], None]] = []
-        self._inside = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
-
-    def set_limit(self, limit: int) -> None:
-        self.limit = max(1, limit)
-        self._admit()
-
-    def wake_all(self) -> None:
-        """Let everybody through: the link has ended, and each finds out for itself."""
-        self.limit = 2**31
-        self._admit()
-
-    @property
-    def full(self) -> bool:
-        """Whether who comes now has to wait."""
-        return bool(self._queue) or self._inside >= self.limit
-
-    def enter_now(self) -> None:
-        """Enter without waiting, if need be on top of the limit; see `full`."""
-        self._inside += 1
-
-    async def __aenter__(self) -> None:
-        if self._inside < self.limit and not self._queue:
-            self._inside += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()  # admitted and cancelled at once
-            else:
-                self._queue.remove(turn)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.leave()
-        if not self._queue:
-            for tell in list(self.on_room):
-                tell()
-
-    def leave(self) -> None:
-        self._inside -= 1
-        if self._queue:
-            self._admit()
-
-    def _admit(self) -> None:
-        while self._queue and self._inside < self.limit:
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._inside += 1
-                turn.set_result(None)

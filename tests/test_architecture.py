@@ -40,12 +40,18 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.memory": {"mcumgrx.errors"},
     "mcumgrx.pause": set(),
     "mcumgrx.threads": set(),
+    "mcumgrx.transport_code": {"mcumgrx.errors", "mcumgrx.transport"},
+    "mcumgrx.outbox": {"mcumgrx.errors", "mcumgrx.transport", "mcumgrx.transport_code"},
+    "mcumgrx.slots": set(),
     "mcumgrx.client": {
         "mcumgrx.errors",
         "mcumgrx.group",
         "mcumgrx.memory",
+        "mcumgrx.outbox",
         "mcumgrx.protocol",
+        "mcumgrx.slots",
         "mcumgrx.transport",
+        "mcumgrx.transport_code",
     },
     "mcumgrx.meter": {"mcumgrx.client", "mcumgrx.events", "mcumgrx.protocol"},
     "mcumgrx.bulk": {

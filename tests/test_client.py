@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mcumgrx.client import Client
+from mcumgrx.client import Client, Stream
 from mcumgrx.errors import (
     ConnectFailed,
     DeviceError,
@@ -26,7 +26,7 @@ from mcumgrx.protocol import codec
 from mcumgrx.protocol.framing import Framing, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Header
 from mcumgrx.protocol.message import decode_body, encode_body
-from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadImageState, ReadParams, Reset
+from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadImageState, ReadParams, Reset, WriteImageState
 from mcumgrx.sim.loop import run
 from mcumgrx.transport import Limits, Transport
 
@@ -331,17 +331,266 @@ async def test_a_transport_that_breaks_its_contract_hangs_nobody(caplog: pytest.
             waiting = asyncio.create_task(client.request(Echo("?")))
             await asyncio.sleep(0.1)
             wire.lose(error=ZeroDivisionError("oops"))
-            with pytest.raises(LinkLost, match="oops"):
+            with pytest.raises(PluginError, match=r"in receive of Wire of .*ZeroDivisionError: oops"):
                 await waiting
+            with pytest.raises(PluginError, match="oops"):
+                await client.request(Echo("!"))
+            assert isinstance(await client.wait_lost(), PluginError)
 
 
 @virtual
-async def test_a_link_that_takes_nothing_is_a_time_out() -> None:
+async def test_a_link_that_takes_nothing_is_a_time_out_of_the_link() -> None:
     wire = Wire()
     wire.blocked = asyncio.Event()
     async with Client(wire) as client:
+        with pytest.raises(RequestTimeout, match="the link has not taken the echo"):
+            await client.request(Echo("stuck"), timeout_s=1.0)
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "timed out"])
+@virtual
+async def test_what_was_given_up_before_the_link_has_begun_it_is_not_sent(cancelled: bool) -> None:
+    wire = Wire()
+    wire.blocked = asyncio.Event()
+    async with Client(wire, in_flight=3) as client:
+        first = asyncio.create_task(client.request(Echo("first")))
+        await asyncio.sleep(0.1)
+        erase = asyncio.create_task(client.request(EraseImage(1), timeout_s=0.5))
+        await asyncio.sleep(0.1)
+        if cancelled:
+            erase.cancel()
+        [end] = await asyncio.gather(erase, return_exceptions=True)
+        assert not getattr(end, "may_be_done", False)
+        wire.blocked.set()
+        assert await first == "first"
+        await asyncio.sleep(1)
+    assert [header.command for header, _ in wire.sent] == [0]
+
+
+@virtual
+async def test_a_slow_wire_is_not_a_silent_device() -> None:
+    class Slow(Wire):
+        async def send(self, writes: Sequence[bytes]) -> None:
+            await asyncio.sleep(sum(map(len, writes)) / 40)  # bytes a second
+            await super().send(writes)
+
+    async with Client(Slow(), timeout_s=1.0, in_flight=4) as client:
+        texts = [str(number) * 100 for number in range(4)]
+        assert await asyncio.gather(*(client.request(Echo(text), repeats=0) for text in texts)) == texts
+
+
+@pytest.mark.parametrize("queue_s", [-5.0, float("nan"), float("inf"), 1e9, "soon", None, ZeroDivisionError("oops")])
+@virtual
+async def test_a_queue_that_makes_no_sense_is_not_waited_for(queue_s: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Wire):
+        def queued_s(self) -> float:
+            if isinstance(queue_s, Exception):
+                raise queue_s
+            return queue_s  # type: ignore[no-any-return]
+
+    loop = asyncio.get_running_loop()
+    async with Client(Odd(silence)) as client:
+        begin = loop.time()
         with pytest.raises(RequestTimeout):
-            await client.request(Echo("stuck"), timeout_s=1.0, repeats=0)
+            await client.request(Echo("?"), timeout_s=1.0)
+        assert loop.time() - begin == pytest.approx(3.0)
+    assert len([record for record in caplog.records if "queued" in record.message]) == 1
+
+
+FAULTS = ["limits", "flow", "framing", "open", "send", "offer", "receive"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "dead"), SystemExit(3), asyncio.CancelledError(), GeneratorExit()], ids=repr
+)
+@pytest.mark.parametrize("where", FAULTS)
+@virtual
+async def test_what_a_transports_code_raises_is_told_as_its_fault(where: str, error: BaseException) -> None:
+    def fails(*_: object) -> Any:
+        raise error
+
+    async def fails_later(*_: object) -> Any:
+        raise error
+
+    made = fails_later if where in ("open", "send", "receive") else fails
+    kind = type("Odd", (Wire,), {where: property(made) if where in ("limits", "flow") else made})
+
+    async def use() -> None:
+        async with Client(kind()) as client:
+            assert client.flow is not None
+            await client.request(Echo("?"), timeout_s=1.0)
+
+    with pytest.raises(PluginError, match=f"the link's own code has failed, in {where} of Odd of ") as raised:
+        await use()
+    assert type(error).__name__ in str(raised.value)
+    assert raised.value.name == kind.__module__.partition(".")[0]
+    assert "not of the device" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize("chunk", [None, "text", 5])
+@virtual
+async def test_a_transport_that_receives_no_bytes(chunk: Any) -> None:
+    class Odd(Wire):
+        async def receive(self) -> bytes:
+            return chunk  # type: ignore[no-any-return]
+
+    async with Client(Odd()) as client:
+        with pytest.raises(PluginError, match="in receive of "):
+            await client.request(Echo("?"))
+
+
+@virtual
+async def test_a_transport_whose_close_fails_is_closed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Wire):
+        async def close(self) -> None:
+            raise SystemExit(3)
+
+    async with Client(Odd()) as client:
+        assert await client.request(Echo("fine")) == "fine"
+    assert "in close of " in caplog.text
+
+
+def test_a_client_in_another_event_loop() -> None:
+    client = Client(Wire())
+
+    async def here(work: Callable[[], Awaitable[object]]) -> None:
+        await work()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(client.open())
+        for work in (lambda: client.request(Echo("?")), client.params, client.close, client.wait_lost):
+            with pytest.raises(RuntimeError, match="belongs to another event loop"):
+                asyncio.run(here(work))
+        assert loop.run_until_complete(client.request(Echo("fine"))) == "fine"
+        loop.run_until_complete(client.close())
+    finally:
+        loop.close()
+
+
+@virtual
+async def test_several_that_are_cancelled_at_once() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        for count in (2, 3, 5):
+            tasks = [asyncio.create_task(client.request(Echo(str(number)))) for number in range(count)]
+            await asyncio.sleep(0.1)
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(end) for end in ends} == {asyncio.CancelledError}
+        wire.handler = Wire.echo
+        assert await asyncio.gather(*(client.request(Echo(str(n))) for n in range(3))) == ["0", "1", "2"]
+
+
+@virtual
+async def test_a_late_answer_is_never_taken_for_that_of_a_newer_request() -> None:
+    held: list[Header] = []
+
+    async def late(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        if not held:
+            held.append(header)
+            return []
+        wire.reply(held[0], {"r": "the first"})
+        return [{"r": body["d"]}]
+
+    wire = Wire(late)
+    async with Client(wire) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.request(Echo("the first"))
+        for number in range(1000):
+            assert await client.request(Echo(str(number))) == str(number)
+
+
+@virtual
+async def test_of_two_transfers_the_longer_one_keeps_what_it_has() -> None:
+    async with Client(Wire(silence)) as client:
+
+        def stream(room: int) -> Stream:
+            return client.stream(room, on_room=lambda: None, on_failure=lambda error: None)
+
+        def room_of(one: Stream) -> int:
+            sent = []
+            while not one.full:
+                sent.append(one.send(Echo("").request(), lambda reply: None))
+            for sequence in sent:
+                one.forget(sequence)
+            return len(sent)
+
+        short, long = stream(2), stream(4)
+        assert room_of(long) == 4
+        short.close()
+        assert room_of(long) == 4
+        again = stream(2)
+        long.close()
+        assert room_of(again) == 2
+        again.close()
+        assert room_of(stream(1)) == 1
+
+
+# -- a device that is busy ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [Reset(), EraseImage(), Echo("x"), ReadImageState()], ids=lambda one: one.what)
+@virtual
+async def test_a_busy_device_is_asked_again(command: Any, caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    done: list[Header] = []
+
+    async def busy(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        if loop.time() < begin + 6:
+            return [{"rc": 10}]
+        done.append(header)
+        return [{"r": "x", "images": []}]
+
+    wire = Wire(busy)
+    with caplog.at_level(logging.WARNING):
+        async with Client(wire) as client:
+            await client.request(command)
+    assert len(done) == 1
+    assert len(wire.sent) < 12  # with growing pauses
+    assert caplog.messages == [f"the device is busy, and is asked for the {command.what} again for up to 30 s"]
+
+
+@virtual
+async def test_a_device_that_stays_busy_is_given_up() -> None:
+    async def busy(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return [{"rc": 10}]
+
+    loop = asyncio.get_running_loop()
+    async with Client(Wire(busy)) as client:
+        begin = loop.time()
+        with pytest.raises(DeviceError, match="busy") as raised:
+            await client.request(Reset())
+        assert 30 <= loop.time() - begin <= 35
+        assert not raised.value.may_be_done
+        assert "--force" not in str(raised.value.hint)
+
+
+@virtual
+async def test_a_groups_own_code_10_is_not_busy() -> None:
+    async def refuses(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return [{"err": {"group": 1, "rc": 10}}]
+
+    wire = Wire(refuses)
+    async with Client(wire) as client:
+        with pytest.raises(DeviceError):
+            await client.request(EraseImage())
+    assert len(wire.sent) == 1
+
+
+@virtual
+async def test_ones_own_request_that_comes_back_is_named() -> None:
+    wire = Wire(silence)
+    async with Client(wire) as client:
+        asking = asyncio.create_task(client.request(Echo("hello"), repeats=0))
+        await asyncio.sleep(0.1)
+        wire.deliver(wire.writes[0])
+        with pytest.raises(RequestTimeout, match="all that came back is the request itself") as raised:
+            await asking
+        assert "echo" in (raised.value.hint or "")
 
 
 @virtual
@@ -377,7 +626,74 @@ async def test_a_device_that_leaves_version_2_unanswered_is_asked_in_version_1_l
     async with Client(wire, timeout_s=1.0) as client:
         assert await client.request(Echo("old")) == "old"
         assert await client.request(Echo("still")) == "still"
-    assert [header.version for header, _ in wire.sent] == [1, 1, 0, 0]
+    # Before it is believed, version 2 is tried once more.
+    assert [header.version for header, _ in wire.sent] == [1, 1, 0, 1, 0]
+
+
+@virtual
+async def test_one_lost_request_does_not_turn_the_connection_to_version_1() -> None:
+    lost = 1
+
+    async def lossy(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        nonlocal lost
+        lost -= 1
+        return [] if lost >= 0 else await Wire.echo(header, body)
+
+    wire = Wire(lossy)
+    async with Client(wire) as client:
+        assert await client.params() == Params(384, 4)  # asked twice, the second time in version 1
+        assert await client.request(Echo("new")) == "new"
+        await client.request(Echo("newer"))
+    assert [header.version for header, _ in wire.sent] == [1, 0, 1, 1, 1]
+
+
+@virtual
+async def test_a_device_without_version_1_is_not_lost_by_a_lost_request() -> None:
+    lost = 1
+
+    async def modern(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        nonlocal lost
+        lost -= 1
+        if lost >= 0:
+            return []
+        return [{"rc": 12}] if header.version == 0 else await Wire.echo(header, body)
+
+    wire = Wire(modern)
+    async with Client(wire) as client:
+        assert await client.params() == Params(384, 4)
+        assert await client.request(Echo("new")) == "new"
+    assert [header.version for header, _ in wire.sent] == [1, 0, 1, 1]
+
+
+@virtual
+async def test_a_late_answer_to_version_2_turns_back() -> None:
+    slow = 3  # so many requests in version 2 are answered, but not in time
+
+    async def slow_at_first(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        nonlocal slow
+        if header.version == 1 and slow > 0:
+            slow -= 1
+            await asyncio.sleep(20)
+        return [{"r": body["d"]}]
+
+    wire = Wire(slow_at_first)
+    async with Client(wire) as client:
+        assert await client.request(Echo("a")) == "a"
+        await asyncio.sleep(30)
+        assert await client.request(Echo("b")) == "b"
+    assert [header.version for header, _ in wire.sent] == [1, 1, 0, 1, 1]
+
+
+@virtual
+async def test_what_must_not_be_repeated_goes_in_the_version_that_was_answered() -> None:
+    async def older(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return [{}] if header.version == 0 else []
+
+    wire = Wire(older)
+    async with Client(wire, timeout_s=1.0) as client:
+        await client.request(WriteImageState(confirm=True), timeout_s=1.0, repeats=1)  # nothing is tried with a write
+        await client.request(Reset())
+    assert [header.version for header, _ in wire.sent] == [1, 0, 0]
 
 
 @virtual
@@ -418,6 +734,49 @@ async def test_params_are_asked_once_and_bound_the_messages() -> None:
         client.forget_device()
         await client.params()
         assert len([header for header, _ in wire.sent if header.command == 6]) == 2
+
+
+@virtual
+async def test_what_is_longer_than_the_devices_buffers_is_refused_before_it_is_sent() -> None:
+    wire = Wire()
+    async with Client(wire) as client:
+        assert await client.request(Echo("short")) == "short"
+        assert len(wire.sent) == 1  # nothing needs to be known for that
+        with pytest.raises(MessageTooLarge, match="takes 384"):
+            await client.request(Echo("x" * 1000))
+        with pytest.raises(MessageTooLarge, match="takes 384"):
+            await client.request(Echo("x" * 1000))
+        assert len(wire.sent) == 2
+
+
+NONSENSE: list[Any] = [
+    ({}, None),
+    ({"buf_count": 4}, None),
+    ({"buf_size": 0, "buf_count": 0}, None),
+    ({"buf_size": -1, "buf_count": 4}, None),
+    ({"buf_size": 2**40, "buf_count": 4}, None),
+    ({"buf_size": "384", "buf_count": 4}, None),
+    ({"buf_size": 384.0, "buf_count": 4}, None),
+    (b"\xa1\x68buf", None),
+    (b"", None),
+    ({"buf_size": 384}, 1),
+    ({"buf_size": 384, "buf_count": 0}, 1),
+    ({"buf_size": 384, "buf_count": 2**31}, 1),
+    ({"buf_size": 384, "buf_count": "4"}, 1),
+    ({"buf_size": 384, "buf_count": 4}, 4),
+]
+
+
+@pytest.mark.parametrize(("answer", "count"), NONSENSE, ids=str)
+@virtual
+async def test_buffers_that_make_no_sense_are_not_told(answer: Any, count: int | None) -> None:
+    async def handler(header: Header, body: dict[str, object]) -> list[Any]:
+        return [answer] if header.command == 6 else [{"r": body["d"]}]
+
+    async with Client(Wire(handler)) as client:
+        params = await client.params()
+        assert (params is None) if count is None else (params is not None and params.buf_count == count)
+        assert await client.request(Echo("fine")) == "fine"
 
 
 @pytest.mark.parametrize("answer", [[{"rc": 8}], [{"rc": 5}], []], ids=["not supported", "no entry", "silence"])

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from ..errors import MalformedReply
 from ..hints import Hint, Run
-from .header import HEADER_SIZE, GroupId, Op
+from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 from .message import Body, Command, ErrorCode, Fields, encode_body
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ReadImageState",
     "ReadParams",
     "ReadSlotInfo",
+    "ReadUsableParams",
     "Reset",
     "Slot",
     "SlotInfo",
@@ -149,6 +150,31 @@ class ReadParams(Command[Params]):
         if params.buf_size < 1 or params.buf_count < 1:
             raise MalformedReply(f"the device reports {params.buf_count} buffers of {params.buf_size} bytes")
         return params
+
+
+# Of buffers: a request with a hash needs more than the least; the length field of SMP can tell no more than the most.
+_SANE_SIZES = range(64, HEADER_SIZE + MAX_PAYLOAD + 1 + 64)
+_SANE_COUNTS = range(1, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUsableParams(Command[Params]):
+    """As `ReadParams`, for what is to be relied on: what makes no sense in the answer is not told.
+
+    A count that makes no sense is one buffer, which every device has. Raises `MalformedReply` without a size.
+    """
+
+    what: ClassVar[str] = ReadParams.what
+    group: ClassVar[int] = ReadParams.group
+    command: ClassVar[int] = ReadParams.command
+    repeatable: ClassVar[bool] = True
+
+    def parse(self, fields: Fields) -> Params:
+        size = fields.integer("buf_size")
+        if size not in _SANE_SIZES:
+            raise MalformedReply(f"it tells of buffers of {size} bytes")
+        count = fields.lenient.optional_integer("buf_count")
+        return Params(size, count if count is not None and count in _SANE_COUNTS else 1, fields.extra())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 
 import pytest
 
 from mcumgrx.errors import MessageTooLarge, ProtocolError
 from mcumgrx.protocol import codec
+from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.exchange import Exchange
-from mcumgrx.protocol.framing import DatagramFraming, StreamFraming
+from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import Request, encode_body
+from mcumgrx.protocol.standard import Echo
 
 pytestmark = pytest.mark.codec
 
@@ -111,20 +114,74 @@ def test_a_forgotten_request_is_not_answered() -> None:
     assert exchange.in_flight == 0
 
 
-def test_a_number_in_use_or_just_given_up_is_skipped() -> None:
+def test_a_number_in_use_is_skipped() -> None:
     exchange = Exchange(DatagramFraming())
     held = exchange.send(READ).sequence
-    given_up = exchange.send(READ).sequence
-    exchange.forget(given_up)
-    seen = []
-    for _ in range(254 + 254 + 1):
-        sent = exchange.send(READ)
-        seen.append(sent.sequence)
-        exchange.receive(reply_to(READ, sent.sequence))
+    seen = [_asked_and_answered(exchange) for _ in range(255 + 255)]
     assert held not in seen
-    # Met once and passed over, so not used again before the round after the next.
-    assert seen.count(given_up) == 1
-    assert seen.index(given_up) == 508
+    assert seen[:255] == seen[255:]
+
+
+def _asked_and_answered(exchange: Exchange, now: float = 0.0) -> int:
+    sent = exchange.send(READ, now=now)
+    assert len(exchange.receive(reply_to(READ, sent.sequence))) == 1
+    return sent.sequence
+
+
+def test_a_number_that_was_given_up_rests_by_the_clock_however_many_requests_there_are() -> None:
+    exchange = Exchange(DatagramFraming())
+    given_up = exchange.send(READ, now=10.0).sequence
+    exchange.forget(given_up, now=20.0)
+    assert given_up not in [_asked_and_answered(exchange, now=139.0) for _ in range(2000)]
+    assert given_up in [_asked_and_answered(exchange, now=140.0) for _ in range(256)]
+
+
+def test_where_all_numbers_rest_the_one_that_has_rested_longest_is_used() -> None:
+    exchange = Exchange(DatagramFraming())
+    for number in range(256):
+        exchange.forget(exchange.send(READ, now=number / 100).sequence, now=number / 100)
+    assert [exchange.send(READ, now=3.0).sequence for _ in range(300 - 44)] == list(range(256))
+
+
+def test_a_request_that_was_never_sent_leaves_its_number_free() -> None:
+    exchange = Exchange(DatagramFraming())
+    for _ in range(1000):
+        exchange.withdraw(exchange.send(READ).sequence)
+    assert exchange.in_flight == 0
+
+
+def test_a_late_reply_is_kept_apart_with_the_version_it_was_asked_in() -> None:
+    exchange = Exchange(DatagramFraming())
+    first = exchange.send(READ, version=0).sequence
+    exchange.forget(first)
+    exchange.receive(reply_to(READ, first, {"late": 1}))
+    exchange.receive(reply_to(WRITE, first))
+    [(version, reply)] = exchange.take_late()
+    assert (version, reply.body()) == (0, {"late": 1})
+    assert exchange.take_late() == []
+    assert exchange.ignored == 2
+
+
+@pytest.mark.parametrize("cut", [1, 5, 1000])
+@pytest.mark.parametrize(
+    "framing", [DatagramFraming, StreamFraming, ConsoleFraming], ids=["datagram", "stream", "console"]
+)
+def test_ones_own_request_that_comes_back_is_noticed(framing: Callable[[], Framing], cut: int) -> None:
+    exchange = Exchange(framing())
+    exchange.send(READ)
+    echo = b"> " + b"".join(exchange.send(Echo("hello, is anybody there?").request()).writes)
+    echo = echo.replace(b"\x06\x09", b"^F\t").replace(b"\n", b"\r\n") if framing is ConsoleFraming else echo
+    assert not exchange.echoed
+    for start in range(0, len(echo), cut):
+        exchange.receive(echo[start : start + cut])
+    assert exchange.echoed
+
+
+def test_once_something_was_answered_nobody_looks_for_an_echo() -> None:
+    exchange = Exchange(DatagramFraming())
+    _asked_and_answered(exchange)
+    exchange.receive(b"".join(exchange.send(READ).writes))
+    assert not exchange.echoed
 
 
 def test_at_most_256_requests_can_wait() -> None:
