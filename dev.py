@@ -409,7 +409,22 @@ def clean(arguments):
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (demo, demo_ble, test, test_python, test_zephyr, test_ble, lint, types, docs, bench, fuzz, soak, build, clean)
+    for function in (
+        demo,
+        demo_ble,
+        test,
+        test_python,
+        test_zephyr,
+        test_ble,
+        lint,
+        types,
+        docs,
+        bench,
+        fuzz,
+        soak,
+        build,
+        clean,
+    )
 }
 
 

@@ -492,10 +492,11 @@ class _Transfer(Generic[P]):
                 plan.answered(piece, piece.command.result(reply))
             except DeviceError as error:
                 self._refused(piece, error, now)
-            except MalformedReply:
+            except MalformedReply as error:
                 # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART).
                 self._garbled += 1
                 if self._garbled > _GARBLED:
+                    error.concerns(piece.command.what, reply.payload)
                     raise
                 window.lost(now)
                 plan.lost(piece)

@@ -316,6 +316,8 @@ class CommandContext(Protocol):
 
 def shown(value: object) -> str:
     """A value that a device sent, in one line for people: bytes in hex, maps and lists with commas."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, bytes):

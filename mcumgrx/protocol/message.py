@@ -347,6 +347,18 @@ class Fields:
             raise self._bad(key, value, "a list")
         return value
 
+    def required(self, key: str) -> object:
+        """The value of `key`, whatever it is. Raises `MalformedReply` where there is none."""
+        value = self._get(key)
+        if value is None:
+            raise self._bad(key, None, "")
+        return value
+
+    def entries(self, key: str) -> list[object]:
+        """The list `key`. Raises `MalformedReply` for anything but a list, and where there is none."""
+        self.required(key)
+        return self.values(key)
+
     def maps(self, key: str) -> Iterator[Fields]:
         """The maps in the list `key`; a missing list is empty. What is no map in it is passed over."""
         for index, item in enumerate(self.values(key)):
@@ -355,6 +367,16 @@ class Fields:
                 yield self._entry(item, where)
             else:
                 log.info("passed over: %s in the reply is %s, not a map", where, _kind(item))
+
+    def map(self, key: str) -> Body:
+        """The map `key`, of which entries without a text for a key are passed over.
+
+        Raises `MalformedReply` for anything but a map, and where there is none.
+        """
+        value = self.required(key)
+        if not isinstance(value, dict):
+            raise self._bad(key, value, "a map")
+        return _with_text_keys(value)
 
     def named_maps(self, key: str) -> Iterator[tuple[str, Fields]]:
         """The maps in the map `key` with their names; a missing map is empty. What is no map in it is passed over.
@@ -373,6 +395,8 @@ class Fields:
 
     def extra(self) -> Body:
         """Keys that were not read, or not as what they are: newer servers add some, and they are shown, not dropped."""
+        if not self._told:
+            raise MalformedReply("it is empty, and should hold a map")
         return {key: value for key, value in self._body.items() if key not in self._read}
 
     def ignore(self, *keys: str) -> None:

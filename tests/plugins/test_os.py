@@ -514,8 +514,6 @@ def test_threads_of_the_same_name_are_all_there(indefinite: bool) -> None:
         {},
         {"tasks": 5},
         {"tasks": [1]},
-        {"tasks": {"a": {"prio": 1, "tid": 1}}},
-        {"tasks": {"a": {"prio": "1", "tid": 1, "state": 1}}},
     ],
     ids=str,
 )

@@ -143,6 +143,16 @@ def test_errors_that_older_servers_label_as_those_of_group_63(rc: StatErrorCode)
     assert "stat list" in str(raised.value.hint)
 
 
+def test_what_is_no_number_among_counters_costs_nothing_else() -> None:
+    answer = {"name": 5, "group": b"", "fields": {1: 2, "a": "1", "b": True, "c": 1.5, "d": None, "e": 7}}
+    result = saying(answer).command(commands.show, name="app", all=False)
+    odd = {"a": "1", "b": True, "c": 1.5, "d": None}
+    assert result.groups == (Counters("app", {"e": 7}, None, {"name": 5, "group": b"", "fields": odd}),)
+    assert result.lines()[-1] == "  fields: a 1, b yes, c 1.5, d null"
+    listed = saying({"stat_list": ["a", 1, None, "b"]}).command(commands.list_groups)
+    assert listed.lines() == ["a", "b", "stat_list: 1, null"]
+
+
 def test_an_empty_group() -> None:
     result = saying({"fields": {}}).command(commands.show, name="app", all=False)
     assert result.groups == (Counters("app", {}),)
@@ -151,10 +161,7 @@ def test_an_empty_group() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        *({}, {"fields": []}, {"fields": {}, "name": 1}, {"fields": {}, "group": b""}),
-        *({"fields": {key: value}} for key, value in ((1, 2), ("a", "1"), ("a", True), ("a", 1.5), ("a", None))),
-    ],
+    [{}, {"fields": []}, {"fields": None}, {"fields": 1}],
     ids=str,
 )
 def test_counters_that_make_no_sense(answer: dict[str, Any]) -> None:
@@ -164,7 +171,7 @@ def test_counters_that_make_no_sense(answer: dict[str, Any]) -> None:
     assert raised.value.payload == payload
 
 
-@pytest.mark.parametrize("answer", [{}, {"stat_list": {}}, {"stat_list": [1]}, {"stat_list": "a"}], ids=str)
+@pytest.mark.parametrize("answer", [{}, {"stat_list": {}}, {"stat_list": None}, {"stat_list": "a"}], ids=str)
 def test_lists_that_make_no_sense(answer: dict[str, Any]) -> None:
     with pytest.raises(MalformedReply):
         ListStatistics().result(reply_to(ListStatistics(), cbor2.dumps(answer)))

@@ -104,8 +104,8 @@ class ShowResult:
         for one in self.groups:
             rows.append(
                 (
-                    str(one.group),
-                    _what(one.group),
+                    "?" if one.group is None else str(one.group),
+                    "" if one.group is None else _what(one.group),
                     one.name or "",
                     "" if one.handlers is None else str(one.handlers),
                     *(shown(one.extra[name]) if name in one.extra else "" for name in names),

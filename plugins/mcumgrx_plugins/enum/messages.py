@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId
 
 __all__ = [
     "CountGroups",
@@ -71,11 +71,12 @@ class ListGroups(Command[GroupList]):
     errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
 
     def parse(self, fields: Fields) -> GroupList:
+        listed = fields.entries("groups")
         extra = fields.extra()
-        groups = extra.pop("groups", None)
-        if not isinstance(groups, list) or any(isinstance(one, bool) or not isinstance(one, int) for one in groups):
-            raise MalformedReply("'groups' in the reply is missing, or not a list of integers")
-        return GroupList(tuple(groups), extra)
+        groups = tuple(one for one in listed if isinstance(one, int) and not isinstance(one, bool))
+        if len(groups) < len(listed):
+            extra["groups"] = [one for one in listed if isinstance(one, bool) or not isinstance(one, int)]
+        return GroupList(groups, extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class ReadGroupAt(Command[GroupAt]):
         return {"index": self.index}
 
     def parse(self, fields: Fields) -> GroupAt:
-        return GroupAt(fields.integer("group"), fields.flag("end"), fields.extra())
+        return GroupAt(fields.integer("group"), fields.lenient.flag("end"), fields.extra())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,11 @@ class GroupDetails:
     """What the device tells of one group.
 
     `name` is the server's own (`os mgmt`). `handlers` is the length of its table of commands: the highest command id
-    and one, gaps included. Builds may lack either. `extra` has what its application adds.
+    and one, gaps included. Builds may lack either. `extra` has what its application adds. `group` is None where the
+    device tells no number.
     """
 
-    group: int
+    group: int | None
     name: str | None = None
     handlers: int | None = None
     extra: Body = field(default_factory=dict)
@@ -142,15 +144,14 @@ class ReadGroupDetails(Command[GroupDetailsList]):
         return {"groups": list(self.groups)} if self.groups else {}
 
     def parse(self, fields: Fields) -> GroupDetailsList:
-        if "groups" not in fields.extra():
-            raise MalformedReply("the reply lacks 'groups'")
+        odd = [item for item in fields.entries("groups") if not isinstance(item, dict)]
         groups = tuple(
             GroupDetails(
-                group=item.integer("group"),
+                group=item.optional_integer("group"),
                 name=item.text("name", "") or None,
                 handlers=item.optional_integer("handlers"),
                 extra=item.extra(),
             )
             for item in fields.maps("groups")
         )
-        return GroupDetailsList(groups, fields.extra())
+        return GroupDetailsList(groups, {**fields.extra(), "groups": odd} if odd else fields.extra())

@@ -378,7 +378,9 @@ class HashTypesResult:
         if not self.types:
             return ["the device lists no type of hash"]
         return [
-            f"{one.name}  {one.size} bytes" + "".join(f"  {key} {shown(value)}" for key, value in one.extra.items())
+            one.name
+            + ("" if one.size is None else f"  {one.size} bytes")
+            + "".join(f"  {key} {shown(value)}" for key, value in one.extra.items())
             for one in self.types
         ]
 

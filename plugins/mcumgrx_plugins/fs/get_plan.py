@@ -196,12 +196,12 @@ class FileGetPlan:
 
     def _check(self, offset: int, chunk: FileChunk) -> None:
         if chunk.offset != offset:
-            raise MalformedReply(f"the device sent the data at offset {chunk.offset}, asked for {offset}")
+            raise MalformedReply(f"it has the data at offset {chunk.offset}, and {offset} was asked for")
         if not self._size_known:
             if chunk.length is None:
-                raise MalformedReply("the reply lacks 'len'")
+                raise MalformedReply("it lacks 'len'")
             if chunk.length < 0:
-                raise MalformedReply(f"the reply says that the file has {chunk.length} bytes")
+                raise MalformedReply(f"it says that the file has {chunk.length} bytes")
             self.size = chunk.length
             self._size_known = True
         elif chunk.length is not None and chunk.length < self.size:

@@ -251,7 +251,7 @@ class FsGroup(Group):
         with _explaining(name):
             length = (await self._ask(ReadFile(name, 0))).length
         if length is None:
-            raise MalformedReply("the reply lacks 'len'")
+            raise MalformedReply("the device's answer to the file download makes no sense: it lacks 'len'")
         return length
 
     async def _any_hash(self, name: str, length: int) -> FileHash | None:

@@ -89,7 +89,8 @@ class ReadFile(Command[FileChunk]):
         return {"name": self.name, "off": self.offset}
 
     def parse(self, fields: Fields) -> FileChunk:
-        return FileChunk(fields.integer("off"), fields.data("data"), fields.optional_integer("len"), fields.extra())
+        length = fields.optional_integer("len") if self.offset == 0 else fields.lenient.optional_integer("len")
+        return FileChunk(fields.integer("off"), fields.data("data"), length, fields.extra())
 
 
 # -- upload -----------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class ReadStatus(Command[FileStatus]):
     def parse(self, fields: Fields) -> FileStatus:
         size = fields.integer("len")
         if size < 0:
-            raise MalformedReply(f"the reply says that the file has {size} bytes")
+            raise MalformedReply(f"it says that the file has {size} bytes")
         return FileStatus(size, fields.extra())
 
 
@@ -213,22 +214,24 @@ class ReadHash(Command[FileHash]):
 
     def parse(self, fields: Fields) -> FileHash:
         type, offset, length = fields.text("type"), fields.integer("off", 0), fields.integer("len")
-        extra = fields.extra()
-        output = extra.pop("output", None)
+        output = fields.required("output")
         if isinstance(output, bool) or not isinstance(output, (int, bytes)):
-            raise MalformedReply(f"'output' in the reply is {output.__class__.__name__}, neither a number nor bytes")
+            raise MalformedReply("'output' in it is neither a whole number nor a byte string")
         if isinstance(output, int) and output < 0:
-            raise MalformedReply(f"'output' in the reply is {output}")
-        return FileHash(type, offset, length, output, extra)
+            raise MalformedReply(f"'output' in it is {output}")
+        return FileHash(type, offset, length, output, fields.extra())
 
 
 @dataclass(frozen=True, slots=True)
 class HashType:
-    """A type of hash that the device can take: its name, whether the output is bytes or a number, bytes of output."""
+    """A type of hash that the device can take: its name, whether the output is bytes or a number, bytes of output.
+
+    What the device does not tell is None.
+    """
 
     name: str
-    is_bytes: bool
-    size: int
+    is_bytes: bool | None = None
+    size: int | None = None
     extra: Body = field(default_factory=dict)
 
 
@@ -243,17 +246,14 @@ class ReadHashTypes(Command[tuple[HashType, ...]]):
     errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def parse(self, fields: Fields) -> tuple[HashType, ...]:
-        types = fields.extra().get("types")
-        if not isinstance(types, dict):
-            raise MalformedReply(f"'types' in the reply is {types.__class__.__name__}, not a map")
-        return tuple(_hash_type(name, item) for name, item in types.items())
+        found = {name: _hash_type(name, item) for name, item in fields.named_maps("types")}
+        # A name is worth something without anything beside it.
+        return tuple(found.get(name, HashType(name)) for name in fields.map("types"))
 
 
-def _hash_type(name: object, item: object) -> HashType:
-    if not isinstance(name, str) or not isinstance(item, dict) or not all(isinstance(key, str) for key in item):
-        raise MalformedReply("'types' in the reply holds something else than maps by name")
-    fields = Fields(item)
-    return HashType(name, fields.integer("format") == 1, fields.integer("size"), fields.extra())
+def _hash_type(name: str, fields: Fields) -> HashType:
+    format = fields.optional_integer("format")
+    return HashType(name, None if format is None else format == 1, fields.optional_integer("size"), fields.extra())
 
 
 # -- close ------------------------------------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ class FilePutPlan:
             case Phase.SIZE | Phase.LENGTH, FileStatus() | FileChunk():
                 size = result.size if isinstance(result, FileStatus) else result.length
                 if size is None:
-                    raise MalformedReply("the reply lacks 'len'")
+                    raise MalformedReply("it lacks 'len'")
                 self._told_size(size)
             case Phase.PREFIX, FileHash():
                 self._told_prefix(result)

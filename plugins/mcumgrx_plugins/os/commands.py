@@ -369,15 +369,17 @@ class TasksResult:
             rows.append(
                 (
                     task.name or "(no name)",
-                    str(task.prio),
-                    str(task.tid),
-                    str(task.state),
+                    *_numbers(task.prio, task.tid, task.state),
                     _stack(task.stack_used_bytes, task.stack_size_bytes),
-                    *("" if value is None else str(value) for value in told),
+                    *_numbers(*told),
                     *(shown(task.extra[name]) if name in task.extra else "" for name in names),
                 )
             )
         return [*_table(rows, head=True), *_named(self.extra)]
+
+
+def _numbers(*values: int | None) -> list[str]:
+    return ["" if value is None else str(value) for value in values]
 
 
 def _stack(used: int | None, size: int | None) -> str:
@@ -427,7 +429,7 @@ class PoolsResult:
                 (
                     pool.name or "(no name)",
                     "" if pool.block_bytes is None else f"{pool.block_bytes} bytes",
-                    *("" if count is None else str(count) for count in (pool.blocks, pool.free, pool.least_free)),
+                    *_numbers(pool.blocks, pool.free, pool.least_free),
                     *(shown(pool.extra[name]) if name in pool.extra else "" for name in names),
                 )
             )

@@ -96,9 +96,9 @@ def _by_name(key: str, value: object) -> tuple[list[tuple[str, Fields]], Body]:
     elif isinstance(value, list) and len(value) % 2 == 0:
         items = list(zip(value[::2], value[1::2], strict=True))
     else:
-        raise MalformedReply(f"{key!r} in the reply is {type(value).__name__}, not a map")
+        raise MalformedReply(f"{key!r} in it is {'a list' if isinstance(value, list) else 'no list'}, not a map")
     named = [(name if isinstance(name, str) else shown(name), item) for name, item in items]
-    maps = [(name, Fields(_with_text_keys(item))) for name, item in named if isinstance(item, dict)]
+    maps = [(name, Fields(_with_text_keys(item)).lenient) for name, item in named if isinstance(item, dict)]
     return maps, {name: item for name, item in named if not isinstance(item, dict)}
 
 
@@ -113,7 +113,7 @@ _STACK_UNIT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thread; what the firmware does not measure is None.
+    """One thread; what the firmware does not measure, or not tell as a number, is None.
 
     `name` is empty for threads without one, and the priority or number as text on builds without names. `prio` is
     negative for cooperative threads of Zephyr, unless it was built to send one byte without sign. `state` is the
@@ -121,9 +121,9 @@ class Task:
     """
 
     name: str
-    prio: int
-    tid: int
-    state: int
+    prio: int | None = None
+    tid: int | None = None
+    state: int | None = None
     stack_size_bytes: int | None = None
     stack_used_bytes: int | None = None
     context_switches: int | None = None
@@ -154,11 +154,8 @@ class ReadTasks(Command[Tasks]):
         return _result_by_name(self, reply, "tasks")
 
     def parse(self, fields: Fields) -> Tasks:
-        body = fields.extra()
-        if "tasks" not in body:
-            raise MalformedReply("the reply lacks 'tasks'")
-        tasks, others = _by_name("tasks", body.pop("tasks"))
-        return Tasks(tuple(_task(name, item) for name, item in tasks), {**body, **others})
+        tasks, others = _by_name("tasks", fields.required("tasks"))
+        return Tasks(tuple(_task(name, item) for name, item in tasks), {**fields.extra(), **others})
 
 
 def _task(name: str, fields: Fields) -> Task:
@@ -168,9 +165,9 @@ def _task(name: str, fields: Fields) -> Task:
     used = fields.optional_integer("stkuse")
     return Task(
         name=name,
-        prio=fields.integer("prio"),
-        tid=fields.integer("tid"),
-        state=fields.integer("state"),
+        prio=fields.optional_integer("prio"),
+        tid=fields.optional_integer("tid"),
+        state=fields.optional_integer("state"),
         stack_size_bytes=None if size is None else size * _STACK_UNIT_BYTES,
         stack_used_bytes=None if used is None else used * _STACK_UNIT_BYTES,
         context_switches=fields.optional_integer("cswcnt"),
@@ -443,7 +440,7 @@ class ReadActiveB0Slot(Command[int | None]):
         return {"query": "active_b0_slot"}
 
     def parse(self, fields: Fields) -> int | None:
-        return fields.optional_integer("active")
+        return fields.lenient.optional_integer("active")
 
 
 # -- console echo -----------------------------------------------------------------------------------------------------

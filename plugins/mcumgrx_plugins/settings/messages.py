@@ -77,12 +77,10 @@ class ReadSetting(Command[Setting]):
         return {"name": self.name} if self.max_size is None else {"name": self.name, "max_size": self.max_size}
 
     def parse(self, fields: Fields) -> Setting:
-        max_size = fields.optional_integer("max_size")
-        extra = fields.extra()
-        value = extra.pop("val", None)
+        value = fields.required("val")
         if not isinstance(value, (bytes, str)):
-            raise MalformedReply("'val' in the reply is missing, or neither a byte string nor text")
-        return Setting(self.name, value, max_size, extra)
+            raise MalformedReply("'val' in it is neither a byte string nor text")
+        return Setting(self.name, value, fields.lenient.optional_integer("max_size"), fields.extra())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Hint, MalformedReply, Run
+from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Hint, Run
 
 __all__ = ["Counters", "ListStatistics", "ReadStatistics", "StatErrorCode", "StatisticsList"]
 
@@ -42,16 +42,16 @@ class ListStatistics(Command[StatisticsList]):
     errors: ClassVar[type[ErrorCode] | None] = StatErrorCode
 
     def parse(self, fields: Fields) -> StatisticsList:
+        listed = fields.entries("stat_list")
         body = fields.extra()
-        names = body.pop("stat_list", None)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise MalformedReply("'stat_list' in the reply is missing, or not a list of texts")
-        return StatisticsList(tuple(names), body)
+        if odd := [name for name in listed if not isinstance(name, str)]:
+            body["stat_list"] = odd
+        return StatisticsList(tuple(name for name in listed if isinstance(name, str)), body)
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """One group of counters and their values, in the device's order.
+    """One group of counters and their values, in the device's order. What is no whole number is in `extra`.
 
     Builds without `CONFIG_STATS_NAMES` call the counters `s0`, `s1` and so on. Values count up and wrap at the
     counter's size; old servers send the low 32 bits of a 64-bit counter. `group` is a word that only Mynewt adds.
@@ -78,13 +78,10 @@ class ReadStatistics(Command[Counters]):
         return {"name": self.name}
 
     def parse(self, fields: Fields) -> Counters:
-        name = fields.text("name", self.name)
-        kind = fields.text("group", "") or None
+        values = fields.map("fields")
+        name, kind = fields.lenient.text("name", self.name), fields.lenient.text("group", "") or None
         extra = fields.extra()
-        values = extra.pop("fields", None)
-        if not isinstance(values, dict):
-            raise MalformedReply("'fields' in the reply is missing, or not a map")
-        for key, value in values.items():
-            if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int):
-                raise MalformedReply("'fields' in the reply holds something else than integers by name")
-        return Counters(name, values, kind, extra)
+        counters = {key: value for key, value in values.items() if type(value) is int}
+        if odd := {key: value for key, value in values.items() if key not in counters}:
+            extra["fields"] = odd
+        return Counters(name, counters, kind, extra)
