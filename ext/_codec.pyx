@@ -474,6 +474,8 @@ cdef class ConsoleDecoder:
     cdef Py_ssize_t max_text
     cdef Py_ssize_t ops
     cdef unsigned long long skipped
+    cdef unsigned long long damaged
+    cdef bint broken  # whether the message being put together counts as garbled already
     cdef unsigned long long held  # bytes on the wire of the message and line being put together
     cdef bytearray text
     cdef State state
@@ -510,9 +512,14 @@ cdef class ConsoleDecoder:
         """Bytes of lines given up since the beginning, those dropped by `reset` included."""
         return self.skipped
 
+    @property
+    def garbled(self):
+        """Messages since the beginning of which no more than the beginning was as it was sent."""
+        return self.damaged
+
     def reset(self):
         """Drop the incomplete message and the rest of its line; half a marker becomes text."""
-        self._drop()
+        self._give_up()
         if self.state == HALF_MARKER:
             self._add_text(&self.half, 1)
             self.state = TEXT
@@ -547,6 +554,8 @@ cdef class ConsoleDecoder:
                     at = self._read_data(data, at, size)
                     if at < size:
                         self._end_line(messages)
+                        if self.taking and data[at] != 0x0A and data[at] != 0x0D:
+                            self._count_garbled()
                         at = self._read_line_end(data, at)
             if PyByteArray_GET_SIZE(self.text) > self.max_text:
                 del self.text[:PyByteArray_GET_SIZE(self.text) - self.max_text]
@@ -677,13 +686,16 @@ cdef class ConsoleDecoder:
         cdef Py_ssize_t length = self.size - LENGTH - CRC
         cdef Py_ssize_t before = len(messages)
         cdef bytes checked
-        if length >= 0 and _crc16(self.packet + LENGTH, length + CRC) == 0:
+        cdef bint good = length >= 0 and _crc16(self.packet + LENGTH, length + CRC) == 0
+        if good:
             # A copy, because making the messages may run the garbage collector, and so code that feeds this decoder.
             checked = PyBytes_FromStringAndSize(<const char *>self.packet + LENGTH, length)
             _split(<const uint8_t *>PyBytes_AS_STRING(checked), length, self.ops, messages)
         if len(messages) > before:
-            self.taking = False
+            self.taking = self.broken = False
             self.held = 0
+        elif good:
+            self._give_up()
         else:
             self._drop()
         return 0
@@ -697,10 +709,19 @@ cdef class ConsoleDecoder:
         return at + 1 if data[at] == 0x0A else at
 
     cdef void _drop(self) noexcept:
-        """Give up the message and line being put together."""
+        """Give up the message and line being put together, because they are not as they were sent."""
+        if self.taking:
+            self._count_garbled()
+        self._give_up()
+
+    cdef void _give_up(self) noexcept:
         self.skipped += self.held
         self.held = 0
-        self.taking = False
+        self.taking = self.broken = False
+
+    cdef void _count_garbled(self) noexcept:
+        self.damaged += not self.broken
+        self.broken = True
 
     cdef int _add_text(self, const uint8_t *data, Py_ssize_t size) except -1:
         cdef Py_ssize_t there = PyByteArray_GET_SIZE(self.text)

@@ -105,6 +105,10 @@ class ConsoleDecoder:
     def discarded(self) -> int:
         """Bytes of lines given up since the beginning, those dropped by `reset` included."""
 
+    @property
+    def garbled(self) -> int:
+        """Messages since the beginning of which no more than the beginning was as it was sent."""
+
     def reset(self) -> None:
         """Drop the incomplete message and the rest of its line; half a marker becomes text."""
 

@@ -300,9 +300,11 @@ class ConsoleDecoder:
     """
 
     __slots__ = (
+        "_broken",
         "_data",
         "_discarded",
         "_first",
+        "_garbled",
         "_half",
         "_held",
         "_max_data",
@@ -329,6 +331,8 @@ class ConsoleDecoder:
         self._data = bytearray()  # its base64 characters
         self._packet: bytearray | None = None  # the message being put together, None outside of one
         self._held = 0  # bytes on the wire of the message and line being put together
+        self._garbled = 0
+        self._broken = False  # whether the message being put together counts as garbled already
 
     @property
     def pending(self) -> int:
@@ -340,9 +344,18 @@ class ConsoleDecoder:
         """Bytes of lines given up since the beginning, those dropped by `reset` included."""
         return self._discarded
 
+    @property
+    def garbled(self) -> int:
+        """Messages since the beginning of which no more than the beginning was as it was sent.
+
+        Each was sent, whatever it said. One that is cut short counts as soon as that shows; should it be completed all
+        the same, because only the end of a line was damaged, it has counted.
+        """
+        return self._garbled
+
     def reset(self) -> None:
         """Drop the incomplete message and the rest of its line; half a marker becomes text."""
-        self._drop()
+        self._give_up()
         if self._state is _State.HALF_MARKER:
             self._text += self._half
             self._state = _State.TEXT
@@ -375,6 +388,8 @@ class ConsoleDecoder:
                     position = self._read_data(data, position)
                     if position < end:
                         self._end_line(messages)
+                        if self._packet is not None and data[position] not in b"\r\n":
+                            self._count_garbled()
                         position = self._read_line_end(data, position)
                 case _State.LINE_END:
                     position = self._read_line_end(data, position)
@@ -453,13 +468,15 @@ class ConsoleDecoder:
     def _end_message(self, messages: list[RawMessage]) -> None:
         assert self._packet is not None
         checked = bytes(self._packet[_LENGTH_SIZE:])
-        found = [] if binascii.crc_hqx(checked, 0) else split_messages(checked[:-_CRC_SIZE], self._ops)[0]
-        if found:
+        if binascii.crc_hqx(checked, 0):
+            self._drop()
+        elif found := split_messages(checked[:-_CRC_SIZE], self._ops)[0]:
             messages += found
             self._packet = None
+            self._broken = False
             self._held = 0
         else:
-            self._drop()
+            self._give_up()
 
     def _read_line_end(self, chunk: bytes, position: int) -> int:
         """Take 0A or 0D 0A behind a frame's text; anything else is text, and may hold the next marker."""
@@ -471,10 +488,20 @@ class ConsoleDecoder:
         return position + 1 if byte == b"\n" else position
 
     def _drop(self) -> None:
-        """Give up the message and line being put together."""
+        """Give up the message and line being put together, because they are not as they were sent."""
+        if self._packet is not None:
+            self._count_garbled()
+        self._give_up()
+
+    def _give_up(self) -> None:
         self._discarded += self._held
         self._held = 0
         self._packet = None
+        self._broken = False
+
+    def _count_garbled(self) -> None:
+        self._garbled += not self._broken
+        self._broken = True
 
 
 def _base64_end(chunk: bytes, position: int) -> int:

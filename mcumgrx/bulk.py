@@ -49,11 +49,19 @@ _TAIL_S = 40.0
 _LOSSES_OF_SIZE = 2
 _SILENCE_OF_SIZE_S = 1.0
 
+# Where a line damages bytes: messages of which a larger share is lost are halved, and made larger again only where
+# fewer are. So many tell.
+_MANY_LOST = 0.35
+_FEW_LOST = 0.2
+_TELLING = 16
+
 # How long a probe may take, beside the time on the air.
 _PROBE_S = 1.0
 
-# Behind a slow request a short one is sent after so many seconds: its answer tells that the slow one was lost.
-_ASK_BEHIND_S = (2.0, 8.0, 30.0)
+# Behind a slow request a short one is sent after so many seconds, the first one no earlier than after so many short
+# round trips: its answer tells that the slow one was lost.
+_ASK_BEHIND_S = (0.3, 2.0, 8.0, 30.0)
+_ASK_BEHIND_TRIPS = 8
 
 # "Busy" and "no buffer" say when to try again, not that anything is wrong; so does a device that keeps asking for what
 # it has just been sent, because it is at work on something else. Nobody does so for ever. Pauses are doubled up to
@@ -355,7 +363,9 @@ class _Transfer(Generic[P]):
     async def run(self) -> None:
         """Until the plan is done, or waits for something else."""
         self._finished = self._loop.create_future()
-        self._stream = self._client.stream(self._window.most_unanswered, on_room=self._pump, on_failure=self._fail)
+        self._stream = self._client.stream(
+            self._window.most_unanswered, on_room=self._pump, on_failure=self._fail, on_garbled=self._answers_garbled
+        )
         self._heard_at = self._advanced_at = self._loop.time()
         if self._pause is not None:
             self._held_at = self._heard_at if self._pause.held else None
@@ -510,6 +520,8 @@ class _Transfer(Generic[P]):
             window.lost(now)
             if self._trial is not None:
                 self._smaller()
+            elif window.dirty:
+                self._halve()
         if plan.done_bytes > done:
             window.advanced(now)
             # Only this counts: a device may answer what it is asked in between, and never this.
@@ -517,11 +529,44 @@ class _Transfer(Generic[P]):
             self._slow_silent_s = 0.0
             if not overtaken and done >= plan.resumed_from and not (plan.done and meter.chunk_bytes):
                 meter.chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
-            if self._size.current < self._size.largest or self._trial is not None:
+            growing = self._size.current < self._size.largest or self._trial is not None
+            if growing and (not window.dirty or window.lost_share < _FEW_LOST):
                 self._grow(flight.number)
         if now >= self._report_at:
             self._tell_soon()
+        if self._window.silenced:
+            self._lost_at_once(now)
         self._pump()
+
+    def _answers_garbled(self, count: int) -> None:
+        """So many answers have come damaged: what was asked is done, and nothing is known of it."""
+        window, now = self._window, self._loop.time()
+        self._heard_at = now
+        for _ in range(count):
+            window.garbled()
+        # As long as others are on their way, the answers to those will tell.
+        if window.silenced:
+            self._loop.call_soon(self._look_at_silence)  # when what has come with it is taken
+
+    def _look_at_silence(self) -> None:
+        if self._stream is not None and not self._ended() and self._window.silenced:
+            self._lost_at_once(self._loop.time())
+            self._pump()
+
+    def _lost_at_once(self, now: float) -> None:
+        """Of what is on its way there will be no answer that can be read."""
+        self._slow = None
+        self._give_up(silent=False)
+        self._window.lost(now)
+        self._halve()
+
+    def _halve(self) -> None:
+        """On a line that damages bytes, the fewer a message has the better are its chances."""
+        window = self._window
+        if window.outcomes >= _TELLING and window.lost_share > _MANY_LOST and self._size.halve():
+            self._trial = None
+            self._plan.message_bytes = self._size.current
+            window.sizes_changed()
 
     def _judge(self, done: int, setbacks: int, now: float) -> None:
         """Whether the last answer has brought anything: what of the plan was so before. Raises when none will."""
@@ -531,7 +576,7 @@ class _Transfer(Generic[P]):
             self._busy.end()
         elif plan.done_bytes < done:
             self._falls += 1
-        stalls, before = plan.stalls, self._stalls
+        stalls, before = getattr(plan, "stalls", 0), self._stalls  # plans of plugins may not know it
         self._stalls = stalls
         if not stalls:
             self._stalled.end()
@@ -585,11 +630,12 @@ class _Transfer(Generic[P]):
         self._trial = None
         if not size.failed():
             return False
-        if failed > max(client.proven_bytes, client.limits.safe_message):
+        if failed > max(client.proven_bytes, client.limits.safe_message) and not self._window.dirty:
             # What has arrived before is not too large: then it is the link or the device that pauses.
             client.learned.refused_bytes = failed
             client.learned.message_bytes = size.current
         client.proven_bytes = self._plan.message_bytes = size.current
+        self._window.sizes_changed()
         self._losses_of_size = 0
         return True
 
@@ -632,8 +678,7 @@ class _Transfer(Generic[P]):
         at = _NEVER
         if slow is not None:
             at = slow.sent_at + slow.queued_s + self._slow_s(slow.item)
-            if self._asked_behind < len(_ASK_BEHIND_S):
-                at = min(at, slow.sent_at + _ASK_BEHIND_S[self._asked_behind])
+            at = min(at, self._ask_behind_at(slow))
             if self._again_s is not None:
                 at = min(at, slow.sent_at + slow.queued_s + self._again_s)
         elif (deadline := window.deadline()) is not None:
@@ -668,6 +713,13 @@ class _Transfer(Generic[P]):
             return
         self._pump()
 
+    def _ask_behind_at(self, slow: Flight[Any]) -> float:
+        """When a short request is to follow the slow one."""
+        if self._asked_behind == len(_ASK_BEHIND_S):
+            return _NEVER
+        after_s = max(_ASK_BEHIND_S[self._asked_behind], _ASK_BEHIND_TRIPS * (self._client.short_trip_s or 0.0))
+        return slow.sent_at + slow.queued_s + after_s
+
     def _watch_slow(self, slow: Flight[Any], now: float) -> None:
         """A request is out whose answer may take long."""
         patience_s = self._slow_s(slow.item)
@@ -688,8 +740,7 @@ class _Transfer(Generic[P]):
                 self._sent_again = True
                 self._send(self._stream, slow.item, now)
                 self._slow = slow
-        asked = self._asked_behind
-        if asked < len(_ASK_BEHIND_S) and now >= slow.sent_at + _ASK_BEHIND_S[asked]:
+        if now >= self._ask_behind_at(slow):
             self._asked_behind += 1
             # The device takes one after the other: if this one is answered, the slow one has not arrived.
             window, stream = self._window, self._stream
@@ -707,12 +758,12 @@ class _Transfer(Generic[P]):
             if self._slow_losses >= _SILENCES:
                 raise self._silent(self._loop.time() - flight.sent_at, self._slow_losses)
 
-    def _give_up(self) -> None:
+    def _give_up(self, *, silent: bool = True) -> None:
         """Nobody waits any longer for what is on its way; what comes all the same is still taken."""
         for flight in self._window.time_out():
             if flight.item.__class__ is not _Probing:
                 self._plan.lost(flight.item)
-        if self._stream is not None:
+        if silent and self._stream is not None:
             self._stream.resynchronize()
 
     def _time_out(self, now: float) -> None:
@@ -723,9 +774,11 @@ class _Transfer(Generic[P]):
         window.lost(now)
         silent_s = now - self._heard_at
         self._losses_of_size += 1
-        if self._trial is not None or (
-            self._losses_of_size >= _LOSSES_OF_SIZE and silent_s >= min(_SILENCE_OF_SIZE_S, self._timeout_s)
-        ):
+        if self._trial is not None:
+            self._smaller()
+        elif window.dirty:
+            self._halve()
+        elif self._losses_of_size >= _LOSSES_OF_SIZE and silent_s >= min(_SILENCE_OF_SIZE_S, self._timeout_s):
             self._smaller()
         if plan.tail and silent_s >= max(self._timeout_s, _TAIL_S):
             plan.doubt()

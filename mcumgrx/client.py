@@ -121,6 +121,8 @@ class Client:
         self._ended: asyncio.Future[McumgrError] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._versions = VersionChoice()
+        self._garbled = 0
+        self._damage: asyncio.Future[None] | None = None  # until the next answer that comes damaged
         self._params_lock = asyncio.Lock()
         self._params_known = False
         self._params: Params | None = None
@@ -371,12 +373,19 @@ class Client:
         """From now on `count` requests may wait for answers at once."""
         self._slots.allow(count)
 
-    def stream(self, room: int, *, on_room: Callable[[], None], on_failure: Callable[[McumgrError], None]) -> Stream:
+    def stream(
+        self,
+        room: int,
+        *,
+        on_room: Callable[[], None],
+        on_failure: Callable[[McumgrError], None],
+        on_garbled: Callable[[int], None] | None = None,
+    ) -> Stream:
         """Send many requests without waiting for the answer to each; see `Stream`.
 
         Raises `LinkLost` if the link has ended.
         """
-        return Stream(self, self._open_exchange(), room, on_room, on_failure)
+        return Stream(self, self._open_exchange(), room, on_room, on_failure, on_garbled)
 
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""
@@ -402,10 +411,15 @@ class Client:
                 speaks = self._versions.for_attempt(attempt, attempts) if version is None else version
                 async with self._slots:
                     self._raise_if_ended()
-                    if not answer.done():
+                    until = asyncio.get_running_loop().time() + timeout_s
+                    while not answer.done():
                         sequence, call = self._send(exchange, request, speaks, partial(self._answer, answer, speaks))
                         calls.append((sequence, call))
-                        await self._await_answer(exchange, sequence, call, answer, request, timeout_s)
+                        garbled = await self._await_answer(exchange, sequence, call, answer, request, timeout_s)
+                        if not garbled or asyncio.get_running_loop().time() >= until:
+                            break
+                        self._slots.leave()  # as far as is known, it takes up no place any more: the next one does
+                        self._slots.enter_now()
                 if answer.done():
                     return answer.result()
                 self._versions.silent(speaks)
@@ -457,8 +471,12 @@ class Client:
         answer: asyncio.Future[tuple[Reply, Version]],
         request: Request,
         timeout_s: float,
-    ) -> None:
-        """Wait until the answer is there or its time is up, which begins when the link has taken the request."""
+    ) -> bool:
+        """Wait until the answer is there or its time is up, which begins when the link has taken the request.
+
+        Where the request may be repeated, also until an answer has come damaged, which may have been this one; then it
+        is true.
+        """
         loop = asyncio.get_running_loop()
         while (leaving := call.leaving()) is not None and not answer.done():
             remaining_s = self._outbox.stuck_at(call, timeout_s) - loop.time()
@@ -476,9 +494,17 @@ class Client:
             raise call.error
         deadline = loop.time() + self._outbox.queued_s() + timeout_s
         exchange.set_deadline(sequence, deadline)
-        await asyncio.wait([answer], timeout=max(0.0, deadline - loop.time()))
+        waiting: list[asyncio.Future[Any]] = [answer]
+        if request.repeatable:
+            if self._damage is None or self._damage.done():
+                self._damage = loop.create_future()
+            waiting.append(self._damage)
+        await asyncio.wait(waiting, timeout=max(0.0, deadline - loop.time()), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done() and waiting[-1].done():
+            return True
         if not answer.done():
             exchange.expire(max(deadline, loop.time()))  # a timer may fire a clock tick early
+        return False
 
     def _answer(self, answer: asyncio.Future[tuple[Reply, Version]], version: Version, reply: Reply) -> None:
         self._versions.answered(version, reply)
@@ -529,7 +555,11 @@ class Client:
                     await asyncio.sleep(0)  # against the contract; at least nobody is held up
                     continue
                 self.last_heard_s = loop.time()
-                for sequence, reply in exchange.receive(chunk):
+                replies = exchange.receive(chunk)
+                if (garbled := exchange.garbled) != self._garbled:
+                    count, self._garbled = garbled - self._garbled, garbled
+                    self._answers_garbled(count)
+                for sequence, reply in replies:
                     take = self._waiters.pop(sequence, None)
                     if take is not None:
                         take(reply)
@@ -551,6 +581,15 @@ class Client:
         if not isinstance(chunk, (bytes, bytearray, memoryview)):
             raise fault_of(self._transport, "receive", TypeError(f"it returned {type(chunk).__name__}, not bytes"))
         return chunk
+
+    def _answers_garbled(self, count: int) -> None:
+        """So many answers have come of which nothing can be read; to which requests is not known."""
+        for _ in range(count):
+            self._slots.vacate()
+        if self._damage is not None and not self._damage.done():
+            self._damage.set_result(None)
+        for stream in list(self._streams):
+            stream.garbled(count)
 
     def _pass_text(self, data: bytes) -> None:
         if text := self._decoder.decode(data):
@@ -630,6 +669,7 @@ class Stream:
         room: so many requests of all users together may be on their way.
         on_room: called when the requests of others have made room that `send` did not find before.
         on_failure: called once when the link has ended, or does not take a message.
+        on_garbled: called with how many answers have come damaged, be it to requests of the stream or to others.
     """
 
     def __init__(
@@ -639,8 +679,10 @@ class Stream:
         room: int,
         on_room: Callable[[], None],
         on_failure: Callable[[McumgrError], None],
+        on_garbled: Callable[[int], None] | None = None,
     ) -> None:
         self._client = client
+        self._on_garbled = on_garbled
         self._exchange = exchange
         self._slots = client._slots
         self._on_failure: Callable[[McumgrError], None] | None = on_failure
@@ -699,6 +741,11 @@ class Stream:
         tell, self._on_failure = self._on_failure, None
         if tell is not None:
             tell(error)
+
+    def garbled(self, count: int) -> None:
+        """So many answers have come damaged."""
+        if self._on_garbled is not None:
+            self._on_garbled(count)
 
     def _answered(self, version: Version, answered: Callable[[Reply], None], reply: Reply) -> None:
         if self._open.pop(reply.sequence, None) is not None:

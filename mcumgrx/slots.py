@@ -26,6 +26,7 @@ class Slots:
         self._most = self._usual
         self._open = False
         self._inside = 0
+        self._vacated = 0  # of those who are still to leave, so many take up no place any more
         self._queue: deque[asyncio.Future[None]] = deque()
 
     def allow(self, usual: int) -> None:
@@ -57,7 +58,17 @@ class Slots:
         """Enter without waiting, if need be on top of the limit; see `full`."""
         self._inside += 1
 
+    def vacate(self) -> None:
+        """Somebody, nobody knows who, takes up no place any more; who leaves next has left already."""
+        if self._inside > 0:
+            self._inside -= 1
+            self._vacated += 1
+            self._admit()
+
     def leave(self) -> None:
+        if self._vacated:
+            self._vacated -= 1
+            return
         self._inside -= 1
         if self._queue:
             self._admit()

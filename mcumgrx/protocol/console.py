@@ -57,6 +57,11 @@ class ConsoleFraming:
     def discarded(self) -> int:
         return self._decoder.discarded
 
+    @property
+    def garbled(self) -> int:
+        """See `Framing.garbled`."""
+        return self._decoder.garbled
+
     def encode(self, message: bytes, write_bytes: int | None = None) -> list[bytes]:
         """All lines of `message` in one write, so that nothing comes between them.
 

@@ -87,6 +87,11 @@ class Exchange:
         """Bytes that made no sense to the framing."""
         return self._framing.discarded
 
+    @property
+    def garbled(self) -> int:
+        """Messages that arrived damaged: answers, each of which is one to some request."""
+        return self._framing.garbled
+
     def send(
         self,
         request: Request,

@@ -32,6 +32,10 @@ class Framing(Protocol):
     def discarded(self) -> int:
         """Bytes that were neither part of a message nor text, since the beginning."""
 
+    @property
+    def garbled(self) -> int:
+        """Messages since the beginning that were sent, and arrived damaged; 0 where a link has no check of its own."""
+
     def encode(self, message: bytes, write_bytes: int | None = None) -> list[bytes]:
         """The writes that carry `message`; none of them longer than `write_bytes`, where the link has such a limit."""
 
@@ -47,6 +51,8 @@ class Framing(Protocol):
 
 class DatagramFraming:
     """One datagram, one message; a second message in the same datagram is taken as well, an incomplete one never is."""
+
+    garbled = 0
 
     def __init__(self, *, ops: int = REPLY_OPS) -> None:
         self._ops = ops
@@ -76,6 +82,8 @@ class StreamFraming:
 
     The receiver of fragments requires the whole header in the first one, so a `write_bytes` below eight is a mistake.
     """
+
+    garbled = 0
 
     def __init__(self, *, max_length: int = MAX_LENGTH, ops: int = REPLY_OPS) -> None:
         self._reassembler = Reassembler(max_length, ops)

@@ -43,6 +43,7 @@ class MessageSize:
     def __init__(self, largest: int, *, safe: int, least: int, current: int | None = None) -> None:
         self.largest = max(largest, least)
         self.current = self.largest if current is None else max(least, min(current, self.largest))
+        self._least = least
         self._rungs = rungs(self.largest, safe, least)
         self._before: int | None = None  # what worked before `current` was tried
         self._answers = 0
@@ -57,6 +58,15 @@ class MessageSize:
         self._answers = 0
         self._before = self.current
         self.current = min(self.largest, 2 * self.current)
+        return True
+
+    def halve(self) -> bool:
+        """Too many messages of this size are damaged on their way. True if `current` has changed."""
+        smaller = max(self._least, self.current // 2)
+        if smaller >= self.current:
+            return False
+        self.current, self._before = smaller, None
+        self._answers = 0
         return True
 
     def failed(self) -> bool:

@@ -13,6 +13,9 @@ travels is lost time. So:
   from the round trips so far.
 * A request whose time is up may still lie in the device. Where one too many does harm (`strict`) it counts until that
   cannot be any more.
+* A line that damages bytes loses requests and answers by chance. An answer that comes damaged was one all the same, and
+  its request lies in the device no more. It also tells what kind of line this is: there a silence of a few round trips
+  is a loss, and no reason to send less at once.
 """
 
 from __future__ import annotations
@@ -44,6 +47,26 @@ _PATIENCE = 2.0
 _SOON = 8
 _AGAIN = 3
 _LATER = 128
+
+# After an answer that came damaged, a line counts as dirty for so many answers. So it does after so many requests that
+# were lost although nothing else was on its way.
+_DIRTY = 512
+_LONE = 2
+
+# On a dirty line nothing but timers makes an answer late.
+_LEAST_DIRTY_WAIT_S = 0.02
+
+# How many of the latest requests tell how many get lost.
+_OUTCOMES = 64
+
+# All that the device has room for was sent, and is silent. If that many are lost by chance about as often as this, they
+# are lost, after so many times the slowest answer so far. Where there is room for one only, a device that is busy for
+# once would be harmed by the second one, so it is given more time.
+_LOST_ALL = 0.002
+_LOST_ALL_DIRTY = 0.0002  # where it is certain that something gets lost by chance
+_SILENT = 4
+_LEAST_SILENT_S = 0.15
+_LEAST_SILENT_ALONE_S = 1.0
 
 # Timers come that late. What a pace loses by it is made up for, where the device has room for more than one.
 _LATE_S = 0.002
@@ -89,6 +112,12 @@ class Window(Generic[T]):
         """Requests that may lie in the device, or be lost. One on top is lost, where that is all that happens."""
         self._flights: deque[Flight[T]] = deque()
         self._late = 0
+        self._strict = strict
+        self._gone = 0  # of these, so many have been answered, though not readably; which ones is not known
+        self._dirty_until = 0  # counted in answers
+        self._lone_losses = 0
+        self._outcomes: deque[bool] = deque(maxlen=_OUTCOMES)  # of the latest requests: lost, or answered
+        self._slowest_s = 0.0  # of all answers
         self.numbers = 0
         """That of the next request."""
         self._answers = 0
@@ -107,16 +136,41 @@ class Window(Generic[T]):
     @property
     def in_flight(self) -> int:
         """Requests that are waited for, which those are not whose time is up."""
-        return len(self._flights) - self._late
+        return max(0, len(self._flights) - self._late - self._gone)
 
     @property
     def unanswered(self) -> int:
         """Requests that may still lie in the device."""
-        return len(self._flights)
+        return len(self._flights) - self._gone
+
+    @property
+    def silenced(self) -> bool:
+        """All that is waited for has been answered, and none of it readably."""
+        return self._gone > 0 and self._late < len(self._flights) <= self._late + self._gone
+
+    @property
+    def dirty(self) -> bool:
+        """The line damages bytes."""
+        return self._answers < self._dirty_until
+
+    @property
+    def lost_share(self) -> float:
+        """Of the latest requests, how many were lost, or their answers; 0 to 1."""
+        return sum(self._outcomes) / len(self._outcomes) if self._outcomes else 0.0
+
+    def sizes_changed(self) -> None:
+        """Requests are of another size from now on: what got lost of the others says little."""
+        self._outcomes.clear()
+        self._lone_losses = 0
+
+    @property
+    def outcomes(self) -> int:
+        """Requests that `lost_share` counts."""
+        return len(self._outcomes)
 
     def wait_s(self, now: float) -> float | None:
         """0 if a request may be sent at `now`, else the seconds until it may, or None as long as no answer comes."""
-        unanswered = len(self._flights)
+        unanswered = len(self._flights) - self._gone
         if unanswered - self._late >= self.size or unanswered >= self.most_unanswered:
             return None
         return 0.0
@@ -143,11 +197,26 @@ class Window(Generic[T]):
             self._late -= first.late
             if first is not flight:
                 overtaken.append(first)
+                self._outcomes.append(True)
+                if first.late and not first.depth and first.measured and self._strict:
+                    self._lost_alone()
+        self._gone = min(max(0, self._gone - len(overtaken)), len(self._flights))
+        self._outcomes.append(False)
         self._answers += 1
         self._last_answered = max(self._last_answered, flight.number)
         if flight.measured:
             self._measure(flight, now - flight.sent_at)
         return overtaken
+
+    def garbled(self) -> None:
+        """An answer has come of which nothing can be read; most likely the one to what was sent first."""
+        self._dirty_until = self._answers + _DIRTY
+        self._gone = min(self._gone + 1, len(self._flights))
+
+    def _lost_alone(self) -> None:
+        self._lone_losses += 1
+        if self._lone_losses >= _LONE:
+            self._dirty_until = self._answers + _DIRTY
 
     def advanced(self, now: float) -> None:
         """An answer has brought the transfer on."""
@@ -165,6 +234,11 @@ class Window(Generic[T]):
             self._narrow(now)
 
     def _narrow(self, now: float) -> None:
+        if self.dirty:
+            # By chance, and not because it was too much. With two on their way the answer to one tells of the other,
+            # and a third place is left for when both are lost.
+            self.size = max(1.0 if self.room < 3 else min(2.0, self.widest), self.size // 2)
+            return
         self._lost_again = self._lost_again + 1 if self._answers - self._lost_at < _SOON else 1
         if self.size > 1 and self._lost_again >= _AGAIN:
             self._lost_again = 0
@@ -185,7 +259,8 @@ class Window(Generic[T]):
         # Where it was measured with fewer in front, those now in front may take as long, each.
         deepest = 1 + max(depth for _, depth in self._recent)
         slowest *= max(1.0, self.in_flight / deepest)
-        return min(self.patience_s, max(_LEAST_WAIT_S, _PATIENCE * slowest) * self._backoff)
+        least_s = _LEAST_DIRTY_WAIT_S if self.dirty else _LEAST_WAIT_S
+        return min(self.patience_s, max(least_s, _PATIENCE * slowest) * self._backoff)
 
     def deadline(self) -> float | None:
         """When nothing more is to be expected of what is waited for, unless an answer comes; None if nothing is."""
@@ -201,13 +276,26 @@ class Window(Generic[T]):
         for flight in gone:
             flight.late = True
         self._late = len(self._flights)
-        self._backoff *= 2
+        if not self.dirty:
+            self._backoff *= 2
         return gone
 
     def expires_at(self) -> float | None:
         """When the oldest request whose time is up lies in the device no more; None where there is none."""
         first = self._flights[0] if self._flights else None
-        return first.sent_at + first.queued_s + self.patience_s if first is not None and first.late else None
+        if first is None or not first.late:
+            return None
+        return first.sent_at + first.queued_s + self._stays_s()
+
+    def _stays_s(self) -> float:
+        """How long a request may lie in the device."""
+        if not self._strict or self._late < len(self._flights) or self.unanswered < self.most_unanswered:
+            return self.patience_s
+        enough = _LOST_ALL_DIRTY if self.dirty else _LOST_ALL
+        if sum(self._outcomes) < 2 or self.lost_share**self.room < enough:
+            return self.patience_s
+        least_s = _LEAST_SILENT_ALONE_S if self.room == 1 else _LEAST_SILENT_S
+        return min(self.patience_s, max(least_s, _SILENT * self._slowest_s))
 
     def expire(self, now: float) -> list[Flight[T]]:
         """Forget what lies in the device no more; returns it."""
@@ -215,17 +303,20 @@ class Window(Generic[T]):
         while (at := self.expires_at()) is not None and at <= now:
             gone.append(self._flights.popleft())
             self._late -= 1
+            self._gone = max(0, self._gone - 1)
+            self._outcomes.append(True)
         return gone
 
     def clear(self) -> list[Flight[T]]:
         """Forget all that is on its way; returns it."""
         gone = list(self._flights)
         self._flights.clear()
-        self._late = 0
+        self._late = self._gone = 0
         return gone
 
     def _measure(self, flight: Flight[T], seconds: float) -> None:
         self._recent.append((seconds, flight.depth))
+        self._slowest_s = max(self._slowest_s, seconds)
 
 
 class PacedWindow(Window[T]):

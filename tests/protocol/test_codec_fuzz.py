@@ -222,7 +222,7 @@ def test_console_decoder(
             text += taken
         got = ours.feed(kind(chunk))
         assert got == theirs.feed(kind(chunk))
-        assert (ours.pending, ours.discarded) == (theirs.pending, theirs.discarded)
+        assert (ours.pending, ours.discarded, ours.garbled) == (theirs.pending, theirs.discarded, theirs.garbled)
         messages += got
     rest = ours.take_text()
     assert rest == theirs.take_text()
@@ -234,7 +234,7 @@ def test_console_decoder(
         for module in (compiled, reference):
             whole = module.ConsoleDecoder(max_length, ops, max_text)
             assert whole.feed(stream) == messages
-            assert (whole.pending, whole.discarded) == (ours.pending, ours.discarded)
+            assert (whole.pending, whole.discarded, whole.garbled) == (ours.pending, ours.discarded, ours.garbled)
             if max_text > len(stream):
                 assert whole.take_text() == text
 

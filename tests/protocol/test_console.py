@@ -337,3 +337,35 @@ def test_text_between_the_lines_is_kept_and_harmless(message: bytes, texts: list
 def test_nothing_the_line_carries_raises(wire: bytes, cut: int) -> None:
     _messages, text, discarded = feed(wire, cuts=[min(cut, len(wire))])
     assert len(text) + discarded <= len(wire)
+
+
+@pytest.mark.parametrize(
+    ("wire", "garbled"),
+    [
+        (b"", 0),
+        (b"[00:01] text\n", 0),
+        (frame(ECHO), 0),
+        (frame(LONG), 0),
+        (frame(ECHO)[:8] + b"Z" + frame(ECHO)[9:], 1),  # its check fails
+        (frame(ECHO)[:8] + b"!" + frame(ECHO)[9:], 1),  # not even base64
+        (frame(ECHO)[:9] + b"!" + frame(ECHO)[10:], 1),
+        (frame(LONG)[:20] + b"!" + frame(LONG)[21:], 1),  # one message, though all its lines are dropped
+        (frame(LONG)[:20] + b"Z" + frame(LONG)[21:], 1),
+        (frame(LONG)[:100] + frame(ECHO), 1),  # cut short by another
+        (frame(ECHO).replace(b"\x06\x09", b"\x06\x0a"), 0),  # nobody can tell that it was one
+        (b"\x04\x14AAAA\n", 0),  # what goes on had no beginning
+    ],
+)
+def test_answers_that_come_damaged_are_counted(wire: bytes, garbled: int) -> None:
+    for cut in range(1, len(wire) + 1, 7):
+        framing = ConsoleFraming(ops=ANY_OP)
+        framing.feed(wire[:cut])
+        framing.feed(wire[cut:])
+        framing.reset()
+        assert framing.garbled == garbled, cut
+
+
+def test_a_message_of_ours_that_comes_back_is_not_damaged() -> None:
+    framing = ConsoleFraming(ops=REPLY_OPS)
+    assert framing.feed(frame(build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa0"))) == []
+    assert framing.garbled == 0

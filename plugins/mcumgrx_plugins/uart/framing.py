@@ -150,6 +150,10 @@ class AutoFraming:
     def discarded(self) -> int:
         return self._raw.discarded if self.kind is Kind.RAW else self._console.discarded
 
+    @property
+    def garbled(self) -> int:
+        return self._console.garbled
+
     def encode(self, message: bytes, write_bytes: int | None = None) -> list[bytes]:
         return [message]
 
