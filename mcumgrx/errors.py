@@ -242,6 +242,7 @@ class Outcome(Enum):
     NEVER_SWAPPED = "never swapped"  # the old image runs and the new one still waits
     OTHER_IMAGE = "other image"  # something else runs
     NO_RETURN = "no return"  # the device has not answered since its reset
+    UNSEEN = "unseen"  # the new image has left its slot, and the device shows nothing of what runs
     NOT_CONFIRMED = "not confirmed"  # the new image runs but could not be confirmed
     UNHEALTHY = "unhealthy"  # the new image runs but failed its health check
 

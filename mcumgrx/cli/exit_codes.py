@@ -79,6 +79,7 @@ _OUTCOMES = {
     Outcome.NEVER_SWAPPED: Exit.UNPROVEN,
     Outcome.OTHER_IMAGE: Exit.UNPROVEN,
     Outcome.NO_RETURN: Exit.UNPROVEN,
+    Outcome.UNSEEN: Exit.UNPROVEN,
     Outcome.NOT_CONFIRMED: Exit.UNPROVEN,
     Outcome.UNHEALTHY: Exit.UNHEALTHY,
 }

@@ -36,6 +36,7 @@ from ..mcuboot import Image
 from ..pause import Pause
 from ..protocol.message import SmpError
 from ..protocol.standard import Bootloader, ImageState, Slot
+from .device_state import shown_version
 from .plan import (
     Confirm,
     DeviceState,
@@ -48,7 +49,6 @@ from .plan import (
     Upload,
     in_recovery,
     make_plan,
-    shown_version,
 )
 from .policy import DfuPolicy, Mode
 from .report import Ending, Report, StepDone
@@ -74,6 +74,15 @@ _PAUSE_S = 0.5
 
 # The silence after a reset that is tripled when the bootloader's recovery has answered, where none is given.
 _QUIET_S = 3.0
+
+
+_CONFIRM_AGAIN = (
+    "run the same command again before the device is reset: it goes on from here; a reset goes back to the old image"
+)
+_NEEDS_ITS_APPLICATION = (
+    "most devices let only its own application confirm an image of another core; a reset goes back to the old one. "
+    "--mode confirm-only makes it permanent before it has run"
+)
 
 
 async def update(
@@ -164,6 +173,8 @@ class _Update:
             stage.result = _described(state, self.policy.image)
         with self._stage(StageName.PLAN, "planning") as stage:
             plan = make_plan(self.image, state, self.policy)
+            if plan.image is not None:
+                self.image = plan.image
             stage.result = f"{_counted(len(plan.steps), 'step')} to do" if plan.steps else "nothing to do"
         for text in plan.notes:
             self.progress(Note(text))
@@ -182,7 +193,7 @@ class _Update:
             return Ending.UPLOADED
         if self.policy.mode is Mode.CONFIRM_ONLY and not self._confirmed():
             # Its mark was only one for a test: set by the padding of the file, or kept so by the bootloader.
-            await self._confirm()
+            await self._confirm(self.image.hash if self.policy.image else None)
         return Ending.CONFIRMED if self._confirmed() else Ending.ON_TRIAL
 
     async def _do(self, step: Step) -> None:
@@ -197,9 +208,9 @@ class _Update:
             case Reset():
                 await self._reset()
             case Prove():
-                await self._prove()
+                await self._prove(step)
             case Confirm():
-                await self._confirm()
+                await self._confirm(step.hash)
 
     # -- the steps
 
@@ -359,11 +370,11 @@ class _Update:
             self._deadline_s = self._reset_at_s + self.policy.boot_timeout_s
             stage.result = "the device restarts"
 
-    async def _prove(self) -> None:
+    async def _prove(self, step: Prove) -> None:
         while True:
             images = await self._await_return()
             with self._stage(StageName.PROVE, f"proving that {self.new} runs") as stage:
-                while self._undecided(images) and _now() < self._reset_at_s + self.policy.grace_s:
+                while self._undecided(images, step.listed) and _now() < self._reset_at_s + self.policy.grace_s:
                     await asyncio.sleep(_PAUSE_S)
                     images = await self._hear()
                 self._listed = images
@@ -372,6 +383,8 @@ class _Update:
                     return
                 if self._recovery(images):
                     stage.result = self._leave_recovery()
+                elif not step.listed:
+                    raise self._unlisted(images)
                 elif self._undecided(images) and not self._reset_repeated:
                     self._reset_repeated = True
                     stage.result = "nothing has changed: the reset may not have reached the device, so once more"
@@ -395,7 +408,7 @@ class _Update:
             f"with {self._quiet_s:g} s of silence afterwards"
         )
 
-    async def _confirm(self) -> None:
+    async def _confirm(self, hash: bytes | None) -> None:
         reason: McumgrError | None = None
 
         async def confirm(connection: Connection) -> None:
@@ -406,7 +419,7 @@ class _Update:
                 if self._runs(state) and not self._confirmed(state):
                     self._listed = None
                     try:
-                        state = await images.confirm()
+                        state = await images.confirm(hash)
                     except DeviceError as error:
                         if not _unanswerable(error):
                             raise
@@ -438,8 +451,7 @@ class _Update:
                     f"{self.new} runs, but could not be confirmed{because}",
                     stage=StageName.CONFIRM,
                     outcome=Outcome.NOT_CONFIRMED,
-                    hint="run the same command again before the device is reset: it goes on from here; "
-                    "a reset goes back to the old image",
+                    hint=_CONFIRM_AGAIN if hash is None else _NEEDS_ITS_APPLICATION,
                 ) from reason
             stage.result = f"{self.new} is confirmed"
 
@@ -474,14 +486,14 @@ class _Update:
                     await asyncio.sleep(_PAUSE_S)
             attempt += 1
 
-    def _undecided(self, images: ImageState) -> bool:
+    def _undecided(self, images: ImageState, listed: bool = True) -> bool:
         """Whether this may still be the answer of the old application, on its way down."""
         if self._runs(images) or self._recovery(images):
             return False
         if images.slots == self._before.slots:
             return True
         staged = self._staged(images)
-        return images.active(self.policy.image) is None or (staged is not None and staged.pending)
+        return (listed and images.active(self.policy.image) is None) or (staged is not None and staged.pending)
 
     def _recovery(self, images: ImageState) -> bool:
         """Whether the bootloader's recovery answers; a list that has looked like that all along does not say."""
@@ -525,6 +537,28 @@ class _Update:
                 f"It is still in slot {staged.slot}"
             )
         return FlowError(message, stage=StageName.PROVE, outcome=outcome, slot=slot, hint=hint)
+
+    def _unlisted(self, images: ImageState) -> FlowError:
+        """What there is to say of an image whose running slot the device never lists."""
+        staged = self._staged(images)
+        if staged is None:
+            return FlowError(
+                f"{self.new} has left its slot, but it cannot be proven that it runs: the device does not list what "
+                f"runs of image {self.policy.image}",
+                stage=StageName.PROVE,
+                outcome=Outcome.UNSEEN,
+                hint="it was installed, or refused and erased: both look like this. The other core tells, or its log; "
+                "give it some seconds before the next reset",
+            )
+        waits = "still waits" if staged.pending else "is still"
+        return FlowError(
+            f"{self.new} {waits} in slot {staged.slot} after the reset: it was not installed",
+            stage=StageName.PROVE,
+            outcome=Outcome.NEVER_SWAPPED,
+            slot=staged.slot,
+            hint="did the device really reset? An image that is too large, or that needs a newer image beside it, "
+            "waits for ever",
+        )
 
     def _no_return(self, reason: BaseException) -> FlowError:
         old = "" if self._old is None else f" (ran {shown_version(self._old.version)} before)"
@@ -638,6 +672,8 @@ def _unanswerable(error: DeviceError) -> bool:
 
 def _described(state: DeviceState, image: int) -> str:
     active = state.images.active(image)
+    if active is None and image:
+        return f"it does not list what runs of image {image}"
     if active is None:
         return "no image runs" if state.recovery else "it does not say which image runs"
     return f"{shown_version(active.version)} runs{'' if active.confirmed else ', not confirmed'}"

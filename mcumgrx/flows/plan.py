@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import ClassVar
 
-from ..errors import PlanRefused, UsageError
+from ..errors import PlanRefused
 from ..hints import Hint, Run
-from ..mcuboot import Image, Version
-from ..protocol.standard import Bootloader, BootloaderMode, ImageState, Params, Slot, SlotInfo
+from ..mcuboot import Image
+from ..protocol.standard import Slot
+from .device_state import DeviceState, Kind, in_recovery, read_version, shown_version
+from .fit import Fit
 from .policy import DfuPolicy, Mode
 
 __all__ = [
@@ -39,26 +40,6 @@ __all__ = [
     "in_recovery",
     "make_plan",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceState:
-    """What a device says of itself; all but the image list may be unknown."""
-
-    images: ImageState
-    slots: tuple[SlotInfo, ...] | None = None
-    bootloader: Bootloader = field(default_factory=Bootloader)
-    params: Params | None = None
-
-    @property
-    def recovery(self) -> bool:
-        """Whether it is MCUboot's serial recovery that answers, as far as that can be told."""
-        return self.bootloader.mode == BootloaderMode.UNKNOWN and in_recovery(self.images)
-
-
-def in_recovery(images: ImageState) -> bool:
-    """Whether this image list is one of MCUboot's serial recovery: nothing runs, and no `splitStatus`."""
-    return images.split_status is None and not any(slot.active for slot in images.slots)
 
 
 # -- steps ----------------------------------------------------------------------------------------------------------
@@ -78,16 +59,18 @@ class Erase:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Transfer the file of `size` bytes; the device chooses the slot, presumably `slot`."""
+    """Transfer `size` bytes of the file; the device chooses the slot, presumably `slot`. `trimmed`: no padding."""
 
     name: ClassVar[str] = "upload"
     size: int
     slot: int
     version: str
+    trimmed: bool = False
 
     @property
     def text(self) -> str:
-        return f"upload {self.version} ({self.size:,} bytes) to slot {self.slot}"
+        how = ", without its padding" if self.trimmed else ""
+        return f"upload {self.version} ({self.size:,} bytes{how}) to slot {self.slot}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +103,33 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Prove:
-    """Ask the device until it is certain which image runs."""
+    """Ask the device until it is certain which image runs.
+
+    Not `listed` where the device never shows what runs of this image: all there is to see is that the new one has left
+    the slot that it was sent to.
+    """
 
     name: ClassVar[str] = "prove"
     version: str
+    listed: bool = True
 
     @property
     def text(self) -> str:
+        if not self.listed:
+            return f"see that {self.version} has left its slot; the device does not list what runs"
         return f"prove that {self.version} runs"
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Make the running image permanent, unless it is so already."""
+    """Make the running image permanent, unless it is so already.
+
+    Without a `hash` that is the application that answers, which is image 0; other images are named by theirs.
+    """
 
     name: ClassVar[str] = "confirm"
     version: str
+    hash: bytes | None = None
 
     @property
     def text(self) -> str:
@@ -153,6 +147,7 @@ class Plan:
         from_version: what runs now, or None when the device does not tell.
         to_version: the file's.
         slot: where the file goes, or where it is already.
+        image: what is sent, where that is not the file as it is but without its padding.
         notes: what is left out, and why.
         warnings: what the user should know before it begins.
     """
@@ -163,6 +158,7 @@ class Plan:
     slot: int
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    image: Image | None = field(default=None, repr=False, compare=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -185,45 +181,11 @@ class Plan:
         }
 
 
-# -- what the bootloader does ---------------------------------------------------------------------------------------
-
-
-class _Kind(Enum):
-    """Bootloader modes by what a mark and a reset do."""
-
-    SWAP = "swap"  # also what is assumed when the device does not tell
-    OVERWRITE = "overwrite"  # installs for good, whatever the mark
-    NEWEST = "newest"  # runs the highest version in place; there are no marks
-    NEWEST_REVERT = "newest with revert"  # runs the highest version that is marked
-    NEWEST_MAYBE_REVERT = "newest, perhaps with revert"  # RAM load: its number does not say which of the two
-    LOADER = "firmware loader"
-    SINGLE = "single slot"
-
-
-_KINDS = {
-    BootloaderMode.SINGLE_SLOT: _Kind.SINGLE,
-    BootloaderMode.OVERWRITE: _Kind.OVERWRITE,
-    BootloaderMode.DIRECT_XIP: _Kind.NEWEST,
-    BootloaderMode.DIRECT_XIP_REVERT: _Kind.NEWEST_REVERT,
-    BootloaderMode.RAM_LOAD: _Kind.NEWEST_MAYBE_REVERT,
-    BootloaderMode.FIRMWARE_LOADER: _Kind.LOADER,
-    BootloaderMode.SINGLE_SLOT_RAM_LOAD: _Kind.SINGLE,
-}
-
-
-def _kind(bootloader: Bootloader) -> _Kind:
-    for mode, kind in _KINDS.items():
-        if bootloader.mode == mode:
-            return kind
-    return _Kind.SWAP
-
-
-def _marks(kind: _Kind, state: DeviceState) -> bool | None:
+def _marks(kind: Kind, state: DeviceState) -> bool | None:
     """Whether the device takes marks; None where only trying tells."""
-    if kind is _Kind.NEWEST:
+    if kind is Kind.NEWEST:
         return False
-    unknown = state.bootloader.mode == BootloaderMode.UNKNOWN
-    return None if unknown or kind is _Kind.NEWEST_MAYBE_REVERT else True
+    return None if not state.mode_known or kind is Kind.NEWEST_MAYBE_REVERT else True
 
 
 # -- the plan -------------------------------------------------------------------------------------------------------
@@ -243,13 +205,21 @@ class _Planner:
         self.image = image
         self.state = state
         self.policy = policy
-        self.kind = _kind(state.bootloader)
+        self.number = policy.image
+        self.kind = state.kind
         self.a = state.images.active(policy.image)
         self.old = None if self.a is None else shown_version(self.a.version)
         self.new = str(image.version)
-        self.slot = 1 - self.a.slot if self.a is not None and self.a.slot in (0, 1) else 1
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
+        slot = 1 - self.a.slot if self.a is not None and self.a.slot in (0, 1) else 1
+        self.fit = Fit(image, state, policy, 0 if self._in_place else slot)
+        self.slot = self.fit.slot
+        self.notes = self.fit.notes
+        self.warnings = self.fit.warnings
+
+    @property
+    def _in_place(self) -> bool:
+        """The file overwrites the application."""
+        return self.state.recovery or self.kind is Kind.LOADER
 
     def plan(self) -> Plan:
         self._check_image_number()
@@ -258,22 +228,18 @@ class _Planner:
         if self.a is not None and self.a.hash in self.image.hashes_when_running:
             return self._plan_running(self.a)
         self._check_bootloader()
-        self._check_hash_type()
-        self._check_size()
+        self.fit.check_hash_type()
+        self.fit.check_kind()
         if self.a is not None and not self.a.confirmed:
             raise self._unconfirmed(self.a)
         self._check_version()
-        if not self.image.bootable and self.policy.mode is not Mode.UPLOAD_ONLY:
-            raise self._refused(
-                f"{self.new} is marked as not bootable: the bootloader would never run it",
-                "sign it without --non-bootable, or use --mode upload-only",
-            )
+        self.fit.check_others()
         return self._plan_change()
 
     def _plan_running(self, a: Slot) -> Plan:
         """The image runs already: on trial, or for good."""
         self.slot = a.slot
-        b = self.state.images.other(self.policy.image)
+        b = self.state.images.other(self.number)
         if b is not None and b.pending and b.hash != a.hash:
             self.warnings.append(
                 f"slot {b.slot} holds {shown_version(b.version)}, which the next reset installs in its place"
@@ -288,76 +254,128 @@ class _Planner:
             self.warnings.append("the next reset goes back to the old image unless it is confirmed before")
             return self._done()
         self.notes.append(f"{self.new} is already running, only not confirmed yet")
-        # Without a hash: both slots may hold it, and a hash finds the first that does.
-        return self._done(Confirm(self.new))
+        return self._done(self._confirm())
+
+    def _confirm(self) -> Confirm:
+        """Of image 0 without a hash: both slots may hold it, and a hash finds the first that does."""
+        return Confirm(self.new, self.image.hash if self.number else None)
 
     def _plan_change(self) -> Plan:
         """Another image runs, for good (or the device does not say which)."""
         mode = self.policy.mode
-        b = self._staged()
-        other = self.state.images.other(self.policy.image)
-        if b is not None and not self.policy.erase:
+        b = None if self.policy.erase else self._staged()
+        if b is not None:
             self.slot = b.slot
             self.notes.append(f"{self.new} is already in slot {b.slot}: no upload")
             transfer: list[Step] = []
         else:
-            b = None
-            transfer = [Upload(self.image.size, self.slot, self.new)]
-            if self.policy.erase:
-                number = self.policy.image
-                transfer.insert(0, Erase(2 * number + self.slot if number or self.a is not None else None))
-            if other is not None and other.pending and self.a is not None:
-                self.warnings.append(
-                    f"slot {other.slot} holds {shown_version(other.version)}, waiting to be installed: "
-                    "it is given up for this file"
-                )
+            transfer = self._transfer()
         if mode is Mode.UPLOAD_ONLY:
-            self._warn_of_padding(uploading=bool(transfer))
             if b is not None and b.pending:
                 self.warnings.append(f"the next reset installs {self.new}")
-            elif self.kind in (_Kind.NEWEST, _Kind.NEWEST_MAYBE_REVERT):
+            elif self.kind in (Kind.NEWEST, Kind.NEWEST_MAYBE_REVERT):
                 self.warnings.append("this bootloader runs the newest version: the next reset may start it")
-            elif self.kind is _Kind.NEWEST_REVERT:
+            elif self.kind is Kind.NEWEST_REVERT:
                 self.warnings.append("this bootloader erases a newer image that is not marked: mark it before a reset")
             return self._done(*transfer)
         self._warn_of_others()
-        return self._done(*transfer, *self._activation(b, uploading=bool(transfer)))
+        return self._done(*transfer, *self._activation(b))
 
-    def _activation(self, b: Slot | None, *, uploading: bool) -> list[Step]:
+    def _transfer(self) -> list[Step]:
+        """The upload, and what comes before it."""
+        self.fit.check_padding()
+        self.fit.check_size()
+        steps: list[Step] = [self._upload()]
+        if self.policy.erase:
+            steps.insert(0, Erase(2 * self.number + self.slot if self.number or self.a is not None else None))
+        other = self.state.images.other(self.number)
+        if other is not None and other.pending and self.a is not None:
+            how = "waiting to be installed for good" if other.permanent else "waiting to be installed"
+            self.warnings.append(
+                f"slot {other.slot} holds {shown_version(other.version)}, {how}: it is given up for this file"
+            )
+        return steps
+
+    def _upload(self) -> Upload:
+        sent = self.fit.sent
+        return Upload(sent.size, self.slot, self.new, trimmed=sent is not self.image)
+
+    def _activation(self, b: Slot | None) -> list[Step]:
         """Mark (where that is needed and works), reset, prove, confirm (where that is wanted and needed)."""
         mode = self.policy.mode
-        permanent = mode is Mode.CONFIRM_ONLY
-        confirm = mode is Mode.TEST_AND_CONFIRM
+        permanent = mode is Mode.CONFIRM_ONLY or self._mark_to_stay()
+        confirm = mode is Mode.TEST_AND_CONFIRM and not permanent
         marks = _marks(self.kind, self.state)
-        self._warn_of_padding(uploading=uploading)
         mark: list[Step] = []
         if marks is False:
             self.notes.append("no mark: this bootloader runs the newest version by itself")
             if mode in (Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY):
                 self.warnings.append("this bootloader knows no test boot: the new image stays, there is no way back")
             confirm = False
-        elif b is not None and b.pending and self.kind is _Kind.NEWEST_REVERT:
+        elif b is not None and b.pending and self.kind is Kind.NEWEST_REVERT:
             # The list says permanent of a test as well there; what it was shows once it runs.
             self.notes.append(f"{self.new} is already marked for the next boot")
             confirm = confirm or permanent
         elif b is not None and b.pending:
             self.notes.append(f"{self.new} is already marked {'to stay' if b.permanent else 'for a test boot'}")
             if b.permanent:
-                if not permanent and self.kind is not _Kind.OVERWRITE:
+                if not permanent and self.kind is not Kind.OVERWRITE:
                     self.warnings.append("a mark cannot be taken back: the new image stays, there is no way back")
                 confirm = False
-            elif permanent and self.kind is not _Kind.OVERWRITE:
+            elif permanent and self.kind is not Kind.OVERWRITE:
                 # The device refuses to turn a test into a permanent mark (error 28 of the image group).
                 self.notes.append("the mark cannot be changed: it is confirmed once it runs")
                 confirm = True
         else:
-            if self.kind is _Kind.OVERWRITE and mode is Mode.TEST_AND_CONFIRM:
+            if self.kind is Kind.OVERWRITE and mode is Mode.TEST_AND_CONFIRM:
                 permanent = True
             mark = [Mark(permanent, required=marks is True)]
-        if self.kind is _Kind.OVERWRITE:
+        if self.kind is Kind.OVERWRITE:
             confirm = False
             self.warnings.append("this bootloader overwrites the old image: there is no way back")
-        return [*mark, Reset(), Prove(self.new), *([Confirm(self.new)] if confirm else [])]
+        prove = Prove(self.new, listed=self._will_be_listed())
+        return [*mark, Reset(), prove, *([self._confirm()] if confirm and prove.listed else [])]
+
+    def _mark_to_stay(self) -> bool:
+        """Whether a test boot would be one that nobody can confirm.
+
+        A confirm over SMP means the application that answers, image 0; other images Zephyr refuses to confirm once
+        they run, unless it is built for that (`img_mgmt_state_write`).
+        """
+        if self.number == 0 or self.kind in (Kind.OVERWRITE, Kind.NEWEST):
+            return False
+        if self.policy.mode is Mode.TEST_ONLY:
+            self.warnings.append(
+                f"image {self.number} cannot be confirmed from here once it runs: unless its application does that "
+                "itself, the reset after the next goes back"
+            )
+        elif self.policy.mode is Mode.TEST_AND_CONFIRM:
+            self.warnings.append(
+                f"image {self.number} cannot be confirmed from here once it runs: it is marked to stay before it has "
+                "run, and there is no way back"
+            )
+            return True
+        return False
+
+    def _will_be_listed(self) -> bool:
+        """Whether the list will show the new image once it runs.
+
+        The primary slot of another core may be out of the application's reach, and is then never listed; so is a core
+        whose images go through a slot of the application (nRF5340).
+        """
+        if self.number and self.a is None:
+            self.warnings.append(
+                f"the device does not list what runs of image {self.number}: after the reset there is only to see "
+                f"whether {self.new} has left slot {self.slot}"
+            )
+            return False
+        if self.number == 0 and self.image.for_network_core:
+            self.warnings.append(
+                f"after the reset there is only to see whether {self.new} has left slot {self.slot}: the application "
+                "stays as it is"
+            )
+            return False
+        return True
 
     def _plan_recovery(self) -> Plan:
         """MCUboot's serial recovery: the upload overwrites the application in place, and marks mean nothing."""
@@ -365,13 +383,11 @@ class _Planner:
             raise PlanRefused(
                 "no application answers but, as it seems, the bootloader's serial recovery",
                 hint=Hint(
-                    "reset the device (",
+                    "return to the application with ",
                     Run("os reset"),
-                    ") to return to the application; if it has none, --mode upload-only writes this file in its place",
+                    "; if it has none, --mode upload-only writes this file in its place",
                 ),
             )
-        self.slot = 0
-        self._check_size()
         self.warnings.append(
             "the bootloader's serial recovery answers: the file is written over the application, "
             "and there is no way back"
@@ -379,22 +395,34 @@ class _Planner:
         if self.image.hash in {slot.hash for slot in self.state.images.slots if slot.slot == 0}:
             self.notes.append(f"{self.new} is already in slot 0: no upload")
             return self._done()
-        return self._done(Upload(self.image.size, 0, self.new))
+        self.fit.check_padding()
+        self.fit.check_size()
+        return self._done(self._upload())
 
     # -- refusals
 
     def _check_image_number(self) -> None:
-        number = self.policy.image
-        known = {slot.image for slot in self.state.images.slots} | {info.image for info in self.state.slots or ()}
+        known = self.state.image_numbers
         # A server with one image ignores the number and would write its only one (Zephyr, `img_mgmt_get_unused_slot`).
-        if number > 0 and number not in known:
+        if self.number == 0 or self.number in known:
+            return
+        if self.state.slots is not None:
+            has = ", ".join(str(number) for number in sorted(known))
             raise PlanRefused(
-                f"the device has no image {number}",
-                hint=Hint("see ", Run("image list"), "; most devices have image 0 alone"),
+                f"the device has no image {self.number}", hint=Hint(f"it has {has}; see ", Run("image slots"))
             )
+        raise PlanRefused(
+            f"the device lists no image {self.number}",
+            hint=Hint(
+                "most devices have image 0 alone, and write the file there whatever its number; if this one is known "
+                "to take more, ",
+                Run("image upload", self.image.path or "FILE", "--image", str(self.number)),
+                " sends it unseen",
+            ),
+        )
 
     def _check_bootloader(self) -> None:
-        if self.kind is _Kind.SINGLE:
+        if self.kind is Kind.SINGLE:
             raise self._refused(
                 "the device has a single slot: a running application cannot replace itself",
                 Hint(
@@ -403,62 +431,33 @@ class _Planner:
                     " where it is built in), then use --mode upload-only",
                 ),
             )
-        if self.kind is _Kind.LOADER and self.policy.mode is not Mode.UPLOAD_ONLY:
+        if self.kind is Kind.LOADER and self.policy.mode is not Mode.UPLOAD_ONLY:
             raise self._refused(
                 "the device updates through a firmware loader, which is not supported yet",
                 Hint("start the loader (", Run("os reset --boot-mode 1"), "), then use --mode upload-only and reset"),
             )
-        if self.kind is _Kind.LOADER:
+        if self.kind is Kind.LOADER:
             self.warnings.append("a firmware loader writes the file over the application: there is no way back")
-            self.slot = 0
-
-    def _check_hash_type(self) -> None:
-        lengths = {len(slot.hash) for slot in self.state.images.slots if slot.hash is not None}
-        if lengths and len(self.image.hash) not in lengths:
-            theirs = ", ".join(f"{8 * length}" for length in sorted(lengths))
-            raise self._refused(
-                f"the file's hash has {8 * len(self.image.hash)} bits, but the device works with {theirs} bits",
-                f"sign the file with imgtool --sha {min(lengths) * 8}",
-            )
-        if self.a is not None and self.a.hash is None:
-            if self.policy.mode is not Mode.UPLOAD_ONLY:
-                raise self._refused(
-                    "the device lists no hash of its running image: it could not be proven which one runs",
-                    "use --mode upload-only, and look at the version afterwards",
-                )
-            self.warnings.append("the device lists no hashes: the upload cannot be checked")
-
-    def _check_size(self) -> None:
-        for info in self.state.slots or ():
-            if (info.image, info.slot) != (self.policy.image, self.slot):
-                continue
-            limit = min((size for size in (info.max_image_size, info.size) if size), default=None)
-            if limit is not None and self.image.size > limit:
-                hint: str = Hint("is it built for this board? See ", Run("image slots"), " for the sizes")
-                if self.image.padded and self.image.content_size <= limit:
-                    hint = "the file is padded to the size of a slot: sign it without --pad"
-                raise self._refused(
-                    f"the file does not fit: it has {self.image.size:,} bytes, slot {self.slot} takes {limit:,}", hint
-                )
 
     def _unconfirmed(self, a: Slot) -> PlanRefused:
-        b = self.state.images.other(self.policy.image)
+        b = self.state.images.other(self.number)
         old = shown_version(a.version)
         if b is not None and b.hash in self.image.hashes_when_running:
             return self._refused(
                 f"{old} runs on trial, and {self.new} waits in slot {b.slot} to come back",
-                Hint("reset the device (", Run("os reset"), f"): it goes back to {self.new}"),
+                Hint("go back to it with ", Run("os reset")),
                 slot=a.slot,
             )
+        confirm = Run("image confirm", *((a.hash.hex(),) if self.number and a.hash is not None else ()))
         return self._refused(
             f"the running image {old} is not confirmed: the device keeps the other slot to go back to it",
-            Hint("confirm it with ", Run("image confirm"), ", or go back to the old one with ", Run("os reset")),
+            Hint("confirm it with ", confirm, ", or go back to the old one with ", Run("os reset")),
             slot=a.slot,
         )
 
     def _check_version(self) -> None:
-        running = None if self.a is None else _parse(self.a.version)
-        if self.a is None:
+        running = None if self.a is None else read_version(self.a.version)
+        if self.a is None and self.number == 0:
             self.warnings.append("the device does not say which image runs")
         if running is None or self.a is None:
             return
@@ -474,7 +473,7 @@ class _Planner:
                 f"{self.new} is older than {self.old}, and the bootloader refuses to go back",
                 "build a file with a higher version",
             )
-        if self.kind in (_Kind.NEWEST, _Kind.NEWEST_REVERT, _Kind.NEWEST_MAYBE_REVERT):
+        if self.kind in (Kind.NEWEST, Kind.NEWEST_REVERT, Kind.NEWEST_MAYBE_REVERT):
             # Of two equal versions the one in slot 0 runs; the build number counts only if MCUboot was built so.
             same = new[:3] == running[:3] and self.a.slot == 0
             if self.policy.mode is not Mode.UPLOAD_ONLY and (older or (same and new.build <= running.build)):
@@ -496,38 +495,25 @@ class _Planner:
 
     def _staged(self) -> Slot | None:
         """The slot, not running, that already holds the image."""
-        held = self.state.images.holding(self.image.hash, self.policy.image)
+        held = self.state.images.holding(self.image.hash, self.number)
         return next((slot for slot in held if not slot.active), None)
-
-    def _warn_of_padding(self, *, uploading: bool) -> None:
-        if not self.image.padded or not uploading:
-            return
-        if self.image.pad_confirmed:
-            self.warnings.append("the file is padded and confirmed (imgtool --pad --confirm): it stays, once installed")
-        else:
-            self.warnings.append("the file is padded (imgtool --pad): from its upload on, any reset installs it")
 
     def _warn_of_others(self) -> None:
         for slot in self.state.images.slots:
-            if slot.image != self.policy.image and slot.pending:
+            if slot.image == self.number:
+                continue
+            if slot.pending:
                 self.warnings.append(f"the reset also installs {shown_version(slot.version)} of image {slot.image}")
+            elif slot.active and not slot.confirmed:
+                self.warnings.append(
+                    f"{shown_version(slot.version)} of image {slot.image} runs on trial: the reset also ends that"
+                )
 
     def _done(self, *steps: Step) -> Plan:
-        return Plan(tuple(steps), self.old, self.new, self.slot, _unique(self.notes), _unique(self.warnings))
+        sent = None if self.fit.sent is self.image else self.fit.sent
+        notes, warnings = _unique(self.notes), _unique(self.warnings)
+        return Plan(tuple(steps), self.old, self.new, self.slot, notes, warnings, sent)
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
-
-
-def shown_version(text: str) -> str:
-    """A device's version as files write theirs (1.2.3+4); what is no version stays as it is."""
-    version = _parse(text)
-    return text if version is None else str(version)
-
-
-def _parse(text: str) -> Version | None:
-    try:
-        return Version.parse(text)
-    except UsageError:
-        return None

@@ -57,6 +57,7 @@ EXITS: list[tuple[Exception, int]] = [
     (FlowError("x", stage="prove", outcome=Outcome.OTHER_IMAGE), 9),
     (FlowError("x", stage="return", outcome=Outcome.NO_RETURN), 9),
     (FlowError("x", stage="confirm", outcome=Outcome.NOT_CONFIRMED), 9),
+    (FlowError("x", stage="prove", outcome=Outcome.UNSEEN), 9),
     (FlowError("x", stage="upload"), 9),
     (FlowError("x", stage="prove", outcome=Outcome.UNHEALTHY), 10),
     (PlanRefused("x"), 11),

@@ -445,13 +445,24 @@ def padded(data: bytes, slot_size: int, *, confirmed: bool) -> bytes:
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-@pytest.mark.parametrize("how", [Mode.TEST_AND_CONFIRM, Mode.CONFIRM_ONLY, Mode.TEST_ONLY])
-def test_padded_files_bring_their_own_mark(how: Mode, confirmed: bool) -> None:
+def test_padded_files_bring_their_own_mark(confirmed: bool) -> None:
     desk = Desk()
-    report = desk.run(padded(NEW, SMALL.slot_size, confirmed=confirmed), mode=how)
-    stays = confirmed or how is not Mode.TEST_ONLY
-    assert report.ending is (Ending.CONFIRMED if stays else Ending.ON_TRIAL)
-    assert desk.after_reset() == ("1.1.0" if stays else "1.0.0")
+    report = desk.run(padded(NEW, SMALL.slot_size, confirmed=confirmed), mode=Mode.CONFIRM_ONLY)
+    assert report.ending is Ending.CONFIRMED
+    assert desk.after_reset() == "1.1.0"
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+@pytest.mark.parametrize("how", [Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY])
+@pytest.mark.parametrize("mode", [boot.Mode.SWAP_MOVE, boot.Mode.SWAP_OFFSET])
+def test_without_its_padding_a_file_does_what_was_asked_for(mode: boot.Mode, how: Mode, confirmed: bool) -> None:
+    desk = Desk(replace(SMALL, mode=mode))
+    file = padded(NEW, SMALL.slot_size, confirmed=confirmed)
+    assert "--trim" in (desk.fails(file, mode=how).hint or "")
+    report = desk.run(file, mode=how, trim=True)
+    assert (report.bytes_sent, report.size) == (len(NEW), len(NEW))
+    assert report.ending is (Ending.CONFIRMED if how is Mode.TEST_AND_CONFIRM else Ending.ON_TRIAL)
+    assert desk.after_reset() == ("1.1.0" if how is Mode.TEST_AND_CONFIRM else "1.0.0")
 
 
 # -- what the bootloader thinks of it -------------------------------------------------------------------------------
@@ -887,7 +898,7 @@ def test_a_link_lost_just_before_the_reset_is_opened_for_it(noticed: bool) -> No
 def test_a_padded_file_is_sent_to_its_end_when_the_link_is_lost_in_the_padding() -> None:
     chunks = SMALL.slot_size // 1000
     desk = Desk(faults=Faults(cut_at_request=the(chunks - 5, UPLOAD)))
-    report = desk.run(padded(NEW, SMALL.slot_size, confirmed=False), chunk_bytes=1000)
+    report = desk.run(padded(NEW, SMALL.slot_size, confirmed=False), chunk_bytes=1000, mode=Mode.CONFIRM_ONLY)
     assert report.ending is Ending.CONFIRMED
     assert desk.results(StageName.UPLOAD) == ["1.1.0 is in slot 1"]
     assert report.bytes_sent == pytest.approx(SMALL.slot_size, abs=2000)

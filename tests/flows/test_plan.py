@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mcumgrx.errors import PlanRefused, UsageError
 from mcumgrx.flows import DeviceState, DfuPolicy, Mode, Plan, make_plan
 from mcumgrx.flows.plan import Confirm, Erase, Mark, Prove, Reset, Step, Upload
-from mcumgrx.mcuboot import Image, ImageFlag, TlvType, parse_image, trailer_magic
+from mcumgrx.hints import Hint
+from mcumgrx.mcuboot import Image, ImageFlag, Tlv, TlvType, parse_image, trailer_magic
 from mcumgrx.protocol.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
 from mcumgrx.sim.images import build_image
 
@@ -41,16 +45,22 @@ def listed(*slots: Slot) -> ImageState:
 
 OLD = slot(0, "1.0.0", OLD_HASH, "ac")
 
-SITUATIONS = {
-    "empty": listed(OLD),
-    "staged": listed(OLD, slot(1, "1.1.0", NEW.hash)),
-    "test pending": listed(OLD, slot(1, "1.1.0", NEW.hash, "p")),
-    "permanent pending": listed(OLD, slot(1, "1.1.0", NEW.hash, "pm")),
-    "other pending": listed(OLD, slot(1, "1.0.5", THIRD_HASH, "p")),
-    "on trial": listed(slot(0, "1.1.0", NEW.hash, "a"), slot(1, "1.0.0", OLD_HASH, "c")),
-    "other on trial": listed(slot(0, "1.0.5", THIRD_HASH, "a"), slot(1, "1.0.0", OLD_HASH, "c")),
-    "running": listed(slot(0, "1.1.0", NEW.hash, "ac"), slot(1, "1.0.0", OLD_HASH)),
-}
+
+def situations(new: Image) -> dict[str, ImageState]:
+    return {
+        "empty": listed(OLD),
+        "staged": listed(OLD, slot(1, "1.1.0", new.hash)),
+        "test pending": listed(OLD, slot(1, "1.1.0", new.hash, "p")),
+        "permanent pending": listed(OLD, slot(1, "1.1.0", new.hash, "pm")),
+        "other pending": listed(OLD, slot(1, "1.0.5", THIRD_HASH, "p")),
+        "on trial": listed(slot(0, "1.1.0", new.hash, "a"), slot(1, "1.0.0", OLD_HASH, "c")),
+        "other on trial": listed(slot(0, "1.0.5", THIRD_HASH, "a"), slot(1, "1.0.0", OLD_HASH, "c")),
+        "running": listed(slot(0, "1.1.0", new.hash, "ac"), slot(1, "1.0.0", OLD_HASH)),
+    }
+
+
+SITUATIONS = situations(NEW)
+IN_RAM = parse_image(build_image("1.1.0", payload_size=1024, flags=ImageFlag.RAM_LOAD, load_address=0x2001_0000))
 
 # U upload, t mark for a test, p mark as permanent (with ? where the device may know no marks), R reset, P prove,
 # C confirm, - nothing to do, ! refused. Columns: test-and-confirm, confirm-only, test-only, upload-only.
@@ -156,13 +166,14 @@ def planned(images: ImageState, image: Image = NEW, /, mode: int = BootloaderMod
 
 @pytest.mark.parametrize(("mode", "situation", "how", "expected"), CELLS)
 def test_every_situation_bootloader_and_mode(mode: int, situation: str, how: Mode, expected: str) -> None:
-    images = SITUATIONS[situation]
+    new = IN_RAM if mode == BootloaderMode.RAM_LOAD else NEW
+    state = DeviceState(situations(new)[situation], bootloader=Bootloader(None, mode))
     if expected == "!":
         with pytest.raises(PlanRefused) as refusal:
-            make_plan(NEW, DeviceState(images, bootloader=Bootloader(None, mode)), DfuPolicy(how))
+            make_plan(new, state, DfuPolicy(how))
         assert refusal.value.hint
         return
-    plan = make_plan(NEW, DeviceState(images, bootloader=Bootloader(None, mode)), DfuPolicy(how))
+    plan = make_plan(new, state, DfuPolicy(how))
     assert letters(plan.steps) == expected
     assert len(plan.texts) == len(plan.steps)
     assert plan.to_version == "1.1.0"
@@ -244,7 +255,7 @@ def test_the_image_that_a_trial_goes_back_to_needs_only_a_reset() -> None:
     images = listed(slot(0, "2.0.0", THIRD_HASH, "a"), slot(1, "1.1.0", NEW.hash, "c"))
     refusal = refused(images)
     assert "2.0.0 runs on trial" in refusal.message
-    assert "goes back to 1.1.0" in (refusal.hint or "")
+    assert "go back to it with 'mcumgrx os reset'" in (refusal.hint or "")
 
 
 def padded(image: Image, size: int, *, confirmed: bool = False) -> Image:
@@ -276,9 +287,11 @@ def test_a_slot_of_unknown_size_takes_everything() -> None:
 
 def test_a_padded_file_that_would_fit_without_its_padding_is_told_so() -> None:
     state = DeviceState(listed(OLD), (SlotInfo(0, 1, 8192, max_image_size=4096),))
-    with pytest.raises(PlanRefused) as refusal:
-        make_plan(padded(NEW, 8192), state, DfuPolicy())
-    assert "without --pad" in (refusal.value.hint or "")
+    with pytest.raises(PlanRefused, match="does not fit") as refusal:
+        make_plan(padded(NEW, 8192), state, DfuPolicy(Mode.CONFIRM_ONLY))
+    assert "add --trim" in (refusal.value.hint or "")
+    plan = make_plan(padded(NEW, 8192), state, DfuPolicy(trim=True))
+    assert plan.steps[0] == Upload(NEW.size, 1, "1.1.0", trimmed=True)
 
 
 def test_a_hash_of_another_length_is_refused() -> None:
@@ -309,7 +322,6 @@ def test_each_image_has_its_own_slots() -> None:
     plan = planned(listed(*images.slots[:2]), image=1, erase=True)
     assert plan.from_version == "0.9.0"
     assert plan.steps[0] == Erase(3)
-    assert plan.warnings == ()
     assert planned(images).warnings == ("the reset also installs 1.2.0 of image 1",)
 
 
@@ -354,13 +366,15 @@ def test_upgrade_only_refuses_all_that_is_not_newer() -> None:
 
 @pytest.mark.parametrize("mode", [BootloaderMode.DIRECT_XIP, BootloaderMode.DIRECT_XIP_REVERT, BootloaderMode.RAM_LOAD])
 def test_a_bootloader_that_runs_the_newest_image_needs_a_newer_one(mode: BootloaderMode) -> None:
+    flags = ImageFlag.RAM_LOAD if mode is BootloaderMode.RAM_LOAD else 0
+    new = parse_image(build_image("1.1.0", payload_size=64, flags=flags))
     for version in ("1.1.0", "1.1.1", "1.1.0.5"):
-        assert "runs the newest image" in refused(running(version), mode=mode).message
-    build = parse_image(build_image("1.1.0+9", payload_size=64))
+        assert "runs the newest image" in refused(running(version), new, mode=mode).message
+    build = parse_image(build_image("1.1.0+9", payload_size=64, flags=flags))
     assert "the bootloader may ignore it" in planned(running("1.1.0"), build, mode=mode).warnings[0]
     # Of two equal versions the one in slot 0 runs.
     in_slot_1 = listed(slot(1, "1.1.0", OLD_HASH, "ac"))
-    assert planned(in_slot_1, mode=mode).slot == 0
+    assert planned(in_slot_1, new, mode=mode).slot == 0
     state = DeviceState(running("1.2.0"), bootloader=Bootloader(None, mode))
     assert make_plan(NEW, state, DfuPolicy(Mode.UPLOAD_ONLY)).has(Upload)
 
@@ -378,13 +392,244 @@ def test_no_way_back_is_always_said() -> None:
     assert not planned(listed(OLD)).warnings
 
 
-def test_padded_files_are_told_of() -> None:
-    (warning,) = planned(listed(OLD), padded(NEW, 8192)).warnings
-    assert "any reset installs it" in warning
-    (warning,) = planned(listed(OLD), padded(NEW, 8192, confirmed=True)).warnings
-    assert "it stays" in warning
-    plan = make_plan(padded(NEW, 8192), DeviceState(listed(OLD)), DfuPolicy(Mode.UPLOAD_ONLY))
-    assert "any reset installs it" in plan.warnings[0]
+@pytest.mark.parametrize("how", [Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY])
+@pytest.mark.parametrize(
+    ("confirmed", "effect"), [(False, "for a test boot, planned or not"), (True, "for good, with no way back")]
+)
+def test_a_padded_file_is_refused_where_a_way_back_is_promised(how: Mode, confirmed: bool, effect: str) -> None:
+    file = padded(NEW, 8192, confirmed=confirmed)
+    for mode in (BootloaderMode.UNKNOWN, BootloaderMode.SWAP_MOVE, BootloaderMode.DIRECT_XIP_REVERT):
+        with pytest.raises(PlanRefused) as refusal:
+            make_plan(file, DeviceState(listed(OLD), bootloader=Bootloader(None, mode)), DfuPolicy(how))
+        assert effect in refusal.value.message
+        assert f"add --trim to send it without its padding, {NEW.size:,} of 8,192 bytes" in (refusal.value.hint or "")
+        state = DeviceState(listed(OLD), bootloader=Bootloader(None, mode))
+        plan = make_plan(file, state, DfuPolicy(how, trim=True))
+        assert f"upload 1.1.0 ({NEW.size:,} bytes, without its padding) to slot 1" in plan.texts
+        assert plan.image is not None
+        assert plan.image.data == NEW.data
+        assert not any("reset installs it" in text for text in plan.warnings)
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_padded_file_is_sent_as_it_is_where_no_way_back_is_promised(confirmed: bool) -> None:
+    file = padded(NEW, 8192, confirmed=confirmed)
+    for how, mode in (
+        (Mode.CONFIRM_ONLY, BootloaderMode.SWAP_MOVE),
+        (Mode.UPLOAD_ONLY, BootloaderMode.SWAP_MOVE),
+        (Mode.TEST_AND_CONFIRM, BootloaderMode.OVERWRITE),
+        (Mode.TEST_AND_CONFIRM, BootloaderMode.DIRECT_XIP),
+    ):
+        plan = make_plan(file, DeviceState(listed(OLD), bootloader=Bootloader(None, mode)), DfuPolicy(how))
+        assert plan.image is None
+        assert any(("it stays" if confirmed else "any reset installs it") in text for text in plan.warnings)
+
+
+def test_swap_using_offset_takes_no_file_of_the_size_of_the_slot() -> None:
+    state = DeviceState(listed(OLD), (SlotInfo(0, 1, 8192),), Bootloader(None, BootloaderMode.SWAP_OFFSET))
+    for how in Mode:
+        with pytest.raises(PlanRefused, match="swap using offset keeps a sector") as refusal:
+            make_plan(padded(NEW, 8192), state, DfuPolicy(how))
+        assert "--trim" in (refusal.value.hint or "")
+        assert make_plan(padded(NEW, 8192), state, DfuPolicy(how, trim=True)).has(Upload)
+
+
+def test_padding_of_an_image_that_is_there_already_changes_nothing() -> None:
+    assert letters(planned(SITUATIONS["staged"], padded(NEW, 8192)).steps) == "tRPC"
+    assert letters(planned(SITUATIONS["running"], padded(NEW, 8192)).steps) == "-"
+
+
+# -- the file against the bootloader ----------------------------------------------------------------------------------
+
+
+def image(flags: int = 0, load_address: int = 0, **more: Any) -> Image:
+    return parse_image(build_image("1.1.0", payload_size=1024, flags=flags, load_address=load_address, **more))
+
+
+def finding(file: Image, mode: int, how: Mode = Mode.TEST_AND_CONFIRM, **more: Any) -> str:
+    """`refused: ` with its reason, or all warnings."""
+    images = more.pop("images", listed(OLD))
+    slots = more.pop("slots", None)
+    try:
+        plan = make_plan(file, DeviceState(images, slots, Bootloader(None, mode)), DfuPolicy(how, **more))
+    except PlanRefused as refusal:
+        return f"refused: {refusal.message}" if refusal.hint else "refused without a hint"
+    return "; ".join(plan.warnings)
+
+
+ROM = image(ImageFlag.ROM_FIXED, 0x84000)
+ENCRYPTED = image(ImageFlag.ENCRYPTED_AES128)
+COMPRESSED = image(ImageFlag.COMPRESSED_LZMA2)
+M = BootloaderMode
+
+AGAINST = [
+    (ROM, M.DIRECT_XIP, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000.*only if slot 1"),
+    (ROM, M.DIRECT_XIP_REVERT, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000"),
+    (ROM, M.UNKNOWN, Mode.CONFIRM_ONLY, r"^(?!refused).*0x84000"),
+    (ROM, M.SWAP_MOVE, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000.*slot 0 alone"),
+    (ROM, M.SWAP_MOVE, Mode.CONFIRM_ONLY, "^refused: .*0x84000.*no way back"),
+    (ROM, M.OVERWRITE, Mode.TEST_AND_CONFIRM, "^refused: .*0x84000.*no way back"),
+    (ROM, M.OVERWRITE, Mode.UPLOAD_ONLY, r"^(?!refused).*0x84000"),
+    (IN_RAM, M.RAM_LOAD, Mode.TEST_AND_CONFIRM, r"^(?!.*RAM)"),
+    (NEW, M.RAM_LOAD, Mode.TEST_AND_CONFIRM, "^refused: this bootloader loads images into RAM"),
+    (NEW, M.RAM_LOAD, Mode.UPLOAD_ONLY, "^this bootloader loads images into RAM"),
+    (IN_RAM, M.SWAP_SCRATCH, Mode.TEST_AND_CONFIRM, r"^(?!refused).*into RAM at 0x20010000"),
+    (IN_RAM, M.SWAP_SCRATCH, Mode.CONFIRM_ONLY, "^refused: .*into RAM at 0x20010000.*no way back"),
+    (IN_RAM, M.OVERWRITE, Mode.TEST_ONLY, "^refused: .*into RAM"),
+    (IN_RAM, M.DIRECT_XIP, Mode.TEST_AND_CONFIRM, "^refused: .*into RAM"),
+    (IN_RAM, M.UNKNOWN, Mode.CONFIRM_ONLY, r"^(?!refused).*into RAM"),
+    (ENCRYPTED, M.SWAP_MOVE, Mode.TEST_AND_CONFIRM, "^$"),
+    (ENCRYPTED, M.DIRECT_XIP, Mode.TEST_AND_CONFIRM, "^refused: the file is encrypted.*direct XIP"),
+    (ENCRYPTED, M.DIRECT_XIP_REVERT, Mode.CONFIRM_ONLY, "^refused: the file is encrypted"),
+    (ENCRYPTED, M.DIRECT_XIP, Mode.UPLOAD_ONLY, "^the file is encrypted"),
+    (image(ImageFlag.ENCRYPTED_AES256 | ImageFlag.RAM_LOAD), M.RAM_LOAD, Mode.TEST_ONLY, "^refused: .*encrypted.*RAM"),
+    (COMPRESSED, M.OVERWRITE, Mode.TEST_AND_CONFIRM, r"^(?!refused).*MCUBOOT_DECOMPRESS_IMAGES"),
+    (COMPRESSED, M.SWAP_MOVE, Mode.TEST_AND_CONFIRM, r"^(?!refused).*MCUBOOT_DECOMPRESS_IMAGES"),
+    (COMPRESSED, M.DIRECT_XIP, Mode.TEST_AND_CONFIRM, "^refused: the file is compressed"),
+]
+
+
+@pytest.mark.parametrize(("file", "mode", "how", "expected"), AGAINST)
+def test_what_the_header_says_against_the_mode(file: Image, mode: int, how: Mode, expected: str) -> None:
+    assert re.search(expected, finding(file, mode, how))
+
+
+def test_a_compressed_file_has_to_fit_once_it_is_unpacked() -> None:
+    packed = replace(
+        COMPRESSED, tlvs=(*COMPRESSED.tlvs, Tlv(TlvType.DECOMP_SIZE, struct.pack("<I", 9000), protected=True))
+    )
+    slots = (SlotInfo(0, 0, 9511), SlotInfo(0, 1, 9511))
+    assert "it has 9,512 bytes then, slot 0 takes 9,511" in finding(packed, M.OVERWRITE, slots=slots)
+    assert "refused" not in finding(packed, M.OVERWRITE, slots=(SlotInfo(0, 0, 9512), SlotInfo(0, 1, 9512)))
+
+
+SLOT_BYTES = 128 * 1024
+
+
+@pytest.mark.parametrize(
+    ("mode", "spare", "expected"),
+    [
+        (M.SWAP_MOVE, 0, "^refused: the file fits slot 1 only without the trailer"),
+        (M.SWAP_OFFSET, 32, "^refused: "),
+        (M.SWAP_MOVE, 200, "^the file may be too large to be swapped"),
+        (M.SWAP_SCRATCH, 2000, "^$"),
+        (M.SWAP_MOVE, 2000, "^the file may be too large"),
+        (M.SWAP_MOVE, 6000, "^$"),
+        (M.OVERWRITE, 0, "^refused: "),
+        (M.OVERWRITE, 64, "^this bootloader overwrites the old image: there is no way back$"),
+        (M.UNKNOWN, 0, "^$"),
+        (M.SWAP_MOVE, -1, "^refused: the file does not fit"),
+    ],
+)
+def test_the_trailer_needs_room_behind_the_image(mode: int, spare: int, expected: str) -> None:
+    file = parse_image(build_image("1.1.0", payload_size=SLOT_BYTES - spare - 0x200 - 40))
+    assert file.size == SLOT_BYTES - spare
+    assert re.search(expected, finding(file, mode, slots=(SlotInfo(0, 0, SLOT_BYTES), SlotInfo(0, 1, SLOT_BYTES))))
+
+
+def signed(kind: TlvType, hash_type: TlvType = TlvType.SHA256, *, pure: bool = False) -> Image:
+    size = {TlvType.SHA256: 32, TlvType.SHA384: 48, TlvType.SHA512: 64}[hash_type]
+    tlvs = (Tlv(hash_type, bytes(size)), Tlv(kind, bytes(64)), *([Tlv(TlvType.SIG_PURE, b"\x01")] if pure else []))
+    return replace(NEW, tlvs=tlvs, hash=bytes(size), hash_type=hash_type)
+
+
+@pytest.mark.parametrize(
+    ("file", "device_bits", "hint"),
+    [
+        (signed(TlvType.ECDSA_SIG, TlvType.SHA384), 256, "sign with a P-256, RSA or Ed25519 key"),
+        (signed(TlvType.ED25519, TlvType.SHA512, pure=True), 256, "(Ed25519 (pure)) goes with 512 bits alone"),
+        (signed(TlvType.ED25519, TlvType.SHA512), 256, "sign the file with imgtool --sha 256"),
+        (signed(TlvType.ED25519), 512, "sign the file with imgtool --sha 512"),
+        (signed(TlvType.ED25519), 384, "sign with a P-384 key"),
+        (signed(TlvType.ECDSA_SIG), 512, "an Ed25519 key and --sha 512"),
+        (signed(TlvType.RSA3072_PSS), 384, "(RSA-3072) goes with 256 bits alone: sign with a P-384 key"),
+        (NEW, 512, "sign the file with imgtool --sha 512"),
+        (NEW, 384, "sign with a P-384 key"),
+    ],
+)
+def test_the_hash_that_is_advised_is_one_that_the_key_allows(file: Image, device_bits: int, hint: str) -> None:
+    refusal = refused(listed(slot(0, "1.0.0", bytes(device_bits // 8), "ac")), file)
+    assert f"works with {device_bits} bits" in refusal.message
+    assert hint in (refusal.hint or "")
+
+
+# -- several images ---------------------------------------------------------------------------------------------------
+
+NET = slot(0, "1.0.5", THIRD_HASH, "ac", image=1)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ((), r"^the file needs image 1 at version 1\.2\.0 or later, which the device does not list"),
+        ((NET,), r"^refused: .*1\.2\.0 or later, but the one that runs is 1\.0\.5"),
+        ((NET, slot(1, "1.2.0", OLD_HASH, "p", image=1)), r"^the reset also installs 1\.2\.0 of image 1$"),
+        ((slot(0, "1.2.0.7", THIRD_HASH, "ac", image=1),), "^$"),
+        ((slot(0, "1.3.0", OLD_HASH, "ac", image=1), slot(1, "1.0.0", THIRD_HASH, "p", image=1)), "^refused: .*waits"),
+        ((slot(0, "1.0.0", THIRD_HASH, "ac", image=2),), "^refused: .*the device has no such image"),
+    ],
+)
+def test_what_the_file_needs_of_other_images(others: tuple[Slot, ...], expected: str) -> None:
+    file = image(needs={1: "1.2.0"})
+    assert re.search(expected, finding(file, M.SWAP_MOVE, images=listed(OLD, *others)))
+    assert "refused" not in finding(file, M.SWAP_MOVE, Mode.UPLOAD_ONLY, images=listed(OLD, *others))
+
+
+def test_a_file_that_needs_itself_needs_nothing() -> None:
+    assert finding(image(needs={0: "9.0.0"}), M.SWAP_MOVE) == ""
+
+
+def test_a_security_counter_is_told() -> None:
+    counted = replace(NEW, tlvs=(*NEW.tlvs, Tlv(TlvType.SEC_CNT, struct.pack("<I", 7), protected=True)))
+    assert any("security counter is 7" in note for note in planned(listed(OLD), counted).notes)
+
+
+def test_another_image_than_0_is_marked_to_stay_because_nobody_could_confirm_it() -> None:
+    plan = planned(listed(OLD, NET), image=1)
+    assert letters(plan.steps) == "UpRP"
+    assert "it is marked to stay before it has run, and there is no way back" in plan.warnings[0]
+    plan = make_plan(NEW, DeviceState(listed(OLD, NET)), DfuPolicy(Mode.TEST_ONLY, image=1))
+    assert letters(plan.steps) == "Ut?RP"
+    assert "cannot be confirmed from here" in plan.warnings[0]
+    on_trial = listed(OLD, slot(0, "1.1.0", NEW.hash, "a", image=1), slot(1, "1.0.5", THIRD_HASH, "c", image=1))
+    assert planned(on_trial, image=1).steps == (Confirm("1.1.0", NEW.hash),)
+    assert planned(SITUATIONS["on trial"]).steps == (Confirm("1.1.0"),)
+
+
+def test_an_image_that_is_never_listed_can_only_be_seen_to_leave_its_slot() -> None:
+    staged = listed(OLD, slot(1, "1.0.0", THIRD_HASH, image=1))
+    plan = planned(staged, image=1)
+    assert plan.steps[-1] == Prove("1.1.0", listed=False)
+    assert any("does not list what runs of image 1" in text for text in plan.warnings)
+
+
+def network_core() -> Image:
+    payload = struct.pack("<II", 0x2100_1000, 0x0100_8B01) + bytes(range(200))
+    return parse_image(build_image("1.1.0", payload=payload))
+
+
+def test_an_image_of_the_network_core_leaves_the_slot_of_the_application() -> None:
+    plan = planned(listed(OLD), network_core())
+    assert plan.steps[-1] == Prove("1.1.0", listed=False)
+    assert "linked for the network core" in plan.warnings[0]
+    refusal = refused(listed(OLD, NET), network_core())
+    assert "add --image 1" in (refusal.hint or "")
+    assert planned(listed(OLD, NET), network_core(), image=1).steps[-1] == Prove("1.1.0")
+
+
+def test_the_reset_ends_the_trial_of_another_image() -> None:
+    images = listed(slot(0, "1.0.0", OLD_HASH, "a"), slot(1, "0.9.0", THIRD_HASH, "c"), NET)
+    assert "1.0.0 of image 0 runs on trial: the reset also ends that" in planned(images, image=1).warnings
+
+
+def test_an_image_number_that_is_not_listed_names_the_way_past_the_list() -> None:
+    file = replace(NEW, path="net core.bin")
+    hint = refused(listed(OLD), file, image=1).hint
+    assert isinstance(hint, Hint)
+    assert """'mcumgrx image upload "net core.bin" --image 1 -d sim:'""" in hint.on(("-d", "sim:"))
+    state = DeviceState(listed(OLD), (SlotInfo(0, 0, 4096), SlotInfo(0, 1, 4096)))
+    with pytest.raises(PlanRefused, match="the device has no image 1"):
+        make_plan(NEW, state, DfuPolicy(Mode.UPLOAD_ONLY, image=1))
 
 
 def test_upload_only_says_what_the_next_reset_does() -> None:

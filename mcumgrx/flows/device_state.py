@@ -1,0 +1,88 @@
+"""What a device says of itself before an update, and what its bootloader does with an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ..errors import UsageError
+from ..mcuboot import Version
+from ..protocol.standard import Bootloader, BootloaderMode, ImageState, Params, SlotInfo
+
+__all__ = ["DeviceState", "Kind", "in_recovery", "read_version", "shown_version"]
+
+
+class Kind(Enum):
+    """Bootloader modes by what a mark and a reset do."""
+
+    SWAP = "swap"  # also what is assumed when the device does not tell
+    OVERWRITE = "overwrite"  # installs for good, whatever the mark
+    NEWEST = "newest"  # runs the highest version in place; there are no marks
+    NEWEST_REVERT = "newest with revert"  # runs the highest version that is marked
+    NEWEST_MAYBE_REVERT = "newest, perhaps with revert"  # RAM load: its number does not say which of the two
+    LOADER = "firmware loader"
+    SINGLE = "single slot"
+
+
+_KINDS = {
+    BootloaderMode.SINGLE_SLOT: Kind.SINGLE,
+    BootloaderMode.OVERWRITE: Kind.OVERWRITE,
+    BootloaderMode.DIRECT_XIP: Kind.NEWEST,
+    BootloaderMode.DIRECT_XIP_REVERT: Kind.NEWEST_REVERT,
+    BootloaderMode.RAM_LOAD: Kind.NEWEST_MAYBE_REVERT,
+    BootloaderMode.FIRMWARE_LOADER: Kind.LOADER,
+    BootloaderMode.SINGLE_SLOT_RAM_LOAD: Kind.SINGLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What a device says of itself; all but the image list may be unknown."""
+
+    images: ImageState
+    slots: tuple[SlotInfo, ...] | None = None
+    bootloader: Bootloader = field(default_factory=Bootloader)
+    params: Params | None = None
+
+    @property
+    def recovery(self) -> bool:
+        """Whether it is MCUboot's serial recovery that answers, as far as that can be told."""
+        return not self.mode_known and in_recovery(self.images)
+
+    @property
+    def mode_known(self) -> bool:
+        """Whether the device tells in which mode its bootloader works."""
+        return self.bootloader.mode != BootloaderMode.UNKNOWN
+
+    @property
+    def kind(self) -> Kind:
+        """What its bootloader does."""
+        return next((kind for mode, kind in _KINDS.items() if self.bootloader.mode == mode), Kind.SWAP)
+
+    def slot_info(self, image: int, slot: int) -> SlotInfo | None:
+        """What it tells of this slot."""
+        return next((info for info in self.slots or () if (info.image, info.slot) == (image, slot)), None)
+
+    @property
+    def image_numbers(self) -> frozenset[int]:
+        """The images that it lists or has slots for."""
+        return frozenset({slot.image for slot in self.images.slots} | {info.image for info in self.slots or ()})
+
+
+def in_recovery(images: ImageState) -> bool:
+    """Whether this image list is one of MCUboot's serial recovery: nothing runs, and no `splitStatus`."""
+    return images.split_status is None and not any(slot.active for slot in images.slots)
+
+
+def shown_version(text: str) -> str:
+    """A device's version as files write theirs (1.2.3+4); what is no version stays as it is."""
+    version = read_version(text)
+    return text if version is None else str(version)
+
+
+def read_version(text: str) -> Version | None:
+    """A device's version, or None where the text is none."""
+    try:
+        return Version.parse(text)
+    except UsageError:
+        return None

@@ -1,0 +1,107 @@
+"""Updates of an image other than the first, and of one that the device never lists, against the simulated device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mcumgrx.address import Address
+from mcumgrx.errors import FlowError, Outcome, PlanRefused
+from mcumgrx.flows import DfuPolicy, Ending, Mode, Report, update
+from mcumgrx.mcuboot import parse_image
+from mcumgrx.registry import default_registry
+from mcumgrx.session import SessionDevice
+from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.groups.image import ImageServer
+from mcumgrx.sim.images import build_image
+from mcumgrx.sim.link import SimulatedTransport
+from mcumgrx.sim.loop import run
+
+APPLICATION = build_image("1.0.0", payload_size=4096)
+OLD_NET = build_image("2.0.0", payload_size=4096, image=1)
+NET = build_image("2.1.0", payload_size=4096, image=1)
+
+
+class Desk:
+    def __init__(self, **config: Any) -> None:
+        self.device = SimulatedDevice(DeviceConfig(images=2, slot_size=64 * 1024, **config), name="desk")
+        self.device.install(APPLICATION)
+        self.device.install(OLD_NET, slot=2)
+        self.transport = SimulatedTransport(self.device)
+
+    def run(self, data: bytes = NET, image: int = 1, **policy: Any) -> Report:
+        session = SessionDevice(Address.parse("sim:desk"), self.transport, default_registry())
+        return run(update(session, parse_image(data), DfuPolicy(image=image, **policy)))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        self.device.settle()
+        return tuple(str(result.version) for result in self.device.boot_results)
+
+    def after_reset(self) -> tuple[str, ...]:
+        self.device.reset(1e6)
+        return self.versions
+
+
+def test_another_image_stays_and_is_proven_by_its_hash() -> None:
+    desk = Desk()
+    report = desk.run()
+    assert (report.ending, report.resets) == (Ending.CONFIRMED, 1)
+    assert desk.versions == desk.after_reset() == ("1.0.0", "2.1.0")
+    assert desk.run().ending is Ending.NOTHING_TO_DO
+
+
+def test_a_test_boot_of_another_image_is_left_to_its_application() -> None:
+    desk = Desk()
+    assert desk.run(mode=Mode.TEST_ONLY).ending is Ending.ON_TRIAL
+    assert desk.versions == ("1.0.0", "2.1.0")
+    with pytest.raises(FlowError) as failure:
+        desk.run()  # a confirm of another image is refused by default
+    assert failure.value.outcome is Outcome.NOT_CONFIRMED
+    assert "--mode confirm-only" in (failure.value.hint or "")
+    assert desk.after_reset() == ("1.0.0", "2.0.0")
+
+
+def test_another_image_on_trial_is_confirmed_where_the_device_allows_it() -> None:
+    desk = Desk(confirms_other_images=True)
+    desk.run(mode=Mode.TEST_ONLY)
+    assert desk.run().ending is Ending.CONFIRMED
+    assert desk.after_reset() == ("1.0.0", "2.1.0")
+
+
+class OutOfReach(ImageServer):
+    """The primary slot of image 1 cannot be read by the application (nRF5340), nor is its size known."""
+
+    def _listed(self, frugal: bool) -> Iterator[dict[str, Any]]:
+        return (entry for entry in super()._listed(frugal) if (entry.get("image"), entry["slot"]) != (1, 0))
+
+
+@pytest.mark.parametrize("how", [Mode.TEST_AND_CONFIRM, Mode.CONFIRM_ONLY])
+def test_an_image_that_is_never_listed_is_reset_once_and_unproven(how: Mode) -> None:
+    desk = Desk()
+    desk.device.add_group(OutOfReach(desk.device))
+    desk.device.settle()
+    boots = desk.device.boots
+    with pytest.raises(FlowError) as failure:
+        desk.run(mode=how)
+    # It has been swapped with the old one, which now lies in slot 1.
+    assert failure.value.outcome is Outcome.UNSEEN
+    assert "it cannot be proven that it runs" in failure.value.message
+    assert desk.device.boots == boots + 1
+    assert desk.after_reset() == ("1.0.0", "2.1.0")
+
+
+def test_an_image_that_is_never_listed_and_does_not_leave_its_slot_was_not_installed() -> None:
+    desk = Desk()
+    desk.device.add_group(OutOfReach(desk.device))
+    with pytest.raises(PlanRefused, match="needs image 0 at version 9"):
+        desk.run(build_image("2.1.0", payload_size=4096, needs={0: "9.0.0"}, image=1))
+
+
+def test_an_upload_alone_reaches_an_image_that_is_never_listed() -> None:
+    desk = Desk()
+    desk.device.add_group(OutOfReach(desk.device))
+    assert desk.run(mode=Mode.UPLOAD_ONLY).ending is Ending.UPLOADED
+    assert desk.after_reset() == ("1.0.0", "2.0.0")
