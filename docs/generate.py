@@ -66,6 +66,7 @@ OUTCOME_MEANINGS = {
     Outcome.NEVER_SWAPPED: "the old image runs and the new one still waits",
     Outcome.OTHER_IMAGE: "neither the old nor the new image runs",
     Outcome.NO_RETURN: "the device has not answered since its reset",
+    Outcome.UNSEEN: "the new image has left its slot, and the device does not list what runs of it",
     Outcome.NOT_CONFIRMED: "the new image runs but could not be confirmed",
     Outcome.UNHEALTHY: "the new image runs but failed its health check",
 }

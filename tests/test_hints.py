@@ -78,6 +78,8 @@ def named() -> list[tuple[str, list[str]]]:
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Run":
+                if not (node.args and isinstance(node.args[0], ast.Constant)):
+                    continue  # a command that was just looked up
                 words: list[str] = []
                 for number, argument in enumerate(node.args):
                     text = argument.value if isinstance(argument, ast.Constant) else "1"
