@@ -78,7 +78,8 @@ class Client:
             print(await client.request(Echo("hello")))
 
     Arguments:
-        timeout_s: seconds for an answer, where the caller says nothing else; commands that take longer get more.
+        timeout_s: seconds for an answer, where the caller says nothing else. Default: 5, and more for commands that
+            take longer; where it is given, it holds for those as well.
         repeats: how often a request is sent again when no answer comes, if repeating it is safe.
         in_flight: how many requests may wait for answers at once; further ones queue here. A device has few buffers,
             and Zephyr 4.4 crashes on a serial line when one too many arrives, so more than 1 is for who knows.
@@ -96,14 +97,15 @@ class Client:
         self,
         transport: Transport,
         *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = None,
         repeats: int = 2,
         in_flight: int = 1,
         groups: Callable[[type], type[Group]] | None = None,
         on_text: Callable[[str], None] | None = None,
         learned: Learned | None = None,
     ) -> None:
-        self.timeout_s = timeout_s
+        self.timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
+        self._is_bounded = timeout_s is not None
         self.repeats = repeats
         self.last_heard_s: float | None = None
         self._transport = transport
@@ -244,6 +246,10 @@ class Client:
             self._groups[kind] = found(self)
         return cast(G, self._groups[kind])
 
+    def time_for(self, usual_s: float | None) -> float:
+        """Seconds to wait for an answer that may take `usual_s`: what is usual overrules no time that was asked for."""
+        return self.timeout_s if usual_s is None or self._is_bounded else max(self.timeout_s, usual_s)
+
     # -- requests --------------------------------------------------------------------------------------------------
 
     async def request(self, command: Command[R], *, timeout_s: float | None = None, repeats: int | None = None) -> R:
@@ -259,7 +265,7 @@ class Client:
         out all the same, the error says so in `may_be_done`.
         """
         if timeout_s is None:
-            timeout_s = max(self.timeout_s, command.timeout_s or 0.0)
+            timeout_s = self.time_for(command.timeout_s)
         asked = _Asked(command.request())
         attempts = 1 + ((self.repeats if repeats is None else repeats) if asked.request.repeatable else 0)
         self._open_exchange()

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .address import Address
 from .boot_text import BootText
-from .client import DEFAULT_TIMEOUT_S, Client
+from .client import Client
 from .contracts import ReturnHint
 from .errors import ConnectFailed, DeviceNotFound, UsageError, WrongDevice
 from .events import DeviceText, Note, Progress, ignore_progress
@@ -49,7 +49,7 @@ class SessionDevice:
     Its first identity is kept, where it lasts: whatever else is found behind the same address later is another device.
 
     Arguments:
-        timeout_s: seconds for ordinary answers.
+        timeout_s: seconds for an answer, as of `Client`.
         on_text: gets what the device prints, besides the `progress` of `rediscover`.
         memory: where to keep what transfers learn of the device, for the next program; None for nowhere.
         name: what tells the device from all others, where the link cannot, or says it of an adapter in between.
@@ -61,7 +61,7 @@ class SessionDevice:
         transport: Transport,
         registry: Registry,
         *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = None,
         on_text: Callable[[str], None] | None = None,
         memory: Memory | None = None,
         name: str | None = None,
@@ -298,7 +298,7 @@ def device(
         parsed,
         registry.transport(parsed),
         registry,
-        timeout_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
+        timeout_s=timeout_s,
         on_text=on_text,
         memory=memory,
         name=name,
@@ -323,7 +323,7 @@ async def connect(
             ...
 
     Arguments:
-        timeout_s: seconds for the answer to an ordinary request.
+        timeout_s: seconds for the answer to a request; default: 5, and more for those that take longer.
         on_text: gets what the device prints beside SMP.
         memory: keeps what transfers learn of the device for the next program, as the command line does:
             `mcumgrx.memory.Memory()`. Default: nothing is kept.

@@ -928,3 +928,18 @@ async def test_a_write_whose_link_ended_may_have_been_done() -> None:
         wire.lose()
         ends = await asyncio.gather(waiting, queued, return_exceptions=True)
         assert [(type(end), getattr(end, "may_be_done", None)) for end in ends] == [(LinkLost, True), (LinkLost, False)]
+
+
+@virtual
+async def test_a_time_that_was_asked_for_holds_for_commands_that_usually_take_longer() -> None:
+    async def silent(header: Header, body: dict[str, object]) -> list[dict[str, object]]:
+        return []
+
+    loop = asyncio.get_running_loop()
+    for given, expected in ((None, 10.0), (1.0, 1.0), (7.0, 7.0), (20.0, 20.0)):
+        async with Client(Wire(silent), timeout_s=given) as client:
+            begin = loop.time()
+            with pytest.raises(RequestTimeout) as caught:
+                await client.request(ReadImageState(), repeats=0)
+            assert caught.value.timeout_s == expected
+            assert loop.time() - begin <= 2 * expected + 1  # once more, in the other version of the protocol

@@ -276,7 +276,7 @@ class FsGroup(Group):
         return None
 
     def _hash_timeout_s(self, length: int) -> float:
-        return max(self.client.timeout_s, ReadHash.timeout_s or 0.0, length / _HASH_BYTES_PER_S)
+        return self.client.time_for(max(ReadHash.timeout_s or 0.0, length / _HASH_BYTES_PER_S))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

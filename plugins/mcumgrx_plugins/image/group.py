@@ -199,7 +199,7 @@ class ImageGroup(Group):
         """
         if slot is not None and slot < 0:
             raise UsageError(f"there is no slot {slot}")
-        before = await self._looked_at()
+        before = await self._seen()
         try:
             with _hint(_NO_ERASE):
                 await self.request(EraseImage(slot), timeout_s=timeout_s)
@@ -209,6 +209,13 @@ class ImageGroup(Group):
                 raise
             return True
         return _erased(before, await self._looked_at(), slot)
+
+    async def _seen(self) -> ImageState | None:
+        """As `_looked_at`, of a device that answers: one that does not is asked for nothing that takes a minute."""
+        try:
+            return await self.state()
+        except (DeviceError, MalformedReply):
+            return None
 
     async def _looked_at(self, repeats: int | None = None) -> ImageState | None:
         """The image list, or None where none comes that can be read."""
