@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -18,6 +19,8 @@ settings.register_profile(
     "fuzz", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("default")
+
+ROOT = Path(__file__).parent.parent
 
 # Switches of the tests and the build; every other MCUMGRX_… sets an option and would change what a command does.
 _KEPT_VARIABLES = {"MCUMGRX_CI", "MCUMGRX_EXT", "MCUMGRX_PURE_PYTHON", "MCUMGRX_ZEPHYR_SERVERS"}
@@ -37,6 +40,9 @@ def pytest_configure() -> None:
             del os.environ[name]
     # No test depends on what another one, or who runs them, has done to a device. Those of the memory switch it on.
     os.environ["MCUMGRX_NO_CACHE"] = "1"
+    # Hundreds of processes are started: compiling all modules anew takes each as long as what it is started for.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".cache" / "bytecode"))
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

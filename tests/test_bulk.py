@@ -25,6 +25,7 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
 from mcumgrx_plugins.image.group import ImageGroup
+from tests.support.thinned import thinned
 
 pytestmark = pytest.mark.codec
 
@@ -97,7 +98,7 @@ LINKS = {
     ["drop_requests", "drop_replies", "duplicate_requests", "duplicate_replies", "delay_requests", "delay_replies"],
 )
 def test_any_one_packet_may_go_wrong(fault: str, link: str, window: int) -> None:
-    for position in range(1, MESSAGES + 1):
+    for position in thinned(range(1, MESSAGES + 1), fault, link, window):
         value: object = {position: 7.0} if fault.startswith("delay") else position
         starts = 0
 

@@ -66,6 +66,7 @@ from mcumgrx_plugins.fs.messages import (
 )
 from mcumgrx_plugins.fs.plan import FileDamaged, FilePutPlan, Phase, Step
 from mcumgrx_plugins.fs.source import FileContent
+from tests.support.thinned import thinned
 
 from ..support.simulated import Desk
 
@@ -1071,7 +1072,7 @@ FAULTS = ["drop_requests", "drop_replies", "duplicate_requests", "duplicate_repl
 @pytest.mark.parametrize("kind", FAULTS)
 def test_one_fault_anywhere(kind: str, link: str, window: int | None) -> None:
     wanted = content(4000)
-    for position in range(1, 31):
+    for position in thinned(range(1, 31), kind, link, window):
         faults = Faults(**{kind: {position: 7.0} if kind.startswith("delay") else position})
         desk = Files(server({"x": content(800, 1)}), faults=faults, model=LINKS[link])
         sink = io.BytesIO()
@@ -1097,7 +1098,7 @@ def test_one_fault_anywhere_in_a_short_file(kind: str, size: int, buffers: int) 
     """What goes wrong with any of the few messages there are, whatever was in the file before."""
     wanted = content(size)
     for old in (None, b"", content(800, 1), content(1434, 1), wanted, wanted[: size // 2]):
-        for position in range(1, 10):
+        for position in thinned(range(1, 10), kind, size, buffers, old):
             faults = Faults(**{kind: {position: 7.0} if kind.startswith("delay") else position})
             config = DeviceConfig(buf_size=2048, buf_count=buffers)
             model = LinkModel.datagram(latency_s=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from itertools import pairwise
 import pytest
 
 from mcumgrx.protocol.window import MOST_IN_FLIGHT, Flight, PacedWindow
+from tests.support.thinned import thinned
 
 
 @dataclass
@@ -88,10 +90,11 @@ class Network:
         return min(1 / self.service_s, MOST_IN_FLIGHT / self.alone_s)
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 7])
-@pytest.mark.parametrize("latency_ms", [5, 20, 50, 100])
-@pytest.mark.parametrize("service_ms", [1, 5, 20])
-@pytest.mark.parametrize("short", [False, True])
+# Short or not, service and latency in ms, room.
+NETWORKS = list(itertools.product([False, True], [1, 5, 20], [5, 20, 50, 100], [1, 2, 3, 7]))
+
+
+@pytest.mark.parametrize(("short", "service_ms", "latency_ms", "room"), thinned(NETWORKS, "networks", part=5))
 def test_a_network_is_filled_although_the_device_has_little_room(
     room: int, latency_ms: int, service_ms: int, short: bool
 ) -> None:

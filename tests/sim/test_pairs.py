@@ -25,6 +25,7 @@ from mcumgrx.sim.pairs import boot_images
 from mcumgrx_plugins.image.group import ImageGroup
 from tests.support.boot_recordings import GOLDEN as SINGLE
 from tests.support.boot_recordings import Bench, Vectors, blank_flash, cut_states, scratch_address
+from tests.support.thinned import thinned
 
 GOLDEN = SINGLE.parent / "mcuboot-boot-multi"
 
@@ -143,7 +144,8 @@ def replay_cuts(recorded: Vectors, scenario: dict[str, Any]) -> Iterator[str]:
     ends: set[tuple[object, ...]] = set()
     for first, last, index in scenario["results"]:
         outcome = scenario["outcomes"][index]
-        for number in range(first, min(last, len(states)) + 1):
+        cuts = range(first, min(last, len(states)) + 1)
+        for number in {first, *thinned(cuts, scenario["name"], index), cuts[-1]} if cuts else ():
             bench.flash.restore(states[number - 1])
             results = bench.boot()
             ran = tuple((one.slot, one.hash) for one in results)
