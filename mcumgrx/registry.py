@@ -198,6 +198,15 @@ class Registry:
             raise self._broken(plugin, f"{load} {problem}")
         return value
 
+    def fault(self, plugin: Description, problem: str) -> PluginError:
+        """The error for what this plugin has done wrong, which names it."""
+        record = self._owners.get(plugin)
+        return PluginError(
+            problem if record is None else f"in the plugin {record.name!r} {problem}",
+            name=None if record is None else record.name,
+            distribution=None if record is None else record.distribution or None,
+        )
+
     def culprit(self, error: BaseException) -> PluginRecord | None:
         """The plugin of another distribution in whose code `error` arose, or None where it was ours or nobody's."""
         ours = ("mcumgrx", "mcumgrx_plugins")

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from ..errors import McumgrError, UsageError
+from ..errors import McumgrError, TransportError, UsageError
 from ..events import Note
+from ..isolation import is_wanted, said
 from ..plugin_api import Option, command
 from .exit_codes import Exit
 from .render import Row, Table, table_lines
@@ -109,7 +110,7 @@ class ScanResult:
     """All that was found.
 
     Attributes:
-        problems: the transports that could not look, and why.
+        problems: the transports that could not look, and why; people are warned of them.
         left_out: how many other devices were seen, which the filters left out.
         interrupted: it was ended by Ctrl-C before its time.
     """
@@ -129,7 +130,6 @@ class ScanResult:
             lines = table_lines(Table(_TITLES, tuple(one.row() for one in self.devices)))
         elif self.left_out:
             lines = [f"nothing found that fits; left out: {_devices(self.left_out)}"]
-        lines += [f"{scheme}: {problem}" for scheme, problem in self.problems.items()]
         return lines or ["nothing found"]
 
 
@@ -191,7 +191,7 @@ class Search:
     def __init__(
         self, registry: Registry, only: str | None = None, wanted: Filter | None = None, tell: Tell = _nobody
     ) -> None:
-        self.problems: dict[str, str] = {}
+        self.failures: dict[str, McumgrError] = {}
         self._registry = registry
         self._plugins = _able(registry, only)
         self._wanted = wanted if wanted is not None else Filter()
@@ -200,14 +200,14 @@ class Search:
         self._seen: dict[tuple[str, str], _Sighting] = {}
 
     async def look(self, timeout_s: float) -> None:
-        """Let all transports look for `timeout_s` seconds; those that fail are in `problems` then."""
+        """Let all transports look for `timeout_s` seconds; those that fail are in `failures` then."""
         async with asyncio.TaskGroup() as group:
             for plugin in self._plugins:
                 group.create_task(self._look(plugin, timeout_s))
 
     async def _look(self, plugin: TransportPlugin, timeout_s: float) -> None:
         def report(one: Discovered) -> None:
-            self._see(Found(plugin.scheme, one.address, one.name, dict(one.details)))
+            self._see(Found(plugin.scheme, str(one.address), str(one.name), dict(one.details)))
 
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
@@ -218,11 +218,32 @@ class Search:
                     for one in await cast("Discover", self._registry.resolve(plugin, plugin.discover))(timeout_s):
                         report(one)
         except McumgrError as error:
-            self.problems[plugin.scheme] = f"{error} ({error.hint})" if error.hint else str(error)
+            self.failures[plugin.scheme] = error
         except TimeoutError:
-            self.problems[plugin.scheme] = f"was not done in {timeout_s:g} s"
-        except Exception as error:  # a plugin's mistake; the other transports have worked
-            self.problems[plugin.scheme] = f"its search failed: {type(error).__name__}: {error}"
+            self.failures[plugin.scheme] = TransportError(f"the search was not done in {timeout_s:g} s")
+        except BaseException as error:  # a plugin's mistake; the other transports have worked
+            task = asyncio.current_task()
+            cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+            if is_wanted(error) or cancelled:
+                raise
+            self.failures[plugin.scheme] = self._registry.fault(plugin, f"the search failed: {said(error)}")
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The transports that could not look, and why."""
+        return {
+            scheme: f"{error} ({error.hint})" if error.hint else str(error) for scheme, error in self.failures.items()
+        }
+
+    def refuse_if_blind(self) -> None:
+        """Raise what kept every transport from looking, if nothing has been found: that is no empty result."""
+        if self._seen or len(self.failures) < len(self._plugins) or not self.failures:
+            return
+        [first, *more] = self.failures.values()
+        if not more:
+            raise first
+        told = "; ".join(f"{scheme}: {problem}" for scheme, problem in self.problems.items())
+        raise TransportError(f"none of the transports could look for devices ({told})")
 
     def _see(self, found: Found) -> None:
         key = (found.transport, found.address)
@@ -396,6 +417,7 @@ async def scan(
 
     On a terminal the devices appear while the search goes on. Ctrl-C ends it
     early: what was found until then is shown, and the exit code is 130.
+    Where none of those asked can look, as without an adapter, it is 3.
     """
     from ..registry import default_registry
 
@@ -417,4 +439,8 @@ async def scan(
             interrupted = True
     if interrupted:
         context.progress(Note(_STOPPED))
+    else:
+        search.refuse_if_blind()
+    for scheme, problem in search.problems.items():
+        context.progress(Note(f"{scheme}: {problem}", warning=True))
     return ScanResult(tuple(search.devices()), search.problems, search.left_out, interrupted)

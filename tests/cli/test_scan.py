@@ -41,6 +41,8 @@ PLUGIN = """
             TransportPlugin("broken", "", load=load, discover="scan_lab:broken"),
             TransportPlugin("off", "", load=load, discover="scan_lab:off"),
             TransportPlugin("absent", "", load=load, discover="scan_lab:absent"),
+            TransportPlugin("leaving", "", load=load, discover="scan_lab:leaving"),
+            TransportPlugin("cancelled", "", load=load, discover="scan_lab:cancelled"),
         ]
 """
 
@@ -69,6 +71,12 @@ FINDERS = """
 
     async def broken(timeout_s):
         raise KeyError("oops")
+
+    async def leaving(timeout_s):
+        raise SystemExit(5)
+
+    async def cancelled(timeout_s):
+        raise asyncio.CancelledError
 
     async def off(timeout_s):
         raise ConnectFailed("the radio is off", hint="switch it on")
@@ -161,12 +169,31 @@ def test_transports_that_fail_do_not_keep_the_others_from_looking(run: Run, lab:
     result = run("--scan-time", "0.1", json=True).result
     assert "ble:Widget" in [one["address"] for one in result["devices"]]
     problems = result["problems"]
-    assert problems.pop("slow") == "was not done in 0.1 s"
-    assert problems.pop("broken") == "its search failed: KeyError: 'oops'"
+    assert problems.pop("slow") == "the search was not done in 0.1 s"
+    assert problems.pop("broken") == "in the plugin 'lab' the search failed: KeyError: 'oops'"
     assert problems.pop("off") == "the radio is off (switch it on)"
     assert "scan_lab has no 'absent'" in problems.pop("absent")
+    assert problems.pop("leaving") == "in the plugin 'lab' the search failed: SystemExit: 5"
+    assert problems.pop("cancelled") == "in the plugin 'lab' the search failed: CancelledError"
     assert problems == {}
-    assert "off: the radio is off (switch it on)" in run("--scan-time", "0.1").out
+    ended = run("--scan-time", "0.1")
+    assert "radio" not in ended.out
+    assert "warning: off: the radio is off (switch it on)\n" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("transport", "code", "error"),
+    [
+        ("off", 3, "error: the radio is off\nhint: switch it on\n"),
+        ("slow", 3, "error: the search was not done in 0.1 s\n"),
+        ("broken", 8, "error: in the plugin 'lab' the search failed: KeyError: 'oops'\n"),
+        ("leaving", 8, "error: in the plugin 'lab' the search failed: SystemExit: 5\n"),
+        ("cancelled", 8, "error: in the plugin 'lab' the search failed: CancelledError\n"),
+    ],
+)
+def test_a_search_by_nobody_is_no_empty_result(run: Run, transport: str, code: int, error: str) -> None:
+    ended = run("--transport", transport, "--scan-time", "0.1")
+    assert (ended.code, ended.out, ended.err) == (code, "", error)
 
 
 def test_nothing_found(run: Run) -> None:
@@ -293,7 +320,9 @@ def test_reported_devices_are_told_at_once_and_once(run: Run, lab: Any) -> None:
     ]
     assert ended.code == 0
     told = run("--scan-time", "0.1", json=True).records[:-1]
-    assert {"ble:1", "ble:2", "serial:/dev/ttyACM0"} <= {one["device"]["address"] for one in told}
+    assert {"ble:1", "ble:2", "serial:/dev/ttyACM0"} <= {
+        one["device"]["address"] for one in told if one["event"] == "device_found"
+    }
 
 
 def test_what_a_probe_finds_out_is_told(run: Run, lab: Any) -> None:
@@ -314,7 +343,7 @@ def test_a_transport_that_fails_half_way_keeps_what_it_has_found(run: Run, lab: 
     lab.script[:] = [("ble:1", "", {}), fail]
     result = run("--transport", "radio", json=True).result
     assert [one["address"] for one in result["devices"]] == ["ble:1"]
-    assert result["problems"] == {"radio": "its search failed: OSError: the radio fell down"}
+    assert result["problems"] == {"radio": "in the plugin 'lab' the search failed: OSError: the radio fell down"}
 
 
 def test_the_age_counts_until_the_end(run: Run, lab: Any) -> None:
