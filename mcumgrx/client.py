@@ -10,7 +10,7 @@ import asyncio
 import codecs
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -45,12 +45,17 @@ device_log = logging.getLogger("mcumgrx.device")
 
 R = TypeVar("R")
 G = TypeVar("G")
+T = TypeVar("T")
 
 # Ordinary requests: generous for BLE at long connection intervals; commands that take longer say so themselves.
 DEFAULT_TIMEOUT_S = 5.0
 
 # The buffer query is the first request on many links: short, so that a device without it costs little.
 _PARAMS_TIMEOUT_S = 1.5
+_PARAMS = "buffers"
+
+# For a question that this device has left unanswered before. It has answered others by then, in less.
+_SILENT_TIMEOUT_S = 0.5
 
 # A transport is told how long it may take to open; so much longer it is waited for, for what it has to clean up.
 _OPEN_GRACE_S = 5.0
@@ -128,6 +133,7 @@ class Client:
         self._params_lock = asyncio.Lock()
         self._params_known = False
         self._params: Params | None = None
+        self._silences = 0  # questions that were left unanswered on this connection
         self.learned = learned if learned is not None else Learned()
         self.proven_bytes = 0
         self.refused_bytes: int | None = None
@@ -344,17 +350,59 @@ class Client:
         async with self._params_lock:
             if not self._params_known:
                 begin = asyncio.get_running_loop().time()
-                timeout_s = min(_PARAMS_TIMEOUT_S, self.timeout_s)
+                timeout_s, repeats = min(_PARAMS_TIMEOUT_S, self.timeout_s), 1
+                if self._stays_silent(_PARAMS):
+                    timeout_s, repeats = min(_SILENT_TIMEOUT_S, timeout_s), 0
                 try:
-                    self._params = await self.request(ReadUsableParams(), timeout_s=timeout_s, repeats=1)
+                    self._params = await self.request(ReadUsableParams(), timeout_s=timeout_s, repeats=repeats)
                 except (DeviceError, RequestTimeout, MalformedReply) as error:
                     log.info("no buffer sizes: %s", error)
+                    self._note_silence(_PARAMS, isinstance(error, RequestTimeout))
                     if not isinstance(error, RequestTimeout):
                         self.took_short_trip(begin)
                 else:
                     self.took_short_trip(begin)
+                    self._note_silence(_PARAMS, False)
                 self._params_known = True
         return self._params
+
+    async def optional(self, what: str, ask: Callable[[], Awaitable[T]], patience_s: float) -> T | None:
+        """See `contracts.Connection.optional`.
+
+        MCUboot before 2023 and old Zephyr leave unanswered what they do not know. Such a question is asked twice; once
+        where another one has stayed unanswered before, and more briefly where this one has, by this device. It is still
+        asked then, because the bootloader and the next firmware go by the same name and may know more.
+        """
+        patience_s = min(patience_s, self.timeout_s)
+        attempts = 1 if self._silences else 2
+        if self._stays_silent(what):
+            attempts, patience_s = 1, min(patience_s, max(_SILENT_TIMEOUT_S, patience_s / 2))
+        for _ in range(attempts):
+            try:
+                async with asyncio.timeout(patience_s):
+                    found = await ask()
+            except TimeoutError:  # a `RequestTimeout` is one, too
+                continue
+            except (DeviceError, MalformedReply) as error:
+                log.debug("no %s: %s", what, error)
+                self._note_silence(what, False)
+                return None
+            self._note_silence(what, False)
+            return found
+        log.info("the device leaves the question for its %s unanswered", what)
+        self._note_silence(what, True)
+        return None
+
+    def _stays_silent(self, what: str) -> bool:
+        return what in self.learned.unanswered
+
+    def _note_silence(self, what: str, silent: bool) -> None:
+        """A question has been left unanswered, or not; by a device that answers nothing at all that means nothing."""
+        if silent and self._versions.answers:
+            self._silences += 1
+            self.learned.unanswered |= {what}
+        elif not silent:
+            self.learned.unanswered -= {what}
 
     @property
     def told_params(self) -> Params | None:

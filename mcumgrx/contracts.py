@@ -6,6 +6,7 @@ role, so another implementation can stand in.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from .protocol.standard import Bootloader, ImageState, Params, SlotInfo, UploadP
 __all__ = ["Connection", "Device", "ImageGroup", "OsGroup", "ReturnHint", "UploadOptions"]
 
 G = TypeVar("G")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,13 @@ class Connection(Protocol):
 
     async def params(self) -> Params | None:
         """The device's buffers, or None when it does not tell. Asked once per connection."""
+
+    async def optional(self, what: str, ask: Callable[[], Awaitable[T]], patience_s: float) -> T | None:
+        """What `ask` finds out, of which many devices know nothing and some stay silent: asked briefly.
+
+        `what` names it, for the memory of what this device leaves unanswered; `patience_s` is long enough for a device
+        that has just answered something larger.
+        """
 
     async def close(self) -> None:
         """Close the link; harmless when it is closed or lost."""
@@ -99,6 +108,9 @@ class UploadOptions:
         window: at most this many chunks in flight; None for as many as device and link take.
         upgrade_only: let the device refuse a version that is not newer.
         pause: holds the upload, and lets it go on.
+        session: what the device knows this upload by, up to 31 bytes; it resumes one that it knows. None for the file's
+            own hash. After an erase another one is needed: servers before Zephyr 3.3 keep the place of an upload that
+            they have erased (zephyr #51798), and would go on behind a beginning that is blank.
     """
 
     image: int = 0
@@ -107,6 +119,7 @@ class UploadOptions:
     window: int | None = None
     upgrade_only: bool = False
     pause: Pause | None = None
+    session: bytes | None = None
 
 
 class ImageGroup(Protocol):

@@ -50,6 +50,8 @@ _MOST_MESSAGE = 8 + 0xFFFF
 _MOST_ALIGNMENT = 1 << 16
 _MOST_SECONDS = 3600.0
 _MOST_DATE = 1e11
+_MOST_QUESTIONS = 20
+_MOST_QUESTION = 40
 
 # Another process holds the lock for milliseconds. Whoever holds it longer is not waited for.
 _LOCK_TRIES = 20
@@ -69,6 +71,7 @@ class Learned:
         room_bytes: largest message that device and link said they take, when these two were found.
         erase_s: longest that the answer to an opening chunk has taken.
         alignment: chunks that end elsewhere are cut by the device.
+        unanswered: questions that the device leaves unanswered, instead of saying that it does not know.
     """
 
     message_bytes: int | None = None
@@ -76,6 +79,7 @@ class Learned:
     room_bytes: int | None = None
     erase_s: float | None = None
     alignment: int = 1
+    unanswered: frozenset[str] = frozenset()
 
     def meets(self, room_bytes: int) -> None:
         """Device and link say now that they take so much: where that is news, what was found of sizes is forgotten."""
@@ -89,9 +93,9 @@ class Learned:
         return self.refused_bytes is not None and (self.message_bytes or 0) < self.refused_bytes <= size
 
     @property
-    def sizes(self) -> tuple[int | None, int | None, int | None, int]:
+    def sizes(self) -> tuple[int | None, int | None, int | None, int, frozenset[str]]:
         """All that another firmware may change from one day to the next."""
-        return self.message_bytes, self.refused_bytes, self.room_bytes, self.alignment
+        return self.message_bytes, self.refused_bytes, self.room_bytes, self.alignment, self.unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +349,7 @@ def _to_record(known: Known) -> dict[str, object]:
         "room_bytes": learned.room_bytes,
         "erase_s": learned.erase_s,
         "alignment": learned.alignment,
+        "unanswered": sorted(learned.unanswered),
     }
 
 
@@ -368,8 +373,20 @@ def _from_record(record: Any) -> Known | None:
         return None
     if not (_is_number(used, _MOST_DATE) and _is_number(found, _MOST_DATE)):
         return None
+    unanswered = record.get("unanswered", [])
+    if not isinstance(unanswered, list) or len(unanswered) > _MOST_QUESTIONS:
+        return None
+    if not all(isinstance(what, str) and len(what) <= _MOST_QUESTION for what in unanswered):
+        return None
     message_bytes, refused_bytes, room_bytes = sizes
-    learned = Learned(message_bytes, refused_bytes, room_bytes, None if erase_s is None else float(erase_s), alignment)
+    learned = Learned(
+        message_bytes,
+        refused_bytes,
+        room_bytes,
+        None if erase_s is None else float(erase_s),
+        alignment,
+        frozenset(unanswered),
+    )
     return Known(identity, link, learned, float(used), float(found))
 
 

@@ -47,7 +47,7 @@ class DfuPolicy:
         quiet_s: seconds of silence after a reset before the device is asked; None for what the link needs.
         upgrade_only: refuse a version that is not newer than the running one.
         grace_s: after a reset, how long an answer that shows nothing changed is taken for one of the application that
-            is still on its way down. Zephyr waits 250 ms before it resets, applications may wait longer.
+            is still on its way down. Zephyr waits 250 ms before it resets, some products up to 8 s.
         reconnects: how many times in a row a lost link is opened again without the transfer advancing meanwhile.
         trim: send a padded file without its padding, so that it is the mode that decides what becomes of it.
     """
@@ -61,7 +61,7 @@ class DfuPolicy:
     boot_timeout_s: float = 120.0
     quiet_s: float | None = None
     upgrade_only: bool = False
-    grace_s: float = 5.0
+    grace_s: float = 10.0
     reconnects: int = 5
     trim: bool = False
 

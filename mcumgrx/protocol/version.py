@@ -36,6 +36,11 @@ class VersionChoice:
         self._old_answers = 0
 
     @property
+    def answers(self) -> bool:
+        """Whether the device has answered anything at all."""
+        return self.certain or self._old_answers > 0
+
+    @property
     def doubtful(self) -> bool:
         """Whether a request more in version 2 would tell: version 1 was answered, and version 2 was not so far."""
         return not self.certain and self.current is Version.V2 and self._silences > 0 and self._old_answers > 0

@@ -23,19 +23,25 @@ from mcumgrx.errors import (
     Outcome,
     PlanRefused,
     RequestTimeout,
+    UploadMismatch,
+    WrongDevice,
 )
 from mcumgrx.events import Bytes, DeviceText, Event, Note, Stage, StageName
 from mcumgrx.flows import DfuPolicy, Ending, Mode, Plan, Report, update
 from mcumgrx.mcuboot import Image, ImageFlag, load_image, parse_image, trailer_magic
+from mcumgrx.memory import Memory
 from mcumgrx.protocol.header import Op
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim import bootloader as boot
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
+from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups import Call, Handler, Refused
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
+
+from ..support.spoiled import BODIES, spoil
 
 pytestmark = pytest.mark.codec
 
@@ -961,6 +967,216 @@ def test_the_flow_asks_for_the_image_group_by_its_role() -> None:
     desk = Desk()
     run(update(Watching(Address.parse("sim:desk"), desk.transport, default_registry()), parse_image(NEW)))
     assert ImageGroup in asked
+
+
+# -- a yes is no proof, and a missing answer no failure --------------------------------------------------------------
+
+
+def asks(command: int, op: Op, group: int = 1) -> Callable[[int, bytes], bool]:
+    """Selects requests of one command alone."""
+    return lambda number, message: (message[0] & 7, message[5], message[7]) == (op, group, command)
+
+
+@pytest.mark.parametrize("answer", [*BODIES, "silent"])
+@pytest.mark.parametrize("what", ["mark and confirm", "reset"])
+def test_an_answer_that_says_nothing_changes_nothing(what: str, answer: str) -> None:
+    if what == "reset" and answer == "no room":
+        pytest.skip("a refusal")
+    desk = Desk()
+    select = asks(0, Op.WRITE) if what == "mark and confirm" else asks(5, Op.WRITE, group=0)
+    spoil(desk.device, select, BODIES.get(answer, lambda body: None))
+    report = desk.run()
+    assert (report.ending, report.resets) == (Ending.CONFIRMED, 1)
+    assert desk.after_reset() == "1.1.0"
+
+
+def test_the_last_answer_of_an_upload_need_not_be_readable() -> None:
+    desk = Desk()
+    last = -(-len(NEW) // 1000)
+    spoil(desk.device, the(range(last, 1000), UPLOAD), BODIES["cut"])
+    report = desk.run(chunk_bytes=1000, window=1)
+    assert report.ending is Ending.CONFIRMED
+    assert report.bytes_sent <= len(NEW)
+
+
+def test_an_upload_that_the_device_itself_finds_wrong_is_neither_marked_nor_booted() -> None:
+    desk = Desk(replace(SMALL, image_check=True))
+    upload = desk.device.image.handlers[Op.WRITE, 1]
+
+    def mismatched(call: Call) -> Any:
+        answer = dict(upload(call))
+        return {**answer, "match": False} if "match" in answer else answer
+
+    desk.device.image.handlers[Op.WRITE, 1] = mismatched
+    with pytest.raises(UploadMismatch):
+        desk.run()
+    assert desk.device.boots == 1
+    assert desk.after_reset() == "1.0.0"
+
+
+def test_an_erase_without_effect_is_told_and_the_upload_goes_on() -> None:
+    desk = Desk()
+    desk.device.install(build_image("1.0.5", payload_size=3000), slot=1)
+    desk.device.image.handlers[Op.WRITE, 5] = lambda call: {}
+    report = desk.run(erase=True)
+    assert desk.results(StageName.ERASE) == ["not erased, although the device says so: its image is still listed"]
+    assert "the erase has had no effect; the upload erases by itself" in desk.notes
+    assert report.ending is Ending.CONFIRMED
+
+
+def test_an_upload_after_an_erase_begins_at_its_beginning() -> None:
+    # Old servers keep the place of the upload that they have erased.
+    desk = Desk(faults=Faults(cut_at_request=lambda number, message: UPLOAD(number, message) and number > 12))
+    with pytest.raises(LinkLost):
+        desk.run(chunk_bytes=1000, reconnects=0)
+    desk.faults.cut_at_request = ()
+    image = desk.device.image
+    erase = image.handlers[Op.WRITE, 5]
+
+    def keeps_its_place(call: Call) -> Any:
+        session = image.session
+        answer = erase(call)
+        image.session = session
+        return answer
+
+    image.handlers[Op.WRITE, 5] = keeps_its_place
+    report = desk.run(erase=True)
+    assert report.ending is Ending.CONFIRMED
+    assert report.bytes_sent == len(NEW)
+
+
+def test_what_was_only_uploaded_and_cannot_be_looked_at_is_said_to_be_unchecked() -> None:
+    desk = Desk()
+    spoil(desk.device, the(range(2, 1000), asks(0, Op.READ)), BODIES["noise"])
+    report = desk.run(mode=Mode.UPLOAD_ONLY)
+    assert report.ending is Ending.UPLOADED
+    assert "says the device; not checked: " in desk.results(StageName.UPLOAD)[0]
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+def silent_about_what_it_does_not_know(desk: Desk) -> None:
+    """As MCUboot before 2023 and old Zephyr."""
+
+    def unknown(number: int, message: bytes) -> bool:
+        return (message[5], message[7]) in {(0, 0), (0, 6), (0, 7), (0, 8), (1, 6)}
+
+    desk.faults.drop_replies = unknown
+
+
+def first_chunk_s(desk: Desk, session: SessionDevice) -> float:
+    """Seconds until the first chunk has left."""
+    times: list[float] = []
+
+    def look(number: int, message: bytes) -> bool:
+        if UPLOAD(number, message):
+            times.append(asyncio.get_running_loop().time())
+        return False
+
+    desk.faults.drop_requests = look
+    report = run(update(session, parse_image(NEW), DfuPolicy(mode=Mode.UPLOAD_ONLY, erase=True)))
+    assert report.ending is Ending.UPLOADED
+    return times[0]
+
+
+def test_what_a_device_leaves_unanswered_costs_seconds_and_the_next_time_less(tmp_path: Path) -> None:
+    desk = Desk(model=LinkModel.uart(), config=replace(SMALL, timing=INSTANT))
+    silent_about_what_it_does_not_know(desk)
+    session = SessionDevice(
+        Address.parse("sim:desk"), desk.transport, default_registry(), memory=Memory(tmp_path), name="board 7"
+    )
+    first = first_chunk_s(desk, session)
+    again = first_chunk_s(desk, session)
+    assert first < 9.0
+    assert again < first - 2.0
+    (known,) = Memory(tmp_path).known()
+    assert known.learned.unanswered == {"bootloader", "buffers", "slots"}
+    # The next firmware knows them: what is remembered keeps nobody from asking.
+    desk.faults.drop_replies = ()
+    first_chunk_s(desk, session)
+    (known,) = Memory(tmp_path).known()
+    assert known.learned.unanswered == frozenset()
+
+
+def test_an_update_is_remembered_whatever_becomes_of_the_link(tmp_path: Path) -> None:
+    desk = Desk(model=LinkModel.uart())
+    session = SessionDevice(Address.parse("sim:desk"), desk.transport, default_registry(), memory=Memory(tmp_path))
+    run(update(session, parse_image(NEW)))
+    assert [one.id for one in Memory(tmp_path).known()] == ["sim:desk"]
+
+
+@pytest.mark.parametrize("delay_s", [3.0, 8.0])
+def test_a_reset_that_comes_seconds_after_its_answer_is_waited_for(delay_s: float) -> None:
+    desk = Desk(config=replace(SMALL, reset_delay_s=delay_s), model=LinkModel.datagram())
+    report = desk.run()
+    assert (report.ending, report.resets) == (Ending.CONFIRMED, 1)
+    assert any("waiting" in note for note in desk.notes)
+
+
+def test_a_question_that_met_the_start_is_asked_anew_when_the_device_says_that_it_is_up() -> None:
+    """Without that, the patience for a lost question grows to 15 s while the device has long been up."""
+    desk = Desk(config=replace(SMALL, boot_s=8.0), model=LinkModel.uart())
+    times: list[float] = []
+
+    def look(number: int, message: bytes) -> bool:
+        if LIST(number, message) and desk.device.boots > 1:
+            times.append(asyncio.get_running_loop().time())
+        return False
+
+    desk.faults.drop_requests = look
+    up: list[float] = []
+
+    def changed(power: Power) -> None:
+        if power is Power.RUNNING:
+            up.append(asyncio.get_running_loop().time())
+
+    desk.device.listeners.append(changed)
+    desk.run(quiet_s=0.5)
+    assert min(at for at in times if at > up[-1]) - up[-1] < 1.0
+
+
+def test_a_start_that_shows_in_the_text_needs_no_second_reset() -> None:
+    desk = Desk(model=LinkModel.uart())
+    desk.device.bootloader.boot = _boots_the_old(desk.device)  # type: ignore[method-assign]
+    failure = desk.fails()
+    assert failure.outcome is Outcome.NEVER_SWAPPED
+    assert desk.stages.count("reset") == 1
+
+
+def test_a_long_wait_says_what_it_is_for_and_how_long() -> None:
+    desk = Desk(config=replace(SMALL, boot_s=60.0), model=LinkModel.datagram())
+    desk.run(boot_timeout_s=90)
+    begun = [event.text for event in desk.events if isinstance(event, Stage) and not event.finished]
+    assert "waiting for the device to return, for up to 90 s" in begun
+    words = [note for note in desk.notes if note.startswith("no answer yet, ")]
+    assert 3 <= len(words) <= 6
+    assert all("it is asked until 90 s" in word for word in words)
+
+
+# -- which device ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["reset", "lost link"])
+def test_another_device_in_the_place_of_this_one_is_not_updated(when: str) -> None:
+    class Exchanged(SimulatedTransport):
+        opened = 0
+
+        async def open(self, timeout_s: float) -> None:
+            self.opened += 1
+            await super().open(timeout_s)
+
+        @property
+        def identity(self) -> str | None:
+            return "board A" if self.opened < 2 else "board B"
+
+    desk = Desk(faults=Faults(cut_at_request=the(5, UPLOAD)) if when == "lost link" else None)
+    desk.transport = Exchanged(desk.device, faults=desk.faults)
+    with pytest.raises((FlowError, WrongDevice), match="board B instead of board A") as failure:
+        desk.run(chunk_bytes=1000, boot_timeout_s=20)
+    if isinstance(failure.value, FlowError):
+        assert (when, failure.value.outcome) == ("reset", Outcome.NO_RETURN)
+    assert "confirm" not in desk.stages
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class ImageGroup(Group):
         plan = UploadPlan(
             image.data,
             # The file's own hash, not the one in the image list: with the same one the device resumes.
-            ImageUpload(sha=image.file_sha256, image=options.image, upgrade=options.upgrade_only),
+            ImageUpload(sha=options.session or image.file_sha256, image=options.image, upgrade=options.upgrade_only),
             message_bytes=largest,
             chunk_bytes=options.chunk_bytes,
         )
@@ -175,10 +175,8 @@ class ImageGroup(Group):
                 state = await self.request(command)
             if shown(state):
                 return state
-        except (RequestTimeout, MalformedReply) as error:
-            doubt = error
-        except DeviceError as error:
-            if not _no_room(error):
+        except (RequestTimeout, MalformedReply, DeviceError) as error:
+            if not error.may_be_done:
                 raise
             doubt = error
         try:
@@ -277,11 +275,6 @@ def _holding(state: ImageState, hash: bytes) -> list[Slot]:
 def _number(slots: list[Slot]) -> int | None:
     """The slot to name in an error, counted over all images."""
     return 2 * slots[0].image + slots[0].slot if slots else None
-
-
-def _no_room(error: DeviceError) -> bool:
-    """It is done, but the image list of the answer does not fit the device's buffer."""
-    return error.group is None and error.rc == SmpError.MESSAGE_SIZE
 
 
 def _not_supported(error: DeviceError) -> bool:
