@@ -403,7 +403,7 @@ class EraseResult:
         line = f"erased {_erased_slot(self.slot)} in {self.elapsed_s:.1f} s"
         if self.gone:
             return [line]
-        return [f"{line}, says the device; that cannot be seen: no image was listed there, or none is listed at all"]
+        return [f"{line}, says the device; the image list cannot show it"]
 
 
 def _erased_slot(slot: int | None) -> str:
