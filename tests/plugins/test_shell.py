@@ -312,7 +312,7 @@ def test_lines_from_a_pipe(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
 def test_typed_lines(tmp_path: Path) -> None:
-    """On a terminal: a prompt, errors that do not end it, Ctrl-D, and a terminal that is as before."""
+    """On a terminal: a prompt, errors and a Ctrl-C that do not end it, Ctrl-D, and a terminal that is as before."""
     import pty
     import termios
 
@@ -342,7 +342,9 @@ def test_typed_lines(tmp_path: Path) -> None:
         os.write(master, b"x" * 300 + b"\r")
         until("too long")
         until("device:~$ ")
-        os.write(master, b"echo still here\r")
+        os.write(master, b"half a li")
+        until("half a li")
+        os.write(master, b"\x03echo still here\r")  # Ctrl-C throws the half one away, and no more
         until("\nstill here")
         until("device:~$ ")
         os.write(master, b"\x04")

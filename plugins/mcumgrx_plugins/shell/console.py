@@ -9,8 +9,8 @@ import asyncio
 import os
 import threading
 import unicodedata
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from mcumgrx.plugin_api import McumgrError
 __all__ = ["Console", "harmless"]
 
 _STDIN, _STDOUT = 0, 1
+_CHARACTERS = 6  # of what `termios.tcgetattr` returns: the keys
 _LINE_BYTES = 64 * 1024  # what is longer is no command line
 
 # Characters that do something to a terminal instead of being shown.
@@ -68,8 +69,31 @@ class Console:
     async def line(self, prompt: str) -> str | None:
         """The next line, without its end; None when there is none any more."""
         if self.is_terminal:
-            return await _in_thread(lambda: _typed(prompt))
+            with self._clearing_lines():
+                return await _in_thread(lambda: _typed(prompt))
         return await _in_thread(self._next_line)
+
+    @contextmanager
+    def _clearing_lines(self) -> Iterator[None]:
+        """While a line is typed, Ctrl-C throws that away, as in every shell; it ends a command that runs.
+
+        So it is no signal then, but the key that kills a line: to the terminal, and to `readline`, which takes its keys
+        from there.
+        """
+        termios = _termios()
+        if termios is None or self._before is None:
+            yield
+            return
+        typing = termios.tcgetattr(_STDIN)
+        no_key = bytes([os.fpathconf(_STDIN, "PC_VDISABLE")])
+        interrupt, typing[_CHARACTERS][termios.VINTR] = typing[_CHARACTERS][termios.VINTR], no_key
+        typing[_CHARACTERS][termios.VKILL] = interrupt
+        with suppress(termios.error):
+            termios.tcsetattr(_STDIN, termios.TCSANOW, typing)
+        try:
+            yield
+        finally:
+            _restore_terminal(self._before)
 
     def show(self, text: str) -> None:
         """Write a text of whole lines, made harmless."""
