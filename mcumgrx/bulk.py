@@ -36,6 +36,16 @@ P = TypeVar("P", bound=Piece)
 # No answer for so many ordinary time-outs in a row means that the device or the link is gone.
 _SILENCES = 5
 
+# No link is slower: 300 baud, which is 30 bytes a second, of which console framing takes a third. Where it is known how
+# long a link takes, it may take so many times that.
+_SLOWEST_BYTES_S = 20.0
+_EASE = 1.5
+
+# How large answers are, where that matters: those to chunks and small queries, and those that carry a file in a device
+# that does not tell its buffers.
+_ANSWER_BYTES = 96
+_FILE_ANSWER_BYTES = 512
+
 # A slow request has a long time-out of its own. Waiting for it twice covers a lost answer.
 _SLOW_LOSSES = 2
 
@@ -349,6 +359,9 @@ class _Transfer(Generic[P]):
         self._garbled = 0
         self._paused_until = 0.0
         self._queued_s: Callable[[], float] | None = client.queued_s
+        self._asked_at: float | None = None  # when the first request has left after the device was last heard
+        self._last_at = -_NEVER  # when what it has not taken so far will have left, at the latest
+        self._free_at = -_NEVER  # when all that the link has taken will have left
         self._meter = Meter(client, plan, window, self._size, stage, self._heard_at)
         self._report_at = -_NEVER
         self._told: int | None = None
@@ -367,6 +380,7 @@ class _Transfer(Generic[P]):
             self._window.most_unanswered, on_room=self._pump, on_failure=self._fail, on_garbled=self._answers_garbled
         )
         self._heard_at = self._advanced_at = self._loop.time()
+        self._asked_at = None
         if self._pause is not None:
             self._held_at = self._heard_at if self._pause.held else None
             self._pause.listeners.append(self._pause_changed)
@@ -403,7 +417,7 @@ class _Transfer(Generic[P]):
         if self._held_at is not None:
             # The time in which nothing was to happen counts for nothing.
             held_s = now - self._held_at
-            self._heard_at += held_s
+            self._heard_at, self._asked_at = self._heard_at + held_s, None
             self._advanced_at += held_s
             self._meter.held(held_s)
         self._held_at = now if self._pause is not None and self._pause.held else None
@@ -449,34 +463,66 @@ class _Transfer(Generic[P]):
         self._arm(now, wait_s)
 
     def _send(self, stream: Stream, piece: Any, now: float) -> None:
-        window, meter, queued_s = self._window, self._meter, self._queued_s
+        window = self._window
         flight = window.sent(piece, now, measured=not piece.slow)
-        before_s = queued_s() if queued_s is not None else 0.0
         request = piece.command.request()
-        self._sequences[flight.number] = stream.send(request, partial(self._answered, flight))
+        # Until the link has taken it, which may be at once, all that is known is what lies in front of it.
+        meter = self._meter
+        per_byte_s = _EASE * meter.wire_s / meter.wire_bytes if meter.wire_bytes else 1 / _SLOWEST_BYTES_S
+        self._last_at = max(now, self._free_at, self._last_at) + request.size * per_byte_s
+        flight.queued_s = self._last_at - now
+        self._sequences[flight.number] = stream.send(
+            request, partial(self._answered, flight), partial(self._left, flight, request.size)
+        )
         meter.sent_bytes += request.size
-        if queued_s is not None and (after_s := queued_s()) > 0.0:
-            # Time-outs count from when it can have left.
-            flight.queued_s = after_s
-            if after_s > before_s:  # otherwise it still waits in front of the link
-                meter.wire_s += after_s - before_s
-                meter.wire_bytes += request.size
         if piece.slow:
             self._slow = flight
             self._asked_behind = 0
+
+    def _left(self, flight: Flight[Any], size: int) -> None:
+        """The link has taken the request: time-outs count from when it can have left."""
+        queued_s = self._queued_s
+        now = self._loop.time()
+        leaves_at = now + (0.0 if queued_s is None else queued_s())
+        flight.queued_s = leaves_at - flight.sent_at
+        if leaves_at > now:
+            on_wire_s = leaves_at - max(flight.sent_at, self._free_at)
+            if on_wire_s > 0.0:
+                self._meter.wire_s += on_wire_s
+                self._meter.wire_bytes += size
+        self._free_at = leaves_at
+        if flight.number == self._window.numbers - 1:
+            self._last_at = leaves_at
+        if self._meter.wire_bytes:
+            self._window.air_s = self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
+
+    @property
+    def _answer_bytes(self) -> int:
+        """How large an answer may be."""
+        if self._stage is not StageName.DOWNLOAD:
+            return _ANSWER_BYTES
+        params = self._client.told_params
+        return max(self._plan.message_bytes, _FILE_ANSWER_BYTES if params is None else params.buf_size)
+
+    def _silent_s(self, now: float) -> float:
+        """For how long the device has been silent, since it was last heard and has been asked."""
+        if self._asked_at is None:
+            self._asked_at = self._window.leaves_after(self._heard_at) or self._heard_at
+        return now - self._asked_at
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 
     def _answered(self, flight: Flight[Any], reply: Reply) -> None:
         now = self._loop.time()
-        self._heard_at = now
+        self._heard_at, self._asked_at = now, None
         plan, window, meter, piece = self._plan, self._window, self._meter, flight.item
         self._sequences.pop(flight.number, None)
         setbacks, done = plan.setbacks, plan.done_bytes
         try:
             if now < flight.sent_at + flight.queued_s:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
-                self._queued_s, flight.queued_s = None, 0.0
+                self._queued_s, flight.queued_s, self._free_at = None, 0.0, now
+                self._last_at = now
                 meter.forget_wire()
             if flight.measured:
                 meter.round_trip(now - flight.sent_at - flight.queued_s)
@@ -541,7 +587,7 @@ class _Transfer(Generic[P]):
     def _answers_garbled(self, count: int) -> None:
         """So many answers have come damaged: what was asked is done, and nothing is known of it."""
         window, now = self._window, self._loop.time()
-        self._heard_at = now
+        self._heard_at, self._asked_at = now, None
         for _ in range(count):
             window.garbled()
         # As long as others are on their way, the answers to those will tell.
@@ -677,7 +723,7 @@ class _Transfer(Generic[P]):
         window, slow = self._window, self._slow
         at = _NEVER
         if slow is not None:
-            at = slow.sent_at + slow.queued_s + self._slow_s(slow.item)
+            at = slow.sent_at + slow.queued_s + self._slow_s(slow.item) + window.air_s
             at = min(at, self._ask_behind_at(slow))
             if self._again_s is not None:
                 at = min(at, slow.sent_at + slow.queued_s + self._again_s)
@@ -722,7 +768,7 @@ class _Transfer(Generic[P]):
 
     def _watch_slow(self, slow: Flight[Any], now: float) -> None:
         """A request is out whose answer may take long."""
-        patience_s = self._slow_s(slow.item)
+        patience_s = self._slow_s(slow.item) + self._window.air_s
         if now >= slow.sent_at + slow.queued_s + patience_s:
             self._slow_losses += 1
             self._stray_at = slow.sent_at
@@ -772,7 +818,7 @@ class _Transfer(Generic[P]):
         waited_s = window.answer_s
         self._give_up()
         window.lost(now)
-        silent_s = now - self._heard_at
+        silent_s = self._silent_s(now)
         self._losses_of_size += 1
         if self._trial is not None:
             self._smaller()
@@ -782,7 +828,7 @@ class _Transfer(Generic[P]):
             self._smaller()
         if plan.tail and silent_s >= max(self._timeout_s, _TAIL_S):
             plan.doubt()
-        elif not plan.tail and silent_s >= _SILENCES * self._timeout_s:
+        elif not plan.tail and silent_s >= _SILENCES * (self._timeout_s + window.air_s):
             raise self._silent(waited_s, window.losses)
 
     def _silent(self, timeout_s: float, attempts: int) -> RequestTimeout:
@@ -794,7 +840,7 @@ class _Transfer(Generic[P]):
             hint = "if the device erases longer, raise --erase-timeout; if its buffers are small, try --chunk 128 or 64"
         else:
             percent = 100 * plan.done_bytes // max(1, plan.size)
-            silent_s = self._loop.time() - self._heard_at
+            silent_s = self._silent_s(self._loop.time())
             message = f"the {what} is stuck at {percent} %: no answer for {silent_s:.0f} s, asked again and again"
             hint = _RESUME
         return RequestTimeout(message, what=what, timeout_s=timeout_s, attempts=attempts, hint=hint)

@@ -105,6 +105,8 @@ class Window(Generic[T]):
         self.room = max(1, room)
         self.widest = self.room if most is None else max(1, min(self.room, most))
         self.patience_s = patience_s
+        self.air_s = 0.0
+        """Seconds that an answer takes on the link; to be set when that is known."""
         self.size = 1.0
         self.losses = 0
         """Gaps, refusals for want of a buffer, and time-outs, since the beginning."""
@@ -253,19 +255,27 @@ class Window(Generic[T]):
     @property
     def answer_s(self) -> float:
         """Seconds in which the request that was sent last must be answered, after it has left."""
+        # Answers come one after the other.
+        air_s = self.air_s * max(1, self.in_flight)
         if not self._recent:
-            return min(self.patience_s, _FIRST_WAIT_S * self._backoff)
+            return air_s + min(self.patience_s, _FIRST_WAIT_S * self._backoff)
         slowest = max(seconds for seconds, _ in self._recent)
         # Where it was measured with fewer in front, those now in front may take as long, each.
         deepest = 1 + max(depth for _, depth in self._recent)
         slowest *= max(1.0, self.in_flight / deepest)
         least_s = _LEAST_DIRTY_WAIT_S if self.dirty else _LEAST_WAIT_S
-        return min(self.patience_s, max(least_s, _PATIENCE * slowest) * self._backoff)
+        return air_s + min(self.patience_s, max(least_s, _PATIENCE * slowest) * self._backoff)
 
     def deadline(self) -> float | None:
         """When nothing more is to be expected of what is waited for, unless an answer comes; None if nothing is."""
         first = next((flight for flight in self._flights if not flight.late), None)
         return None if first is None else first.sent_at + first.queued_s + self.answer_s
+
+    def leaves_after(self, at: float) -> float | None:
+        """When the first of what is on its way has left, or will, if that is after `at`."""
+        return min(
+            (left_at for flight in self._flights if (left_at := flight.sent_at + flight.queued_s) > at), default=None
+        )
 
     def time_out(self) -> list[Flight[T]]:
         """The time of all that is on its way is up; returns it, the oldest first.
@@ -285,7 +295,7 @@ class Window(Generic[T]):
         first = self._flights[0] if self._flights else None
         if first is None or not first.late:
             return None
-        return first.sent_at + first.queued_s + self._stays_s()
+        return first.sent_at + first.queued_s + self.air_s + self._stays_s()
 
     def _stays_s(self) -> float:
         """How long a request may lie in the device."""
