@@ -157,7 +157,9 @@ async def find_message_size(client: Client, largest: int, least: int, *, harmles
     for size in rungs(largest, safe, least):
         begin = asyncio.get_running_loop().time()
         try:
-            await client.request(Probe(size), timeout_s=min(_PROBE_S, client.timeout_s), repeats=1)
+            # The answer is as large.
+            patience_s = min(_PROBE_S, client.timeout_s) + client.air_s(size)
+            await client.request(Probe(size), timeout_s=patience_s, repeats=1)
         except RequestTimeout as error:
             silence = error
             refused = client.refused_bytes = size
@@ -494,7 +496,7 @@ class _Transfer(Generic[P]):
         if flight.number == self._window.numbers - 1:
             self._last_at = leaves_at
         if self._meter.wire_bytes:
-            self._window.air_s = self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
+            self._window.air_s = _EASE * self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
 
     @property
     def _answer_bytes(self) -> int:

@@ -67,6 +67,9 @@ _SURELY_FITS_BYTES = 128
 # Whether a device speaks version 2 all the same, which has just answered version 1.
 _TRIAL_TIMEOUT_S = 1.0
 
+# What a message takes on the link beside its own bytes, at most: console framing makes four characters of three.
+_FRAMED = 1.4
+
 # BlueZ takes 2.7 s to disconnect; a close that takes longer than this is given up, so that nobody waits for ever.
 _CLOSE_TIMEOUT_S = 10.0
 
@@ -444,6 +447,10 @@ class Client:
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""
         return self._outbox.queued_s()
+
+    def air_s(self, size: int) -> float:
+        """Estimated seconds that a message of `size` bytes takes on the link; 0 where that is not known."""
+        return self._outbox.byte_s * size * _FRAMED
 
     @property
     def flow(self) -> Flow:

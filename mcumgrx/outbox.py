@@ -102,6 +102,8 @@ class Outbox:
         self._sender: asyncio.Task[None] | None = None
         self._moved_at = -math.inf  # when the link last took a message, or began one
         self._doubted = False
+        self.byte_s = 0.0
+        """Seconds that the link takes for a byte, by its own estimate; 0 as long as that is not known."""
 
     def put(
         self,
@@ -117,7 +119,10 @@ class Outbox:
         loop = asyncio.get_running_loop()
         call = Call(writes, loop.time(), left, failed)
         if self._sender is None:
+            before_s = self.queued_s() if not self.byte_s else 0.0
             if self._offer(writes):
+                if not self.byte_s and call.size:
+                    self.byte_s = max(0.0, self.queued_s() - before_s) / call.size
                 call.end(Place.LEFT)
                 return call
             self._waiting.append(call)
