@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,10 @@ _PROPERTIES = "org.freedesktop.DBus.Properties"
 _MANAGER = "org.freedesktop.DBus.ObjectManager"
 _ADAPTER1, _DEVICE1 = "org.bluez.Adapter1", "org.bluez.Device1"
 _SERVICE1, _CHARACTERISTIC1 = "org.bluez.GattService1", "org.bluez.GattCharacteristic1"
+_DESCRIPTOR1, _AGENT_MANAGER1, _AGENT1 = "org.bluez.GattDescriptor1", "org.bluez.AgentManager1", "org.bluez.Agent1"
+_DBUS = "org.freedesktop.DBus"
+
+_CLIENT_CONFIGURATION = "00002902-0000-1000-8000-00805f9b34fb"
 
 _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -76,6 +80,16 @@ class Daemon:
         self._process.terminate()
         self._process.communicate()
         self._folder.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent for pairing that a program has registered."""
+
+    name: str
+    path: str
+    capability: str
+    default: bool = False
 
 
 class BluezError(Exception):
@@ -136,10 +150,14 @@ class Peripheral:
         handle: where in the GATT server; another one makes the services change; next link.
         resolves: whether the services are found after connecting.
         connect_error: name and text of the error that answers Connect.
+        connect_errors: the same for so many calls, one after the other, before others get `connect_error` or succeed.
         security: what it does while it is not paired: `refuse` or `hang` at subscribing, `drop` writes.
         changes_at: so many of the methods of this name find that the services have just changed; name and number.
         notify_error: name and text of the error that answers StartNotify.
+        notify_errors: the same for so many calls.
         pair_error: name and text of the error that answers Pair.
+        agent_needed: whether Pair fails where no program has registered an agent, as BlueZ's does.
+        asks_agent: the method by which BlueZ asks the agent, when it pairs; None for not at all (Just Works).
         cut_at_write: the link is lost when this write has been taken, counted in `writes` from 1.
         full_at_writes: in these writes, counted likewise, the device has no free buffer, should they begin a message.
         lose_notifications: for these, counted from 1, the device has no memory; it gives up the rest of the answer.
@@ -171,10 +189,14 @@ class Peripheral:
         self.handle = 0x10
         self.resolves = True
         self.connect_error: tuple[str, str] | None = None
+        self.connect_errors: list[tuple[str, str]] = []
         self.security: str | None = None
         self.changes_at: tuple[str, int] = ("", 0)
         self.notify_error: tuple[str, str] | None = None
+        self.notify_errors: list[tuple[str, str]] = []
         self.pair_error: tuple[str, str] | None = None
+        self.agent_needed = True
+        self.asks_agent: str | None = None
         self.cut_at_write: int | None = None
         self.full_at_writes: set[int] = set()
         self.lose_notifications: set[int] = set()
@@ -185,7 +207,7 @@ class Peripheral:
         self.notifications = 0
         self.link: SimulatedTransport | None = None
         self.mtu = 0  # of the link; 0 without one
-        self.notifying = False
+        self.subscribers: set[str] = set()  # bus names; they outlast the link, as BlueZ's do
         self.paired = False
         self.acquired: socket.socket | None = None
         self.announced: str | None = None  # path of the service object, if there is one
@@ -194,6 +216,11 @@ class Peripheral:
         self.tasks: list[asyncio.Task[None]] = []
         self.outgoing: asyncio.Queue[list[bytes]] = asyncio.Queue()
         self.reassembly = Reassembly()
+
+    @property
+    def notifying(self) -> bool:
+        """Whether its answers are heard."""
+        return bool(self.subscribers) and bool(self.mtu)
 
     @property
     def path(self) -> str:
@@ -215,6 +242,8 @@ class EmulatedBluez:
         calls: how often each method was called.
         temporary_s: how long a device that is neither connected nor paired is remembered. BlueZ: 30 s.
         disconnect_s: from Disconnect to the end of the link. BlueZ: 2 s.
+        dead: name of the error that answers every call, as the bus does where nobody owns `org.bluez`; see `kill`.
+        agents: bus names that have registered an agent, with its path, capability, and whether it is the default.
     """
 
     def __init__(self, daemon: Daemon, *peripherals: Peripheral, powered: bool = True, adapters: bool = True) -> None:
@@ -224,44 +253,126 @@ class EmulatedBluez:
         self.disconnect_s = 0.0
         self.deny: str | None = None  # this method is answered with AccessDenied
         self.ignore: str | None = None  # this one never
+        self.dead: str | None = None
+        self.agents: dict[str, Agent] = {}
         self._daemon = daemon
-        self._objects: dict[str, Interfaces] = {"/org/bluez": {}}
-        if adapters:
-            self._objects[ADAPTER] = {
-                _ADAPTER1: {
-                    "Address": Variant("s", "AA:AA:AA:AA:AA:AA"),
-                    "Powered": Variant("b", powered),
-                    "Discovering": Variant("b", False),
-                    "Roles": Variant("as", ["central", "peripheral"]),
-                }
-            }
+        self._adapters = adapters
+        self._objects = self._first_objects(powered)
         self._discovering: set[str | None] = set()  # who; each program once
         self._beacon: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[tuple[SimulatedDevice, Callable[[Power], None]]] = []
 
+    def _first_objects(self, powered: bool = True) -> dict[str, Interfaces]:
+        """What there is before any device is known."""
+        objects: dict[str, Interfaces] = {"/org/bluez": {_AGENT_MANAGER1: {}}}
+        if self._adapters:
+            objects[ADAPTER] = {
+                _ADAPTER1: {
+                    "Address": Variant("s", "AA:AA:AA:AA:AA:AA"),
+                    "Name": Variant("s", "emulated"),
+                    "Alias": Variant("s", "emulated"),
+                    "Class": Variant("u", 0),
+                    "UUIDs": Variant("as", []),
+                    "Modalias": Variant("s", "usb:v1D6Bp0246d0542"),
+                    "Powered": Variant("b", powered),
+                    "Discovering": Variant("b", False),
+                    "Roles": Variant("as", ["central", "peripheral"]),
+                }
+            }
+        return objects
+
     async def __aenter__(self) -> Self:
-        self.bus = MessageBus(bus_address=self._daemon.address, negotiate_unix_fd=True)
-        await self.bus.connect()
-        self.bus.add_message_handler(self._receive)
-        await self.bus.request_name("org.bluez")
+        await self._start()
         for peripheral in self.peripherals.values():
             runner_of(peripheral.device).advance()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for peripheral in self.peripherals.values():
+            self.lose(peripheral)
+        await self._stop()
+
+    async def _start(self) -> None:
+        for peripheral in self.peripherals.values():
+            peripheral.announced = None
+            peripheral.subscribers.clear()
+        self.bus = MessageBus(bus_address=self._daemon.address, negotiate_unix_fd=True)
+        await self.bus.connect()
+        self.bus.add_message_handler(self._receive)
+        rule = f"type='signal',sender='{_DBUS}',interface='{_DBUS}',member='NameOwnerChanged'"
+        await self.bus.call(
+            Message(
+                destination=_DBUS,
+                path="/org/freedesktop/DBus",
+                interface=_DBUS,
+                member="AddMatch",
+                signature="s",
+                body=[rule],
+            )
+        )
+        await self.bus.request_name("org.bluez")
+
+    async def _stop(self) -> None:
         if self._beacon is not None:
             self._beacon.cancel()
         for peripheral in self.peripherals.values():
             if peripheral.forgetting is not None:
                 peripheral.forgetting.cancel()
-            self.lose(peripheral)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.bus.disconnect()
         with contextlib.suppress(Exception):
             await self.bus.wait_for_disconnect()
+
+    # -- what can happen to it -----------------------------------------------------------------------------------------
+
+    async def kill(self, error: str | None = None) -> None:
+        """As `kill -9` of bluetoothd: no signal tells of it, the links end, calls that wait are answered by the bus.
+
+        `error`: with what the bus answers other calls from now on; default: what it says where nothing would start it.
+        """
+        for peripheral in self.peripherals.values():
+            self._cut(peripheral)
+        await self._stop()
+        self._objects = {}
+        self._discovering.clear()
+        self.agents.clear()
+        self.dead = error
+        if error is not None:
+            await self._start()
+
+    async def restart(self) -> None:
+        """bluetoothd starts again, and knows no device: none of the peripherals is bonded on its disk."""
+        if self.dead is not None:
+            await self._stop()
+            self.dead = None
+        for peripheral in self.peripherals.values():
+            peripheral.paired = False
+        self._objects = self._first_objects()
+        await self._start()
+
+    def power(self, on: bool) -> None:
+        """Somebody switches the adapter; off ends links and scans."""
+        if not on:
+            for peripheral in self.peripherals.values():
+                if peripheral.connecting is not None:
+                    peripheral.connecting.cancel()
+                self.lose(peripheral)
+            self._discovering.clear()
+            if self._beacon is not None:
+                self._beacon.cancel()
+            self._change(ADAPTER, _ADAPTER1, Discovering=Variant("b", False))
+        self._change(ADAPTER, _ADAPTER1, Powered=Variant("b", on))
+
+    def _name_gone(self, name: str) -> None:
+        """A program has ended, or a part of it: its subscriptions, scans and agents end, its links do not."""
+        for peripheral in self.peripherals.values():
+            self._unsubscribe(peripheral, name)
+        if name in self._discovering:
+            self._end_discovery(name)
+        self.agents.pop(name, None)
 
     async def connections(self) -> int:
         """How many programs, or parts of them, are connected to the D-Bus."""
@@ -285,7 +396,8 @@ class EmulatedBluez:
         return task
 
     def _signal(self, path: str, interface: str, member: str, signature: str, body: list[Any]) -> None:
-        self.bus.send(Message.new_signal(path, interface, member, signature, body))
+        if self.bus.connected:
+            self.bus.send(Message.new_signal(path, interface, member, signature, body))
 
     def _change(self, path: str, interface: str, **values: Variant) -> None:
         self._objects[path][interface].update(values)
@@ -300,6 +412,8 @@ class EmulatedBluez:
             self._signal("/", _MANAGER, "InterfacesRemoved", "oas", [path, list(self._objects.pop(path))])
 
     def _receive(self, message: Message) -> bool | None:
+        if message.member == "NameOwnerChanged" and message.sender == _DBUS and not message.body[2]:
+            self._name_gone(message.body[0])
         if message.message_type is not MessageType.METHOD_CALL or message.interface == "org.freedesktop.DBus.Peer":
             return None
         self.calls[str(message.member)] += 1
@@ -308,6 +422,8 @@ class EmulatedBluez:
 
     async def _answer(self, message: Message) -> None:
         try:
+            if self.dead is not None:
+                raise BluezError(self.dead, "nobody owns org.bluez")
             if message.member == self.deny:
                 raise BluezError("org.freedesktop.DBus.Error.AccessDenied", "Rejected send message")
             if message.member == self.ignore:
@@ -349,9 +465,12 @@ class EmulatedBluez:
     async def _on_SetDiscoveryFilter(self, message: Message) -> None:
         return
 
-    async def _on_StartDiscovery(self, message: Message) -> None:
+    def _raise_if_off(self) -> None:
         if not self._objects[ADAPTER][_ADAPTER1]["Powered"].value:
             raise BluezError("NotReady", "Resource Not Ready")
+
+    async def _on_StartDiscovery(self, message: Message) -> None:
+        self._raise_if_off()
         if message.sender in self._discovering:
             raise BluezError("InProgress", "Operation already in progress")
         self._discovering.add(message.sender)
@@ -363,7 +482,10 @@ class EmulatedBluez:
     async def _on_StopDiscovery(self, message: Message) -> None:
         if message.sender not in self._discovering:
             raise BluezError("Failed", "No discovery started")
-        self._discovering.remove(message.sender)
+        self._end_discovery(message.sender)
+
+    def _end_discovery(self, name: str | None) -> None:
+        self._discovering.remove(name)
         if self._discovering:
             return
         assert self._beacon is not None
@@ -434,8 +556,15 @@ class EmulatedBluez:
 
     async def _on_Connect(self, message: Message) -> None:
         peripheral = self._of(message)
+        self._raise_if_off()
+        if peripheral.connect_errors:
+            raise BluezError(*peripheral.connect_errors.pop(0))
         if peripheral.connect_error is not None:
             raise BluezError(*peripheral.connect_error)
+        if peripheral.connecting is not None:
+            raise BluezError("InProgress", "Operation already in progress")
+        if peripheral.mtu:
+            return
         # A controller goes on trying until the device advertises again, or Disconnect is called.
         connecting = peripheral.connecting = self._spawn(self._connect(peripheral))
         await asyncio.wait([connecting])
@@ -449,8 +578,47 @@ class EmulatedBluez:
             raise BluezError(*peripheral.pair_error)
         if not peripheral.mtu:
             await self._on_Connect(message)
+        if peripheral.agent_needed:
+            await self._ask_agent(peripheral, message.sender)
         peripheral.paired = True
         self._change(peripheral.path, _DEVICE1, Paired=Variant("b", True), Bonded=Variant("b", True))
+
+    async def _ask_agent(self, peripheral: Peripheral, sender: str | None) -> None:
+        """The agent of the program that pairs, or the default one, has to agree. Only Just Works is emulated."""
+        refused = BluezError("AuthenticationFailed", "Authentication Failed")
+        default = next((agent for agent in reversed(self.agents.values()) if agent.default), None)
+        agent = self.agents.get(sender or "", default)
+        if agent is None or agent.capability != "NoInputNoOutput":
+            raise refused
+        if peripheral.asks_agent is None:
+            return
+        asked = Message(
+            destination=agent.name,
+            path=agent.path,
+            interface=_AGENT1,
+            member=peripheral.asks_agent,
+            signature="o",
+            body=[peripheral.path],
+        )
+        reply = await self.bus.call(asked)
+        if reply is None or reply.message_type is MessageType.ERROR:
+            raise refused
+
+    async def _on_RegisterAgent(self, message: Message) -> None:
+        if message.sender in self.agents:
+            raise BluezError("AlreadyExists", "Already Exists")
+        path, capability = message.body
+        self.agents[str(message.sender)] = Agent(str(message.sender), path, capability)
+
+    async def _on_RequestDefaultAgent(self, message: Message) -> None:
+        if message.sender not in self.agents:
+            raise BluezError("DoesNotExist", "Does Not Exist")
+        agent = self.agents.pop(str(message.sender))
+        self.agents[agent.name] = replace(agent, default=True)
+
+    async def _on_UnregisterAgent(self, message: Message) -> None:
+        if self.agents.pop(str(message.sender), None) is None:
+            raise BluezError("DoesNotExist", "Does Not Exist")
 
     async def _connect(self, peripheral: Peripheral) -> None:
         while not peripheral.advertising:  # noqa: ASYNC110
@@ -492,7 +660,7 @@ class EmulatedBluez:
         peripheral.changes_at = (name, times - 1) if times > 1 else ("", 0)
         self._remove(str(peripheral.announced))
         peripheral.handle += 0x10
-        peripheral.notifying = False
+        peripheral.subscribers.clear()
         self._announce(peripheral)
 
     def _announce(self, peripheral: Peripheral) -> None:
@@ -514,6 +682,14 @@ class EmulatedBluez:
             "MTU": Variant("q", peripheral.mtu),  # stays as it is on the next link
         }
         self._add(peripheral.characteristic_path, {_CHARACTERISTIC1: characteristic})
+        if {"notify", "indicate"} & set(peripheral.flags):
+            configuration = {
+                "UUID": Variant("s", _CLIENT_CONFIGURATION),
+                "Characteristic": Variant("o", peripheral.characteristic_path),
+                "Value": Variant("ay", b""),
+            }
+            where = f"{peripheral.characteristic_path}/desc{peripheral.handle + 3:04x}"
+            self._add(where, {_DESCRIPTOR1: configuration})
 
     async def _on_Disconnect(self, message: Message) -> None:
         peripheral = self._of(message)
@@ -531,8 +707,16 @@ class EmulatedBluez:
         """The link has ended, as BlueZ sees it."""
         if not peripheral.mtu:
             return
+        self._cut(peripheral)
+        gone = Variant("b", False)
+        self._change(peripheral.path, _DEVICE1, ServicesResolved=gone, Connected=gone)
+        self._forget_later(peripheral)
+
+    def _cut(self, peripheral: Peripheral) -> None:
+        """The link has ended."""
+        if not peripheral.mtu:
+            return
         peripheral.mtu = 0
-        peripheral.notifying = False
         for task in peripheral.tasks:
             task.cancel()
         assert peripheral.link is not None
@@ -540,14 +724,13 @@ class EmulatedBluez:
         if peripheral.acquired is not None:
             peripheral.acquired.close()
             peripheral.acquired = None
-        gone = Variant("b", False)
-        self._change(peripheral.path, _DEVICE1, ServicesResolved=gone, Connected=gone)
-        self._forget_later(peripheral)
 
     # -- GATT ----------------------------------------------------------------------------------------------------------
 
     async def _on_StartNotify(self, message: Message) -> None:
         peripheral = self._of(message)
+        if peripheral.notify_errors:
+            raise BluezError(*peripheral.notify_errors.pop(0))
         if peripheral.notify_error is not None:
             raise BluezError(*peripheral.notify_error)
         if not peripheral.paired:
@@ -555,12 +738,22 @@ class EmulatedBluez:
                 raise BluezError("NotPermitted", "Not paired")
             if peripheral.security == "hang":
                 await asyncio.Event().wait()
-        peripheral.notifying = bool(peripheral.mtu)
+        if peripheral.mtu:
+            peripheral.subscribers.add(str(message.sender))
+            self._change(peripheral.characteristic_path, _CHARACTERISTIC1, Notifying=Variant("b", True))
 
     async def _on_StopNotify(self, message: Message) -> None:
-        peripheral = self._of(message)
-        peripheral.notifying = False
-        peripheral.reassembly.drop()
+        self._unsubscribe(self._of(message), str(message.sender))
+
+    def _unsubscribe(self, peripheral: Peripheral, name: str) -> None:
+        """With the last one the device is unsubscribed from, and drops what it holds of a message."""
+        if name not in peripheral.subscribers:
+            return
+        peripheral.subscribers.remove(name)
+        if not peripheral.subscribers:
+            peripheral.reassembly.drop()
+            if peripheral.announced is not None:
+                self._change(peripheral.characteristic_path, _CHARACTERISTIC1, Notifying=Variant("b", False))
 
     async def _on_AcquireNotify(self, message: Message) -> None:
         raise BluezError("InProgress", "In Progress")
@@ -572,6 +765,8 @@ class EmulatedBluez:
         if not peripheral.mtu:
             raise BluezError("Failed", "Not connected")
         if peripheral.acquired is not None:
+            if not _closed(peripheral.acquired):
+                raise BluezError("NotPermitted", "Write acquired")
             peripheral.acquired.close()
         peripheral.acquired, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return "hq", [0, peripheral.mtu], [theirs.detach()]

@@ -28,6 +28,7 @@ from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import Power
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults
+from mcumgrx_plugins.ble import transport as ble_transport
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, discover
 from mcumgrx_plugins.ble.transport import BleTransport
 
@@ -275,8 +276,11 @@ async def test_back_under_another_name(daemon: Daemon) -> None:
             assert await client.request(Echo("renamed")) == "renamed"
 
 
-async def test_the_link_of_a_program_that_was_killed_is_taken_over(daemon: Daemon) -> None:
+async def test_the_link_of_a_program_that_was_killed_is_taken_over(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """BlueZ keeps it, and a device that is connected does not advertise."""
+    monkeypatch.setattr(ble_transport, "_UNUSED_S", 0.1)
     rig = peripheral()
     async with EmulatedBluez(daemon, rig) as bluez:
         killed = BleakClient(ADDRESS)

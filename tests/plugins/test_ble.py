@@ -67,7 +67,7 @@ def test_addresses() -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 ABSENT = BleakBluetoothNotAvailableReason
-BLUEZ = "org.bluez.Error"
+BLUEZ, BUS = "org.bluez.Error", "org.freedesktop.DBus.Error"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,17 @@ BLUEZ = "org.bluez.Error"
         ),
         (TimeoutError(), ConnectFailed, "did not connect within 15 s", "near"),
         (BleakDBusError(f"{BLUEZ}.Failed", ["le-connection-x"]), ConnectFailed, "connected: le-connection-x", "try"),
-        (EOFError(), ConnectFailed, "connected: EOFError", "try"),
+        (EOFError(), ConnectFailed, "D-Bus", "start dbus"),
+        (OSError(9, "Bad file descriptor"), ConnectFailed, "D-Bus", "start dbus"),
+        (BleakDBusError(f"{BUS}.NameHasNoOwner", ["x"]), ConnectFailed, "bluetoothd", "systemctl"),
+        (BleakDBusError(f"{BUS}.NoReply", ["x"]), ConnectFailed, "bluetoothd", "systemctl"),
+        (BleakDBusError(f"{BUS}.TimedOut", ["x"]), ConnectFailed, "bluetoothd", "systemctl"),
+        (BleakDBusError(f"{BUS}.Spawn.ExecFailed", ["x"]), ConnectFailed, "bluetoothd", "systemctl"),
+        (BleakDBusError(f"{BUS}.Spawn.ServiceNotFound", ["x"]), ConnectFailed, "bluetoothd", "systemctl"),
+        (BleakDBusError("org.freedesktop.systemd1.NoSuchUnit", ["x"]), ConnectFailed, "bluetoothd", "systemctl"),
+        (BleakDBusError(f"{BLUEZ}.InProgress", ["In Progress"]), ConnectFailed, "In Progress", "another program"),
+        (BleakDBusError(f"{BLUEZ}.Failed", ["br-connection-canceled"]), ConnectFailed, "canceled", "another program"),
+        (BleakDBusError(f"{BLUEZ}.AuthenticationTimeout", ["No"]), ConnectFailed, "not be paired: No", "passkey"),
     ],
 )
 def test_errors_of_bleak_in_our_words(

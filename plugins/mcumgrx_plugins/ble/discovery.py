@@ -50,6 +50,10 @@ class Sighting:
         # The local name may come later, in the scan response; the system may know the name from earlier.
         return self.advertisement.local_name or self.device.name or ""
 
+    @property
+    def offers_smp(self) -> bool:
+        return SMP_SERVICE in (uuid.lower() for uuid in self.advertisement.service_uuids)
+
 
 Listener = Callable[[Sighting], None]
 
@@ -146,7 +150,7 @@ async def watch(timeout_s: float, report: Report, backend: type[BaseBleakScanner
         address = sighting.device.address
         if sighting.name:
             names[address] = sighting.name
-        if SMP_SERVICE in (uuid.lower() for uuid in sighting.advertisement.service_uuids):
+        if sighting.offers_smp:
             offers.add(address)
         signal = sighting.advertisement.rssi
         details: dict[str, object] = {} if signal == _NO_SIGNAL else {"signal_dbm": signal}

@@ -12,8 +12,9 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain, repeat
 from typing import NamedTuple, Self
 
 from bleak import BleakAdapter, BleakClient
@@ -39,16 +40,21 @@ from mcumgrx.plugin_api import (
     UsageError,
 )
 
+from .bluez import Bluez, direct_line, leave
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
 from .pace import Pace, WatchedStream
 from .trouble import (
     PAIRING_HINT,
+    SERVICE_HINT,
     SILENCE_HINT,
     STALE_HINT,
     forgotten,
     hopeless,
+    nobody,
+    passing,
     stale,
     translated,
+    unlinked,
     wants_pairing,
 )
 
@@ -66,12 +72,27 @@ _MIN_WRITE = 20
 # Where a message has its sequence number, by which answers are told apart.
 _SEQUENCE = 6
 
+# Subscribing is two requests of the attribute protocol. BlueZ never answers if the device wants an encrypted link for
+# it and nobody pairs.
+_SUBSCRIBING_S = 8.0
+
 # For subscribing again, which is two requests of the attribute protocol. A device that blocks its radio while it erases
 # may need seconds, and may have done by the next message.
 _SUBSCRIBE_S = 5.0
 
 # BlueZ needs up to 2.7 s to disconnect, 2 s of them a timer.
 _CLOSE_S = 5.0
+
+# Unsubscribing before that, so that it shows whether others are subscribed, too.
+_UNSUBSCRIBE_S = 1.0
+
+# Between two attempts at what another program on this computer is in the way of, and for how long: while it connects
+# or has its link, which a short command does not have for longer, until it has found the services and subscribes, and
+# while it asks for the MTU, some milliseconds.
+_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+_IN_USE_S = 5.0
+_UNUSED_S = 1.0
+_WRITE_REFUSED_S = 2.0
 
 # A device seen a moment ago is connected to without a new scan; if that fails this is lost.
 _DIRECT_S = 5.0
@@ -89,6 +110,9 @@ _POLL_S = 0.05
 # connected to usually advertise every 100 to 150 ms.
 _NAMESAKE_S = 0.3
 
+# So many other devices are named where the wanted one was not seen.
+_MOST_SEEN = 8
+
 _MAC = re.compile(r"(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}", re.IGNORECASE)
 _UUID = re.compile(r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}", re.IGNORECASE)
 
@@ -97,7 +121,14 @@ _FASTER = (
     "intervals (CONFIG_MCUMGR_TRANSPORT_BT_CONN_PARAM_CONTROL), the 2M PHY"
 )
 
+_GONE = "has gone"
+_CLOSED = "was closed"
 _SERVICES_CHANGED = "is of no use any more: the device offers other services now"
+_SERVICE_GONE = "was lost with the Bluetooth service of this computer"
+
+_IN_USE_HINT = "wait until that program is done, or end it; a device answers one program at a time"
+
+_HINTS = {_GONE: "it has reset, was switched off, or is out of range", _SERVICE_GONE: SERVICE_HINT}
 
 _SERVICE_HINT = (
     "does its firmware have CONFIG_MCUMGR_TRANSPORT_BT (before Zephyr 3.3: CONFIG_MCUMGR_SMP_BT)? "
@@ -146,7 +177,8 @@ class BleTransport(Transport):
         self._given = found if isinstance(found, BleakClient) else None
         self._known = found if isinstance(found, BLEDevice) else None  # connects without a scan, perhaps
         self._seen: str | None = None  # the address of the device when it was connected last
-        self._others: dict[str, str] | None = None  # what a scan has found in its place
+        self._scanning = False  # and has not found it yet
+        self._others: dict[str, Sighting] = {}  # what scans have found in its place since it was connected last
         self._identity: str | None = None
         self._lasting = False
         self._link: _Link | None = None
@@ -181,11 +213,14 @@ class BleTransport(Transport):
 
     async def open(self, timeout_s: float) -> None:
         await self.close()
-        link = self._link = _Link(self._address, self._shown())
-        self._others = None
+        link = self._link = _Link(self._address, self._shown(), direct=self._stack.client is None)
+        self._scanning = False
         try:
-            async with asyncio.timeout(timeout_s) as limit:
-                await self._establish(link, timeout_s)
+            async with asyncio.timeout(timeout_s) as limit, direct_line(link.direct) as bluez:
+                if bluez is not None:
+                    await bluez.refresh()
+                await self._establish(link, bluez, timeout_s)
+            self._others.clear()
         except TransportError:
             await unhurried(self.close())
             raise
@@ -197,30 +232,29 @@ class BleTransport(Transport):
             await unhurried(self.close())
             raise
 
-    async def _establish(self, link: _Link, timeout_s: float) -> None:
+    async def _establish(self, link: _Link, bluez: Bluez | None, timeout_s: float) -> None:
         try:
-            await self._subscribed_client(link, timeout_s)
+            await self._subscribed_client(link, bluez, timeout_s)
         except BleakError as error:
             if not stale(error) or self._given is not None:
                 raise
             # What the system remembered of the device was from before its update; it has looked again meanwhile.
             log.debug("%s: its services have changed: %s", self._address, error)
             await link.disconnect()
-            await self._subscribed_client(link, timeout_s)
+            await self._subscribed_client(link, bluez, timeout_s)
         self._write_bytes = self._size(link)
         log.debug("%s takes writes of %d bytes", self._address, self._write_bytes)
 
-    async def _subscribed_client(self, link: _Link, timeout_s: float) -> None:
-        client = await self._connected_client(link, timeout_s)
+    async def _subscribed_client(self, link: _Link, bluez: Bluez | None, timeout_s: float) -> None:
+        client = await self._connected_client(link, bluez, timeout_s)
         link.connected()
         try:
             link.check()
             characteristic = self._find_characteristic(client)
             link.characteristic = characteristic
             link.with_response = "write-without-response" not in characteristic.properties
-            link.subscribing = True
             with link.watched():
-                await client.start_notify(characteristic, link.heard)
+                await self._subscribe(link, client, characteristic)
                 link.bluez_write_bytes = await self._ask_bluez(client)
                 if link.bluez_write_bytes is None and characteristic.max_write_without_response_size <= _MIN_WRITE:
                     await self._late_mtu(client, characteristic)
@@ -231,7 +265,22 @@ class BleTransport(Transport):
                 hint=f"it may demand pairing: {PAIRING_HINT}",
             ) from error
 
-    async def _connected_client(self, link: _Link, timeout_s: float) -> BleakClient:
+    async def _subscribe(self, link: _Link, client: BleakClient, characteristic: BleakGATTCharacteristic) -> None:
+        link.subscribing = True
+        try:
+            async with asyncio.timeout(_SUBSCRIBING_S):
+                for pause_s in _pauses():
+                    try:
+                        return await client.start_notify(characteristic, link.heard)
+                    except BleakError as error:
+                        if not passing(error):
+                            raise
+                        link.refusal = self._failed(error, 0.0)
+                    await asyncio.sleep(pause_s)
+        except TimeoutError as error:
+            raise (link.refusal or self._not_subscribed(_SUBSCRIBING_S)) from error
+
+    async def _connected_client(self, link: _Link, bluez: Bluez | None, timeout_s: float) -> BleakClient:
         if self._given is not None:
             try:
                 return await self._connect_given(link, self._given)
@@ -244,35 +293,90 @@ class BleTransport(Transport):
         if known is not None:
             try:
                 async with asyncio.timeout(min(_DIRECT_S, timeout_s / 2)):
-                    return await self._connect(link, known)
+                    return await self._connect(link, bluez, known)
             except (BleakError, TimeoutError) as error:
                 # It may have gone, or come back under another address.
                 if hopeless(error) or (wants_pairing(error) and not forgotten(error)):
                     raise
                 log.debug("%s: not without a scan: %s", self._address, error)
                 await link.disconnect()
-        return await self._connect(link, await self._find(timeout_s))
+        return await self._connect(link, bluez, await self._find(timeout_s))
 
-    async def _connect(self, link: _Link, device: BLEDevice) -> BleakClient:
-        bluez: BlueZClientArgs = {} if self._adapter is None else {"adapter": self._adapter}
+    async def _connect(self, link: _Link, bluez: Bluez | None, device: BLEDevice) -> BleakClient:
+        details = device.details
+        link.path = details.get("path") if isinstance(details, dict) else None
+        adapter: BlueZClientArgs = {} if self._adapter is None else {"adapter": self._adapter}
         client = BleakClient(
             device,
             disconnected_callback=link.gone,
             # Only this service: on Windows and macOS it saves time, and it is the one whose MTU BlueZ is asked for.
             services=[self._service],
             timeout=60.0,  # ours is shorter
-            pair=self._pair,
-            bluez=bluez,
+            pair=self._pair and bluez is None,
+            bluez=adapter,
             # What Windows remembers of a device's services may be from before its update.
             winrt={"use_cached_services": False},
             backend=self._stack.client,
         )
-        await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+        if bluez is None or link.path is None:
+            await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+        else:
+            await self._connect_in_turn(link, bluez, link.path, client)
         self._known = device
         self._seen = device.address
         self._identity = _identity(device)
         self._lasting = _has_public_address(device)
         return client
+
+    async def _connect_in_turn(self, link: _Link, bluez: Bluez, path: str, client: BleakClient) -> None:
+        """Connect the device, and pair with it, past other programs on this computer that do the same.
+
+        Raises `ConnectFailed` if the device stays in use, and what bleak raises.
+        """
+        connected = False
+        try:
+            connected = await self._take_turn(link, bluez, path)
+            if self._pair:
+                await bluez.pair(path)
+            await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+        except BaseException:
+            if connected and link.client is None:
+                await bluez.disconnect(path)
+            raise
+
+    async def _take_turn(self, link: _Link, bluez: Bluez, path: str) -> bool:
+        """Have the device connected; whether it was not before.
+
+        A link that is there already is taken over if nobody gets the device's answers over it: BlueZ keeps that of a
+        program that was killed. But one that has just connected needs a moment until it subscribes to them.
+        """
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        unused_since: float | None = None
+        for pause_s in _pauses():
+            now, use = loop.time(), await bluez.use_of(path)
+            if not use.connected:
+                try:
+                    await bluez.connect(path)
+                except BleakError as error:
+                    if not passing(error):
+                        raise
+                    log.debug("%s: %s", self._address, error)
+                    unused_since, link.refusal = None, self._failed(error, 0.0)
+                else:
+                    link.refusal = None
+                    return True
+            elif self._characteristic in use.listened_to:
+                unused_since, link.refusal = None, self._in_use()
+                if now - begin >= _IN_USE_S:
+                    raise link.refusal
+            else:
+                unused_since = now if unused_since is None else unused_since
+                if now - unused_since >= _UNUSED_S:
+                    link.refusal = None
+                    return False
+            await asyncio.sleep(pause_s)
+        raise AssertionError  # pauses do not end
 
     @staticmethod
     async def _connect_client(link: _Link, client: BleakClient) -> None:
@@ -304,7 +408,7 @@ class BleTransport(Transport):
     async def close(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            link.end("was closed")
+            link.end(_CLOSED)
             await link.disconnect()
 
     # -- finding the device --------------------------------------------------------------------------------------------
@@ -316,7 +420,7 @@ class BleTransport(Transport):
         loop = asyncio.get_running_loop()
         found: asyncio.Future[None] = loop.create_future()
         fitting: dict[str, Sighting] = {}
-        others: dict[str, str] = {}
+        self._scanning = True
 
         def listen(sighting: Sighting) -> None:
             if self._fits(sighting.device.address, {sighting.advertisement.local_name, sighting.device.name}):
@@ -324,17 +428,13 @@ class BleTransport(Transport):
                 if not found.done():
                     found.set_result(None)
             elif sighting.name:
-                others[sighting.device.address] = sighting.name
+                self._others[sighting.device.address] = sighting
 
-        try:
-            async with listening(listen, adapter=self._adapter, backend=self._stack.scanner):
-                await found
-                if not self._by_address and self._seen is None:
-                    await asyncio.sleep(_NAMESAKE_S)
-        except asyncio.CancelledError:
-            if not fitting:
-                self._others = others
-            raise
+        async with listening(listen, adapter=self._adapter, backend=self._stack.scanner):
+            await found
+            self._scanning = False
+            if not self._by_address and self._seen is None:
+                await asyncio.sleep(_NAMESAKE_S)
         if self._seen in fitting:
             return fitting[self._seen].device
         if len(fitting) > 1:
@@ -490,28 +590,41 @@ class BleTransport(Transport):
         client = link.client
         assert client is not None
         assert link.characteristic is not None
-        if not link.with_response:
-            await _until_ready(client)
-        try:
-            await client.write_gatt_char(link.characteristic, data, response=link.with_response)
-        except Exception as error:
-            if not client.is_connected:
-                link.end("has gone")
-                raise link.error() from error
-            if stale(error):  # a new link finds them where they are now
-                link.end(_SERVICES_CHANGED)
-                raise link.error() from error
-            link.bluez_write_bytes = await self._ask_bluez(client)
-            size = self._size(link)
-            if size < len(data):  # BlueZ sends nothing of what is too long
-                await self._write_all(link, _cut(data, size))
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        for pause_s in _pauses():
+            if not link.with_response:
+                await _until_ready(client)
+            try:
+                await client.write_gatt_char(link.characteristic, data, response=link.with_response)
                 return
-            link.out_of_step = True  # perhaps the device has got other parts of this message
-            raise TransportError(
-                f"{self._shown()} does not take a write: {error}",
-                address=self._address,
-                hint=PAIRING_HINT if wants_pairing(error) else "connect again",
-            ) from error
+            except Exception as error:
+                if not passing(error) or loop.time() - begin > _WRITE_REFUSED_S:
+                    await self._not_written(link, client, data, error)
+                    return
+                log.debug("%s: written again: %s", self._address, error)
+            await asyncio.sleep(pause_s)
+
+    async def _not_written(self, link: _Link, client: BleakClient, data: bytes, error: Exception) -> None:
+        """Make of `error` what it means for the link; write `data` all the same if it was only too long."""
+        reason = _SERVICE_GONE if nobody(error) else _SERVICES_CHANGED if stale(error) else None
+        if not client.is_connected or unlinked(error):
+            reason = _GONE
+        if reason is not None:  # a new link finds what there is then
+            link.end(reason)
+            raise link.error() from error
+        link.bluez_write_bytes = await self._ask_bluez(client)
+        size = self._size(link)
+        if size < len(data):  # BlueZ sends nothing of what is too long
+            await self._write_all(link, _cut(data, size))
+            return
+        link.out_of_step = True  # perhaps the device has got other parts of this message
+        refused = passing(error)
+        raise TransportError(
+            f"{self._shown()} does not take a write: {error}",
+            address=self._address,
+            hint=PAIRING_HINT if wants_pairing(error) else _IN_USE_HINT if refused else "connect again",
+        ) from error
 
     async def receive(self) -> bytes:
         return await self._opened().receive()
@@ -526,29 +639,48 @@ class BleTransport(Transport):
     def _shown(self) -> str:
         return f"the device {self._target}"
 
-    def _failed(self, error: Exception, timeout_s: float) -> TransportError:
+    def _failed(self, error: Exception, timeout_s: float) -> ConnectFailed | DeviceNotFound:
         return translated(error, self._shown(), address=self._address, timeout_s=timeout_s)
 
     def _too_late(self, link: _Link, timeout_s: float) -> TransportError:
-        if self._others is not None:
-            names = ", ".join(dict.fromkeys(sorted(self._others.values())))
-            hint = "is it switched on, near, and advertising? A device that is connected, to a phone perhaps, is not"
-            if names:
-                hint += f". These were seen: {names}"
-            return DeviceNotFound(f"{self._shown()} was not seen in {timeout_s:g} s", address=self._address, hint=hint)
+        if self._scanning:
+            return self._not_seen(timeout_s)
+        if link.refusal is not None:
+            return link.refusal
         if link.subscribing:
-            return ConnectFailed(
-                f"{self._shown()} did not let its answers be subscribed to within {timeout_s:g} s",
-                address=self._address,
-                hint=f"it may demand pairing: {PAIRING_HINT}",
-            )
-        return translated(TimeoutError(), self._shown(), address=self._address, timeout_s=timeout_s)
+            return self._not_subscribed(timeout_s)
+        return self._failed(TimeoutError(), timeout_s)
+
+    def _not_seen(self, timeout_s: float) -> DeviceNotFound:
+        hint = "is it switched on, near, and advertising? A device that is connected, to a phone perhaps, is not"
+        if self._others:
+            # Those first that may be it, after its firmware has given it another name and address.
+            seen = sorted(self._others.values(), key=lambda one: (not one.offers_smp, one.name))
+            hint += f". These were seen: {', '.join(map(_introduced, seen[:_MOST_SEEN]))}"
+            if len(seen) > _MOST_SEEN:
+                hint += f" and {len(seen) - _MOST_SEEN} more"
+        return DeviceNotFound(f"{self._shown()} was not seen in {timeout_s:.3g} s", address=self._address, hint=hint)
+
+    def _not_subscribed(self, timeout_s: float) -> ConnectFailed:
+        return ConnectFailed(
+            f"{self._shown()} did not let its answers be subscribed to within {timeout_s:.3g} s",
+            address=self._address,
+            hint=f"it may demand pairing: {PAIRING_HINT}",
+        )
+
+    def _in_use(self) -> ConnectFailed:
+        return ConnectFailed(
+            f"{self._shown()} is in use by another program on this computer", address=self._address, hint=_IN_USE_HINT
+        )
 
 
 class _Link:
     """One opening: the client of bleak, what has arrived, and the end."""
 
-    def __init__(self, address: str, shown: str) -> None:
+    def __init__(self, address: str, shown: str, *, direct: bool) -> None:
+        self.direct = direct  # over the system's own stack, which can be asked
+        self.path: str | None = None  # of the device, as BlueZ knows it
+        self.refusal: ConnectFailed | DeviceNotFound | None = None  # what is in the way, until now
         self.client: BleakClient | None = None
         self.characteristic: BleakGATTCharacteristic | None = None
         self.with_response = False
@@ -573,12 +705,12 @@ class _Link:
         """bleak has connected; from now on the end of the connection is the end of the link."""
         self._established = True
         if self.client is None or not self.client.is_connected:
-            self.end("has gone")
+            self.end(_GONE)
 
     def gone(self, client: BleakClient) -> None:
         """Called by bleak when the connection has ended."""
         if self._established and client is self.client:
-            self.end("has gone")
+            self.end(_GONE)
 
     def heard(self, _: BleakGATTCharacteristic, data: bytearray) -> None:
         """Called by bleak with each notification."""
@@ -614,9 +746,7 @@ class _Link:
 
     def error(self) -> LinkLost:
         reason = self.lost.result()
-        gone = reason not in ("was closed", _SERVICES_CHANGED)
-        hint = "it has reset, was switched off, or is out of range" if gone else None
-        return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=hint)
+        return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=_HINTS.get(reason))
 
     async def receive(self) -> bytes:
         while True:
@@ -667,12 +797,36 @@ class _Link:
         try:
             async with asyncio.timeout(_CLOSE_S):
                 if not self.borrowed or not client.is_connected:
-                    await client.disconnect()
+                    await self._part(client)
                 elif self.characteristic is not None:
                     await client.stop_notify(self.characteristic)
         except Exception as error:
             log.debug("%s: disconnecting failed: %r", self._address, error)
         self.restore()
+
+    async def _part(self, client: BleakClient) -> None:
+        """End the link, unless other programs have come to use it: BlueZ would end it for all."""
+        if client.is_connected and self.direct and self.path is not None:
+            if self.subscribing and self.characteristic is not None:
+                with suppress(BleakError, TimeoutError):
+                    async with asyncio.timeout(_UNSUBSCRIBE_S):
+                        await client.stop_notify(self.characteristic)
+            async with direct_line() as bluez:
+                others = bluez is not None and bool((await bluez.use_of(self.path)).listened_to)
+            if others and await leave(client):
+                log.info("%s: another program uses the device, too; its link is left as it is", self._address)
+                return
+        await client.disconnect()
+
+
+def _pauses() -> Iterator[float]:
+    """How long to wait before the next attempt, for ever."""
+    return chain(_PAUSES_S, repeat(_PAUSES_S[-1]))
+
+
+def _introduced(sighting: Sighting) -> str:
+    smp = ", offers SMP" if sighting.offers_smp else ""
+    return f"{sighting.name} ({sighting.device.address}{smp})"
 
 
 async def _until_ready(client: BleakClient) -> None:

@@ -12,16 +12,20 @@ from bleak.exc import (
     BleakGATTProtocolError,
 )
 
-from mcumgrx.plugin_api import ConnectFailed, DeviceNotFound, TransportError
+from mcumgrx.plugin_api import ConnectFailed, DeviceNotFound
 
 __all__ = [
     "PAIRING_HINT",
+    "SERVICE_HINT",
     "SILENCE_HINT",
     "STALE_HINT",
     "forgotten",
     "hopeless",
+    "nobody",
+    "passing",
     "stale",
     "translated",
+    "unlinked",
     "wants_pairing",
 ]
 
@@ -58,6 +62,11 @@ _ABSENT = {
         "allow it for your terminal in the system's privacy settings",
     ),
 }
+_BUS_HINT = "start dbus and bluetoothd; in a container, mount /run/dbus/system_bus_socket"
+SERVICE_HINT = (
+    "install BlueZ and start it: sudo systemctl start bluetooth; 'systemctl status bluetooth' says why it ended"
+)
+
 _DENIED = (
     "you may not use Bluetooth on this computer",
     "on Linux join the group bluetooth (sudo usermod -aG bluetooth $USER) and log in again; "
@@ -70,6 +79,21 @@ _SECURITY_CODES = (0x05, 0x08, 0x0C, 0x0F)
 # ATT errors of a handle that is not that of the characteristic any more, and how a D-Bus says that an object is gone.
 _STALE_CODES = (0x01, 0x0A)
 _OBJECT_GONE = (".UnknownObject", ".UnknownMethod")
+
+# What BlueZ answers while somebody else, or BlueZ itself, is busy with the same device: a program that connects to it
+# at the same moment, or asks for its MTU.
+_BUSY = (".InProgress", ".Busy")
+_PASSING = (
+    *("in progress", "busy", "acquired", "connection-canceled", "temporarily unavailable"),
+    *("abort-by-local", "caused connection abort"),  # the radio was disturbed: the next attempt often succeeds
+)
+
+# D-Bus errors of calls to a service that nobody has the name of: killed, stopped, or failing to start.
+_NOBODY = (
+    *("ServiceUnknown", "NameHasNoOwner", "NoReply", "TimedOut", "Timeout", "NoServer", "Disconnected"),
+    *("NoSuchUnit", "LoadFailed", "UnitMasked"),
+)
+_NOT_STARTED = ("org.freedesktop.DBus.Error.Spawn.", "org.freedesktop.systemd1.")
 
 # D-Bus errors of BlueZ on pairing; what comes behind the last dot.
 _PAIRING_FAILED = (
@@ -104,6 +128,34 @@ def wants_pairing(error: BaseException) -> bool:
     return "insufficient" in str(error).lower() or "access is denied" in str(error).lower()
 
 
+def unlinked(error: BaseException) -> bool:
+    """Whether BlueZ says that there is no link, whatever bleak thinks."""
+    if not isinstance(error, BleakDBusError):
+        return False
+    return error.dbus_error.endswith(".NotConnected") or error.dbus_error_details == "Not connected"
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the next attempt may succeed, a moment later."""
+    if not isinstance(error, BleakDBusError):
+        return False
+    text = (error.dbus_error_details or "").lower()
+    return error.dbus_error.endswith(_BUSY) or any(words in text for words in _PASSING)
+
+
+def nobody(error: BaseException) -> bool:
+    """Whether it says that there is no Bluetooth service any more, or no D-Bus to reach it by."""
+    if isinstance(error, BleakDBusError):
+        name = error.dbus_error
+        ours = name.startswith("org.freedesktop.") and name.rpartition(".")[2] in _NOBODY
+        return ours or name.startswith(_NOT_STARTED)
+    if isinstance(error, PermissionError | TimeoutError):
+        return False
+    # The D-Bus library passes on whatever its socket comes to, after it was closed "Bad file descriptor". What Windows
+    # raises an OSError for is of its own kind.
+    return sys.platform == "linux" and isinstance(error, EOFError | OSError)
+
+
 def hopeless(error: BaseException) -> bool:
     """Whether Bluetooth itself does not work here, so that another attempt at the device makes no sense."""
     return _system_trouble(error) is not None
@@ -111,7 +163,7 @@ def hopeless(error: BaseException) -> bool:
 
 def translated(
     error: BaseException, what: str, *, address: str | None = None, timeout_s: float = 0.0
-) -> TransportError:
+) -> ConnectFailed | DeviceNotFound:
     """The error for `what` ("the device Widget") that could not be reached because of `error`."""
     trouble = _system_trouble(error)
     if trouble is not None:
@@ -128,6 +180,13 @@ def translated(
             hint="pair it in the system's Bluetooth settings, where a passkey can be entered; "
             "a pairing that only one side remembers has to be removed first",
         )
+    if passing(error):
+        return ConnectFailed(
+            f"{what} could not be connected: {_said(error)}",
+            address=address,
+            hint="another program on this computer may be using it, or connecting to it: wait until it is done, or "
+            "close it",
+        )
     if wants_pairing(error):
         return ConnectFailed(f"{what} demands pairing ({_said(error)})", address=address, hint=PAIRING_HINT)
     if stale(error):
@@ -138,7 +197,7 @@ def translated(
         )
     if isinstance(error, TimeoutError):
         return ConnectFailed(
-            f"{what} did not connect within {timeout_s:g} s",
+            f"{what} did not connect within {timeout_s:.3g} s",
             address=address,
             hint="is it near, and does it accept connections? A device that another one is connected to does not",
         )
@@ -155,19 +214,18 @@ def _system_trouble(error: BaseException) -> tuple[str, str] | None:
         return _ABSENT.get(error.reason, _DENIED)
     if isinstance(error, PermissionError):
         return _DENIED
+    if sys.platform == "linux" and isinstance(error, EOFError):
+        return "the system's D-Bus, through which Bluetooth is reached, has ended the connection", _BUS_HINT
     # Windows raises OSError for all and everything.
     if sys.platform == "linux" and isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return (
             f"the system's D-Bus, through which Bluetooth is reached, does not answer ({error.strerror or error})",
-            "start dbus and bluetoothd; in a container, mount /run/dbus/system_bus_socket",
+            _BUS_HINT,
         )
     if isinstance(error, BleakDBusError):
+        if nobody(error):
+            return "the Bluetooth service of this computer (bluetoothd) does not run", SERVICE_HINT
         name = error.dbus_error.rpartition(".")[2]
-        if name in ("ServiceUnknown", "NameHasNoOwner"):
-            return (
-                "the Bluetooth service of this computer (bluetoothd) does not run",
-                "install BlueZ and start it: sudo systemctl start bluetooth",
-            )
         if name == "AccessDenied":
             return _DENIED
         if name == "NotReady":
