@@ -178,6 +178,7 @@ FOREIGN: dict[str, set[str]] = {
     "rich": {"mcumgrx.cli"},
     "serial": {"mcumgrx_plugins.uart"},
     "bleak": {"mcumgrx_plugins.ble"},
+    "dbus_fast": {"mcumgrx_plugins.ble"},  # bleak's own way to BlueZ
 }
 
 # The standard library's sockets, clocks and threads, and who must do without.

@@ -862,4 +862,4 @@ async def test_time_outs_with_several_requests_in_flight(daemon: Daemon) -> None
             assert await client.params() == Params(640, 4)
             await client.group(ImageGroup).upload(image, UploadOptions(window=3))
         requests.append(rig.faults.requests)
-    assert requests[0] == requests[1]
+    assert requests[1] - requests[0] in (0, 1)  # a short one asks whether the opening, which takes long, was lost
