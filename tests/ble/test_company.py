@@ -197,8 +197,9 @@ async def test_refusals_that_do_not_pass_are_told(daemon: Daemon) -> None:
         assert "another program" in str(caught.value.hint)
 
 
-async def test_several_programs_connect_at_once(daemon: Daemon) -> None:
+async def test_several_programs_connect_at_once(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """All get their turn: who is refused waits, and disturbs nobody."""
+    monkeypatch.setattr(ble_transport, "_UNUSED_S", 3.0)
     rig = peripheral()
 
     async def ask(number: int) -> str:

@@ -87,11 +87,11 @@ _CLOSE_S = 5.0
 _UNSUBSCRIBE_S = 1.0
 
 # Between two attempts at what another program on this computer is in the way of, and for how long: while it connects
-# or has its link, which a short command does not have for longer, until it has found the services and subscribes, and
-# while it asks for the MTU, some milliseconds.
+# or has its link, which a short command does not have for longer; until it has found the services and subscribes, or
+# BlueZ has disconnected it (2.7 s); and while it asks for the MTU, some milliseconds.
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 _IN_USE_S = 5.0
-_UNUSED_S = 1.0
+_UNUSED_S = 3.0
 _WRITE_REFUSED_S = 2.0
 
 # A device seen a moment ago is connected to without a new scan; if that fails this is lost.
@@ -348,7 +348,8 @@ class BleTransport(Transport):
         """Have the device connected; whether it was not before.
 
         A link that is there already is taken over if nobody gets the device's answers over it: BlueZ keeps that of a
-        program that was killed. But one that has just connected needs a moment until it subscribes to them.
+        program that was killed. But one that has just connected needs a moment until it subscribes to them, and BlueZ
+        needs one to disconnect.
         """
         loop = asyncio.get_running_loop()
         begin = loop.time()
