@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbus_fast import Message
     from dbus_fast.aio import MessageBus
 
-__all__ = ["Bluez", "Use", "direct_line", "leave"]
+__all__ = ["Bluez", "Use", "direct_line", "leave", "turn"]
 
 log = logging.getLogger("mcumgrx.ble")
 
@@ -42,6 +42,9 @@ _AGENT_PATH = "/org/mcumgrx/agent"
 
 # Each of these calls is answered by BlueZ at once, or not at all.
 _PATIENCE_S = 1.0
+
+# Who connects to which device, in each event loop.
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 
 # Which program was BlueZ, when bleak learnt from it what it knows in an event loop.
 _known: WeakKeyDictionary[asyncio.AbstractEventLoop, str] = WeakKeyDictionary()
@@ -279,6 +282,14 @@ def _agree(message: Message, path: str) -> Message | bool:
     ):
         return Message.new_method_return(message)
     return Message.new_error(message, "org.bluez.Error.Rejected", "there is nobody to ask")
+
+
+@asynccontextmanager
+async def turn(path: str) -> AsyncIterator[None]:
+    """Meanwhile nobody else in this event loop connects to the device at this path."""
+    locks = _turns.setdefault(asyncio.get_running_loop(), {})
+    async with locks.setdefault(path, asyncio.Lock()):
+        yield
 
 
 async def leave(client: BleakClient) -> bool:

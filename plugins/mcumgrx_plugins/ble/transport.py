@@ -12,7 +12,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
 from typing import NamedTuple, Self
@@ -40,7 +40,7 @@ from mcumgrx.plugin_api import (
     UsageError,
 )
 
-from .bluez import Bluez, direct_line, leave
+from .bluez import Bluez, direct_line, leave, turn
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
 from .pace import Pace, WatchedStream
 from .trouble import (
@@ -216,7 +216,7 @@ class BleTransport(Transport):
         link = self._link = _Link(self._address, self._shown(), direct=self._stack.client is None)
         self._scanning = False
         try:
-            async with asyncio.timeout(timeout_s) as limit, direct_line(link.direct) as bluez:
+            async with asyncio.timeout(timeout_s) as limit, link.turns_held, direct_line(link.direct) as bluez:
                 if bluez is not None:
                     await bluez.refresh()
                 await self._establish(link, bluez, timeout_s)
@@ -333,12 +333,21 @@ class BleTransport(Transport):
 
         Raises `ConnectFailed` if the device stays in use, and what bleak raises.
         """
+        if path not in link.turns:
+            await link.turns_held.enter_async_context(turn(path))
+            link.turns.add(path)
         connected = False
         try:
-            connected = await self._take_turn(link, bluez, path)
-            if self._pair:
-                await bluez.pair(path)
-            await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+            while True:
+                connected = await self._take_turn(link, bluez, path)
+                if self._pair:
+                    await bluez.pair(path)
+                await unhurried(self._connect_client(link, client), _HANDSHAKE_S)
+                if self._characteristic not in (await bluez.use_of(path)).listened_to:
+                    return
+                # Another program was quicker: Connect succeeds for all, once there is a link.
+                link.client, connected = None, False
+                await leave(client)
         except BaseException:
             if connected and link.client is None:
                 await bluez.disconnect(path)
@@ -681,6 +690,8 @@ class _Link:
     def __init__(self, address: str, shown: str, *, direct: bool) -> None:
         self.direct = direct  # over the system's own stack, which can be asked
         self.path: str | None = None  # of the device, as BlueZ knows it
+        self.turns: set[str] = set()  # paths of the devices that nobody else in this program connects meanwhile
+        self.turns_held = AsyncExitStack()
         self.refusal: ConnectFailed | DeviceNotFound | None = None  # what is in the way, until now
         self.client: BleakClient | None = None
         self.characteristic: BleakGATTCharacteristic | None = None
