@@ -53,6 +53,13 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.transport",
         "mcumgrx.transport_code",
     },
+    "mcumgrx.refusals": {
+        "mcumgrx.errors",
+        "mcumgrx.mcuboot",
+        "mcumgrx.protocol.header:GroupId",
+        "mcumgrx.protocol.message:SmpError",
+        "mcumgrx.protocol.standard",
+    },
     "mcumgrx.meter": {"mcumgrx.client", "mcumgrx.events", "mcumgrx.protocol"},
     "mcumgrx.bulk": {
         "mcumgrx.client",
@@ -150,6 +157,7 @@ PLUGINS: dict[str, set[str]] = {
         "mcumgrx.protocol.message:SmpError",
         "mcumgrx.protocol.standard",
         "mcumgrx.protocol.transfer",
+        "mcumgrx.refusals",
     },
     "mcumgrx_plugins.stat": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},
     "mcumgrx_plugins.settings": {"mcumgrx.plugin_api", "mcumgrx.protocol.message:SmpError"},

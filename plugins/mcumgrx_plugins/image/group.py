@@ -6,8 +6,9 @@ only seems to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import FlowError, MalformedReply, McumgrError, Outcome
@@ -26,6 +27,7 @@ from mcumgrx.plugin_api import (
     window_for,
 )
 from mcumgrx.protocol.message import SmpError
+from mcumgrx.refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
 from .messages import (
     EraseImage,
@@ -102,16 +104,18 @@ class ImageGroup(Group):
             slots = [slot for slot in _holding(await self.state(), image.hash) if not slot.active]
             return any(slot.pending or not image.padded for slot in slots)
 
-        with _hint(_NO_IMAGES):
-            return await upload(
-                self.client,
-                plan,
-                window=window,
-                first_timeout_s=options.erase_timeout_s,
-                settled=settled,
-                progress=progress,
-                pause=options.pause,
-            )
+        asked = Asked(Doing.UPLOAD, options.image, image)
+        async with self._explained(asked):
+            with _hint(_NO_IMAGES):
+                return await upload(
+                    self.client,
+                    plan,
+                    window=window,
+                    first_timeout_s=options.erase_timeout_s,
+                    settled=settled,
+                    progress=progress,
+                    pause=options.pause,
+                )
 
     async def test(self, hash: bytes) -> ImageState:
         """Mark the image with this hash TLV to be booted once.
@@ -122,7 +126,8 @@ class ImageGroup(Group):
         def marked(state: ImageState) -> bool:
             return any(slot.pending for slot in _holding(state, hash))
 
-        state = await self._mark(WriteImageState(hash, confirm=False), marked)
+        async with self._explained(Asked(Doing.TEST, hash=hash)):
+            state = await self._mark(WriteImageState(hash, confirm=False), marked)
         slots = _holding(state, hash)
         if not any(slot.pending for slot in slots):
             raise FlowError(
@@ -147,7 +152,8 @@ class ImageGroup(Group):
         def permanent(state: ImageState) -> bool:
             return any(slot.confirmed or (slot.pending and slot.permanent) for slot in concerned(state))
 
-        state = await self._mark(WriteImageState(hash, confirm=True), permanent)
+        async with self._explained(Asked(Doing.CONFIRM, hash=hash)):
+            state = await self._mark(WriteImageState(hash, confirm=True), permanent)
         slots = concerned(state)
         # A list without a running image is that of a device without slots; it cannot be checked.
         if not permanent(state) and (slots or hash is not None):
@@ -199,8 +205,9 @@ class ImageGroup(Group):
             raise UsageError(f"there is no slot {slot}")
         before = await self._seen()
         try:
-            with _hint(_NO_ERASE):
-                await self.request(EraseImage(slot), timeout_s=timeout_s)
+            async with self._explained(Asked(Doing.ERASE, slot=slot)):
+                with _hint(_NO_ERASE):
+                    await self.request(EraseImage(slot), timeout_s=timeout_s)
         except (RequestTimeout, MalformedReply) as error:
             if not _erased(before, await self._looked_at(repeats=0), slot):
                 error.hint = _STILL_ERASING if isinstance(error, RequestTimeout) else _MAYBE_ERASED
@@ -213,6 +220,26 @@ class ImageGroup(Group):
         try:
             return await self.state()
         except (DeviceError, MalformedReply):
+            return None
+
+    @asynccontextmanager
+    async def _explained(self, asked: Asked) -> AsyncIterator[None]:
+        """A refusal inside gets the hint that the device's state gives."""
+        try:
+            yield
+        except DeviceError as error:
+            if tells(error):
+                images = await self._looked_at(repeats=0)
+                slots = await self._sizes() if (error.group, error.rc) in NEEDS_SIZES else None
+                hint = refusal_hint(error, replace(asked, images=images, slots=slots))
+                error.hint = hint or error.hint
+            raise
+
+    async def _sizes(self) -> tuple[SlotInfo, ...] | None:
+        """The slots, or None where they are not to be had."""
+        try:
+            return await self.client.request(ReadSlotInfo(), timeout_s=self.client.timeout_s, repeats=0)
+        except (DeviceError, RequestTimeout, MalformedReply):
             return None
 
     async def _looked_at(self, repeats: int | None = None) -> ImageState | None:
