@@ -463,6 +463,7 @@ cdef enum State:
     HALF_MARKER  # the last byte may be the first half of a marker
     DATA  # in the base64 characters behind a marker
     PADDING  # behind the first "="
+    DONE  # the message is complete; the end of its line belongs to it
     LINE_END  # a frame's line ended with 0D; its 0A belongs to it
 
 
@@ -548,11 +549,11 @@ cdef class ConsoleDecoder:
                     at = self._read_text(data, at, size)
                 elif self.state == HALF_MARKER:
                     at = self._read_second_half(data, at)
-                elif self.state == LINE_END:
+                elif self.state == DONE or self.state == LINE_END:
                     at = self._read_line_end(data, at)
                 else:
-                    at = self._read_data(data, at, size)
-                    if at < size:
+                    at = self._read_data(data, at, size, messages)
+                    if at < size and self.state != DONE:
                         self._end_line(messages)
                         if self.taking and data[at] != 0x0A and data[at] != 0x0D:
                             self._count_garbled()
@@ -601,29 +602,44 @@ cdef class ConsoleDecoder:
         self.bad = False
         self.state = DATA
 
-    cdef Py_ssize_t _read_data(self, const uint8_t *data, Py_ssize_t start, Py_ssize_t size) except -1:
+    cdef Py_ssize_t _read_data(
+        self, const uint8_t *data, Py_ssize_t start, Py_ssize_t size, list messages
+    ) except -1:
         cdef Py_ssize_t at = start
         if self.state == DATA:
-            at = self._decode(data, at, size)
+            at = self._decode(data, at, size, messages)
+            if self.state == DONE:
+                return at
             if at < size and data[at] == 0x3D:
                 self.state = PADDING
         if self.state == PADDING:
             while at < size and data[at] == 0x3D:
                 self.pads = min(self.pads + 1, 3)
                 at += 1
+                if self.sixes + self.pads == 4 and self._full(self.sixes - 1):
+                    self._put_bits(self.sixes - 1)
+                    if self._complete(messages):
+                        return at
+                    self.size -= self.sixes - 1
         self.held += <unsigned long long>(at - start)
         return at
 
-    cdef Py_ssize_t _decode(self, const uint8_t *data, Py_ssize_t at, Py_ssize_t size) except -1:
-        """Decode up to the first byte that is no base64 character."""
+    cdef Py_ssize_t _decode(
+        self, const uint8_t *data, Py_ssize_t at, Py_ssize_t size, list messages
+    ) except -1:
+        """Decode up to the first byte that is no base64 character, or to the end of the message."""
         cdef int six
+        cdef Py_ssize_t before
         if self.taking and not self.bad:
             self._reserve(min(self.max_packet, self.size + (size - at) // 4 * 3 + 6))  # 6: groups cut at either end
         while at < size:
             if self.taking and not self.bad and self.sixes == 0:
+                before = at
                 at = self._decode_groups(data, at, size)
-                if at == size:
-                    break
+                if self._full(0) and self._complete(messages):
+                    return at
+                if at > before:
+                    continue
             six = six_table[data[at]]
             if six == BAD:
                 break
@@ -635,13 +651,35 @@ cdef class ConsoleDecoder:
             if self.sixes == 4:
                 self._put_bits(3)
                 self.sixes = 0
+                if self._full(0) and self._complete(messages):
+                    return at
         return at
+
+    cdef bint _full(self, int more) noexcept:
+        """Whether the message is complete with so many bytes more."""
+        if not self.taking or self.bad or self.size < LENGTH:
+            return False
+        return self.size + more == LENGTH + _get16(self.packet)
+
+    cdef bint _complete(self, list messages) except -1:
+        """Take the message, of which all bytes are there; what is wrong with it is found out at the end of the line."""
+        if not self._take(messages):
+            return False
+        self.state = DONE
+        return True
 
     cdef Py_ssize_t _decode_groups(self, const uint8_t *data, Py_ssize_t at, Py_ssize_t size) noexcept:
         """Whole groups of four, as long as there are any and the packet has room."""
         cdef uint8_t *out = self.packet + self.size
         cdef Py_ssize_t groups = min((size - at) // 4, (self.max_packet - self.size) // 3)
+        cdef Py_ssize_t missing
         cdef uint32_t group
+        if self.size < LENGTH:
+            groups = min(groups, 1)  # which tells the length
+        else:
+            missing = LENGTH + _get16(self.packet) - self.size
+            if missing > 0:
+                groups = min(groups, missing // 3)
         while groups > 0:
             group = _group_bits(data + at)
             if group & bad_mask:
@@ -683,22 +721,34 @@ cdef class ConsoleDecoder:
         return 0
 
     cdef int _end_message(self, list messages) except -1:
-        cdef Py_ssize_t length = self.size - LENGTH - CRC
-        cdef Py_ssize_t before = len(messages)
-        cdef bytes checked
-        cdef bint good = length >= 0 and _crc16(self.packet + LENGTH, length + CRC) == 0
-        if good:
-            # A copy, because making the messages may run the garbage collector, and so code that feeds this decoder.
-            checked = PyBytes_FromStringAndSize(<const char *>self.packet + LENGTH, length)
-            _split(<const uint8_t *>PyBytes_AS_STRING(checked), length, self.ops, messages)
-        if len(messages) > before:
-            self.taking = self.broken = False
-            self.held = 0
-        elif good:
+        if self._take(messages):
+            return 0
+        if self._sound():
             self._give_up()
         else:
             self._drop()
         return 0
+
+    cdef bint _sound(self) noexcept:
+        """Whether the packet, of which all bytes are there, is as it was sent."""
+        cdef Py_ssize_t length = self.size - LENGTH - CRC
+        return length >= 0 and _crc16(self.packet + LENGTH, length + CRC) == 0
+
+    cdef bint _take(self, list messages) except -1:
+        """Append the messages of the packet, if it is sound and holds any."""
+        cdef Py_ssize_t length = self.size - LENGTH - CRC
+        cdef Py_ssize_t before = len(messages)
+        cdef bytes checked
+        if not self._sound():
+            return False
+        # A copy, because making the messages may run the garbage collector, and so code that feeds this decoder.
+        checked = PyBytes_FromStringAndSize(<const char *>self.packet + LENGTH, length)
+        _split(<const uint8_t *>PyBytes_AS_STRING(checked), length, self.ops, messages)
+        if len(messages) == before:
+            return False
+        self.taking = self.broken = False
+        self.held = 0
+        return True
 
     cdef Py_ssize_t _read_line_end(self, const uint8_t *data, Py_ssize_t at) noexcept:
         """Take 0A or 0D 0A behind a frame's text; anything else is text, and may hold the next marker."""

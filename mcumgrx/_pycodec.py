@@ -275,6 +275,7 @@ class _State(Enum):
     HALF_MARKER = auto()  # the last byte was 06 or 04, which may be the first half of a marker
     DATA = auto()  # in the base64 characters behind a marker
     PADDING = auto()  # behind the first "="
+    DONE = auto()  # the message is complete; the end of its line belongs to it
     LINE_END = auto()  # a frame's line ended with 0D; its 0A belongs to it
 
 
@@ -287,6 +288,8 @@ class ConsoleDecoder:
     * A marker counts anywhere in a line, because a prompt or half a log line may stand before it. The frame's text goes
       up to the first byte that is not base64; the rest of that line is text again.
     * Text between the lines of a message does not disturb it. A new first line in the middle of a message begins anew.
+    * A message is complete as soon as its length and its CRC are, whether or not its last line ends: some devices leave
+      the 0A out. What follows on that line is text.
     * Bad base64, more bytes than the length says, or a wrong CRC drop the message, without an error: a device whose log
       writes into its frames does that, and the request is repeated.
     * A packet is cut as `split_messages` does it; one without any message of `ops` is dropped: a shell may echo our own
@@ -385,18 +388,22 @@ class ConsoleDecoder:
                 case _State.HALF_MARKER:
                     position = self._read_second_half(data, position)
                 case _State.DATA | _State.PADDING:
-                    position = self._read_data(data, position)
-                    if position < end:
+                    position = self._read_data(data, position, messages)
+                    if position < end and self._in_line:
                         self._end_line(messages)
                         if self._packet is not None and data[position] not in b"\r\n":
                             self._count_garbled()
                         position = self._read_line_end(data, position)
-                case _State.LINE_END:
+                case _State.DONE | _State.LINE_END:
                     position = self._read_line_end(data, position)
         excess = len(self._text) - self._max_text
         if excess > 0:
             del self._text[:excess]
         return messages
+
+    @property
+    def _in_line(self) -> bool:
+        return self._state in (_State.DATA, _State.PADDING)
 
     # The steps of feed: each takes bytes from `position` on and returns where it stopped.
 
@@ -430,7 +437,7 @@ class ConsoleDecoder:
         self._data.clear()
         self._state = _State.DATA
 
-    def _read_data(self, chunk: bytes, position: int) -> int:
+    def _read_data(self, chunk: bytes, position: int, messages: list[RawMessage]) -> int:
         start = position
         if self._state is _State.DATA:
             position = _base64_end(chunk, position)
@@ -441,10 +448,43 @@ class ConsoleDecoder:
             assert found is not None
             position = found.end()
         # Beyond the largest packet it is rubbish whatever follows: count it, but keep only enough to know that.
-        room = self._max_data + 1 - len(self._data)
-        self._data += chunk[start : min(position, start + room)]
+        before = len(self._data)
+        self._data += chunk[start : min(position, start + self._max_data + 1 - before)]
+        characters = self._complete(messages)
+        if characters:
+            self._held = 0
+            self._state = _State.DONE
+            return start + characters - before
         self._held += position - start
         return position
+
+    def _complete(self, messages: list[RawMessage]) -> int:
+        """Take the message if all of it is there; how many characters of this line it has, else 0.
+
+        What is wrong with it is found out at the end of the line.
+        """
+        packet = b"" if self._first else self._packet
+        if packet is None or len(self._data) < 4:
+            return 0
+        head = packet[:_LENGTH_SIZE] + _decoded(self._data[:4])
+        if len(head) < _LENGTH_SIZE:
+            return 0
+        total = _LENGTH_SIZE + int.from_bytes(head[:_LENGTH_SIZE], "big")
+        characters = -(-(total - len(packet)) // 3) * 4
+        if not 0 < characters <= len(self._data) or total > self._max_packet:
+            return 0
+        whole = bytes(packet) + _decoded(self._data[:characters])
+        if len(whole) != total:
+            return 0
+        if binascii.crc_hqx(whole[_LENGTH_SIZE:], 0):
+            return 0
+        found = split_messages(whole[_LENGTH_SIZE:-_CRC_SIZE], self._ops)[0]
+        if not found:
+            return 0
+        messages += found
+        self._packet = None
+        self._broken = False
+        return characters
 
     def _end_line(self, messages: list[RawMessage]) -> None:
         """Take the data of a line whose end is reached."""
@@ -502,6 +542,13 @@ class ConsoleDecoder:
     def _count_garbled(self) -> None:
         self._garbled += not self._broken
         self._broken = True
+
+
+def _decoded(characters: bytes | bytearray) -> bytes:
+    """Whole groups of base64; nothing where they are none."""
+    if len(characters) % 4 or characters.endswith(b"===") or b"=" in characters[:-2]:
+        return b""
+    return binascii.a2b_base64(characters)
 
 
 def _base64_end(chunk: bytes, position: int) -> int:

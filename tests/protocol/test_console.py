@@ -233,7 +233,7 @@ def with_length(message: bytes, length: int) -> bytes:
         pytest.param(frame(ECHO)[:12] + b"[1] log\n" + frame(ECHO)[12:], id="log text inside"),
         pytest.param(frame(build_message(Op.READ, 1, 0, 0, 1, 0, b"\xa0")), id="an echo of our own request"),
         pytest.param(b"\x06\x09" + 100_000 * b"QUFB" + b"\n", id="endless base64"),
-        pytest.param(frame(ECHO)[:-1], id="no end"),
+        pytest.param(frame(ECHO)[:-2], id="no end"),
     ],
 )
 def test_shapes_that_are_dropped(wire: bytes) -> None:
@@ -369,3 +369,24 @@ def test_a_message_of_ours_that_comes_back_is_not_damaged() -> None:
     framing = ConsoleFraming(ops=REPLY_OPS)
     assert framing.feed(frame(build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa0"))) == []
     assert framing.garbled == 0
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("length", range(12))
+@pytest.mark.parametrize("line_length", [15, 127])
+def test_a_message_is_complete_without_the_end_of_its_line(size: int, length: int, line_length: int) -> None:
+    sender, receiver = ConsoleFraming(line_length=line_length, ops=0xFF), ConsoleFraming(ops=0xFF)
+    messages = [build_message(Op.READ_REPLY, 1, 0, 1, number, 0, bytes(length)) for number in range(3)]
+    wire = b"".join(b"".join(sender.encode(message))[:-1] for message in messages) + b"\r\ntext"
+    found = [each for start in range(0, len(wire), size) for each in receiver.feed(wire[start : start + size])]
+    assert [sequence for _, _, _, _, sequence, _, _ in found] == [0, 1, 2]
+    assert (receiver.take_text(), receiver.discarded) == (b"text", 0)
+
+
+def test_the_answer_is_there_before_the_end_of_its_line() -> None:
+    framing = ConsoleFraming()
+    wire = frame(ECHO)
+    assert framing.feed(wire[:-2]) == []
+    assert len(framing.feed(wire[-2:-1])) == 1
+    assert framing.feed(b"\r") == framing.feed(b"\n") == []
+    assert framing.take_text() == b""
