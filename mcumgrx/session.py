@@ -162,7 +162,7 @@ class SessionDevice:
             async with asyncio.timeout(_MEMORY_TIMEOUT_S):
                 return await in_thread(memory.recall, identity, link)
         except TimeoutError:
-            log.info("what is remembered of devices cannot be read within %g s", _MEMORY_TIMEOUT_S)
+            self._give_up_memory("read")
             return Learned()
 
     async def _remember(self, memory: Memory, identity: str, link: str, learned: Learned) -> None:
@@ -170,7 +170,14 @@ class SessionDevice:
             async with asyncio.timeout(_MEMORY_TIMEOUT_S):
                 await in_thread(memory.remember, identity, link, replace(learned))
         except TimeoutError:
-            log.info("what was learned of %s cannot be written within %g s", identity, _MEMORY_TIMEOUT_S)
+            self._give_up_memory("written")
+
+    def _give_up_memory(self, what: str) -> None:
+        """It hangs. A thread does so by now, and no other one is left hanging beside it."""
+        self._memory = None
+        log.warning(
+            "what is remembered of devices could not be %s within %g s: going on without", what, _MEMORY_TIMEOUT_S
+        )
 
     # -- after a reset -------------------------------------------------------------------------------------------------
 

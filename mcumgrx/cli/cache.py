@@ -87,9 +87,10 @@ async def show_cache(context: CommandContext, id: str | None) -> CacheContent:
     time for the answer to the first chunk of an upload.
     """
     from ..memory import Memory
+    from ..threads import in_thread
 
     memory = Memory()
-    devices = memory.known()
+    devices = await in_thread(memory.known)
     return CacheContent(str(memory.path), tuple(_shown(one) for one in devices if id in (None, one.id)))
 
 
@@ -97,9 +98,10 @@ async def show_cache(context: CommandContext, id: str | None) -> CacheContent:
 async def clear_cache(context: CommandContext, id: str | None) -> Forgotten:
     """Forget what is remembered of a device, or of all. It is found out again when it is needed."""
     from ..memory import Memory
+    from ..threads import in_thread
 
     memory = Memory()
-    removed = memory.forget(id)
+    removed = await in_thread(memory.forget, id)
     return Forgotten(str(memory.path), tuple(_shown(one) for one in removed))
 
 

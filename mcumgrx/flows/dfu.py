@@ -21,6 +21,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ..contracts import Connection, Device, ImageGroup, OsGroup, UploadOptions
 from ..errors import (
@@ -50,6 +51,8 @@ from .verdict import Finding, Target, judge, look
 
 __all__ = ["OnPlan", "update"]
 
+T = TypeVar("T")
+
 OnPlan = Callable[[Plan], Awaitable[bool]]
 
 # The silence after a reset that is tripled when the bootloader's recovery has answered, where none is given.
@@ -59,6 +62,9 @@ _QUIET_S = 3.0
 # longest answer of all.
 _OPTIONAL_S = 1.0
 _OPTIONAL_TRIPS = 2.0
+
+# A question that was waited for in vain for so long is told.
+_TOLD_S = 0.4
 
 # After a second reset, in place of `DfuPolicy.grace_s`: one that comes late has come by then.
 _SECOND_GRACE_S = 5.0
@@ -138,7 +144,7 @@ class _Update:
             await self.link.connect()
             stage.result = "connected"
         with self._stage(StageName.READ, "reading the device") as stage:
-            state = await self.link.run(_read)
+            state = await self.link.run(self._read)
             self._listed = self._before = state.images
             self._old = self.target.active(state.images)
             stage.result = _described(state, self.policy.image)
@@ -153,6 +159,29 @@ class _Update:
         for text in plan.warnings:
             self.progress(Note(text, warning=True))
         return plan
+
+    async def _read(self, connection: Connection) -> DeviceState:
+        """What the device says of itself. The image list comes first: what follows may stay unanswered for ever."""
+        images = connection.group(ImageGroup)
+        begin = now()
+        state = await images.state()
+        patience_s = max(_OPTIONAL_S, _OPTIONAL_TRIPS * (now() - begin))
+        params = await self._waited_for("buffers", connection.params())
+        slots = await self._waited_for("slots", connection.optional("slots", images.slots, patience_s))
+        ask = connection.group(OsGroup).bootloader
+        bootloader = await self._waited_for("bootloader", connection.optional("bootloader", ask, patience_s))
+        return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params)
+
+    async def _waited_for(self, what: str, answer: Awaitable[T | None]) -> T | None:
+        """The answer to a question that some devices leave unanswered; a wait in vain is told."""
+        begin = now()
+        try:
+            found = await answer
+        except ProtocolError:
+            found = None
+        if found is None and now() >= begin + _TOLD_S:
+            self.progress(Note(f"the device does not tell its {what}: {now() - begin:.1f} s without an answer"))
+        return found
 
     async def _carry_out(self, plan: Plan, on_plan: OnPlan | None) -> Ending:
         if on_plan is not None and not await on_plan(plan):
@@ -596,21 +625,6 @@ class _Confirming:
 
 async def _image_list(connection: Connection) -> ImageState:
     return await connection.group(ImageGroup).state()
-
-
-async def _read(connection: Connection) -> DeviceState:
-    """What the device says of itself. The image list comes first: what follows may stay unanswered for ever."""
-    images = connection.group(ImageGroup)
-    begin = now()
-    state = await images.state()
-    patience_s = max(_OPTIONAL_S, _OPTIONAL_TRIPS * (now() - begin))
-    try:
-        params = await connection.params()
-    except ProtocolError:
-        params = None
-    slots = await connection.optional("slots", images.slots, patience_s)
-    bootloader = await connection.optional("bootloader", connection.group(OsGroup).bootloader, patience_s)
-    return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params)
 
 
 def _unsupported(error: DeviceError) -> bool:

@@ -160,15 +160,17 @@ def _unseen(target: Target, before: ImageState, after: ImageState) -> Verdict:
 def _why_it_waits(target: Target, staged: Slot, after: ImageState) -> str:
     if not staged.pending:
         return "the bootloader did not choose it: it may want a higher version or another kind of image"
+    # Without a number it is the slot beside the running one of image 0.
+    erase = Run("image erase", "--slot", str(2 * staged.image + staged.slot)) if staged.image else Run("image erase")
     others = sorted({slot.image for slot in after.slots if slot.pending and slot.image != staged.image})
     if target.image.dependencies or others:
         # One dependency that is not met, in any image, holds back every change of every image (MCUboot).
         return Hint(
             "an image that needs another one, which is not there in the version that it asks for, waits for ever, and "
             "all others with it: update that one too, or give this one up with ",
-            Run("image erase"),
+            erase,
         )
     return Hint(
         "did the device really reset? An image too large to be swapped waits for ever: remove it with ",
-        Run("image erase"),
+        erase,
     )

@@ -94,6 +94,9 @@ def test_an_image_that_waits_beside_others_may_need_one_of_them() -> None:
     both = images(A_OLD, B_PENDING, C_OLD, replace(D_PENDING, hash=OTHER))
     assert "needs another one" in judge(Target(IMAGE), both, both, A_OLD).hint
     assert "too large" in judge(Target(IMAGE), BEFORE, BEFORE, A_OLD).hint
+    assert "image erase'" in judge(Target(IMAGE), BEFORE, BEFORE, A_OLD).hint
+    # The slot of another image has to be named.
+    assert "image erase --slot 3'" in judge(Target(IMAGE, 1), both, images(A_OLD, C_OLD, D_PENDING), C_OLD).hint
 
 
 @pytest.mark.parametrize("number", [0, 1])
