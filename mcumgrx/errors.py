@@ -16,6 +16,7 @@
     │  └─ TransferStuck     a bulk transfer that no longer advances
     ├─ RequestTimeout       no answer in time (also a `TimeoutError`)
     ├─ DeviceError          the device said no: group, rc, name, rsn
+    ├─ NotDone              the device said yes, and a look at it says that it was not done
     ├─ UploadMismatch       the device took the whole image, and says that what it holds is not what was sent
     ├─ ImageError           the file is not what the device can take
     ├─ FlowError            an update that ended other than asked
@@ -41,6 +42,7 @@ __all__ = [
     "MalformedReply",
     "McumgrError",
     "MessageTooLarge",
+    "NotDone",
     "Outcome",
     "PlanRefused",
     "PluginError",
@@ -216,6 +218,10 @@ class DeviceError(McumgrError):
     def says(self, *codes: IntEnum) -> bool:
         """Whether it is one of `codes`: the number, and the table that it belongs to."""
         return any(self._code is code for code in codes)
+
+
+class NotDone(McumgrError):
+    """The device did not say no, and what it was asked to do is not done, as a look at it afterwards shows."""
 
 
 class UploadMismatch(McumgrError):

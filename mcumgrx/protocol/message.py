@@ -456,7 +456,8 @@ class Command(Generic[Result]):
                 return fields.integer("mdeg") / 1000
 
     `timeout_s` is for commands that need longer than the client's default. `errors` is the table of the group's own
-    codes. `changes` is false for a write after which the device is what it was before, such as an echo.
+    codes. `changes` says whether the device is another afterwards, where that is not so for a write (an echo), or is for a
+    read.
     """
 
     __slots__ = ()
@@ -468,7 +469,7 @@ class Command(Generic[Result]):
     repeatable: ClassVar[bool] = False
     timeout_s: ClassVar[float | None] = None
     errors: ClassVar[type[ErrorCode] | None] = None
-    changes: ClassVar[bool] = True
+    changes: ClassVar[bool | None] = None
 
     def body(self) -> Body:
         """The request's map; an empty one is still sent, because some servers answer nothing without it."""
@@ -480,7 +481,7 @@ class Command(Generic[Result]):
 
     def request(self) -> Request:
         """The request on the wire, but for its sequence number."""
-        changes = self.op is Op.WRITE and self.changes
+        changes = self.op is Op.WRITE if self.changes is None else self.changes
         return Request(self.op, self.group, self.command, encode_body(self.body()), self.what, self.repeatable, changes)
 
     def result(self, reply: Reply) -> Result:

@@ -187,7 +187,7 @@ class Echo(Command[str]):
     command: ClassVar[int] = 0
     op: ClassVar[Op] = Op.WRITE
     repeatable: ClassVar[bool] = True
-    changes: ClassVar[bool] = False
+    changes: ClassVar[bool | None] = False
 
     def body(self) -> Body:
         return {"d": self.text}
@@ -210,7 +210,7 @@ class Probe(Command[None]):
     command: ClassVar[int] = 0
     op: ClassVar[Op] = Op.WRITE
     repeatable: ClassVar[bool] = True
-    changes: ClassVar[bool] = False
+    changes: ClassVar[bool | None] = False
 
     def body(self) -> Body:
         body: Body = {"d": ""}

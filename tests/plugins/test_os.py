@@ -19,7 +19,8 @@ from mcumgrx import contracts
 from mcumgrx.address import Address
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
-from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, RequestTimeout, UsageError
+from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, NotDone, RequestTimeout, UsageError
+from mcumgrx.events import Note
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.protocol.message import Command, Reply, SmpError, decode_body
 from mcumgrx.protocol.standard import Bootloader, BootloaderMode, Echo, OsErrorCode, Params, ReadParams, Reset
@@ -28,7 +29,7 @@ from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.device import DeviceConfig, Power, TaskInfo
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused, encode
 from mcumgrx.sim.groups.os import OsServer
-from mcumgrx.sim.link import Faults, LinkModel
+from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.os import commands
 from mcumgrx_plugins.os.group import OsGroup
@@ -54,7 +55,7 @@ from mcumgrx_plugins.os.messages import (
 )
 from mcumgrx_plugins.os.pairs import map_as_pairs
 
-from ..support.simulated import Desk
+from ..support.simulated import CutAnswers, Desk
 from ..support.zephyr import native_sim
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -184,6 +185,38 @@ def test_a_link_that_ends_meanwhile_counts_as_done(faults: Faults) -> None:
     reset(Desk(faults=faults))
 
 
+@pytest.mark.parametrize(
+    ("faults", "heard", "line"),
+    [
+        (Faults(), "answer", "the device restarts"),
+        (Faults(drop_replies=lambda number, message: number > 1), "silence", "no answer came"),
+        (Faults(cut_at_reply=2), "end of link", "the link has ended"),
+    ],
+)
+def test_what_is_known_of_a_reset_is_told(faults: Faults, heard: str, line: str) -> None:
+    result = Desk(model=LinkModel.datagram(), faults=faults).command(commands.reset, force=False, boot_mode=None)
+    assert result.last_heard == heard
+    assert line in result.lines()[0]
+    assert result.lines()[1] == "whether it is back was not looked at"
+
+
+def test_a_reset_whose_answer_cannot_be_read_has_been_sent() -> None:
+    desk = Desk()
+    desk.transport = CutAnswers(desk.device, (Op.WRITE, 0, 5))
+    result = desk.command(commands.reset, force=False, boot_mode="1")
+    assert result.lines()[0].startswith(
+        "a reset was sent with boot mode 1, if its firmware knows boot modes; the answer"
+    )
+    desk.device.settle()
+    assert desk.device.boots == 2
+
+
+def test_a_device_that_never_answers_is_not_reported_as_restarting() -> None:
+    desk = Desk(faults=Faults(drop_requests=lambda number, message: True))
+    with pytest.raises(RequestTimeout, match="not known whether it restarts"):
+        desk.command(commands.reset, force=False, boot_mode=None)
+
+
 def test_a_link_that_was_gone_before_does_not_count_as_done() -> None:
     desk = Desk()
 
@@ -217,7 +250,9 @@ def test_a_refused_reset_is_an_error_that_force_overcomes(refusal: Exception) ->
     with pytest.raises(DeviceError) as raised:
         reset(desk)
     assert desk.device.boots == 1
-    assert ("--force" in str(raised.value.hint)) == isinstance(refusal, Refused)
+    hint = str(raised.value.hint)
+    assert ("--force" in hint) == isinstance(refusal, Refused)
+    assert not hint.startswith("--force")  # patience comes first
     reset(desk, force=True)
     desk.device.settle()
     assert desk.device.boots == 2
@@ -745,6 +780,46 @@ def test_what_is_no_time_is_refused_before_the_device_is_asked(typed: str) -> No
     with pytest.raises(UsageError):
         desk.command(commands.datetime, set=typed)
     assert desk.faults.requests == 0
+
+
+def set_clock(desk: Desk, time: str = "2024-02-29T12:34:56") -> commands.DatetimeResult:
+    return desk.command(commands.datetime, set=time)
+
+
+def test_a_clock_that_was_not_set_although_the_device_said_so() -> None:
+    desk, server = clock()
+    server.handlers[Op.WRITE, 4] = lambda call: {}
+    with pytest.raises(NotDone, match="says that its clock has not been set"):
+        set_clock(desk)
+    server.time = (1970, 1, 1, 0, 0, 5)
+    with pytest.raises(NotDone, match="took the time, and its clock shows 1970-01-01T00:00:05"):
+        set_clock(desk)
+
+
+def test_a_clock_that_can_only_be_set() -> None:
+    desk, server = clock()
+    del server.handlers[Op.READ, 4]
+    assert set_clock(desk).lines() == ["set, says the device", "(its clock cannot be read)"]
+
+
+def test_setting_a_clock_without_an_answer_is_looked_at() -> None:
+    for kind in ("lost", "cut"):
+        desk, server = clock()
+        if kind == "lost":
+            desk.transport = SimulatedTransport(desk.device, faults=Faults(drop_replies=1))
+        else:
+            desk.transport = CutAnswers(desk.device, (Op.WRITE, 0, 4))
+        assert set_clock(desk).lines()[0].startswith("set to 2024-02-29 12:34:56 UTC")
+        assert [event.warning for event in desk.events if isinstance(event, Note)] == [True]
+        server.handlers[Op.WRITE, 4] = lambda call: {}
+        server.time = (1970, 1, 1, 0, 0, 5)
+        desk.transport = CutAnswers(desk.device, (Op.WRITE, 0, 4))
+        with pytest.raises(NotDone, match="no answer to the time that could be read, and its clock shows 1970"):
+            set_clock(desk)
+        desk.transport = CutAnswers(desk.device, (Op.WRITE, 0, 4), (Op.READ, 0, 4))
+        with pytest.raises(MalformedReply, match="may have carried it out") as raised:
+            set_clock(desk)
+        assert "cannot be read either" in str(raised.value.hint)
 
 
 def test_how_far_the_clock_is_off() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mcumgrx.cli.command import make_command
 from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout, UsageError
+from mcumgrx.events import Note
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import Reply, SmpError
 from mcumgrx.sim.device import DeviceConfig
@@ -201,6 +202,12 @@ def test_what_comes_back_is_shown_whole(value: Any, shown: Any) -> None:
 def test_what_smp_does_not_have_is_refused(value: Any) -> None:
     with pytest.raises(MalformedReply, match="the device's answer to the request makes no sense: it has"):
         reply_of({"a": value})
+
+
+def test_nothing_was_looked_at_after_a_write() -> None:
+    made, _ = desk({})
+    raw(made, write=True)
+    assert ["not looked at" in event.text for event in made.events if isinstance(event, Note)] == [True]
 
 
 def test_an_empty_answer() -> None:

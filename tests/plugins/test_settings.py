@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
-from mcumgrx.errors import DeviceError, MalformedReply, RequestTimeout, UsageError
+from mcumgrx.errors import DeviceError, MalformedReply, NotDone, RequestTimeout, UsageError
+from mcumgrx.events import Note
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import Command, SmpError, decode_body
 from mcumgrx.registry import default_registry
@@ -37,7 +38,7 @@ from mcumgrx_plugins.settings.messages import (
 from mcumgrx_plugins.settings.values import as_integer, as_text, parse_value
 
 from ..support.recorded import Recorded, recorded, reply_to, result_or_error
-from ..support.simulated import Desk
+from ..support.simulated import CutAnswers, Desk
 
 CODES = {
     1: ("UNKNOWN", 1),
@@ -307,7 +308,7 @@ def test_from_written_to_stored_and_back() -> None:
     assert made.command(commands.commit).lines()
     assert (there.applied["app/x"], there.stored) == (b"new", {})
     result = made.command(commands.save, name=None)
-    assert result.lines() == ["the settings are stored"]
+    assert result.lines()[0].startswith("the settings are stored, says the device")
     assert there.stored == {"app/x": b"new", "app/y": b"other"}
     set_value(made, "app/x", "newer")
     assert made.command(commands.load).lines()
@@ -341,7 +342,7 @@ def test_without_a_place_to_store() -> None:
     ("function", "parameters", "requests"),
     [
         (commands.get, {"name": "app/x", "type": None, "max_size": None}, 2),
-        (commands.set_value, {"name": "app/x", "value": "new", "type": "text", "size": None}, 2),
+        (commands.set_value, {"name": "app/x", "value": "new", "type": "text", "size": None}, 3),
         (commands.delete, {"name": "app/x"}, 1),
         (commands.commit, {}, 1),
         (commands.load, {}, 1),
@@ -355,11 +356,71 @@ def test_only_what_does_the_same_twice_is_repeated(
     made = Desk(faults=faults)
     made.device.add_group(SettingsServer(SettingsConfig((SettingsHandler("app", {"x": b"1"}),))))
     if requests == 1:
-        with pytest.raises(RequestTimeout):
+        with pytest.raises(RequestTimeout) as raised:
             made.command(function, **parameters)
+        assert raised.value.may_be_done
+        assert "does no harm" in str(raised.value.hint)
     else:
         made.command(function, **parameters)
     assert faults.requests == requests
+
+
+SET = {"name": "app/x", "value": "new", "type": "text", "size": None}
+
+
+def test_a_value_is_read_back() -> None:
+    made = desk({"x": b"old"})
+    assert made.command(commands.set_value, **SET).read_back is True
+    unreadable = desk({}, handlers=(SettingsHandler("app", {"x": b"old"}, readable=False),))
+    result = unreadable.command(commands.set_value, **SET)
+    assert result.read_back is None
+    assert "says the device, which does not let it be read" in result.lines()[0]
+    ignored, _ = saying({"val": b"old"})
+    with pytest.raises(NotDone, match="has 6f6c64 when asked"):
+        ignored.command(commands.set_value, **SET)
+
+
+@pytest.mark.parametrize("found", [{"val": b"new\0\0"}, {"val": b"ne", "max_size": 2}, {"val": "new"}])
+def test_a_value_that_comes_back_otherwise_is_the_same(found: dict[str, Any]) -> None:
+    made, _ = saying(found)
+    assert made.command(commands.set_value, **SET).read_back is True
+
+
+def cut(made: Desk, *requests: tuple[int, int, int]) -> Desk:
+    made.transport = CutAnswers(made.device, *requests)
+    return made
+
+
+def test_a_write_whose_answer_cannot_be_read_is_looked_at() -> None:
+    made = cut(desk({"x": b"old"}), (Op.WRITE, 3, 0))
+    result = made.command(commands.set_value, **SET)
+    assert (result.read_back, result.answered) == (True, False)
+    assert ["could be read" in event.text for event in made.events if isinstance(event, Note)] == [True]
+    ignored = cut(saying({"val": b"old"})[0], (Op.WRITE, 3, 0))
+    with pytest.raises(NotDone, match="app/x is not set"):
+        ignored.command(commands.set_value, **SET)
+    neither = cut(desk({"x": b"old"}), (Op.WRITE, 3, 0), (Op.READ, 3, 0))
+    with pytest.raises(MalformedReply, match="may have carried it out") as raised:
+        neither.command(commands.set_value, **SET)
+    assert "cannot be read either" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("function", "request_"),
+    [
+        (commands.delete, (Op.WRITE, 3, 1)),
+        (commands.commit, (Op.WRITE, 3, 2)),
+        (commands.load, (Op.READ, 3, 3)),
+        (commands.save, (Op.WRITE, 3, 3)),
+    ],
+)
+def test_what_no_read_can_tell_is_said_to_be_unknown(function: Any, request_: tuple[int, int, int]) -> None:
+    parameters = {commands.delete: {"name": "app/x"}, commands.save: {"name": None}}.get(function, {})
+    made = desk({"x": b"old"})
+    assert "device" in " ".join(made.command(function, **parameters).lines())  # who says so
+    with pytest.raises(MalformedReply, match="may have carried it out") as raised:
+        cut(made, request_).command(function, **parameters)
+    assert "nothing that the device can be asked tells" in str(raised.value.hint)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -545,7 +606,8 @@ def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     _, said = run(capsys, "settings", "set", "app/interval", "500", "--type", "uint")
     assert said["result"] == {
-        "name": "app/interval", "type": "uint", "size": 4, "hex": "f4010000", "committed": False, "stored": False,
+        "name": "app/interval", "type": "uint", "size": 4, "hex": "f4010000", "read_back": True, "answered": True,
+        "committed": False, "stored": False,
     }  # fmt: skip
     _, said = run(capsys, "settings", "save", "app")
     assert said["result"] == {"name": "app"}

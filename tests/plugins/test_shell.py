@@ -30,7 +30,7 @@ from mcumgrx_plugins.shell.console import Console, harmless
 from mcumgrx_plugins.shell.group import ShellGroup
 from mcumgrx_plugins.shell.messages import Execute, ShellOutput, plain_text, quoted
 
-from ..support.simulated import Desk
+from ..support.simulated import CutAnswers, Desk
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -66,6 +66,15 @@ def test_recorded_exchanges(name: str, row: Exchange) -> None:
         command.result(reply)
     expected = said["err"]["rc"] if "err" in said else said["rc"]
     assert (refused.value.rc, refused.value.name is not None) == (expected, True)
+
+
+def test_a_command_whose_answer_cannot_be_read_has_run() -> None:
+    desk = Desk()
+    desk.device.add_group(ShellServer(ShellConfig()))
+    desk.transport = CutAnswers(desk.device, (Op.WRITE, 9, 0))
+    with pytest.raises(MalformedReply, match="may have carried it out") as raised:
+        desk.command(commands.run, command=("kernel", "version"))
+    assert "has run" in str(raised.value.hint)
 
 
 def test_the_recordings_are_there() -> None:

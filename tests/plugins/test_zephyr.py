@@ -9,7 +9,8 @@ import pytest
 
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
-from mcumgrx.errors import DeviceError, RequestTimeout
+from mcumgrx.errors import DeviceError, MalformedReply, RequestTimeout
+from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import zephyr as sim
@@ -21,7 +22,7 @@ from mcumgrx_plugins.zephyr.group import ZephyrGroup
 from mcumgrx_plugins.zephyr.messages import EraseStorage, ZephyrErrorCode
 
 from ..support.recorded import Recorded, recorded, result_or_error
-from ..support.simulated import Desk
+from ..support.simulated import CutAnswers, Desk
 
 
 def desk(
@@ -67,6 +68,15 @@ def test_it_is_never_asked_twice() -> None:
     assert erases(made) == 1
     assert raised.value.attempts == 1
     assert "not asked again" in str(raised.value.hint)
+
+
+def test_an_answer_that_cannot_be_read_leaves_it_open() -> None:
+    made = desk()
+    made.transport = CutAnswers(made.device, (Op.WRITE, 63, 0))
+    with pytest.raises(MalformedReply, match="may have carried it out") as raised:
+        made.command(commands.erase_storage)
+    assert erases(made) == 1
+    assert "may be erased" in str(raised.value.hint)
 
 
 def test_a_device_that_is_silent_altogether_gets_the_usual_hints() -> None:

@@ -10,6 +10,7 @@ from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.events import Event, Progress
 from mcumgrx.plugin_api import CommandContext
+from mcumgrx.protocol.header import Header
 from mcumgrx.registry import Registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
@@ -56,6 +57,24 @@ class Desk:
             return await function(self.context, **parameters)
 
         return run(main())
+
+
+class CutAnswers(SimulatedTransport):
+    """A link to a device whose answers to some requests, named by op, group and command, lack their last byte.
+
+    Header and length are right, as with a server whose buffer is too small.
+    """
+
+    def __init__(self, device: SimulatedDevice, *cut: tuple[int, int, int]) -> None:
+        super().__init__(device, LinkModel.datagram())
+        self._cut = cut
+
+    async def receive(self) -> bytes:
+        data = await super().receive()
+        header = Header.unpack(data)
+        if (header.op - 1, header.group, header.command) not in self._cut:
+            return data
+        return data[:2] + (len(data) - 9).to_bytes(2, "big") + data[4:-1]
 
 
 class _Context:

@@ -396,10 +396,10 @@ async def hashes(context: CommandContext) -> HashTypesResult:
 
 @dataclass(frozen=True, slots=True)
 class CloseResult:
-    """The device has closed its file, or had none open."""
+    """The device has closed its file, or had none open, by what it says; nothing can be read that shows it."""
 
     def lines(self) -> list[str]:
-        return ["the device has no file open any more"]
+        return ["the device has no file open any more, as it says; nothing can be read that shows it"]
 
 
 @command(epilog="mcumgrx fs close -d serial:/dev/ttyACM0")

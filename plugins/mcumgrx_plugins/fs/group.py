@@ -16,6 +16,7 @@ from mcumgrx.plugin_api import (
     Command,
     DeviceError,
     Group,
+    Hint,
     LinkLost,
     MalformedReply,
     McumgrError,
@@ -55,8 +56,8 @@ R = TypeVar("R")
 Source = bytes | BinaryIO | AsyncIterable[bytes] | FileContent
 """What can be uploaded: bytes, a binary file (all of it; where it cannot be sought, what is left), or a stream."""
 
-# "Busy" and "no buffer" say when to try again, not that anything is wrong; so does nobody for ever.
-_BUSY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+# "No buffer" says when to try again, not that anything is wrong; so does nobody for ever. Busy devices: see the client.
+_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 # A device was never seen to hash slower: it reads the file in small pieces.
 _HASH_BYTES_PER_S = 5_000
@@ -389,12 +390,12 @@ class FsGroup(Group):
     # -- asking -------------------------------------------------------------------------------------------------------
 
     async def _ask(self, command: Command[R], *, timeout_s: float | None = None) -> R:
-        """The result of a request that may be repeated; while the device is busy, it is asked again."""
-        for pause_s in _BUSY_PAUSES_S:
+        """The result of a request that may be repeated; while the device has no buffer for it, it is asked again."""
+        for pause_s in _PAUSES_S:
             try:
                 return await self.request(command, timeout_s=timeout_s)
             except DeviceError as error:
-                if not _is_busy(error):
+                if not error.says(SmpError.NO_MEMORY):
                     raise
             await asyncio.sleep(pause_s)
         return await self.request(command, timeout_s=timeout_s)
@@ -408,10 +409,6 @@ class FsGroup(Group):
 
 def _is_plain(error: DeviceError, code: SmpError) -> bool:
     return error.group is None and error.rc == code
-
-
-def _is_busy(error: DeviceError) -> bool:
-    return _is_plain(error, SmpError.BUSY) or _is_plain(error, SmpError.NO_MEMORY)
 
 
 class _Into:
@@ -468,7 +465,8 @@ def _explaining(name: str = "", lacking: str = "", *, writing: int | None = None
                 f"or a smaller {_OPTION}_DL_CHUNK_SIZE, in its firmware"
             )
         elif error.rc == SmpError.BUSY:
-            error.hint = "another client may have the file open: try again; if it stays so, reset the device"
+            also = "another client may have the file open; if it stays so, reset the device"
+            error.hint = Hint(error.hint, "; ", also) if error.hint else also
         raise
 
 

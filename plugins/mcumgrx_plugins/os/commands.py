@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, Option, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CommandContext, Note, Option, RequestTimeout, UsageError, command, shown
 
 if TYPE_CHECKING:
     from datetime import datetime as Datetime
 
-    from .messages import Info, MemoryPool, Task
+    from .messages import DeviceTime, Info, MemoryPool, Task
 
 _MODES = {
     -1: "unknown",
@@ -60,15 +60,26 @@ async def echo(context: CommandContext, text: str) -> EchoResult:
 
 @dataclass(frozen=True, slots=True)
 class ResetResult:
-    """The reset was asked for; whether the device restarted shows when it is back."""
+    """The reset was asked for; whether the device restarted shows when it is back.
+
+    `last_heard`: `answer`, `end of link`, `silence`, or `nonsense` for an answer that cannot be read.
+    """
 
     forced: bool
     boot_mode: int | None
+    last_heard: str = "answer"
 
     def lines(self) -> list[str]:
-        if self.boot_mode is None:
-            return ["the device restarts"]
-        return [f"the device restarts with boot mode {self.boot_mode}, if its firmware knows boot modes"]
+        mode = "" if self.boot_mode is None else f" with boot mode {self.boot_mode}, if its firmware knows boot modes"
+        return [_SAID[self.last_heard].format(mode=mode), "whether it is back was not looked at"]
+
+
+_SAID = {
+    "answer": "the device restarts{mode}",
+    "end of link": "the device restarts{mode}: the link has ended",
+    "silence": "a reset was sent{mode}; no answer came, as none comes from devices that restart at once",
+    "nonsense": "a reset was sent{mode}; the answer to it cannot be read",
+}
 
 
 @command(
@@ -82,12 +93,24 @@ class ResetResult:
 )
 async def reset(context: CommandContext, force: bool, boot_mode: str | None) -> ResetResult:
     """Restart the device. It does not wait until the device is back."""
-    from .group import OsGroup
+    from .group import Farewell, OsGroup
 
     mode = None if boot_mode is None else _boot_mode(boot_mode)
     async with context.connect() as client:
-        await client.group(OsGroup).reset(force=force, boot_mode=mode)
-    return ResetResult(force, mode)
+        # A harmless request first: the silence of a device that answers tells something.
+        await client.params()
+        heard = await client.group(OsGroup).restart(force=force, boot_mode=mode)
+        if heard is Farewell.SILENCE and client.last_heard_s is None:
+            raise _never_heard()
+    return ResetResult(force, mode, heard.value)
+
+
+def _never_heard() -> RequestTimeout:
+    return RequestTimeout(
+        "the device has answered nothing, neither before the reset nor to it: it is not known whether it restarts",
+        what="reset",
+        timeout_s=0.0,
+    )
 
 
 def _boot_mode(text: str) -> int:
@@ -264,7 +287,8 @@ async def bootloader(context: CommandContext, query: str | None) -> BootloaderRe
 class DatetimeResult:
     """The device's clock: its own `text`, the time in UTC, and by how many seconds it is ahead of this computer's.
 
-    `set` says that it has been set just now. `utc` and `ahead_s` are None for a text that is no time.
+    `set` says that it has been set just now. `utc` and `ahead_s` are None for a text that is no time; the text is empty
+    where the clock cannot be read after that.
     """
 
     text: str
@@ -275,8 +299,11 @@ class DatetimeResult:
 
     def lines(self) -> list[str]:
         extra = [f"{key}  {shown(value)}" for key, value in self.extra.items()]
+        said = ["set, says the device"] if self.set else []
+        if not self.text:
+            return [*said, "(its clock cannot be read)"]
         if self.utc is None or self.ahead_s is None:
-            return [self.text, "(mcumgrx cannot read this as a time)", *extra]
+            return [*said, self.text, "(mcumgrx cannot read this as a time)", *extra]
         # A second is the resolution of most devices, and of this comparison.
         away = f"{abs(self.ahead_s):.0f} s {'ahead of' if self.ahead_s > 0 else 'behind'} this computer's clock"
         away = "as this computer's clock" if abs(self.ahead_s) < 1.5 else away
@@ -304,11 +331,16 @@ async def datetime(context: CommandContext, set: str | None) -> DatetimeResult:
     wanted = None if set is None or set.lower() == "now" else _time(set)
     async with context.connect() as client:
         group = client.group(OsGroup)
-        if set is not None:
-            # The calendar's time, which no event loop has.
-            await group.set_clock(Datetime.now(UTC) if wanted is None else wanted)
-        found = await group.clock()
+        if set is None:
+            found: DeviceTime | None = await group.clock()
+        else:
+            done = await group.set_and_read_clock(wanted)
+            found = done.now
+            if not done.answered:
+                context.progress(Note("no answer to the setting could be read; the clock shows the time", warning=True))
         now = Datetime.now(UTC)
+    if found is None:
+        return DatetimeResult("", None, None, True)
     if found.time is None:
         return DatetimeResult(found.text, None, None, set is not None, found.extra)
     return DatetimeResult(

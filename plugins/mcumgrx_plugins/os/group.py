@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
 
-from mcumgrx.plugin_api import Body, DeviceError, Group, LinkLost, RequestTimeout, UsageError
+from mcumgrx.plugin_api import (
+    Body,
+    DeviceError,
+    Group,
+    Hint,
+    LinkLost,
+    MalformedReply,
+    McumgrError,
+    NotDone,
+    RequestTimeout,
+    UsageError,
+)
 from mcumgrx.protocol.message import SmpError
 
 from .messages import (
@@ -48,9 +60,31 @@ _FORMATS = (
     f"CONFIG_MCUMGR_GRP_OS_INFO_BUILD_DATE_TIME) and {INFO_ALL}; others are the application's own"
 )
 _POOLS_OPTION = "CONFIG_MCUMGR_GRP_OS_MPSTAT (Zephyr 4.4 or later)"
+_LAST_RESORT = "--force is the last resort: it restarts the device in the middle of what it does, which may break that"
 _CLOCK_OPTION = "CONFIG_MCUMGR_GRP_OS_DATETIME (Zephyr 3.6 or later, and a devicetree alias rtc)"
 _CLOCK_NOT_SET = OsErrorCode.RTC_NOT_SET.hint
 _CLOCK_TEXT = "its clock may keep only some years: try a time of today"
+
+
+# A clock of whole seconds, and the time that an answer takes over a slow link.
+_CLOCK_TOLERANCE_S = 5.0
+
+
+class Farewell(Enum):
+    """The last that was heard of a device that was told to restart."""
+
+    ANSWER = "answer"
+    END_OF_LINK = "end of link"
+    SILENCE = "silence"
+    NONSENSE = "nonsense"  # an answer that cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSet:
+    """A clock that was set: what it says now, or None where it cannot be read. `answered`: the device said yes."""
+
+    answered: bool
+    now: DeviceTime | None
 
 
 class OsGroup(Group):
@@ -112,6 +146,39 @@ class OsGroup(Group):
                     error.hint = _CLOCK_TEXT
                 raise
 
+    async def set_and_read_clock(self, time: datetime | None = None) -> ClockSet:
+        """As `set_clock` (default: to the time of this computer), and read it.
+
+        Raises `NotDone` where the clock shows another time, and what `set_clock` raises where it cannot be read.
+        """
+        begin = datetime.now(UTC)  # the calendar's time, which no event loop has
+        wanted = begin if time is None else time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+        lost: McumgrError | None = None
+        try:
+            await self.set_clock(wanted)
+        except McumgrError as error:
+            if not error.may_be_done or isinstance(error, LinkLost):
+                raise
+            lost = error
+        try:
+            found = await self.clock()
+        except (DeviceError, MalformedReply, RequestTimeout) as error:
+            if lost is not None:
+                lost.hint = f"it cannot be read either: {error}"
+                raise lost from error
+            if isinstance(error, DeviceError) and _is(error, OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
+                raise NotDone("the device took the time, and says that its clock has not been set") from error
+            return ClockSet(True, None)
+        if found.time is None:
+            if lost is not None:
+                raise lost
+            return ClockSet(True, found)
+        off_s = abs((found.time - wanted) - (datetime.now(UTC) - begin)).total_seconds()
+        if off_s > _CLOCK_TOLERANCE_S:
+            said = "took the time" if lost is None else "gave no answer to the time that could be read"
+            raise NotDone(f"the device {said}, and its clock shows {found.text}") from lost
+        return ClockSet(lost is None, found)
+
     async def reset(self, *, force: bool = False, boot_mode: int | None = None) -> None:
         """Restart the device: asked once, never repeated.
 
@@ -121,23 +188,34 @@ class OsGroup(Group):
 
         Raises `DeviceError` where the device refuses, `LinkLost` where the link was gone before.
         """
+        await self.restart(force=force, boot_mode=boot_mode)
+
+    async def restart(self, *, force: bool = False, boot_mode: int | None = None) -> Farewell:
+        """As `reset`, and tell what was heard of it."""
         if boot_mode is not None and not 0 <= boot_mode <= BOOT_MODE_MAXIMUM:
             raise UsageError(f"the boot mode {boot_mode} is not in the range 0 to {BOOT_MODE_MAXIMUM}")
         was_connected = self.client.connected
         try:
             await self.client.request(Reset(force, boot_mode), repeats=0)
         except RequestTimeout:
-            pass
+            return Farewell.SILENCE
+        except MalformedReply:
+            return Farewell.NONSENSE
         except LinkLost:
             if not was_connected:
                 raise
+            return Farewell.END_OF_LINK
         except DeviceError as error:
-            if not force and error.rc == SmpError.BUSY:
-                # The application's reset hook says no with this code unless it has a better one.
-                error.hint = "its application is not ready for a reset: try again later, or force it with --force"
+            if error.may_be_done:
+                return Farewell.NONSENSE
+            if not force and error.says(SmpError.BUSY):
+                # The application's reset hook says no with this code unless it has a better one; MCUboot, while it
+                # writes the image of another core, which a forced reset of an application would break off.
+                error.hint = Hint(error.hint or "try again later", "; ", _LAST_RESORT)
             elif _not_supported(error):
                 error.hint = "its firmware was built without CONFIG_REBOOT"
             raise
+        return Farewell.ANSWER
 
     async def params(self) -> Params:
         """The device's buffers, asked anew. `Client.params` remembers them, and takes a refusal for an answer."""

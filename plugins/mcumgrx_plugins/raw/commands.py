@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Option, UsageError, command
+from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Note, Option, UsageError, command
 
 _GROUPS = {
     "os": 0,
@@ -30,7 +30,10 @@ _NOT_SUPPORTED = 8
 
 @dataclass(frozen=True, slots=True)
 class RawResult:
-    """The answer in JSON: byte strings as `{"$hex": …}`, maps with other keys than text as `{"$map": …}`."""
+    """The device's answer as it is, and nothing that was looked at beside it.
+
+    In JSON byte strings are `{"$hex": …}`, maps with other keys than text `{"$map": …}`.
+    """
 
     group: int
     id: int
@@ -82,6 +85,8 @@ async def raw(context: CommandContext, group: str, id: int, body: str | None, wr
                 other = "without --write" if write else "with --write"
                 error.hint = f"{error.hint}; a command can also exist for the other operation alone: try {other}"
             raise
+    if write:
+        context.progress(Note("this is what the device answered; what it has done was not looked at"))
     return RawResult(number, id, to_json(reply))
 
 

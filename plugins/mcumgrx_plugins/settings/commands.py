@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mcumgrx.plugin_api import Argument, CommandContext, Hint, Option, Run, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CommandContext, Hint, Note, Option, Run, UsageError, command, shown
 
 _NAME = Argument("name", "of the setting, such as app/interval")
 # What a value can be taken for, and where `GetResult` has it.
@@ -105,19 +105,25 @@ async def get(context: CommandContext, name: str, type: str | None, max_size: in
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """The setting has this value in the firmware, but the application has not been told, and nothing is stored."""
+    """The setting has this value in the firmware, but the application has not been told, and nothing is stored.
+
+    `read_back`: a read shows it; None where the device does not let it be read. `answered`: the device said yes.
+    """
 
     name: str
     type: str
     size: int
     hex: str
+    read_back: bool | None = True
+    answered: bool = True
     committed: bool = False
     stored: bool = False
 
     def lines(self) -> list[str]:
         shown = f"{self.size} byte{'' if self.size == 1 else 's'}" + (f", {self.hex}" if self.hex else "")
+        seen = "and reads back the same" if self.read_back else "says the device, which does not let it be read"
         return [
-            f"{self.name} is set ({shown}), but neither committed nor stored:",
+            f"{self.name} is set ({shown}), {seen}; it is neither committed nor stored:",
             Hint("  ", Run("settings commit"), " lets the application use it"),
             Hint("  ", Run("settings save"), " keeps it when the device restarts"),
         ]
@@ -145,8 +151,10 @@ async def set_value(context: CommandContext, name: str, value: str, type: str, s
 
     data = parse_value(value, type, size)
     async with context.connect() as client:
-        await client.group(SettingsGroup).write(name, data)
-    return SetResult(name, type, len(data), data.hex())
+        done = await client.group(SettingsGroup).write_and_look(name, data)
+    if not done.answered:
+        context.progress(Note("no answer to the write could be read; the value is there", warning=True))
+    return SetResult(name, type, len(data), data.hex(), done.seen, done.answered)
 
 
 # -- delete, commit, load, save ---------------------------------------------------------------------------------------
@@ -154,12 +162,15 @@ async def set_value(context: CommandContext, name: str, value: str, type: str, s
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """The setting is no longer stored."""
+    """The setting is no longer stored, by what the device says; nothing can be read that shows it."""
 
     name: str
 
     def lines(self) -> list[str]:
-        return [f"{self.name} is not stored any more; the firmware has its value until the device restarts"]
+        return [
+            f"{self.name} is not stored any more, says the device; nothing can be read that shows it",
+            "the firmware has its value until the device restarts",
+        ]
 
 
 @command(_NAME, epilog="mcumgrx settings delete app/interval -d serial:/dev/ttyACM0")
@@ -177,7 +188,10 @@ class CommitResult:
     """The device took the request; it never tells whether each handler did."""
 
     def lines(self) -> list[str]:
-        return ["the settings are committed; they are not stored by that"]
+        return [
+            "the device has taken the commit; it does not tell what its handlers have made of it",
+            "the settings are not stored by that",
+        ]
 
 
 @command(epilog="mcumgrx settings commit -d serial:/dev/ttyACM0")
@@ -195,7 +209,7 @@ class LoadResult:
     """The device took the request; it never tells what it found."""
 
     def lines(self) -> list[str]:
-        return ["the settings are loaded from the device's storage"]
+        return ["the device has taken the request to load its settings; it tells neither what it found nor if it could"]
 
 
 @command(epilog="mcumgrx settings load -d serial:/dev/ttyACM0")
@@ -215,9 +229,13 @@ class SaveResult:
     name: str | None = None
 
     def lines(self) -> list[str]:
+        unseen = "says the device; nothing can be read that shows it before it restarts"
         if self.name is None:
-            return ["the settings are stored"]
-        return [f"{self.name} is stored (firmware that does not know how to store a part has stored all settings)"]
+            return [f"the settings are stored, {unseen}"]
+        return [
+            f"{self.name} is stored, {unseen}",
+            "(firmware that does not know how to store a part has stored all settings)",
+        ]
 
 
 @command(

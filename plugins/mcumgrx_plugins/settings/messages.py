@@ -147,6 +147,7 @@ class LoadSettings(Command[None]):
     group: ClassVar[int] = GroupId.SETTINGS
     command: ClassVar[int] = 3
     timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
+    changes: ClassVar[bool | None] = True  # a read in form only
     errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
 
     def parse(self, fields: Fields) -> None:

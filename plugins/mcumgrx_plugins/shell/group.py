@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcumgrx.plugin_api import DeviceError, Group, RequestTimeout
+from mcumgrx.plugin_api import DeviceError, Group, Hint, MalformedReply, RequestTimeout
 from mcumgrx.protocol.message import SmpError
 
 from .messages import Execute, ShellOutput, quoted
@@ -17,6 +17,7 @@ _OVERFLOW = (
 )
 _MISSING = "its firmware was built without CONFIG_MCUMGR_GRP_SHELL; MCUboot's recovery has no shell"
 _INVALID = "the line may be too long for the device, which takes 255 characters unless it was built otherwise"
+_UNREADABLE = "the command has run, most likely: look at what it should do before it is run again"
 _SILENT = "the command may still be running: allow it more time with --timeout SECONDS"
 
 
@@ -35,7 +36,8 @@ class ShellGroup(Group):
 
     async def run_line(self, line: str, *, timeout_s: float | None = None) -> ShellOutput:
         """Run a command line as it would be typed into the shell."""
-        return await self._execute((line,), timeout_s)
+        # Joined with one space each, it is the same line again; servers expect words.
+        return await self._execute(tuple(line.split(" ")), timeout_s)
 
     async def _execute(self, argv: tuple[str, ...], timeout_s: float | None) -> ShellOutput:
         try:
@@ -51,4 +53,7 @@ class ShellGroup(Group):
             raise
         except RequestTimeout as error:
             error.hint = error.hint or _SILENT
+            raise
+        except MalformedReply as error:
+            error.hint = Hint(_UNREADABLE, "; ", error.hint) if error.hint else _UNREADABLE
             raise

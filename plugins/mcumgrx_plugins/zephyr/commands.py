@@ -9,11 +9,11 @@ from mcumgrx.plugin_api import CommandContext, Hint, Run, UsageError, command
 
 @dataclass(frozen=True, slots=True)
 class EraseResult:
-    """The storage partition is erased."""
+    """The storage partition is erased, by what the device says; nothing can be read that shows it."""
 
     def lines(self) -> list[str]:
         return [
-            "the storage is erased",
+            "the storage is erased, says the device; nothing can be read that shows it",
             Hint("what the firmware has in RAM stays until the device restarts: ", Run("os reset")),
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import DeviceError, Group, RequestTimeout
+from mcumgrx.plugin_api import DeviceError, Group, McumgrError
 from mcumgrx.protocol.message import SmpError
 
 from .messages import EraseStorage, ZephyrErrorCode
@@ -33,11 +33,11 @@ class ZephyrGroup(Group):
         await self.client.params()
         try:
             await self.client.request(EraseStorage(), repeats=0)
-        except RequestTimeout as error:
-            if self.client.last_heard_s is not None:
+        except McumgrError as error:
+            if error.may_be_done and self.client.last_heard_s is not None:
                 error.hint = _UNANSWERED
-            raise
-        except DeviceError as error:
+            if not isinstance(error, DeviceError):
+                raise
             if error.group is None and error.rc == SmpError.NOT_SUPPORTED:
                 error.hint = _NOT_BUILT
             elif error.group is None and error.rc == SmpError.NO_ENTRY:  # its form in SMP version 1
