@@ -456,8 +456,8 @@ class Command(Generic[Result]):
                 return fields.integer("mdeg") / 1000
 
     `timeout_s` is for commands that need longer than the client's default. `errors` is the table of the group's own
-    codes. `changes` says whether the device is another afterwards, where that is not so for a write (an echo), or is for a
-    read.
+    codes. `changes` says whether the device is another afterwards: false for a write that is an echo, true for a read
+    that does something; None for what writes and reads are for.
     """
 
     __slots__ = ()
@@ -482,7 +482,8 @@ class Command(Generic[Result]):
     def request(self) -> Request:
         """The request on the wire, but for its sequence number."""
         changes = self.op is Op.WRITE if self.changes is None else self.changes
-        return Request(self.op, self.group, self.command, encode_body(self.body()), self.what, self.repeatable, changes)
+        payload = encode_body(self.body())
+        return Request(self.op, self.group, self.command, payload, self.what, self.repeatable, changes)
 
     def result(self, reply: Reply) -> Result:
         """What `reply` says: the typed result, or `DeviceError` or `MalformedReply` raised."""

@@ -159,7 +159,7 @@ class ImageChunk(UploadChunk):
         payload = codec.build_upload(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
         if payload is None:
             return UploadChunk.request(self)
-        return Request(self.op, self.group, self.command, payload, self.what, self.repeatable, self.changes)
+        return Request(self.op, self.group, self.command, payload, self.what, self.repeatable, changes=True)
 
     def result(self, reply: Reply) -> UploadProgress:
         offset = codec.read_upload_offset(reply.payload)
