@@ -9,6 +9,7 @@ import textwrap
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,15 @@ class Site:
         self._monkeypatch = monkeypatch
         monkeypatch.syspath_prepend(str(path))
 
-    def add(self, distribution: str, entry_points: dict[str, str], *, version: str = "1.2", **modules: str) -> None:
+    def add(
+        self,
+        distribution: str,
+        entry_points: dict[str, str],
+        *,
+        version: str = "1.2",
+        requires: str = "",
+        **modules: str,
+    ) -> None:
         for name, text in modules.items():
             (self.path / f"{name}.py").write_text(textwrap.dedent(text), encoding="utf-8")
             # Registered as absent now, so that the import is undone at the end of the test.
@@ -94,8 +103,9 @@ class Site:
             self._monkeypatch.delitem(sys.modules, name)
         info = self.path / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
+        more = f"Requires-Dist: {requires}\n" if requires else ""
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", encoding="utf-8"
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{more}", encoding="utf-8"
         )
         lines = "\n".join(f"{name} = {value}" for name, value in entry_points.items())
         (info / "entry_points.txt").write_text(f"[mcumgrx]\n{lines}\n", encoding="utf-8")
@@ -467,6 +477,99 @@ def test_the_environment_switches_plugins_off(site: Site, monkeypatch: pytest.Mo
         assert default_registry() is registry
     finally:
         default_registry.cache_clear()
+
+
+def test_of_two_plugins_of_one_name_the_second_is_switched_off_alone(site: Site) -> None:
+    site.add("mcumgrx-one", {"twin": "acme_plugin"}, acme_plugin=ACME, acme_parts=PARTS)
+    site.add("mcumgrx-two", {"twin": "two_plugin"}, two_plugin=ACME)
+    site.add("twin", {"twin": "three_plugin"}, three_plugin=ACME)
+    one, two, three = site.registry().plugins
+    assert one.error is None
+    assert "the name is taken by the plugin of mcumgrx-one" in str(two.error)
+    for record_, name in ((two, "mcumgrx-two"), (three, "twin:twin")):
+        assert str(record_.hint).endswith(f"switch this one off with MCUMGRX_DISABLE_PLUGINS={name}")
+        rest = site.registry(name).plugins
+        assert [plugin.disabled for plugin in rest] == [plugin.distribution == record_.distribution for plugin in rest]
+        assert rest[0].supplies == one.supplies
+
+
+def test_a_name_that_is_free_because_its_first_owner_is_switched_off(site: Site) -> None:
+    site.add("mcumgrx-one", {"twin": "acme_plugin"}, acme_plugin=ACME, acme_parts=PARTS)
+    site.add("mcumgrx-two", {"twin": "two_plugin"}, two_plugin=ACME)
+    one, two = site.registry("mcumgrx-one").plugins
+    assert (one.disabled, one.supplies) == (True, ())
+    assert two.error is None
+    assert "transport acme" in two.supplies
+
+
+def test_hooks_of_another_version_are_left_alone_with_a_warning(site: Site) -> None:
+    hook = """
+    @hookimpl
+    def mcumgrx_colours(): raise RuntimeError
+    """
+    site.add("mcumgrx-acme", {"acme": "acme_plugin"}, acme_plugin=ACME + hook, acme_parts=PARTS)
+    [acme] = site.registry().plugins
+    assert acme.error is None
+    assert acme.supplies == ("transport acme", "group 100 acme", "command acme heat")
+    assert acme.warnings == ("this version of mcumgrx has no hook mcumgrx_colours, and does not ask for it",)
+    assert "pip install --upgrade mcumgrx mcumgrx-acme" in str(acme.hint)
+
+
+MISSING_NAME = "from mcumgrx.plugin_api import NameOfTomorrow"
+
+
+@pytest.mark.parametrize(
+    ("requires", "code", "hint"),
+    [
+        ("mcumgrx>=99", MISSING_NAME, "it was written for newer versions (mcumgrx>=99; this is "),
+        ("mcumgrx (>=99,<100)", "raise TypeError", "'pip install --upgrade mcumgrx'"),
+        ("mcumgrx[all] ~= 99.1 ; python_version > '3'", "import mcumgrx.tomorrow", "'pip install --upgrade mcumgrx'"),
+        ("mcumgrx<0.0.1", "raise TypeError", "it was written for older versions (mcumgrx<0.0.1; this is "),
+        ("mcumgrx==0.0.1", "raise TypeError", "'pip install --upgrade mcumgrx-acme'"),
+        ("mcumgrx>=0.0.1", "raise TypeError", "try 'pip install --upgrade mcumgrx-acme', or"),
+        ("mcumgrx", MISSING_NAME, "'pip install --upgrade mcumgrx mcumgrx-acme'"),
+        ("", "import mcumgrx.plugin_api as api; api.NameOfTomorrow", "'pip install --upgrade mcumgrx mcumgrx-acme'"),
+        ("mcumgrx-other>=99", "raise TypeError", "try 'pip install --upgrade mcumgrx-acme', or"),
+        ("mcumgrx>=x", "raise TypeError", "try 'pip install --upgrade mcumgrx-acme', or"),
+        ("", "import no_such_module", "try 'pip install --upgrade mcumgrx-acme', or"),
+    ],
+)
+def test_a_plugin_for_another_version_names_what_to_upgrade(site: Site, requires: str, code: str, hint: str) -> None:
+    site.add("mcumgrx-acme", {"acme": "acme_plugin"}, requires=requires, acme_plugin=code)
+    [acme] = site.registry().plugins
+    assert hint in str(acme.hint)
+    assert str(acme.hint).endswith("or switch it off with MCUMGRX_DISABLE_PLUGINS=acme")
+
+
+def test_what_is_imported_later_may_be_for_another_version_as_well(site: Site) -> None:
+    site.add(
+        "mcumgrx-acme", {"acme": "acme_plugin"}, requires="mcumgrx>=99", acme_plugin=ACME, acme_parts="raise SystemExit"
+    )
+    registry = site.registry()
+    with pytest.raises(PluginError, match="the plugin 'acme' is broken: acme_parts cannot be imported: SystemExit"):
+        registry.transport(Address.parse("acme:x"))
+
+
+def test_an_error_is_blamed_on_whose_code_it_arose_in(site: Site) -> None:
+    thrower = "def throw(call=None):\n    if call: call()\n    raise KeyError"
+    site.add(
+        "mcumgrx-acme", {"acme": "acme_plugin"}, acme_plugin=ACME, acme_parts=PARTS + textwrap.indent(thrower, "    ")
+    )
+    registry = site.registry()
+    registry.command(registry.commands["acme heat"])
+    throw = sys.modules["acme_parts"].throw
+
+    def blamed(call: Any) -> str | None:
+        try:
+            call()
+        except Exception as error:
+            found = registry.culprit(error)
+            return None if found is None else found.name
+        raise AssertionError
+
+    assert blamed(throw) == "acme"
+    assert blamed(lambda: throw(lambda: Address.parse(5))) is None  # type: ignore[arg-type]
+    assert blamed(lambda: Address.parse(5)) is None  # type: ignore[arg-type]
 
 
 # -- late import ----------------------------------------------------------------------------------------------------

@@ -595,6 +595,9 @@ def show_failure(
     """Show why a command failed and return its exit code."""
     if isinstance(error, McumgrError):
         failure = explain(error, where)
+        if not isinstance(failure.message, str) or not isinstance(failure.hint, str | None):  # made by a stranger
+            hint = None if failure.hint is None else str(failure.hint)
+            failure = replace(failure, message=str(failure.message), hint=hint)
     else:
         plugin = plugin or _culprit(error)
         whose = f" in the plugin {plugin!r}" if plugin is not None else ""

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from ..events import Bytes, DeviceText, Event, Limit, Note, Speed, Stage, StageName
 from ..hints import Hint
-from ..isolation import said
+from ..isolation import is_wanted, said
 from .exit_codes import Exit, Failure
 from .streams import streams, write_line
 from .text import printable
@@ -345,7 +345,9 @@ class Renderer(ABC):
             return
         try:
             self.draw(event)
-        except Exception as error:  # whoever moves the bytes must not stumble over how that is shown
+        except BaseException as error:  # whoever moves the bytes must not stumble over how that is shown
+            if is_wanted(error):
+                raise
             self._broken = True
             write_line(streams().err, f"warning: what goes on cannot be shown any more: {said(error)}")
             log.info("traceback", exc_info=error)
@@ -554,6 +556,8 @@ class PlainRenderer(Renderer):
     def close(self) -> None:
         self._flush_device_text()
         event, self._transfer = self._transfer, None
+        if self._broken:
+            return
         if event is not None and self._open is not None and event.done >= event.total:
             self.stage_ended(Stage(event.stage, _amount(event), finished=True, elapsed_s=event.elapsed_s))
             self._open = None

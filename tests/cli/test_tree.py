@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import re
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import mcumgrx
 from mcumgrx import registry
 from mcumgrx.cli import tree, words
-from mcumgrx.plugin_api import Argument, CommandContext, CommandPlugin, Option, command, hookimpl
+from mcumgrx.plugin_api import Argument, CommandContext, CommandPlugin, Note, Option, command, hookimpl
 from mcumgrx.registry import Registry
 
 Cli = Callable[..., Any]
@@ -180,6 +181,50 @@ async def crash(context: CommandContext) -> None:
     raise ZeroDivisionError("oh")
 
 
+@command(needs_device=False)
+async def leave(context: CommandContext) -> None:
+    """Leave."""
+    sys.exit(4)
+
+
+@command(needs_device=False)
+async def cancel(context: CommandContext) -> None:
+    """Cancel."""
+    raise asyncio.CancelledError
+
+
+@command(needs_device=False)
+async def interrupt(context: CommandContext) -> None:
+    """Interrupt."""
+    raise KeyboardInterrupt
+
+
+class OddResult:
+    """Raises whatever it is asked for."""
+
+    def lines(self) -> list[str]:
+        raise SystemExit("lines")
+
+    def as_dict(self) -> dict[str, object]:
+        raise GeneratorExit("data")
+
+
+@command(needs_device=False)
+async def odd(context: CommandContext) -> OddResult:
+    """Return something odd."""
+    return OddResult()
+
+
+@command(needs_device=False)
+async def stray(context: CommandContext) -> str:
+    """Print and return something."""
+    print("printed\x1b[2J")
+    sys.stdout.buffer.write(b"bytes\n")
+    context.progress(7)  # type: ignore[arg-type]
+    context.progress(Note("later"))
+    return "returned"
+
+
 class Point(EntryPoint):
     """An entry point whose module is here."""
 
@@ -197,6 +242,11 @@ def mcumgrx_commands() -> list[CommandPlugin]:
         CommandPlugin("acme say", "Say something", f"{__name__}:say"),
         CommandPlugin("acme clash", "Clash", f"{__name__}:clash"),
         CommandPlugin("acme crash", "Crash", f"{__name__}:crash"),
+        CommandPlugin("acme leave", "Leave", f"{__name__}:leave"),
+        CommandPlugin("acme cancel", "Cancel", f"{__name__}:cancel"),
+        CommandPlugin("acme interrupt", "Interrupt", f"{__name__}:interrupt"),
+        CommandPlugin("acme odd", "Odd", f"{__name__}:odd"),
+        CommandPlugin("acme stray", "Stray", f"{__name__}:stray"),
         CommandPlugin("acme gone", "Gone", "mcumgrx_acme_gone.commands:gone"),
     ]
 
@@ -213,7 +263,7 @@ def acme(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("acme")
 class TestPlugins:
     def test_their_commands_are_like_ours(self, cli: Cli) -> None:
-        assert re.search(r"\n  acme +say, clash, crash, gone\n", cli().out)
+        assert re.search(r"\n  acme +say, clash, crash, ", cli().out)
         assert "Say something" in cli("acme").out
         assert cli("acme", "say", "hello").out == "hello\n"
         assert cli("acme", "say", "hello", "--loud", "--json").result == "HELLO"
@@ -265,6 +315,29 @@ class TestPlugins:
         assert "please tell its author" in ended.err
         assert "Traceback" not in ended.err
         assert "Traceback" in cli("acme", "crash", "-v").err
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("leave", "SystemExit: 4"),
+            ("cancel", "CancelledError"),
+            ("interrupt", "KeyboardInterrupt"),
+            ("odd", "SystemExit: lines"),
+        ],
+    )
+    def test_what_it_raises_is_its_own_whatever_it_is(self, cli: Cli, name: str, said: str) -> None:
+        ended = cli("acme", name)
+        assert (ended.exit, ended.out) == (1, "")
+        assert ended.err.startswith(f"error: this is a bug in the plugin 'acme': {said}\n")
+        assert cli("acme", name, "--json").error["exit"] == 1
+
+    def test_results_alone_reach_standard_output(self, cli: Cli) -> None:
+        ended = cli("acme", "stray")
+        assert (ended.exit, ended.out) == (0, "returned\n")
+        printed, raw, warning = ended.err.splitlines()
+        assert (printed, raw) == ("printed\\x1b[2J", "bytes")
+        assert warning.startswith("warning: what goes on cannot be shown any more: AttributeError")
+        assert [record.get("result") for record in cli("acme", "stray", "--json").records] == ["returned"]
 
     def test_the_list_shows_what_works_and_what_does_not(self, cli: Cli) -> None:
         lines = cli("plugins", "list").out.splitlines()
