@@ -175,7 +175,7 @@ class Client:
             done, _ = await asyncio.wait([opening], timeout=timeout_s + _OPEN_GRACE_S)
             if not done:
                 raise ConnectFailed(
-                    f"the link was not open after {timeout_s + _OPEN_GRACE_S:g} s",
+                    f"the link was not open after {timeout_s + _OPEN_GRACE_S:.0f} s",
                     hint="try again; if it happens each time, the link's driver or plugin hangs",
                 )
             opening.result()

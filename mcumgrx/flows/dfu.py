@@ -245,6 +245,8 @@ class _Update:
                 staged = self.target.staged(await self._list())
             except (DeviceError, RequestTimeout, ProtocolError) as error:
                 if self.policy.mode is not Mode.UPLOAD_ONLY:
+                    marked = "its padding marks it" if self.image.padded else "nothing is marked"
+                    error.hint = Hint(f"the upload is complete, and {marked}; ", error.hint or "try again")
                     raise
                 stage.result = f"{self.new} is in slot {step.slot}, says the device; not checked: {error}"
                 return

@@ -20,6 +20,7 @@ from mcumgrx.errors import (
     FlowError,
     ImageError,
     LinkLost,
+    MalformedReply,
     Outcome,
     PlanRefused,
     RequestTimeout,
@@ -1051,6 +1052,15 @@ def test_what_was_only_uploaded_and_cannot_be_looked_at_is_said_to_be_unchecked(
     report = desk.run(mode=Mode.UPLOAD_ONLY)
     assert report.ending is Ending.UPLOADED
     assert "says the device; not checked: " in desk.results(StageName.UPLOAD)[0]
+
+
+def test_an_update_that_cannot_look_at_its_upload_says_how_far_it_has_come() -> None:
+    desk = Desk()
+    spoil(desk.device, the(range(2, 1000), asks(0, Op.READ)), BODIES["noise"])
+    with pytest.raises(MalformedReply) as failure:
+        desk.run()
+    assert "the upload is complete, and nothing is marked" in str(failure.value.hint)
+    assert desk.after_reset() == "1.0.0"
 
 
 # -- time ------------------------------------------------------------------------------------------------------------
