@@ -29,8 +29,8 @@ from tests.support.thinned import thinned
 
 pytestmark = pytest.mark.codec
 
-OLD = build_image("1.0.0", payload_size=4000)
-NEW = parse_image(build_image("1.1.0", payload_size=4000))
+OLD = build_image("1.0.0", payload_size=4000, signed=False)
+NEW = parse_image(build_image("1.1.0", payload_size=4000, signed=False))
 CONFIG = DeviceConfig(slot_size=128 * 1024)
 MESSAGES = 15  # of an undisturbed upload with these sizes: the buffer query, a probe, then the chunks
 

@@ -24,6 +24,7 @@ from mcumgrx.mcuboot import (
     Version,
     parse_header,
 )
+from mcumgrx.sim.signature import PUBLIC_KEY_DER, sign
 
 __all__ = ["Application", "Health", "build_image", "read_application"]
 
@@ -59,8 +60,9 @@ def build_image(
     load_address: int = 0,
     image: int = 0,
     needs: Mapping[int, str | Version] | None = None,
+    signed: bool = True,
 ) -> bytes:
-    """A valid image with a SHA-256 TLV and no signature.
+    """A valid image, with its SHA-256 and, if `signed`, a signature by the key that everybody knows (`signature`).
 
     The payload is `payload`, or `payload_size` bytes that look random and are the same each time for the same version
     and health, and `image`, the number of the image that it is for. The line that tells of an unhealthy application is
@@ -83,8 +85,12 @@ def build_image(
     header = ImageHeader(load_address, header_size, len(protected), len(payload), ImageFlag(flags), version)
     body = header.pack().ljust(header_size, b"\x00") + payload + protected
     digest = hashlib.sha256(body).digest()
-    record = _TLV.pack(TlvType.SHA256, len(digest)) + digest
-    return body + _TLV.pack(TLV_INFO_MAGIC, _TLV.size + len(record)) + record
+    records = {TlvType.SHA256: digest}
+    if signed:
+        records[TlvType.KEYHASH] = hashlib.sha256(PUBLIC_KEY_DER).digest()
+        records[TlvType.ED25519] = sign(digest)
+    area = b"".join(_TLV.pack(kind, len(value)) + value for kind, value in records.items())
+    return body + _TLV.pack(TLV_INFO_MAGIC, _TLV.size + len(area)) + area
 
 
 def _dependencies(needs: Mapping[int, str | Version]) -> bytes:

@@ -59,7 +59,7 @@ def test_events_as_json(cli: Cli, desk: str, image_file: ImageFile) -> None:
     ended = cli("dfu", image_file("1.1.0"), "-d", desk, "--json")
     assert ended.err == ""
     *events, last = ended.records
-    assert {event["event"] for event in events} == {"stage", "plan", "bytes", "note"}
+    assert {event["event"] for event in events} == {"stage", "plan", "bytes"}
     order = [event["stage"] for event in events if event["event"] == "stage" and event["finished"]]
     assert order == ["inspect", "connect", "read", "plan", "upload", "mark", "reset", "return", "prove", "confirm"]
     plan = next(event["plan"] for event in events if event["event"] == "plan")
@@ -122,7 +122,7 @@ def test_policy_mistakes_are_usage_errors(cli: Cli, image_file: ImageFile) -> No
 def test_an_upload_outside_of_a_flow_shows_its_progress(cli: Cli, desk: str, image_file: ImageFile) -> None:
     ended = cli("image", "upload", image_file("1.1.0"), "-d", desk)
     assert ended.exit == 0, ended.err
-    assert "upload: 100 %, 4.6 KB of 4.6 KB" in ended.err
+    assert "upload: 100 %, 4.7 KB of 4.7 KB" in ended.err
     assert ended.out.startswith("uploaded 1.1.0")
 
 

@@ -1041,8 +1041,15 @@ def test_the_inspect_command_needs_no_device(file: Path) -> None:
     assert desk.faults.requests == 0
     assert (facts.version, facts.size, facts.hash) == ("1.1.0", NEW.size, NEW.hash.hex())
     assert facts.file_sha256 == NEW.file_sha256.hex() != facts.hash
-    assert (facts.signature, facts.padded) == (None, False)
-    assert [(tlv.name, tlv.size, tlv.protected) for tlv in facts.tlvs] == [("SHA256", 32, False)]
+    assert (facts.signature, facts.padded) == ("ED25519", False)
+    assert [(tlv.name, tlv.size, tlv.protected) for tlv in facts.tlvs] == [
+        ("SHA256", 32, False),
+        ("KEYHASH", 32, False),
+        ("ED25519", 64, False),
+    ]
+    assert facts.warnings == ()
+    file.write_bytes(build_image("1.1.0", payload_size=4000, signed=False))
+    (facts,) = desk.command(commands.inspect, files=(file,)).files
     assert any("no signature" in warning for warning in facts.warnings)
     lines = facts.lines()
     assert lines[0] == str(file)

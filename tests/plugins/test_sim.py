@@ -613,3 +613,16 @@ def test_addresses_are_pasted_as_they_are_printed(tmp_path: Path) -> None:
     file = tmp_path / "my, device.json"
     assert running(address_of(file)) == "1.0.0"
     assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        ("1.2.3+4", {"1.2.3+4"}),
+        ("1.1.0+1.2.0", {"1.1.0", "1.2.0"}),
+        ("1.1.0+7+1.2.0+8", {"1.1.0+7", "1.2.0+8"}),
+        ("1.2.3.4+1.3.0", {"1.2.3+4", "1.3.0"}),
+    ],
+)
+def test_a_number_without_a_dot_is_that_of_a_build(text: str, versions: set[str]) -> None:
+    assert SimTransport(Address.parse(f"sim:,unhealthy={text}")).device.config.unhealthy == versions

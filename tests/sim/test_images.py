@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from mcumgrx.errors import ImageError, UsageError
-from mcumgrx.mcuboot import ImageFlag, Version, parse_image
+from mcumgrx.mcuboot import ImageFlag, TlvType, Version, parse_image
 from mcumgrx.sim.images import Application, Health, build_image, read_application
+from mcumgrx.sim.signature import PUBLIC_KEY, PUBLIC_KEY_DER, sign
 
 
 @pytest.mark.parametrize("health", list(Health))
@@ -62,3 +65,32 @@ def test_what_cannot_be_built() -> None:
         build_image("one")
     with pytest.raises(UsageError, match="header"):
         build_image("1.0.0", header_size=16)
+
+
+# RFC 8032, section 7.1: the message of test 1 is empty.
+SIGNATURE = bytes.fromhex(
+    "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
+    "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
+)
+
+
+def test_the_signature_is_that_of_the_document() -> None:
+    assert sign(b"") == SIGNATURE
+
+
+def test_an_image_is_signed_and_names_the_key() -> None:
+    image = parse_image(build_image("1.1.0", payload_size=4000))
+    assert image.warnings == ()
+    assert image.tlv_value(TlvType.ED25519) == sign(image.hash)
+    assert image.key_hash == hashlib.sha256(PUBLIC_KEY_DER).digest()
+    plain = parse_image(build_image("1.1.0", payload_size=4000, signed=False))
+    assert plain.hash == image.hash
+    assert plain.key_hash is None
+
+
+@pytest.mark.parametrize("message", [b"", b"\x00" * 32, bytes(range(256))])
+def test_any_library_agrees_with_the_signature(message: bytes) -> None:
+    ed25519 = pytest.importorskip(
+        "cryptography.hazmat.primitives.asymmetric.ed25519", reason="checked with cryptography (comes with imgtool)"
+    )
+    ed25519.Ed25519PublicKey.from_public_bytes(PUBLIC_KEY).verify(sign(message), message)

@@ -75,7 +75,8 @@ class SimTransport(SimulatedTransport):
     ==============  ===================================================================================
     `state=FILE`    keep the device in this file from one program to the next
     `version`       of the first image (1.0.0)
-    `unhealthy`     versions whose application crashes, joined by `+`; whatever the image itself says
+    `unhealthy`     versions whose application crashes, joined by `+`, whatever the image itself says; a number
+                    without a dot belongs to the version before it, as in 1.2.3+4
     `firmware`      whose answers it gives: zephyr-4.4 (default), zephyr-3.4, zephyr-3.2, zephyr-2.7,
                     mynewt; other options come on top
     `buf_size`      of a buffer (384; with several images 1024 or more, which their list needs)
@@ -296,8 +297,19 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         original_only=options.choice("smp", "1" if default.original_only else "2", ("1", "2")) == "1",
         bootloader_info=options.flag("bootloader", default.bootloader_info),
         fs=_file_systems(options, default),
-        unhealthy=frozenset(str(Version.parse(part)) for part in unhealthy.split("+") if part),
+        unhealthy=frozenset(map(str, _versions(unhealthy))),
     )
+
+
+def _versions(text: str) -> list[Version]:
+    """Versions joined by `+`, which also stands before a build number: that has no dot, a version has one."""
+    found: list[str] = []
+    for part in filter(None, text.split("+")):
+        if found and "." not in part and "+" not in found[-1]:
+            found[-1] += f"+{part}"
+        else:
+            found.append(part)
+    return [Version.parse(part) for part in found]
 
 
 def _file_systems(options: OptionReader, default: DeviceConfig) -> FsConfig:
