@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -43,6 +44,7 @@ _EASE = 1.5
 
 # How large answers are, where that matters: those to chunks and small queries, and those that carry a file in a device
 # that does not tell its buffers.
+_LEAST_AIR_S = 0.05
 _ANSWER_BYTES = 96
 _FILE_ANSWER_BYTES = 512
 
@@ -89,7 +91,7 @@ _QUIET_S = 2.0
 _FALLS = 16
 
 # Answers in a row of which nothing can be made, before they are taken for what the device has to say.
-_GARBLED = 3
+_GARBLED = 16
 
 # Between two reports of progress; and so many times what the listener took for the last one, because the link has to
 # wait for it.
@@ -152,28 +154,40 @@ async def find_message_size(client: Client, largest: int, least: int, *, harmles
         client.refused_bytes = largest + 1
         if largest <= max(safe, client.proven_bytes):
             return largest
+    sizes = rungs(largest, safe, least)
     silence: RequestTimeout | None = None
-    refused = learned.refused_bytes
-    for size in rungs(largest, safe, least):
-        begin = asyncio.get_running_loop().time()
+    silent: int | None = None  # the largest of which nothing came back
+    refused: int | None = None  # the smallest that is too large
+    found: int | None = None
+    # What is not answered may lie in the device, which may be busy for once. Where one too many does harm, no more are
+    # sent in a row than there is room for, and the last of them is waited for like any other request.
+    room = len(sizes) * 2
+    if client.flow.strict:
+        room = 1 if params is None else max(1, params.buf_count - 1)
+    for size in sizes:
+        repeats = 1 if room > 2 else 0
+        room -= 1 + repeats
         try:
-            # The answer is as large.
-            patience_s = min(_PROBE_S, client.timeout_s) + client.air_s(size)
-            await client.request(Probe(size), timeout_s=patience_s, repeats=1)
+            arrives = await _echoes(client, size, repeats=repeats, patient=room < 1 or size == sizes[-1])
         except RequestTimeout as error:
-            silence = error
-            refused = client.refused_bytes = size
-            continue
-        except DeviceError as error:
-            # Part of it has arrived (no reassembly, or a datagram that was cut). Any other refusal read the whole.
-            if error.group is None and error.rc == SmpError.CORRUPT:
-                refused = client.refused_bytes = size
-                continue
-        client.took_short_trip(begin)
-        client.proven_bytes = max(client.proven_bytes, size)
+            silence, arrives = error, False
+            silent = silent or size
+        if arrives:
+            found = size
+            break
+        refused = size
+    if found is not None and silent is not None and refused is not None:
+        # Now that the device answers: was it the size, or had the device, or the line, a bad moment?
+        with suppress(RequestTimeout):
+            if await _echoes(client, silent, repeats=0):
+                found, refused = silent, None
+    if found is not None:
+        client.refused_bytes = refused if refused is not None else client.refused_bytes
+        client.proven_bytes = max(client.proven_bytes, found)
         # Only now: a device that answers nothing at all has refused nothing.
-        learned.message_bytes, learned.refused_bytes = size, refused
-        return size
+        learned.message_bytes = found
+        learned.refused_bytes = refused if refused is not None else learned.refused_bytes
+        return found
     if least > safe and client.last_heard_s is not None:
         raise MessageTooLarge(
             f"a write of {safe} bytes is too small for the first chunk of a transfer, and the device does not put "
@@ -185,6 +199,28 @@ async def find_message_size(client: Client, largest: int, least: int, *, harmles
     if silence is not None:
         raise silence
     return least
+
+
+async def _echoes(client: Client, size: int, *, repeats: int = 1, patient: bool = False) -> bool:
+    """Whether a message of this size comes back; false where the device says that only a part of it has arrived.
+
+    Raises `RequestTimeout` when nothing comes.
+    """
+    begin = asyncio.get_running_loop().time()
+    timeout_s = client.timeout_s if patient else min(_PROBE_S, client.timeout_s)
+    try:
+        # The answer is as large.
+        await client.request(
+            Probe(size), timeout_s=timeout_s + client.air_s(size), repeats=None if patient else repeats
+        )
+    except DeviceError as error:
+        # No reassembly, or a datagram that was cut. Any other refusal has read the whole.
+        if error.group is None and error.rc == SmpError.CORRUPT:
+            return False
+    except MalformedReply:
+        pass  # an answer all the same
+    client.took_short_trip(begin)
+    return True
 
 
 async def upload(
@@ -496,7 +532,8 @@ class _Transfer(Generic[P]):
         if flight.number == self._window.numbers - 1:
             self._last_at = leaves_at
         if self._meter.wire_bytes:
-            self._window.air_s = _EASE * self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
+            air_s = _EASE * self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
+            self._window.air_s = air_s if air_s > _LEAST_AIR_S else 0.0
 
     @property
     def _answer_bytes(self) -> int:

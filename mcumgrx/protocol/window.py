@@ -62,6 +62,7 @@ _OUTCOMES = 64
 # All that the device has room for was sent, and is silent. If that many are lost by chance about as often as this, they
 # are lost, after so many times the slowest answer so far. Where there is room for one only, a device that is busy for
 # once would be harmed by the second one, so it is given more time.
+_TELLING = 3  # so many losses tell how many there are
 _LOST_ALL = 0.002
 _LOST_ALL_DIRTY = 0.0002  # where it is certain that something gets lost by chance
 _SILENT = 4
@@ -302,7 +303,7 @@ class Window(Generic[T]):
         if not self._strict or self._late < len(self._flights) or self.unanswered < self.most_unanswered:
             return self.patience_s
         enough = _LOST_ALL_DIRTY if self.dirty else _LOST_ALL
-        if sum(self._outcomes) < 2 or self.lost_share**self.room < enough:
+        if sum(self._outcomes) < _TELLING or self.lost_share**self.room < enough:
             return self.patience_s
         least_s = _LEAST_SILENT_ALONE_S if self.room == 1 else _LEAST_SILENT_S
         return min(self.patience_s, max(least_s, _SILENT * self._slowest_s))

@@ -263,9 +263,7 @@ class FilePutPlan:
         command: Command[Any]
         match self.phase:
             case Phase.BODY:
-                if self._next >= self.size:
-                    return self._early_check()
-                return None if self.one_at_a_time and self._open else self._chunk(self._next)
+                return self._next_in_body()
             case Phase.FIRST:
                 self._waiting = self._chunk(0)
                 return self._waiting
@@ -282,6 +280,16 @@ class FilePutPlan:
                 return self._checking() if self._check is None else None
         self._waiting = Step(command, self._session)
         return self._waiting
+
+    def _next_in_body(self) -> Step | None:
+        if self._next < self.size:
+            return None if self.one_at_a_time and self._open else self._chunk(self._next)
+        if (check := self._early_check()) is not None or self._open or self._check is not None:
+            return check
+        # All has been sent, nothing of it is on its way, and it is not known to have arrived.
+        self.setbacks += 1
+        self._go_back(self.done_bytes)
+        return self._chunk(self._next)
 
     def _early_check(self) -> Step | None:
         """The query of the hash behind the last chunk, if that may go out before the answer to the chunk."""
