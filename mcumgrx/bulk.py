@@ -28,6 +28,7 @@ from .protocol.message import Command, Reply, SmpError
 from .protocol.sizes import MessageSize, rungs
 from .protocol.standard import Params, Probe, UploadProgress
 from .protocol.transfer import Piece, TransferPlan, UploadPlan
+from .protocol.waiting import Waiting
 from .protocol.window import MOST_IN_FLIGHT, Flight, PacedWindow, Window
 
 __all__ = ["find_message_size", "transfer", "upload", "window_for"]
@@ -75,17 +76,10 @@ _PROBE_S = 1.0
 _ASK_BEHIND_S = (0.3, 2.0, 8.0, 30.0)
 _ASK_BEHIND_TRIPS = 8
 
-# "Busy" and "no buffer" say when to try again, not that anything is wrong; so does a device that keeps asking for what
-# it has just been sent, because it is at work on something else. Nobody does so for ever. Pauses are doubled up to
-# the longest; the bound is the 30 s that SMP's own rule for "busy" asks for, and more where an image may be copied to
-# another core before its last bytes are taken.
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
-_BUSY_S = 30.0
+# "Busy" and "no buffer" say when to try again (`protocol.waiting`); so does a device that keeps asking for what it has
+# just been sent, because it is at work on something else. That may last longer: an image may be copied to another core
+# before its last bytes are taken.
 _STALLED_S = 60.0
-
-# So long it goes without saying that the transfer waits.
-_QUIET_S = 2.0
 
 # The device may take back what it had taken (it has been reset, say), but not again and again.
 _FALLS = 16
@@ -390,8 +384,8 @@ class _Transfer(Generic[P]):
         self._losses_of_size = 0
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
         self._heard_at = self._advanced_at = self._loop.time()
-        self._busy = _Waiting(_BUSY_S)
-        self._stalled = _Waiting(_STALLED_S)
+        self._busy = Waiting()
+        self._stalled = Waiting(_STALLED_S)
         self._stalls = 0
         self._falls = 0
         self._garbled = 0
@@ -673,7 +667,7 @@ class _Transfer(Generic[P]):
         if self._falls > _FALLS or silent_s > max(_STALLED_S, _FALLS * self._window.answer_s):
             raise plan.stuck(silent_s)
 
-    def _wait(self, waiting: _Waiting, now: float, why: str) -> bool:
+    def _wait(self, waiting: Waiting, now: float, why: str) -> bool:
         """Let the device have some time, because it `why`; false when it has had enough."""
         if now < self._paused_until:
             return True  # what was on its way together counts once
@@ -905,39 +899,3 @@ class _Transfer(Generic[P]):
         self._progress(self._meter.read(now))
         told_at = self._loop.time()
         self._report_at = told_at + max(_REPORT_S, _LISTENS * (told_at - now))
-
-
-class _Waiting:
-    """How long a device has been waited for that says "not now", in one way or another."""
-
-    def __init__(self, patience_s: float) -> None:
-        self.patience_s = patience_s
-        self._since: float | None = None
-        self._next_s = _FIRST_PAUSE_S
-        self._told = False
-
-    def seconds(self, now: float) -> float:
-        return 0.0 if self._since is None else now - self._since
-
-    def pause_s(self, now: float) -> float | None:
-        """How long to wait before it is asked again; None when the patience is at its end."""
-        if self._since is None:
-            self._since = now
-        if now - self._since >= self.patience_s:
-            return None
-        pause_s = self._next_s
-        self._next_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
-        return pause_s
-
-    def tell(self, until: float) -> bool:
-        """Whether to say, once, that the device is waited for, where that is known to last until then."""
-        if self._told or self.seconds(until) < _QUIET_S:
-            return False
-        self._told = True
-        return True
-
-    def end(self) -> None:
-        """It goes on."""
-        self._since = None
-        self._next_s = _FIRST_PAUSE_S
-        self._told = False

@@ -315,11 +315,11 @@ class Fields:
         return float(value) if _is_number(value) else self._passed_over(key, value, "a number", None)
 
     def text(self, key: str, default: str | None = None) -> str:
-        value = self._get(key)
+        value = self._text(key)
         return value if isinstance(value, str) else self._instead(key, value, "text", default)
 
     def optional_text(self, key: str) -> str | None:
-        value = self._get(key)
+        value = self._text(key)
         return value if isinstance(value, str) else self._passed_over(key, value, "text", None)
 
     def data(self, key: str, default: bytes | None = None) -> bytes:
@@ -408,6 +408,17 @@ class Fields:
             raise MalformedReply(f"it is empty, and should hold {key!r}")
         self._read.add(key)
         return self._body.get(key)
+
+    def _text(self, key: str) -> object:
+        """A text as a byte string says the same; that is taken where an odd value is no error."""
+        value = self._get(key)
+        if not self._tolerant or not isinstance(value, bytes):
+            return value
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+        return text if text.isprintable() else value
 
     def _instead(self, key: str, value: object, wanted: str, default: Result | None) -> Result:
         """What stands for a value that is not there, or not `wanted`."""

@@ -390,7 +390,7 @@ def test_what_is_no_map_in_a_list_costs_no_other(caplog: pytest.LogCaptureFixtur
     assert list(fields.maps("absent")) == list(fields.named_maps("absent")) == []
 
 
-ODD = {"i": "1", "n": "1.5", "t": b"x", "d": "x", "f": "yes"}
+ODD = {"i": "1", "n": "1.5", "t": b"\xff", "d": "x", "f": "yes"}
 
 
 def test_an_odd_value_in_an_entry_costs_that_value() -> None:
@@ -408,6 +408,14 @@ def test_an_odd_value_in_an_entry_costs_that_value() -> None:
     assert item.extra() == ODD  # shown, not dropped
     with pytest.raises(MalformedReply, match=r"'x'\[0\]\['i'\] in it is text, not an integer"):
         item.integer("i")
+
+
+def test_a_text_as_a_byte_string_is_a_text_in_an_entry() -> None:
+    (item,) = Fields({"x": [{"version": b"1.0.0", "name": b"\x00\x01"}]}).maps("x")
+    assert (item.text("version"), item.optional_text("name")) == ("1.0.0", None)
+    assert item.extra() == {"name": b"\x00\x01"}
+    with pytest.raises(MalformedReply, match="not text"):
+        Fields({"version": b"1.0.0"}).text("version")
 
 
 def test_an_odd_value_beside_a_list_is_an_error_where_it_matters() -> None:

@@ -239,7 +239,7 @@ def test_answers_that_break_the_protocol(command: Command[Any], body: Body) -> N
 
 def test_an_odd_value_costs_that_value_and_not_the_list() -> None:
     good = {"slot": 0, "version": "1.0.0", "hash": HASH, "active": True, "confirmed": 1}
-    odd = {"slot": "1", "image": None, "version": b"1.0.0", "hash": HASH.hex(), "pending": "yes", "vendor": 1.5}
+    odd = {"slot": "1", "image": None, "version": b"\xff", "hash": HASH.hex(), "pending": "yes", "vendor": 1.5}
     body: Body = {"images": [good, 5, odd], "splitStatus": "none"}
     state = ReadImageState().result(reply_to(ReadImageState(), encode_body(body)))
     assert state.slots == (
