@@ -159,9 +159,12 @@ class Client:
     def limits(self) -> Limits:
         """What the link can carry now."""
         try:
-            return self._transport.limits
+            limits = self._transport.limits
         except BaseException as error:
             raise told(self._transport, "limits", error) from None
+        if limits.__class__ is not Limits and not isinstance(limits, Limits):
+            raise fault_of(self._transport, "limits", TypeError(f"it is {type(limits).__name__}, not Limits"))
+        return limits
 
     async def open(self, timeout_s: float = 10.0) -> None:
         """Open the link; nothing is sent yet. Raises `DeviceNotFound` or `ConnectFailed`."""
@@ -506,7 +509,11 @@ class Client:
     ) -> tuple[int, Call]:
         """Give a request its number, and hand it to the link."""
         now = asyncio.get_running_loop().time()
-        sent = exchange.send(request, version=version, write_bytes=self.limits.write, now=now)
+        write_bytes = self.limits.write
+        try:
+            sent = exchange.send(request, version=version, write_bytes=write_bytes, now=now)
+        except Exception as error:
+            raise told(self._transport, "framing", error) from None
         self._waiters[sent.sequence] = answered
         try:
             return sent.sequence, self._outbox.put(sent.writes, left=left, failed=failed)
@@ -616,8 +623,11 @@ class Client:
                     await asyncio.sleep(0)  # against the contract; at least nobody is held up
                     continue
                 self.last_heard_s = loop.time()
-                replies = exchange.receive(chunk)
-                if (garbled := exchange.garbled) != self._garbled:
+                try:
+                    replies, garbled = exchange.receive(chunk), exchange.garbled
+                except Exception as error:
+                    raise fault_of(self._transport, "framing", error) from error
+                if garbled != self._garbled:
                     count, self._garbled = garbled - self._garbled, garbled
                     self._answers_garbled(count)
                 for sequence, reply in replies:

@@ -427,6 +427,31 @@ async def test_what_a_transports_code_raises_is_told_as_its_fault(where: str, er
     assert "not of the device" in (raised.value.hint or "")
 
 
+@pytest.mark.parametrize("limits", [None, 384, {"safe_message": 89}])
+@virtual
+async def test_limits_that_are_none(limits: Any) -> None:
+    async with Client(Wire(limits=limits)) as client:
+        with pytest.raises(PluginError, match=r"in limits of Wire of .* not Limits"):
+            await client.request(Echo("?"))
+
+
+@pytest.mark.parametrize("where", ["encode", "feed"])
+@virtual
+async def test_a_framing_of_a_plugin_that_fails(where: str) -> None:
+    def fails(*_: object) -> Any:
+        raise ZeroDivisionError("oops")
+
+    framing = type("OddFraming", (StreamFraming,), {where: fails})
+
+    class Odd(Wire):
+        def framing(self) -> Framing:
+            return framing()  # type: ignore[no-any-return]
+
+    async with Client(Odd()) as client:
+        with pytest.raises(PluginError, match=r"in framing of .* ZeroDivisionError: oops"):
+            await client.request(Echo("?"))
+
+
 @pytest.mark.parametrize("chunk", [None, "text", 5])
 @virtual
 async def test_a_transport_that_receives_no_bytes(chunk: Any) -> None:
