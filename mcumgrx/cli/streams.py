@@ -130,8 +130,8 @@ class Streams:
             os.dup2(self._copy, 1)
             os.close(self._copy)
             self._copy = None
-            self.out = self._stdout
-        sys.stdout, sys.stderr = self._stdout or self.out, self._stderr or self.err
+            self.out = self._stdout or self.out
+        sys.stdout, sys.stderr = self._stdout, self._stderr
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -243,8 +243,10 @@ def standard_streams() -> Iterator[Streams]:
         yield made
     finally:
         made.give_back()
-        for stream in (made.out, made.err):
+        for stream, own in ((made.out, sys.stdout), (made.err, sys.stderr)):
             _flush(stream)
+            if own is None:
+                stream.close()
         _current = None
 
 
