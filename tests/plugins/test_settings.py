@@ -185,6 +185,15 @@ def test_a_value_that_does_not_fit_an_answer() -> None:
     assert "--max-size" in str(raised.value.hint)
 
 
+def test_a_text_that_is_cut_inside_a_character_is_still_one() -> None:
+    made = desk({"x": ("21.5 " * 6 + "°°").encode()}, value_max=31)
+    result = get(made)
+    assert (result.size, result.text, result.may_be_cut) == (31, "21.5 " * 6, True)
+    assert get(made, type="text").lines()[0] == "21.5 " * 6
+    whole = desk({"x": b"21.5 \xc2"})
+    assert get(whole).text is None  # not cut, and so no text
+
+
 def test_texts_of_mynewt() -> None:
     made, fake = saying({"rc": 0, "val": "12", "more": True})
     result = get(made)

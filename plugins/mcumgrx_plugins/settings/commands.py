@@ -80,16 +80,17 @@ async def get(context: CommandContext, name: str, type: str | None, max_size: in
     value = found.value
     data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     limit = asked if found.max_size is None else found.max_size
+    may_be_cut = not isinstance(value, str) and len(data) >= limit
     result = GetResult(
         name=name,
         type=type,
         size=len(data),
         hex=data.hex(),
-        text=as_text(value),
+        text=as_text(value, may_be_cut=may_be_cut),
         unsigned=as_integer(value, signed=False),
         signed=as_integer(value, signed=True),
         limit=found.max_size,
-        may_be_cut=not isinstance(value, str) and len(data) >= limit,
+        may_be_cut=may_be_cut,
         sent_as_text=isinstance(value, str),
         extra=found.extra,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from mcumgrx.plugin_api import UsageError
@@ -43,12 +44,12 @@ def _from_hex(text: str) -> bytes:
         raise UsageError(f"{text!r} is not hexadecimal", hint="two digits for each byte, such as e803") from error
 
 
-def as_text(value: bytes | str) -> str | None:
-    """The value as text, or None where it is none."""
+def as_text(value: bytes | str, *, may_be_cut: bool = False) -> str | None:
+    """The value as text, or None where it is none. What `may_be_cut` can end inside a character, which is left out."""
     if isinstance(value, str):
         return value
     try:
-        return value.decode()
+        return codecs.getincrementaldecoder("utf-8")().decode(value, final=not may_be_cut)
     except UnicodeDecodeError:
         return None
 
