@@ -23,7 +23,7 @@ from typing import Any
 
 from mcumgrx.cli import demo
 from mcumgrx.cli.command import Context, Settings
-from mcumgrx.cli.render import duration_text, finish, make_renderer
+from mcumgrx.cli.render import duration_text, make_renderer
 from mcumgrx.cli.run import run
 from mcumgrx.mcuboot import parse_image
 
@@ -194,7 +194,7 @@ def main(arguments: list[str]) -> int:
         return 130
     finally:
         renderer.close()
-        finish()
+        sys.stdout.flush()
 
 
 def _fail(text: str, hint: str) -> int:
