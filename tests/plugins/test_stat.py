@@ -144,10 +144,10 @@ def test_errors_that_older_servers_label_as_those_of_group_63(rc: StatErrorCode)
 
 
 def test_what_is_no_number_among_counters_costs_nothing_else() -> None:
-    answer = {"name": 5, "group": b"", "fields": {1: 2, "a": "1", "b": True, "c": 1.5, "d": None, "e": 7}}
+    answer = {"name": 5, "group": 6, "fields": {1: 2, "a": "1", "b": True, "c": 1.5, "d": None, "e": 7}}
     result = saying(answer).command(commands.show, name="app", all=False)
     odd = {"a": "1", "b": True, "c": 1.5, "d": None}
-    assert result.groups == (Counters("app", {"e": 7}, None, {"name": 5, "group": b"", "fields": odd}),)
+    assert result.groups == (Counters("app", {"e": 7}, None, {"name": 5, "group": 6, "fields": odd}),)
     assert result.lines()[-1] == "  fields: a 1, b yes, c 1.5, d null"
     listed = saying({"stat_list": ["a", 1, None, "b"]}).command(commands.list_groups)
     assert listed.lines() == ["a", "b", "stat_list: 1, null"]
