@@ -368,7 +368,10 @@ class _Transfer(Generic[P]):
         safe = client.limits.safe_message
         largest = plan.message_bytes
         if client.refused_bytes is not None:
-            largest = min(largest, max(safe, client.refused_bytes - 1))
+            # What goes out as several writes a device puts together as far as it has room, or never: then what lies
+            # between is lost as well, and with it what follows.
+            refused = safe if client.limits.write is not None else client.refused_bytes - 1
+            largest = min(largest, max(safe, client.proven_bytes, refused))
         self._size = MessageSize(
             largest,
             safe=safe,

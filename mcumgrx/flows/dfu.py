@@ -26,6 +26,7 @@ from typing import TypeVar
 from ..contracts import Connection, Device, ImageGroup, OsGroup, UploadOptions
 from ..errors import (
     DeviceError,
+    DeviceNotFound,
     FlowError,
     LinkLost,
     MalformedReply,
@@ -395,12 +396,15 @@ class _Update:
     def _no_return(self, reason: Exception) -> FlowError:
         old = "" if self._old is None else f" (ran {shown_version(self._old.version)} before)"
         what = "does not answer" if isinstance(reason, TimeoutError) else f"has not returned: {reason}"
+        hint = "a swap can take minutes: raise --boot-timeout; or look at the device's log. "
+        hint += "The same command again tells how it ended"
+        if isinstance(reason, DeviceNotFound) and reason.hint:
+            hint += f". The link: {reason.hint}"  # what was seen in its place, perhaps
         return FlowError(
             f"no sign of {self.new}{old}: {self.policy.boot_timeout_s:g} s after its reset the device {what}",
             stage=StageName.RETURN,
             outcome=Outcome.NO_RETURN,
-            hint="a swap can take minutes: raise --boot-timeout; or look at the device's log. "
-            "The same command again tells how it ended",
+            hint=hint,
         )
 
     # -- confirm -------------------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ class Peripheral:
         self.writes: list[int] = []  # sizes
         self.types: set[str] = set()
         self.notifications = 0
-        self.link: SimulatedTransport | None = None
+        self.link: SimulatedTransport | None = None  # as long as there is one
         self.mtu = 0  # of the link; 0 without one
         self.subscribers: set[str] = set()  # bus names; they outlast the link, as BlueZ's do
         self.paired = False
@@ -719,8 +719,9 @@ class EmulatedBluez:
         peripheral.mtu = 0
         for task in peripheral.tasks:
             task.cancel()
-        assert peripheral.link is not None
-        peripheral.link.cut()
+        link, peripheral.link = peripheral.link, None
+        assert link is not None
+        link.cut()
         if peripheral.acquired is not None:
             peripheral.acquired.close()
             peripheral.acquired = None
