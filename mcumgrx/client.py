@@ -73,6 +73,9 @@ _FRAMED = 1.4
 # BlueZ takes 2.7 s to disconnect; a close that takes longer than this is given up, so that nobody waits for ever.
 _CLOSE_TIMEOUT_S = 10.0
 
+# A line that damages every answer is not only dirty: after so many the rest of the time-out is waited for.
+_MOST_DAMAGED = 8
+
 # A device that prints without ever ending a line is logged in pieces of this many characters.
 _MAX_LOG_LINE = 4096
 
@@ -476,12 +479,15 @@ class Client:
                 async with self._slots:
                     self._raise_if_ended()
                     until = asyncio.get_running_loop().time() + timeout_s
+                    damaged = 0
                     while not answer.done():
                         sequence, call = self._send(exchange, request, speaks, partial(self._answer, answer, speaks))
                         calls.append((sequence, call))
-                        garbled = await self._await_answer(exchange, sequence, call, answer, request, timeout_s)
+                        notices = request.repeatable and damaged < _MOST_DAMAGED
+                        garbled = await self._await_answer(exchange, sequence, call, answer, request, timeout_s, notices)
                         if not garbled or asyncio.get_running_loop().time() >= until:
                             break
+                        damaged += 1
                         self._slots.leave()  # as far as is known, it takes up no place any more: the next one does
                         self._slots.enter_now()
                 if answer.done():
@@ -539,11 +545,11 @@ class Client:
         answer: asyncio.Future[tuple[Reply, Version]],
         request: Request,
         timeout_s: float,
+        notices_damage: bool,
     ) -> bool:
         """Wait until the answer is there or its time is up, which begins when the link has taken the request.
 
-        Where the request may be repeated, also until an answer has come damaged, which may have been this one; then it
-        is true.
+        With `notices_damage` also until an answer has come damaged, which may have been this one; then it is true.
         """
         loop = asyncio.get_running_loop()
         while (leaving := call.leaving()) is not None and not answer.done():
@@ -563,7 +569,7 @@ class Client:
         deadline = loop.time() + self._outbox.queued_s() + timeout_s
         exchange.set_deadline(sequence, deadline)
         waiting: list[asyncio.Future[Any]] = [answer]
-        if request.repeatable:
+        if notices_damage:
             if self._damage is None or self._damage.done():
                 self._damage = loop.create_future()
             waiting.append(self._damage)

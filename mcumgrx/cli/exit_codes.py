@@ -6,6 +6,7 @@ command was asked for, over which kind of link, and how far it had come.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -234,6 +235,11 @@ def _set_by_environment(error: McumgrError, where: Situation) -> str | None:
     named = [
         f"{option} comes from {variable}, which is {value!r}"
         for variable, option, value in where.environment
-        if (option == "-d" if about_link else option in error.message or value in error.message)
+        if (option == "-d" if about_link else option in error.message or _names(error.message, value))
     ]
     return "; ".join(named) or None
+
+
+def _names(message: str, value: str) -> bool:
+    """Whether `value` stands in the message by itself: the 1 of a switch is not that of 127.0.0.1."""
+    return re.search(rf"(?<![\w.:/-]){re.escape(value)}(?![\w.:/-])", message) is not None

@@ -128,7 +128,8 @@ def test_no_permission(echo: Callable[[str], Ended]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "udp"])
-def test_network(scheme: str, echo: Callable[[str], Ended]) -> None:
+def test_network(scheme: str, echo: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcumgrx_plugins.udp.transport._PATIENCE_UNHEARD_S", 0.1)  # as the time-out of these tests
     kind = socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as unused:
         unused.bind(("127.0.0.1", 0))
