@@ -61,6 +61,7 @@ class Limit(StrEnum):
     LINK = "link"  # it carries no more
     BUFFERS = "buffers"  # the link idles while the device has no room for another request
     DEVICE = "device"  # it takes its time for each request: flash, mostly
+    COMPUTER = "computer"  # this one: busy itself, or with other programs
 
 
 @dataclass(frozen=True, slots=True)

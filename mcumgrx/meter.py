@@ -12,6 +12,7 @@ from typing import Any
 from .client import Client
 from .events import Bytes, Limit, Speed, StageName
 from .hints import Hint, Run
+from .load import ComputerLoad
 from .protocol.sizes import MessageSize
 from .protocol.transfer import TransferPlan, UploadPlan
 from .protocol.window import PacedWindow, Window
@@ -28,6 +29,9 @@ _NOW_S = 2.0
 # or something else that is slow, took this share.
 _MOSTLY = 0.75
 _MOSTLY_SLOW = 0.5
+
+# This computer is what limits it if this program is at work, or ready to be, for this share of the time.
+_MOSTLY_WORK = 0.5
 
 # A round trip that is so many times the shortest one was spent in a queue.
 _WAITED = 1.3
@@ -73,6 +77,8 @@ class Meter:
         self._reports: deque[tuple[float, int]] = deque()
         self._trips: deque[float] = deque(maxlen=_TRIPS)  # from when a request has left
         self._shortest_s = _NEVER
+        self._load = ComputerLoad()
+        self._held_s = 0.0
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -91,6 +97,7 @@ class Meter:
     def held(self, seconds: float) -> None:
         """For so long nothing was to happen, which counts for nothing."""
         self._begin += seconds
+        self._held_s += seconds
         self._reports.clear()
 
     # -- what it comes to ----------------------------------------------------------------------------------------------
@@ -142,9 +149,14 @@ class Meter:
         way_s = self._shortest_s if short_s is None else min(self._shortest_s, short_s)
         # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
         # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
-        in_device = window.numbers / busy_s * (sum(trips) / len(trips) - way_s)
+        # A pause of this program is in all trips that are under way then, and is no work of the device.
+        most_s = trips[max(len(trips) // 2, len(trips) - 2 - int(window.size))]
+        trip_s = sum(min(trip_s, most_s) for trip_s in trips) / len(trips)
+        in_device = window.numbers / busy_s * (trip_s - way_s)
         if in_device >= _MOSTLY and (window.size < 2 or trips[len(trips) // 4] >= _WAITED * way_s):
-            return Limit.DEVICE
+            # What waits here for a processor looks as if it waited in the device.
+            load = self._load.share(elapsed_s + self._held_s)
+            return Limit.COMPUTER if load is not None and load >= _MOSTLY_WORK else Limit.DEVICE
         if isinstance(window, PacedWindow) and window.size < window.widest:
             # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
             return Limit.DEVICE if window.saturated else Limit.BUFFERS if window.losses else None
@@ -169,6 +181,8 @@ class Meter:
                 return self._more_buffers()
             case Limit.DEVICE if (self.slowest_s or 0.0) >= _MOSTLY_SLOW * elapsed_s:
                 return _ERASING if isinstance(self._plan, UploadPlan) else None
+            case Limit.COMPUTER:
+                return "it has no processor to spare, or is slower than the device; nothing else would change anything"
             case Limit.DEVICE:
                 return "it is busy all the time, with its flash most likely; a faster link would change nothing"
         return None

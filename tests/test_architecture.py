@@ -38,6 +38,7 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.transport": {"mcumgrx.errors", "mcumgrx.address", "mcumgrx.protocol.framing"},
     "mcumgrx.group": {"mcumgrx.protocol.message", "mcumgrx.client"},
     "mcumgrx.memory": {"mcumgrx.errors"},
+    "mcumgrx.load": set(),
     "mcumgrx.pause": set(),
     "mcumgrx.threads": set(),
     "mcumgrx.transport_code": {"mcumgrx.errors", "mcumgrx.transport"},
@@ -60,7 +61,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.protocol.message:SmpError",
         "mcumgrx.protocol.standard",
     },
-    "mcumgrx.meter": {"mcumgrx.client", "mcumgrx.events", "mcumgrx.protocol"},
+    "mcumgrx.meter": {"mcumgrx.client", "mcumgrx.events", "mcumgrx.load", "mcumgrx.protocol"},
     "mcumgrx.bulk": {
         "mcumgrx.client",
         "mcumgrx.errors",

@@ -94,7 +94,12 @@ def _trip_text(seconds: float) -> str:
     return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f} ms"
 
 
-_LIMITS = {Limit.LINK: "link", Limit.BUFFERS: "buffers", Limit.DEVICE: "device"}
+_LIMITS = {
+    Limit.LINK: "the link",
+    Limit.BUFFERS: "the buffers",
+    Limit.DEVICE: "the device",
+    Limit.COMPUTER: "this computer",
+}
 
 
 def speed_text(speed: Speed, *, short: bool = False) -> str:
@@ -113,8 +118,7 @@ def speed_text(speed: Speed, *, short: bool = False) -> str:
     elif not short:
         texts.append("nothing sent again")
     if speed.limited_by is not None:
-        limit = _LIMITS[speed.limited_by]
-        texts.append(f"limit: {limit}" if short else f"limited by the {limit}")
+        texts.append(f"limit: {speed.limited_by}" if short else f"limited by {_LIMITS[speed.limited_by]}")
     return ", ".join(texts)
 
 
@@ -535,7 +539,7 @@ class PlainRenderer(Renderer):
             self.note(Note(f"{rate_text(speed.average)} on average: {speed_text(told)}"))
         waited = transfer.elapsed_s > self._WORTH_S and speed.window <= self._NARROW
         if speed.limited_by and speed.hint and (self._verbose or (waited and speed.limited_by is Limit.BUFFERS)):
-            self.note(Note(self.told(Hint(f"limited by the {_LIMITS[speed.limited_by]}: ", speed.hint))))
+            self.note(Note(self.told(Hint(f"limited by {_LIMITS[speed.limited_by]}: ", speed.hint))))
 
     def note(self, note: Note) -> None:
         self.line([(("warning" if note.warning else "note") + ": ", "warn" if note.warning else "dim"), note.text])
