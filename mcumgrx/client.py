@@ -483,8 +483,8 @@ class Client:
                     while not answer.done():
                         sequence, call = self._send(exchange, request, speaks, partial(self._answer, answer, speaks))
                         calls.append((sequence, call))
-                        notices = request.repeatable and damaged < _MOST_DAMAGED
-                        garbled = await self._await_answer(exchange, sequence, call, answer, request, timeout_s, notices)
+                        heed = request.repeatable and damaged < _MOST_DAMAGED
+                        garbled = await self._await_answer(exchange, sequence, call, answer, request, timeout_s, heed)
                         if not garbled or asyncio.get_running_loop().time() >= until:
                             break
                         damaged += 1
