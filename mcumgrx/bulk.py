@@ -176,6 +176,8 @@ async def find_message_size(client: Client, largest: int, least: int, *, harmles
             if await _echoes(client, silent, repeats=0):
                 found, refused = silent, None
     if found is not None:
+        if refused is not None and client.limits.write is not None and found <= safe < refused:
+            refused = safe + 1  # what takes two writes is not put together, however short the second one is
         client.refused_bytes = refused if refused is not None else client.refused_bytes
         client.proven_bytes = max(client.proven_bytes, found)
         # Only now: a device that answers nothing at all has refused nothing.
@@ -685,7 +687,9 @@ class _Transfer(Generic[P]):
         return True
 
     def _refused(self, piece: Any, error: DeviceError, now: float) -> None:
-        if error.group is None and error.rc == SmpError.CORRUPT and self._smaller():
+        # Of those that were there together, the first one has made the others smaller.
+        cut = error.group is None and error.rc == SmpError.CORRUPT
+        if cut and (piece.command.request().size > self._size.current or self._smaller()):
             self._plan.lost(piece)  # it was cut on its way
             return
         if error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY):
@@ -709,6 +713,9 @@ class _Transfer(Generic[P]):
         """Messages of this size do not arrive: make them smaller, if that can be."""
         size, client = self._size, self._client
         failed = size.current
+        write_bytes = client.limits.write
+        if write_bytes is not None and failed <= write_bytes and self._plan.done_bytes > self._plan.resumed_from:
+            return False  # a single write arrives or does not, and some have: something else is wrong
         self._trial = None
         if not size.failed():
             return False

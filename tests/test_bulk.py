@@ -24,6 +24,7 @@ from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
+from mcumgrx.transport import Limits
 from mcumgrx_plugins.image.group import ImageGroup
 from tests.support.thinned import thinned
 
@@ -179,6 +180,52 @@ def test_an_oversized_chunk_is_halved_until_it_arrives() -> None:
     model = LinkModel(safe_message=100)
     upload = Uploading(faults, model, UploadOptions(erase_timeout_s=5.0))()
     assert upload.duration_s < 60
+
+
+class Claiming(SimulatedTransport):
+    """A link with writes of limited size, to a device that does not put them together, which the link cannot know."""
+
+    @property
+    def limits(self) -> Limits:
+        return replace(super().limits, max_message=8 + 0xFFFF)
+
+
+@pytest.mark.parametrize("interval_s", [0.0075, 0.03])
+@pytest.mark.parametrize("pause_s", [0.0, 3.0])
+def test_what_takes_two_writes_is_tried_once(interval_s: float, pause_s: float) -> None:
+    large = parse_image(build_image("1.1.0", payload_size=96_000))
+    device = device_with(replace(CONFIG, buf_size=2475))
+    real, sizes = device.handle, list[int]()
+
+    def handle(message: bytes, now: float) -> Answer:
+        answer = real(message, now)
+        header = Header.unpack(message)
+        if (header.group, header.command) == (1, 1):
+            sizes.append(len(message))
+            if len(sizes) % 100 == 50:
+                return Answer(answer.replies, pause_s or answer.busy_s)
+        return answer
+
+    device.handle = handle  # type: ignore[method-assign]
+    events: list[Event] = []
+
+    async def main() -> None:
+        model = LinkModel.ble(247, interval_s, reassembles=False)
+        async with Client(Claiming(device, model)) as client:
+            await client.group(ImageGroup).upload(large, progress=events.append)
+
+    run(main())
+    last = [event for event in events if isinstance(event, Bytes)][-1]
+    assert last.speed is not None
+    assert last.speed.retransmissions <= 5 * (1 + 6 * bool(pause_s))
+    # But for the last one, and where offsets take a byte more, each fills a write.
+    assert sum(size < 240 for size in sizes) <= 2
+
+
+def test_a_size_that_was_silent_for_once_is_used_all_the_same() -> None:
+    learned, faults = Learned(), Faults(drop_requests={2, 3})
+    upload_with(learned, LinkModel.uart(), faults=faults)
+    assert (learned.message_bytes, learned.refused_bytes) == (380, None)
 
 
 def test_silence_names_the_remedy() -> None:

@@ -620,6 +620,8 @@ def _present(event: Bytes) -> str:
     speed = event.speed
     if speed is None or event.done >= event.total:
         return _rate(event)
+    if event.done <= event.resumed_from:
+        return ", there already" if event.resumed_from else ""  # nothing has moved so far: no rate
     left = f", {duration_text(speed.left_s)} left" if speed.left_s is not None else ""
     return f", {rate_text(speed.now)}{left}"
 
