@@ -81,6 +81,10 @@ _ASK_BEHIND_TRIPS = 8
 # before its last bytes are taken.
 _STALLED_S = 60.0
 
+# So long it goes without saying that a request is waited for of which it is known that it can take long: an erase does.
+_QUIET_SLOW_S = 5.0
+_OPENING = "image upload"
+
 # The device may take back what it had taken (it has been reset, say), but not again and again.
 _FALLS = 16
 
@@ -386,6 +390,7 @@ class _Transfer(Generic[P]):
         self._slow_silent_s = 0.0
         self._stray_at = -_NEVER  # when the last slow request left that was given up
         self._asked_behind = 0
+        self._slow_told = False
         self._losses_of_size = 0
         self._trial: int | None = None  # from this number on, messages are of a size that is not proven
         self._heard_at = self._advanced_at = self._loop.time()
@@ -768,6 +773,8 @@ class _Transfer(Generic[P]):
         if slow is not None:
             at = slow.sent_at + slow.queued_s + self._slow_s(slow.item) + window.air_s
             at = min(at, self._ask_behind_at(slow))
+            if not self._slow_told:
+                at = min(at, self._tell_slow_at(slow))
             if self._again_s is not None:
                 at = min(at, slow.sent_at + slow.queued_s + self._again_s)
         elif (deadline := window.deadline()) is not None:
@@ -809,6 +816,10 @@ class _Transfer(Generic[P]):
         after_s = max(_ASK_BEHIND_S[self._asked_behind], _ASK_BEHIND_TRIPS * (self._client.short_trip_s or 0.0))
         return slow.sent_at + slow.queued_s + after_s
 
+    def _tell_slow_at(self, slow: Flight[Any]) -> float:
+        """When to say what is waited for."""
+        return slow.sent_at + slow.queued_s + _QUIET_SLOW_S
+
     def _watch_slow(self, slow: Flight[Any], now: float) -> None:
         """A request is out whose answer may take long."""
         patience_s = self._slow_s(slow.item) + self._window.air_s
@@ -822,6 +833,16 @@ class _Transfer(Generic[P]):
             if not self._smaller() and self._slow_silent_s >= enough_s:
                 raise self._silent(patience_s, self._slow_losses)
             return
+        if not self._slow_told and now >= self._tell_slow_at(slow):
+            self._slow_told = True
+            left_s = slow.sent_at + slow.queued_s + patience_s - now
+            what = (
+                "the device may be erasing its flash" if slow.item.command.what == _OPENING else "the device is at work"
+            )
+            self._notes.append(
+                f"no answer to the {slow.item.command.what} so far: {what}, waiting up to {left_s:.0f} s more"
+            )
+            self._tell_soon()
         if self._again_s is not None and now >= slow.sent_at + slow.queued_s + self._again_s:
             self._again_s = None
             if self._window.unanswered >= self._window.room and self._stream is not None and not self._stream.full:

@@ -198,7 +198,7 @@ class Meter:
                 "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS in its firmware tells them"
             )
         limits = client.limits
-        if size.current < size.largest:
+        if size.current < size.largest or client.refused_bytes is not None:
             # Larger ones were lost in front of the buffers that the device tells.
             if limits.write is not None:
                 return f"messages above {size.current} bytes get lost: {_REASSEMBLY}"

@@ -12,7 +12,7 @@ import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
-from mcumgrx.errors import DeviceError, TransferStuck
+from mcumgrx.errors import DeviceError, RequestTimeout, TransferStuck
 from mcumgrx.events import Bytes, Event, Note, guarded
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.pause import Pause
@@ -136,6 +136,25 @@ def test_a_device_that_stays_busy_is_left_after_half_a_minute() -> None:
     with pytest.raises(DeviceError):
         upload(device)
     assert 30 < device.__dict__["taken"][0] < 45
+
+
+def test_an_opening_chunk_that_is_never_answered_is_waited_for_twice_and_told() -> None:
+    device, events = device_saying(lambda body, now: None), list[Event]()
+    real = device.handle
+
+    def handle(message: bytes, now: float) -> Answer:
+        # At work on it for ever: what comes behind is not answered either.
+        return Answer((), 1e6) if Header.unpack(message).group == 1 else real(message, now)
+
+    device.handle = handle  # type: ignore[method-assign]
+    with pytest.raises(RequestTimeout, match="stuck at 0 %") as caught:
+        upload(device, events.append, LinkModel(latency_s=0.01))
+    assert "--erase-timeout" in str(caught.value.hint)
+    assert device.__dict__["taken"][0] >= 120
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert len(notes) == 1
+    assert "erasing" in notes[0]
+    assert "55 s" in notes[0]
 
 
 class Mistake(Exception):
