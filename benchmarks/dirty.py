@@ -40,8 +40,8 @@ IMAGE_BYTES = 55_000
 CORRUPTION = (0.0, 1e-4, 5e-4, 1e-3)
 SEEDS, FEW_SEEDS = range(9), range(3)
 
-OLD = build_image("1.0.0", payload_size=1000, signed=False)
-NEW = parse_image(build_image("1.1.0", payload_size=IMAGE_BYTES, signed=False))
+OLD = build_image("1.0.0", payload_size=1000)
+NEW = parse_image(build_image("1.1.0", payload_size=IMAGE_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
