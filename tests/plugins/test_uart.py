@@ -43,6 +43,7 @@ import tty
 from mcumgrx_plugins.uart import serial_port
 from mcumgrx_plugins.uart import transport as uart
 from mcumgrx_plugins.uart.loop_port import LoopPort
+from mcumgrx_plugins.uart.permission import Rights, advice
 from mcumgrx_plugins.uart.ports import Lister, Port
 from mcumgrx_plugins.uart.reader import ThreadedPort
 from mcumgrx_plugins.uart.serial_port import SerialTransport
@@ -772,7 +773,24 @@ async def test_no_permission(peer: Peer) -> None:
         if was_root:
             os.seteuid(0)
     assert caught.value.hint is not None
-    assert "usermod -aG" in caught.value.hint
+    assert "its mode (0000) lets no group use it" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("rights", "said", "not_said"),
+    [
+        (Rights("/dev/x", "dialout", True, 0o660, False, False), "sudo usermod -aG dialout $USER", None),
+        (Rights("/dev/x", "dialout", True, 0o660, False, True), "log in again", "usermod"),
+        (Rights("/dev/x", "dialout", True, 0o660, True, True), "something else forbids it", "usermod"),
+        (Rights("/dev/x", "dialout", False, 0o600, False, False), "its mode (0600) lets no group", "usermod"),
+        (Rights("/dev/x", "root", True, 0o660, False, False), "udev rule", "usermod"),
+        (Rights("/dev/x", "root", False, 0o600, False, False), "its mode (0600)", "usermod"),
+        (Rights("/dev/x", None, True, 0o660, False, False), "its group has no name", "usermod"),
+    ],
+)
+def test_what_gives_the_right_to_a_port(rights: Rights, said: str, not_said: str | None) -> None:
+    assert said in advice(rights)
+    assert not_said is None or not_said not in advice(rights)
 
 
 async def test_not_a_port(tmp_path: Path) -> None:

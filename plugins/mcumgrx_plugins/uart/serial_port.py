@@ -21,12 +21,10 @@ from mcumgrx.plugin_api import (
 )
 
 from .loop_port import LoopPort
+from .permission import port_advice
 from .ports import Lister, list_ports
 from .reader import ThreadedPort
 from .transport import UartTransport
-
-if sys.platform != "win32":
-    import grp
 
 __all__ = ["SerialTransport"]
 
@@ -133,8 +131,7 @@ class SerialTransport(UartTransport):
         hint: str | None
         if number in (errno.EACCES, errno.EPERM):
             said = "may not be opened by you"
-            group = _group_of(path)
-            hint = f"join the group that owns it: sudo usermod -aG {group} $USER, then log in again"
+            hint = port_advice(path)
         elif number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
             said = "is in use by another program"
             hint = "close the terminal or tool that has it open; ModemManager may hold a new port for half a minute"
@@ -194,13 +191,3 @@ def _errno(error: BaseException) -> int | None:
     # Windows: pyserial writes the repr of the OSError into its own text. Access is denied there to a port in use.
     text = str(error)
     return errno.ENOENT if "FileNotFoundError" in text else errno.EBUSY if "PermissionError" in text else None
-
-
-def _group_of(path: str) -> str:
-    """Name of the group that owns `path`, for the hint; the usual one when it cannot be told."""
-    if sys.platform != "win32":
-        try:
-            return grp.getgrgid(os.stat(path).st_gid).gr_name
-        except (OSError, KeyError):
-            pass
-    return "dialout"
