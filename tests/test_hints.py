@@ -16,6 +16,8 @@ from mcumgrx.cli.exit_codes import Situation, explain
 from mcumgrx.cli.tree import make_root
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, McumgrError, UsageError
 from mcumgrx.hints import Hint, Run, quoted
+from mcumgrx.protocol.message import ErrorCode, SmpError
+from mcumgrx.protocol.standard import ImageErrorCode, OsErrorCode
 
 ROOT = Path(__file__).resolve().parent.parent
 ON = ("-d", "ble:My Widget", "--timeout", "20")
@@ -133,3 +135,15 @@ def test_no_text_names_a_command_for_a_device_that_nobody_completes() -> None:
                 if not _WITHOUT_DEVICE.match(words):
                     found.append(f"{path.relative_to(ROOT).as_posix()}:{node.lineno}: {words}")
     assert found == [], "name it with mcumgrx.hints.Run"
+
+
+# -- the tables of errors -------------------------------------------------------------------------------------------
+
+# Their sentence says all there is; what to do follows from the state (`mcumgrx.refusals`), or there is nothing to do.
+_SAY_ALL = {SmpError.OK, SmpError.BAD_STATE}
+
+
+@pytest.mark.parametrize("code", [*SmpError, *OsErrorCode, *ImageErrorCode], ids=lambda code: f"{code!r}")
+def test_every_code_has_a_sentence_and_says_what_to_do(code: ErrorCode) -> None:
+    assert code.sentence
+    assert code.hint or code in _SAY_ALL

@@ -77,11 +77,11 @@ class SmpError(ErrorCode):
     """`MGMT_ERR`: codes of the SMP layer itself, in the plain `rc` form (Zephyr `mgmt_defines.h`)."""
 
     OK = 0, "success"
-    UNKNOWN = 1, "unknown error"
+    UNKNOWN = 1, "unknown error", "anything can be behind it; the device's log tells"
     NO_MEMORY = 2, "the device has no free buffer", "try again, with fewer requests at once or a smaller chunk"
-    INVALID = 3, "a value in the request is not valid"
-    TIMEOUT = 4, "the device gave up waiting"
-    NO_ENTRY = 5, "there is no such item"
+    INVALID = 3, "a value in the request is not valid", "its firmware may be older, and not know all that was asked"
+    TIMEOUT = 4, "the device gave up waiting", "something in it is slow or hangs: try again, or reset it"
+    NO_ENTRY = 5, "there is no such item", "it has none of this name or number"
     BAD_STATE = 6, "that is not possible in the device's present state"
     MESSAGE_SIZE = 7, "the answer does not fit the device's buffer", "raise CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE"
     NOT_SUPPORTED = (
@@ -89,11 +89,19 @@ class SmpError(ErrorCode):
         "the device does not know this command",
         "its firmware was built without this command group or command",
     )
-    CORRUPT = 9, "the device received a damaged request"
+    CORRUPT = 9, "the device received a damaged request", "the link damages bytes: is its speed right?"
     BUSY = 10, "the device is busy", "try again"
-    ACCESS_DENIED = 11, "the device's application does not allow it"
-    TOO_OLD = 12, "the device no longer speaks SMP version 1"
-    TOO_NEW = 13, "the device does not speak this SMP version yet"
+    ACCESS_DENIED = 11, "the device's application does not allow it", "its firmware decides what it allows, and when"
+    TOO_OLD = (
+        12,
+        "the device no longer speaks SMP version 1",
+        "this program falls back to version 1 where answers stay out: try again",
+    )
+    TOO_NEW = (
+        13,
+        "the device does not speak this SMP version yet",
+        "it is older than SMP version 2, which is tried first: try again",
+    )
 
 
 @dataclass(frozen=True, slots=True)
