@@ -538,6 +538,9 @@ class _Transfer(Generic[P]):
         if self._meter.wire_bytes:
             air_s = _EASE * self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
             self._window.air_s = air_s if air_s > _LEAST_AIR_S else 0.0
+        if flight.number in self._sequences:
+            # It was not taken at once, and the timer was set for the slowest link there is.
+            self._arm_earlier()
 
     @property
     def _answer_bytes(self) -> int:
@@ -765,6 +768,13 @@ class _Transfer(Generic[P]):
                 return
         self._timer_at = at
         self._timer = self._loop.call_at(at, self._tick)
+
+    def _arm_earlier(self) -> None:
+        """What is on its way has left before it was believed to: its time is up earlier."""
+        if self._timer is not None and (at := self._due()) < self._timer_at:
+            self._timer.cancel()
+            self._timer_at = at
+            self._timer = self._loop.call_at(at, self._tick)
 
     def _due(self) -> float:
         """When the next time is up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cbor2
@@ -21,7 +21,7 @@ from mcumgrx.protocol.header import Header
 from mcumgrx.protocol.message import encode_body
 from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
-from mcumgrx.sim.link import LinkModel, SimulatedTransport
+from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
 from mcumgrx_plugins.image.group import ImageGroup
 
@@ -223,3 +223,29 @@ def test_a_pause_tells_all_that_listen() -> None:
     pause.hold()
     pause.resume()
     assert heard == [True, False]
+
+
+class TakesItsTime(SimulatedTransport):
+    """A link that is quick, and never takes a message at once: it says later that it has taken it."""
+
+    def offer(self, writes: Sequence[bytes]) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("fault", ["drop_requests", "drop_replies"])
+def test_no_loss_is_waited_for_as_on_the_slowest_link_where_one_is_quick(fault: str) -> None:
+    """Each message of an upload is lost in turn; what each may take is what the options say, and not its bytes."""
+
+    async def upload_with(faults: Faults) -> float:
+        device = SimulatedDevice(CONFIG)
+        device.install(OLD)
+        loop = asyncio.get_running_loop()
+        async with Client(TakesItsTime(device, LinkModel.ideal(), faults=faults), timeout_s=0.1) as client:
+            begin = loop.time()
+            await client.group(ImageGroup).upload(NEW, UploadOptions(erase_timeout_s=0.2))
+            return loop.time() - begin
+
+    counted = Faults()
+    usual_s = run(upload_with(counted))
+    for number in range(1, counted.requests):  # the last one may keep the device busy: it is waited for long
+        assert run(upload_with(Faults(**{fault: number}))) < usual_s + 2, number  # type: ignore[arg-type]
