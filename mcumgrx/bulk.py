@@ -91,6 +91,9 @@ _FALLS = 16
 # Answers in a row of which nothing can be made, before they are taken for what the device has to say.
 _GARBLED = 16
 
+# So many that are alike are no damage of a line, which is different each time: the device says just that.
+_GARBLED_ALIKE = 4
+
 # Between two reports of progress; and so many times what the listener took for the last one, because the link has to
 # wait for it.
 _REPORT_S = 0.1
@@ -399,6 +402,7 @@ class _Transfer(Generic[P]):
         self._stalls = 0
         self._falls = 0
         self._garbled = 0
+        self._alike: tuple[bytes, int] = (b"", 0)  # the last answer of which nothing could be made, how often in a row
         self._paused_until = 0.0
         self._queued_s: Callable[[], float] | None = client.queued_s
         self._asked_at: float | None = None  # when the first request has left after the device was last heard
@@ -597,13 +601,14 @@ class _Transfer(Generic[P]):
             except MalformedReply as error:
                 # A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART).
                 self._garbled += 1
-                if self._garbled > _GARBLED:
+                self._alike = (reply.payload, self._alike[1] + 1 if reply.payload == self._alike[0] else 1)
+                if self._garbled > _GARBLED or self._alike[1] >= _GARBLED_ALIKE:
                     error.concerns(piece.command.what, reply.payload)
                     raise
                 window.lost(now)
                 plan.lost(piece)
             else:
-                self._garbled = 0
+                self._garbled, self._alike = 0, (b"", 0)
             self._judge(done, setbacks, now)
         except Exception as error:
             self._fail(error)

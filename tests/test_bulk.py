@@ -12,7 +12,7 @@ import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
-from mcumgrx.errors import DeviceError, LinkLost, RequestTimeout, UploadMismatch
+from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, RequestTimeout, UploadMismatch
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Learned
@@ -160,6 +160,21 @@ def test_a_check_of_the_device_that_fails_ends_the_upload_with_an_error() -> Non
     with pytest.raises(UploadMismatch) as caught:
         Uploading(device=device)()
     assert caught.value.size == NEW.size
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_device_that_says_the_same_nonsense_again_and_again_is_not_asked_on_and_on(link: str) -> None:
+    device, asked = device_with(), 0
+
+    def nonsense(body: dict[str, Any], header: Header) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return {}
+
+    answering(device, nonsense)
+    with pytest.raises(MalformedReply, match="the device's answer to the image upload makes no sense: it lacks 'off'"):
+        Uploading(model=LINKS[link], device=device)()
+    assert asked <= 10
 
 
 @pytest.mark.parametrize("offset", [NEW.size + 1, 2**32, -1, "text", None])
