@@ -18,12 +18,14 @@ from typing import Any, Self, TypeVar, cast
 from .errors import (
     ConnectFailed,
     DeviceError,
+    DeviceNotFound,
     LinkLost,
     MalformedReply,
     McumgrError,
     MessageTooLarge,
     PluginError,
     RequestTimeout,
+    WrongDevice,
 )
 from .group import Group
 from .memory import Learned
@@ -61,6 +63,9 @@ _SILENT_TIMEOUT_S = 0.5
 _OPEN_GRACE_S = 5.0
 _CANCEL_TIMEOUT_S = 1.0
 
+# For a link that was open a moment ago.
+_REOPEN_TIMEOUT_S = 10.0
+
 # Every server takes so much; whether it takes more is worth a question before the request is lost on its way.
 _SURELY_FITS_BYTES = 128
 
@@ -97,6 +102,9 @@ class Client:
         groups: finds the class for a role of `contracts`; sessions pass the registry's.
         on_text: gets what the device prints beside SMP, as text. Default: the log `mcumgrx.device`.
         learned: what is known of the device from earlier connections; transfers add to it.
+        on_reopened: with it, a link that dies before the device has said anything (Bluetooth LE: the connection is
+            made, and its first packet ends it) is opened once more for a request that is safe to repeat; called then,
+            to look whether it is the same device. Default: the request ends with `LinkLost`.
 
     Attributes:
         proven_bytes: the largest message of which transfers know that it has arrived on this connection.
@@ -114,6 +122,7 @@ class Client:
         groups: Callable[[type], type[Group]] | None = None,
         on_text: Callable[[str], None] | None = None,
         learned: Learned | None = None,
+        on_reopened: Callable[[], None] | None = None,
     ) -> None:
         self.timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
         self._is_bounded = timeout_s is not None
@@ -133,6 +142,8 @@ class Client:
         self._streams: list[Stream] = []
         self._ended: asyncio.Future[McumgrError] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._on_reopened = on_reopened
+        self._reopening = asyncio.Lock()
         self._versions = VersionChoice()
         self._garbled = 0
         self._damage: asyncio.Future[None] | None = None  # until the next answer that comes damaged
@@ -173,6 +184,9 @@ class Client:
         """Open the link; nothing is sent yet. Raises `DeviceNotFound` or `ConnectFailed`."""
         if self._ended is not None:
             raise RuntimeError("a client is opened once; make a new one to reconnect")
+        await self._open(timeout_s)
+
+    async def _open(self, timeout_s: float) -> None:
         # A task of its own: a transport that neither returns nor lets itself be cancelled holds nobody up.
         opening = asyncio.create_task(
             calling(self._transport, "open", lambda: self._transport.open(timeout_s)), name="mcumgrx transport open"
@@ -193,6 +207,40 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._reader = asyncio.create_task(self._read(), name="mcumgrx client reader")
+
+    async def _open_again(self, exchange: Exchange, reason: LinkLost) -> None:
+        """The link that `exchange` ran over has died before it carried anything: open it once more.
+
+        Raises `reason` if that has been done already, and with what came of it where it does not work.
+        """
+        async with self._reopening:
+            if self._exchange is not exchange:
+                return  # for another request
+            look, self._on_reopened = self._on_reopened, None
+            if look is None or self._closing is not None:
+                raise reason
+            log.warning("%s, before it has carried anything: connecting once more", reason)
+            if self._reader is not None:
+                self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)
+            await self._outbox.close()
+            await self._close_transport()
+            self._outbox = Outbox(self._transport, self._end)
+            self._slots.close()
+            try:
+                await self._open(_REOPEN_TIMEOUT_S)
+                look()
+            except WrongDevice as error:
+                self._end(LinkLost(error.message, address=error.address, hint=error.hint))
+                raise
+            except (DeviceNotFound, ConnectFailed) as error:
+                reason.message += f"; connecting once more: {error.message}"
+                raise reason from error
+            if self._closing is not None:  # meanwhile
+                self._end(reason)
+                self._reader.cancel()
+                await self._close_transport()
+                raise reason
 
     async def close(self) -> None:
         """Close the link, if open; every request that still waits ends with `LinkLost`. Harmless when repeated."""
@@ -283,7 +331,8 @@ class Client:
             timeout_s = self.time_for(command.timeout_s)
         asked = _Asked(command.request())
         attempts = 1 + ((self.repeats if repeats is None else repeats) if asked.request.repeatable else 0)
-        self._open_exchange()
+        if self._exchange is None or self._on_reopened is None:
+            self._open_exchange()
         self._check_size(asked.request)
         if asked.request.size > _SURELY_FITS_BYTES:
             await self.params()
@@ -304,7 +353,14 @@ class Client:
         busy = Waiting()
         turned = garbled = False
         while True:
-            reply, version = await self._ask(asked, timeout_s, attempts)
+            exchange = self._exchange
+            try:
+                reply, version = await self._ask(asked, timeout_s, attempts)
+            except LinkLost as error:
+                if exchange is None or not asked.request.repeatable or self.last_heard_s is not None:
+                    raise
+                await self._open_again(exchange, error)
+                continue
             try:
                 result = command.result(reply)
             except MalformedReply:

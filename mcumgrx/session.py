@@ -100,12 +100,16 @@ class SessionDevice:
 
         Raises `DeviceNotFound`, `ConnectFailed`; `WrongDevice` where the link's identity is not that of the first time.
         """
+        return await self._connect(timeout_s, self._check_identity)
+
+    async def _connect(self, timeout_s: float, on_reopened: Callable[[], None] | None) -> Client:
         await self.close()
         client = Client(
             self._transport,
             timeout_s=self._timeout_s,
             groups=self._registry.group,
             on_text=self._hear,
+            on_reopened=on_reopened,
         )
         await client.open(timeout_s)
         try:
@@ -225,7 +229,8 @@ class SessionDevice:
         wrong_until: float | None = None
         while True:
             try:
-                return await self.connect(min(CONNECT_TIMEOUT_S, max(0.1, deadline - loop.time())))
+                timeout_s = min(CONNECT_TIMEOUT_S, max(0.1, deadline - loop.time()))
+                return await self._connect(timeout_s, None)  # at once would break the silence after a reset
             except (DeviceNotFound, ConnectFailed) as error:
                 pause_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)]
                 if not isinstance(error, WrongDevice):

@@ -49,6 +49,10 @@ class Slots:
         self._open = True
         self._admit()
 
+    def close(self) -> None:
+        """Take back `open`: there is a link again."""
+        self._open = False
+
     @property
     def full(self) -> bool:
         """Whether who comes now has to wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,12 @@ from mcumgrx import session
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup, OsGroup, ReturnHint
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError, WrongDevice
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, UsageError, WrongDevice
 from mcumgrx.events import DeviceText, Event, Note
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Learned, Memory
+from mcumgrx.protocol.message import Command
+from mcumgrx.protocol.standard import Echo, EraseImage
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
@@ -506,3 +509,52 @@ def test_a_memory_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest
         assert memory.asked == 1  # one thread hangs, and the device goes on without
 
     asyncio.run(main())
+
+
+# -- a link that dies before it has carried anything -------------------------------------------------------------------
+
+
+def first_request(command: Command[Any], *, changed: bool = False) -> tuple[Any, int]:
+    """What comes of the first request over a link that its first message ends, and how often it was opened."""
+    faults = Faults(cut_at_request={1})
+    opened: list[int] = []
+
+    class Dies(SimulatedTransport):
+        async def open(self, timeout_s: float) -> None:
+            await super().open(timeout_s)
+            opened.append(1)
+
+        @property
+        def identity(self) -> str | None:
+            return "another" if changed and len(opened) > 1 else "the first"
+
+    async def main() -> Any:
+        device = SimulatedDevice()
+        device.install(build_image("1.0.0"))
+        transport = Dies(device, LinkModel.ideal(), faults=faults)
+        found = SessionDevice(Address.parse("sim:"), transport, default_registry())
+        client = await found.connect()
+        try:
+            return await client.request(command)
+        except McumgrError as error:
+            return error
+        finally:
+            await found.close()
+
+    return run(main()), len(opened)
+
+
+def test_a_read_over_a_link_that_dies_at_once_is_made_over_a_second_one() -> None:
+    assert first_request(Echo("hello")) == ("hello", 2)
+
+
+def test_what_must_not_be_repeated_is_not() -> None:
+    error, opened = first_request(EraseImage())
+    assert isinstance(error, LinkLost)
+    assert opened == 1
+
+
+def test_the_second_link_must_lead_to_the_same_device() -> None:
+    error, opened = first_request(Echo("hello"), changed=True)
+    assert isinstance(error, WrongDevice)
+    assert opened == 2
