@@ -18,6 +18,7 @@ from mcumgrx.events import Bytes, Event
 from mcumgrx.registry import default_registry
 from mcumgrx_plugins.fs.group import FsGroup
 from mcumgrx_plugins.fs.messages import FsErrorCode, HashType, WriteFile
+from mcumgrx_plugins.fs.source import FileContent
 from mcumgrx_plugins.shell.group import ShellGroup
 from mcumgrx_plugins.shell.messages import ShellOutput
 
@@ -114,7 +115,7 @@ async def test_an_upload_that_was_aborted_is_resumed(client: Client) -> None:
                 begun.set()
             return super().read(size)
 
-    upload = asyncio.create_task(group.upload(Watched(wanted), NAME, chunk_bytes=200))
+    upload = asyncio.create_task(group.upload(FileContent(Watched(wanted)), NAME, chunk_bytes=200))
     await begun.wait()
     upload.cancel()
     await asyncio.gather(upload, return_exceptions=True)

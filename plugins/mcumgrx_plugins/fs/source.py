@@ -261,13 +261,16 @@ class _Kept:
     def __init__(self, name: str) -> None:
         self._name = name
         self._size = 0
-        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))  # noqa: SIM115
+        self._file: BinaryIO = io.BytesIO()
 
     def add(self, block: bytes) -> None:
         self._size += len(block)
         if self._size > _STREAM_BYTES:
             raise _too_large(self._name, None)
         with local_errors(f"a temporary file for {self._name}", "written"):
+            if self._size > _IN_MEMORY and isinstance(self._file, io.BytesIO):
+                beginning, self._file = self._file.getbuffer(), cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+                self._file.write(beginning)
             self._file.write(block)
 
     def content(self) -> FileContent:
