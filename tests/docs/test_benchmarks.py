@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPEED = ROOT / "docs" / "speed"
+
+import pytest
+
+# Several seconds of the processor each: where everything is checked.
+dear = pytest.mark.skipif(os.environ.get("MCUMGRX_CI", "") in ("", "0"), reason="benchmarks are run under MCUMGRX_CI")
 
 
 def run(name: str, *arguments: str) -> Any:
@@ -64,6 +70,7 @@ def test_the_plot_of_links_shows_what_the_table_says() -> None:
     assert all(abs(fall - scale * (rate - rates[50])) < 1 for fall, rate in zip(falls, rates.values(), strict=True))
 
 
+@dear
 def test_peers() -> None:
     found = run("peers.py", "--quick")
     uploads = [row for row in found["results"] if row["work"] == "upload"]
@@ -73,6 +80,7 @@ def test_peers() -> None:
     assert any(line.startswith("udp without delay: ") for line in found["verdicts"])
 
 
+@dear
 def test_cpu() -> None:
     found = run("cpu.py", "--quick")
     for cost in found["stages"].values():
@@ -94,6 +102,7 @@ def test_cpu() -> None:
     assert all(row["growth_kb"] < 5000 for row in found["transfers"])
 
 
+@dear
 def test_many() -> None:
     found = run("many.py", "--quick")
     assert found["devices"] == 4
