@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPEED = ROOT / "docs" / "speed"
-
-import pytest
 
 # Several seconds of the processor each: where everything is checked.
 dear = pytest.mark.skipif(os.environ.get("MCUMGRX_CI", "") in ("", "0"), reason="benchmarks are run under MCUMGRX_CI")
