@@ -531,6 +531,7 @@ class _Transfer(Generic[P]):
         now = self._loop.time()
         leaves_at = now + (0.0 if queued_s is None else queued_s())
         flight.queued_s = leaves_at - flight.sent_at
+        flight.taken = True
         if leaves_at > now:
             on_wire_s = leaves_at - max(flight.sent_at, self._free_at)
             if on_wire_s > 0.0:
@@ -569,7 +570,9 @@ class _Transfer(Generic[P]):
         self._sequences.pop(flight.number, None)
         setbacks, done = plan.setbacks, plan.done_bytes
         try:
-            if now < flight.sent_at + flight.queued_s:
+            if not flight.taken:
+                flight.queued_s = 0.0  # the answer was quicker than the link's word that it has taken the request
+            elif now < flight.sent_at + flight.queued_s:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
                 self._queued_s, flight.queued_s, self._free_at = None, 0.0, now
                 self._last_at = now

@@ -596,7 +596,8 @@ class _Resetting:
         except (RequestTimeout, MalformedReply):
             return  # the device is gone, which is what was asked for; if not, its list tells
         except DeviceError as error:
-            error.hint = error.hint or f"{update.new} is installed by the next reset, whatever causes it"
+            waits = f"{update.new} is installed by the next reset, whatever causes it"
+            error.hint = Hint(waits, *(("; ", error.hint) if error.hint else ()))
             raise
 
 

@@ -76,11 +76,11 @@ _LATE_S = 0.002
 class Flight(Generic[T]):
     """One request on its way.
 
-    `queued_s`: how much later than `sent_at` it is believed to have left. `depth` counts those that were before it;
-    `late` means that its time is up.
+    `queued_s`: how much later than `sent_at` it is believed to have left; `taken`: the link has said that it has it.
+    `depth` counts those that were before it; `late` means that its time is up.
     """
 
-    __slots__ = ("depth", "item", "late", "measured", "number", "queued_s", "sent_at")
+    __slots__ = ("depth", "item", "late", "measured", "number", "queued_s", "sent_at", "taken")
 
     def __init__(self, item: T, number: int, sent_at: float, depth: int, measured: bool) -> None:
         self.item = item
@@ -89,6 +89,7 @@ class Flight(Generic[T]):
         self.queued_s = 0.0
         self.depth = depth
         self.measured = measured
+        self.taken = False
         self.late = False
 
 
