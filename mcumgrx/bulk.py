@@ -572,11 +572,13 @@ class _Transfer(Generic[P]):
         try:
             if not flight.taken:
                 flight.queued_s = 0.0  # the answer was quicker than the link's word that it has taken the request
-            elif now < flight.sent_at + flight.queued_s:
+            elif now - flight.sent_at < flight.queued_s / 2:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
                 self._queued_s, flight.queued_s, self._free_at = None, 0.0, now
                 self._last_at = now
                 meter.forget_wire()
+            else:
+                flight.queued_s = min(flight.queued_s, now - flight.sent_at)  # estimates are a little off
             if flight.measured:
                 meter.round_trip(now - flight.sent_at - flight.queued_s)
             overtaken = window.answered(flight, now)
