@@ -571,7 +571,9 @@ class _Transfer(Generic[P]):
         setbacks, done = plan.setbacks, plan.done_bytes
         try:
             if not flight.taken:
-                flight.queued_s = 0.0  # the answer was quicker than the link's word that it has taken the request
+                # The answer was quicker than the link's word that it has taken the request: of the time between, nobody
+                # knows how much was the link's and how much the device's.
+                flight.queued_s, flight.measured = 0.0, False
             elif now - flight.sent_at < flight.queued_s / 2:
                 # It had left long before: a speed that is only a number (USB) says nothing of the link.
                 self._queued_s, flight.queued_s, self._free_at = None, 0.0, now

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Sequence
 
 import pytest
 
 from mcumgrx.client import Client
-from mcumgrx.events import Bytes, Event
+from mcumgrx.events import Bytes, Event, Limit
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Learned
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
@@ -75,3 +76,40 @@ def test_a_file_there_and_back(link: str, baud: int, size: int, count: int) -> N
     seconds = run(main())
     check(transport, there, seconds[0], baud)
     check(transport, back, seconds[1], baud)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["takes at once", "waits for the wire"])
+def test_time_on_the_wire_is_not_called_the_device_s(waits: bool) -> None:
+    """A device that needs no time at all, behind 25 KB/s: an answer may be there before `send` has returned."""
+    said: list[Bytes] = []
+
+    class Wire(SimulatedTransport):
+        free_at = 0.0
+
+        async def send(self, writes: Sequence[bytes]) -> None:
+            loop = asyncio.get_running_loop()
+            self.free_at = max(self.free_at, loop.time()) + sum(map(len, writes)) / 25_000
+            loop.call_at(self.free_at, lambda: [self.put(one) for one in writes])
+            if waits:
+                await asyncio.sleep(self.queued_s())
+
+        def offer(self, writes: Sequence[bytes]) -> bool:
+            return False
+
+        def queued_s(self) -> float:
+            return max(0.0, self.free_at - asyncio.get_running_loop().time())
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Bytes):
+            said.append(event)
+
+    async def main() -> None:
+        device = SimulatedDevice(DeviceConfig(buf_size=1024, timing=INSTANT, request_s=0.0))
+        device.install(build_image("1.0.0"))
+        image = parse_image(build_image("1.1.0", payload_size=20_000))
+        async with Client(Wire(device, LinkModel(kind="stream", drops_on_reset=False))) as client:
+            await client.group(ImageGroup).upload(image, progress=listen)
+
+    run(main())
+    assert said[-1].speed is not None
+    assert said[-1].speed.limited_by is not Limit.DEVICE
