@@ -50,6 +50,7 @@ class Interruptions:
         self._prodding = False
         self._over = False
         self._told = False
+        self._ending = threading.Lock()  # held by the one thread that ends the process
         self._before: dict[int, Any] = {}
         self._watcher: _Watcher | None = None
         self._terminal = _terminal_settings()
@@ -108,6 +109,8 @@ class Interruptions:
         self._over = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._ending.locked():
+            return  # to the one that is at it, which may be this thread
         if self._prodding:
             self._prodding = False
             self._effective = True
@@ -144,6 +147,7 @@ class Interruptions:
 
     def abandon(self) -> NoReturn:
         """End now, without waiting for anything. Only the terminal is put back as it was."""
+        self._ending.acquire()  # the same signal reaches the main thread and the watcher's: one of them tells it
         _restore_terminal(self._terminal)
         with contextlib.suppress(OSError, ValueError):
             text = b"\x1b[?25h\r\n" if os.isatty(2) else b""

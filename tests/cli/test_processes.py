@@ -102,6 +102,28 @@ def test_a_second_interruption_ends_what_hangs() -> None:
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
+TWICE = """
+import os, threading, time
+from mcumgrx.cli.interrupt import Interruptions
+
+interruptions, write = Interruptions(), os.write
+
+def slowly(fd, data):
+    write(fd, data)
+    time.sleep(0.3)
+
+os.write = slowly
+threading.Thread(target=interruptions.abandon).start()
+interruptions.abandon()
+"""
+
+
+@posix
+def test_two_threads_that_end_the_process_tell_it_once() -> None:
+    ended = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
 @posix
 def test_a_closed_pipe_does_not_end_an_upload(tmp_path: Path, desk: str, image_file: ImageFile, cli: Cli) -> None:
     process = start(tmp_path, "image", "upload", image_file("1.1.0"), "-d", desk, stderr=subprocess.STDOUT)
