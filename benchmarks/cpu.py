@@ -161,7 +161,7 @@ async def upload_in_memory(source: Source, name: str) -> int:
     """Returns the number of chunks."""
     framing, message_bytes = LINKS[name]
     async with Client(MemoryLink(framing(), message_bytes)) as client:
-        client.proven_bytes = message_bytes
+        client.profile.proven_bytes = message_bytes
         window: Window[Any] = Window(WINDOW, strict=False)
         await upload(client, plan_of(source, message_bytes), window=window, settled=_nothing_to_settle)
         return window.numbers
@@ -277,7 +277,7 @@ async def upload_over_udp(address: str, source: bytes) -> float:
     """Microseconds a chunk."""
     async with mcumgrx.connect(address) as client:
         params = await client.params()
-        client.proven_bytes = 1472
+        client.profile.proven_bytes = 1472
         window = window_for(client, params)
         begin = time.process_time()
         plan = UploadPlan(source, ImageUpload(hashlib.sha256(source).digest()), message_bytes=1472)

@@ -15,7 +15,6 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .client import Client, Stream
@@ -118,10 +117,10 @@ def window_for(client: Client, params: Params | None, most: int | None = None, *
     if flow.most is not None:
         room = min(room, flow.most)
     if flow.paced and params is not None and brief:
-        return BriefWindow(room, most=most, short_s=client.short_trip_s, patience_s=client.timeout_s)
+        return BriefWindow(room, most=most, short_s=client.profile.min_rtt_s, patience_s=client.timeout_s)
     if flow.paced and params is not None:
         at_most = MOST_IN_FLIGHT if most is None else most
-        return PacedWindow(room, most=at_most, patience_s=client.timeout_s, short_s=client.short_trip_s)
+        return PacedWindow(room, most=at_most, patience_s=client.timeout_s, short_s=client.profile.min_rtt_s)
     return Window(room, most=most, strict=flow.strict, patience_s=client.timeout_s)
 
 
@@ -140,20 +139,22 @@ async def find_message_size(client: Client, largest: int, least: int, *, harmles
     Raises `RequestTimeout` when nothing is answered, `MessageTooLarge` when nothing works that is large enough for the
     transfer, `LinkLost`.
     """
-    learned, safe = client.learned, client.limits.safe_message
-    params = await client.params()
+    profile, safe = client.profile, client.limits.safe_message
+    learned, params = profile.learned, await client.params()
     learned.meets(client.limits.message(None if params is None else params.buf_size))
-    if largest <= max(safe, client.proven_bytes):
+    if largest <= max(safe, profile.proven_bytes):
         return largest
-    refused_before = learned.refuses(largest) or (client.refused_bytes is not None and client.refused_bytes <= largest)
+    refused_before = learned.refuses(largest) or (
+        profile.refused_bytes is not None and profile.refused_bytes <= largest
+    )
     likely = (learned.message_bytes or 0) >= largest or (client.flow.paced and params is not None)
     if harmless and likely and not refused_before:
         return largest
     if learned.refuses(largest):
         # What lies between is not tried either: each attempt costs a time-out.
         largest = max(safe, least, learned.message_bytes or 0)
-        client.refused_bytes = largest + 1
-        if largest <= max(safe, client.proven_bytes):
+        profile.refused_bytes = largest + 1
+        if largest <= max(safe, profile.proven_bytes):
             return largest
     sizes = rungs(largest, safe, least)
     silence: RequestTimeout | None = None
@@ -185,8 +186,8 @@ async def find_message_size(client: Client, largest: int, least: int, *, harmles
     if found is not None:
         if refused is not None and client.limits.write is not None and found <= safe < refused:
             refused = safe + 1  # what takes two writes is not put together, however short the second one is
-        client.refused_bytes = refused if refused is not None else client.refused_bytes
-        client.proven_bytes = max(client.proven_bytes, found)
+        profile.refused_bytes = refused if refused is not None else profile.refused_bytes
+        profile.proves(found)
         # Only now: a device that answers nothing at all has refused nothing.
         learned.message_bytes = found
         learned.refused_bytes = refused if refused is not None else learned.refused_bytes
@@ -222,7 +223,7 @@ async def _echoes(client: Client, size: int, *, repeats: int = 1, patient: bool 
             return False
     except MalformedReply:
         pass  # an answer all the same
-    client.took_short_trip(begin)
+    client.profile.round_trip(asyncio.get_running_loop().time() - begin)
     return True
 
 
@@ -251,7 +252,7 @@ async def upload(
     Raises `RequestTimeout` when answers stay out, `TransferStuck` when they bring nothing, `UploadMismatch` when the
     device's own check finds in its slot what was not sent, `DeviceError`, `LinkLost`.
     """
-    learned = client.learned
+    learned = client.profile.learned
     plan.alignment = max(plan.alignment, learned.alignment)
     if timeout_s is None:
         timeout_s = client.timeout_s
@@ -368,24 +369,23 @@ class _Transfer(Generic[P]):
         self._pause = pause
         self._held_at: float | None = None
         self._loop = asyncio.get_running_loop()
-        self._stream: Stream | None = None
+        self._stream: Stream[Flight[Any]] | None = None
         self._finished: asyncio.Future[None] | None = None
-        self._sequences: dict[int, int] = {}  # of flights, by their number
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._held_up = False  # the last timer was late, and the answers were given time
         safe = client.limits.safe_message
         largest = plan.message_bytes
-        if client.refused_bytes is not None:
+        if client.profile.refused_bytes is not None:
             # What goes out as several writes a device puts together as far as it has room, or never: then what lies
             # between is lost as well, and with it what follows.
-            refused = safe if client.limits.write is not None else client.refused_bytes - 1
-            largest = min(largest, max(safe, client.proven_bytes, refused))
+            refused = safe if client.limits.write is not None else client.profile.refused_bytes - 1
+            largest = min(largest, max(safe, client.profile.proven_bytes, refused))
         self._size = MessageSize(
             largest,
             safe=safe,
             least=plan.least_bytes,
-            current=min(largest, max(safe, client.proven_bytes, begin_bytes)),
+            current=min(largest, max(safe, client.profile.proven_bytes, begin_bytes)),
         )
         plan.message_bytes = self._size.current
         self._slow: Flight[Any] | None = None
@@ -423,7 +423,12 @@ class _Transfer(Generic[P]):
         """Until the plan is done, or waits for something else."""
         self._finished = self._loop.create_future()
         self._stream = self._client.stream(
-            self._window.most_unanswered, on_room=self._pump, on_failure=self._fail, on_garbled=self._answers_garbled
+            self._window.most_unanswered,
+            on_reply=self._answered,
+            on_left=self._left,
+            on_room=self._pump,
+            on_failure=self._fail,
+            on_garbled=self._answers_garbled,
         )
         self._heard_at = self._advanced_at = self._loop.time()
         self._asked_at = None
@@ -443,7 +448,6 @@ class _Transfer(Generic[P]):
                 self._telling.cancel()
                 self._telling = None
             self._window.clear()
-            self._sequences.clear()
             self._slow = None
             self._stream.close()
             self._stream = None
@@ -508,7 +512,7 @@ class _Transfer(Generic[P]):
             return
         self._arm(now, wait_s)
 
-    def _send(self, stream: Stream, piece: Any, now: float) -> None:
+    def _send(self, stream: Stream[Flight[Any]], piece: Any, now: float) -> None:
         window = self._window
         flight = window.sent(piece, now, measured=not piece.slow)
         request = piece.command.request()
@@ -517,15 +521,14 @@ class _Transfer(Generic[P]):
         per_byte_s = _EASE * meter.wire_s / meter.wire_bytes if meter.wire_bytes else 1 / _SLOWEST_BYTES_S
         self._last_at = max(now, self._free_at, self._last_at) + request.size * per_byte_s
         flight.queued_s = self._last_at - now
-        self._sequences[flight.number] = stream.send(
-            request, partial(self._answered, flight), partial(self._left, flight, request.size)
-        )
-        meter.sent_bytes += request.size
+        flight.size = request.size
+        flight.call = stream.send(request, flight)
+        meter.sent_bytes += flight.size
         if piece.slow:
             self._slow = flight
             self._asked_behind = 0
 
-    def _left(self, flight: Flight[Any], size: int) -> None:
+    def _left(self, flight: Flight[Any]) -> None:
         """The link has taken the request: time-outs count from when it can have left."""
         queued_s = self._queued_s
         now = self._loop.time()
@@ -536,14 +539,14 @@ class _Transfer(Generic[P]):
             on_wire_s = leaves_at - max(flight.sent_at, self._free_at)
             if on_wire_s > 0.0:
                 self._meter.wire_s += on_wire_s
-                self._meter.wire_bytes += size
+                self._meter.wire_bytes += flight.size
         self._free_at = leaves_at
         if flight.number == self._window.numbers - 1:
             self._last_at = leaves_at
         if self._meter.wire_bytes:
             air_s = _EASE * self._meter.wire_s / self._meter.wire_bytes * self._answer_bytes
             self._window.air_s = air_s if air_s > _LEAST_AIR_S else 0.0
-        if flight.number in self._sequences:
+        if flight.call is not None:
             # It was not taken at once, and the timer was set for the slowest link there is.
             self._arm_earlier()
 
@@ -552,7 +555,7 @@ class _Transfer(Generic[P]):
         """How large an answer may be."""
         if self._stage is not StageName.DOWNLOAD:
             return _ANSWER_BYTES
-        params = self._client.told_params
+        params = self._client.profile.params
         return max(self._plan.message_bytes, _FILE_ANSWER_BYTES if params is None else params.buf_size)
 
     def _silent_s(self, now: float) -> float:
@@ -567,7 +570,7 @@ class _Transfer(Generic[P]):
         now = self._loop.time()
         self._heard_at, self._asked_at = now, None
         plan, window, meter, piece = self._plan, self._window, self._meter, flight.item
-        self._sequences.pop(flight.number, None)
+        flight.call = None
         setbacks, done = plan.setbacks, plan.done_bytes
         try:
             if not flight.taken:
@@ -723,9 +726,9 @@ class _Transfer(Generic[P]):
             raise error
 
     def _forget(self, flight: Flight[Any]) -> None:
-        sequence = self._sequences.pop(flight.number, None)
-        if sequence is not None and self._stream is not None:
-            self._stream.forget(sequence)
+        call, flight.call = flight.call, None
+        if call is not None and self._stream is not None:
+            self._stream.forget(call)
         if flight is self._slow:
             self._slow = None
 
@@ -739,11 +742,11 @@ class _Transfer(Generic[P]):
         self._trial = None
         if not size.failed():
             return False
-        if failed > max(client.proven_bytes, client.limits.safe_message) and not self._window.dirty:
+        if failed > max(client.profile.proven_bytes, client.limits.safe_message) and not self._window.dirty:
             # What has arrived before is not too large: then it is the link or the device that pauses.
-            client.learned.refused_bytes = failed
-            client.learned.message_bytes = size.current
-        client.proven_bytes = self._plan.message_bytes = size.current
+            client.profile.learned.refused_bytes = failed
+            client.profile.learned.message_bytes = size.current
+        client.profile.proven_bytes = self._plan.message_bytes = size.current
         self._window.sizes_changed()
         self._losses_of_size = 0
         return True
@@ -755,7 +758,7 @@ class _Transfer(Generic[P]):
             if number < self._trial:
                 return
             self._trial = None
-            client.learned.message_bytes = client.proven_bytes = size.current
+            client.profile.learned.message_bytes = client.profile.proven_bytes = size.current
         if size.answered():
             self._plan.message_bytes = size.current
             self._trial = self._window.numbers
@@ -835,7 +838,7 @@ class _Transfer(Generic[P]):
         """When a short request is to follow the slow one."""
         if self._asked_behind == len(_ASK_BEHIND_S):
             return _NEVER
-        after_s = max(_ASK_BEHIND_S[self._asked_behind], _ASK_BEHIND_TRIPS * (self._client.short_trip_s or 0.0))
+        after_s = max(_ASK_BEHIND_S[self._asked_behind], _ASK_BEHIND_TRIPS * (self._client.profile.min_rtt_s or 0.0))
         return slow.sent_at + slow.queued_s + after_s
 
     def _tell_slow_at(self, slow: Flight[Any]) -> float:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from .errors import (
     ConnectFailed,
@@ -28,7 +28,7 @@ from .errors import (
     WrongDevice,
 )
 from .group import Group
-from .memory import Learned
+from .link.profile import LinkProfile
 from .outbox import Call, Outbox
 from .protocol.exchange import Exchange
 from .protocol.header import Version
@@ -40,7 +40,7 @@ from .slots import Slots
 from .transport import Flow, Limits, Transport
 from .transport_code import asking, calling, fault_of, told
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Client", "Stream"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Client", "Stream", "StreamCall"]
 
 log = logging.getLogger("mcumgrx.client")
 device_log = logging.getLogger("mcumgrx.device")
@@ -101,15 +101,10 @@ class Client:
             and Zephyr 4.4 crashes on a serial line when one too many arrives, so more than 1 is for who knows.
         groups: finds the class for a role of `contracts`; sessions pass the registry's.
         on_text: gets what the device prints beside SMP, as text. Default: the log `mcumgrx.device`.
-        learned: what is known of the device from earlier connections; transfers add to it.
+        profile: what is known of the device on this link; transfers add to it. Default: nothing so far.
         on_reopened: with it, a link that dies before the device has said anything (Bluetooth LE: the connection is
             made, and its first packet ends it) is opened once more for a request that is safe to repeat; called then,
             to look whether it is the same device. Default: the request ends with `LinkLost`.
-
-    Attributes:
-        proven_bytes: the largest message of which transfers know that it has arrived on this connection.
-        refused_bytes: the smallest of which they know that it does not; None for none.
-        short_trip_s: the shortest round trip of a request that costs the device next to nothing; None before the first.
     """
 
     def __init__(
@@ -121,7 +116,7 @@ class Client:
         in_flight: int = 1,
         groups: Callable[[type], type[Group]] | None = None,
         on_text: Callable[[str], None] | None = None,
-        learned: Learned | None = None,
+        profile: LinkProfile | None = None,
         on_reopened: Callable[[], None] | None = None,
     ) -> None:
         self.timeout_s = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
@@ -139,7 +134,7 @@ class Client:
         self._outbox = Outbox(transport, self._end)
         self._waiters: dict[int, Callable[[Reply], None]] = {}
         self._asking: set[asyncio.Future[tuple[Reply, Version]]] = set()
-        self._streams: list[Stream] = []
+        self._streams: list[Stream[Any]] = []
         self._ended: asyncio.Future[McumgrError] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._on_reopened = on_reopened
@@ -148,13 +143,8 @@ class Client:
         self._garbled = 0
         self._damage: asyncio.Future[None] | None = None  # until the next answer that comes damaged
         self._params_lock = asyncio.Lock()
-        self._params_known = False
-        self._params: Params | None = None
         self._silences = 0  # questions that were left unanswered on this connection
-        self.learned = learned if learned is not None else Learned()
-        self.proven_bytes = 0
-        self.refused_bytes: int | None = None
-        self.short_trip_s: float | None = None
+        self.profile = LinkProfile() if profile is None else profile
         self._unlogged = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -412,24 +402,26 @@ class Client:
         An answer that makes no sense tells nothing: everything works with what every device has, if slower.
         """
         self._check_loop()
+        profile = self.profile
         async with self._params_lock:
-            if not self._params_known:
-                begin = asyncio.get_running_loop().time()
+            if not profile.asked:
+                loop = asyncio.get_running_loop()
+                begin, params = loop.time(), None
                 timeout_s, repeats = min(_PARAMS_TIMEOUT_S, self.timeout_s), 1
                 if self._stays_silent(_PARAMS):
                     timeout_s, repeats = min(_SILENT_TIMEOUT_S, timeout_s), 0
                 try:
-                    self._params = await self.request(ReadUsableParams(), timeout_s=timeout_s, repeats=repeats)
+                    params = await self.request(ReadUsableParams(), timeout_s=timeout_s, repeats=repeats)
                 except (DeviceError, RequestTimeout, MalformedReply) as error:
                     log.info("no buffer sizes: %s", error)
                     self._note_silence(_PARAMS, isinstance(error, RequestTimeout))
                     if not isinstance(error, RequestTimeout):
-                        self.took_short_trip(begin)
+                        profile.round_trip(loop.time() - begin)
                 else:
-                    self.took_short_trip(begin)
+                    profile.round_trip(loop.time() - begin)
                     self._note_silence(_PARAMS, False)
-                self._params_known = True
-        return self._params
+                profile.tells(params)
+        return profile.params
 
     async def optional(self, what: str, ask: Callable[[], Awaitable[T]], patience_s: float) -> T | None:
         """See `contracts.Connection.optional`.
@@ -459,34 +451,20 @@ class Client:
         return None
 
     def _stays_silent(self, what: str) -> bool:
-        return what in self.learned.unanswered
+        return what in self.profile.learned.unanswered
 
     def _note_silence(self, what: str, silent: bool) -> None:
         """A question has been left unanswered, or not; by a device that answers nothing at all that means nothing."""
         if silent and self._versions.answers:
             self._silences += 1
-            self.learned.unanswered |= {what}
+            self.profile.learned.unanswered |= {what}
         elif not silent:
-            self.learned.unanswered -= {what}
-
-    @property
-    def told_params(self) -> Params | None:
-        """What `params` has found out so far, without asking the device."""
-        return self._params
-
-    def took_short_trip(self, begin: float) -> None:
-        """A request that costs the device next to nothing was sent at `begin`, and has just been answered."""
-        trip_s = asyncio.get_running_loop().time() - begin
-        self.short_trip_s = trip_s if self.short_trip_s is None else min(self.short_trip_s, trip_s)
+            self.profile.learned.unanswered -= {what}
 
     def forget_device(self) -> None:
         """Another firmware may answer from now on: forget what the last one said of itself."""
-        self._params_known = False
-        self._params = None
+        self.profile.forget_firmware()
         self._versions = VersionChoice()
-        self.proven_bytes = 0
-        self.refused_bytes = None
-        self.short_trip_s = None
 
     def allow_in_flight(self, count: int) -> None:
         """From now on `count` requests may wait for answers at once."""
@@ -496,15 +474,17 @@ class Client:
         self,
         room: int,
         *,
+        on_reply: Callable[[T, Reply], None],
+        on_left: Callable[[T], None],
         on_room: Callable[[], None],
         on_failure: Callable[[McumgrError], None],
-        on_garbled: Callable[[int], None] | None = None,
-    ) -> Stream:
+        on_garbled: Callable[[int], None] = lambda count: None,
+    ) -> Stream[T]:
         """Send many requests without waiting for the answer to each; see `Stream`.
 
         Raises `LinkLost` if the link has ended.
         """
-        return Stream(self, self._open_exchange(), room, on_room, on_failure, on_garbled)
+        return Stream(self, self._open_exchange(), room, on_reply, on_left, on_room, on_failure, on_garbled)
 
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""
@@ -656,8 +636,8 @@ class Client:
         return RequestTimeout(message, what=request.what, timeout_s=timeout_s, attempts=attempts, hint=hint)
 
     def _check_size(self, request: Request) -> None:
-        if self._params is not None:
-            limit = self.limits.message(self._params.buf_size)
+        if (params := self.profile.params) is not None:
+            limit = self.limits.message(params.buf_size)
             if request.size > limit:
                 raise MessageTooLarge(
                     f"the {request.what} of {request.size} bytes does not fit the device, which takes {limit}",
@@ -722,7 +702,7 @@ class Client:
         if self._damage is not None and not self._damage.done():
             self._damage.set_result(None)
         for stream in list(self._streams):
-            stream.garbled(count)
+            stream.on_garbled(count)
 
     def _pass_text(self, data: bytes) -> None:
         if text := self._decoder.decode(data):
@@ -792,14 +772,20 @@ def _copy(reason: McumgrError) -> McumgrError:
     return copied
 
 
-class Stream:
+class Stream(Generic[T]):
     """Many requests on their way at once, without a task or a wait for each: what bulk transfers are made of.
 
     How many there may be, and what to do when no answer comes, is the user's business. Requests of others on the same
     client wait their turn between those of the stream, and count as well.
 
+    Each request is sent with an `item`, by which its user knows it again. The functions are called from the task that
+    reads, or while `send` is; what they raise ends the link.
+
     Arguments:
         room: so many requests of all users together may be on their way.
+        on_reply: called with the item of a request and its reply.
+        on_left: called with the item when the link has taken all of the request, which may be before `send` returns:
+            until then it waits for the link, and its silence says nothing of the device.
         on_room: called when the requests of others have made room that `send` did not find before.
         on_failure: called once when the link has ended, or does not take a message.
         on_garbled: called with how many answers have come damaged, be it to requests of the stream or to others.
@@ -810,16 +796,20 @@ class Stream:
         client: Client,
         exchange: Exchange,
         room: int,
+        on_reply: Callable[[T, Reply], None],
+        on_left: Callable[[T], None],
         on_room: Callable[[], None],
         on_failure: Callable[[McumgrError], None],
-        on_garbled: Callable[[int], None] | None = None,
+        on_garbled: Callable[[int], None],
     ) -> None:
+        self.on_reply = on_reply
+        self.on_left = on_left
+        self.on_garbled = on_garbled
         self._client = client
-        self._on_garbled = on_garbled
         self._exchange = exchange
         self._slots = client._slots
         self._on_failure: Callable[[McumgrError], None] | None = on_failure
-        self._open: dict[int, Call] = {}
+        self._open: set[StreamCall[T]] = set()
         self._slots.claim(self, room, on_room)
         client._streams.append(self)
 
@@ -828,32 +818,30 @@ class Stream:
         """Whether there is no room, or others wait for it; `on_room` tells when that has changed."""
         return self._slots.full
 
-    def send(self, request: Request, answered: Callable[[Reply], None], left: Callable[[], None] | None = None) -> int:
-        """Send `request`, which there must be room for; `answered` is called with its reply, from the task that reads.
+    def send(self, request: Request, item: T) -> StreamCall[T]:
+        """Send `request`, which there must be room for. Returns what `forget` takes.
 
-        `left` is called when the link has taken it all, which may be before this returns: until then it waits for the
-        link, and its silence says nothing of the device.
-
-        Returns the sequence number, to be given to `forget`. Raises `MessageTooLarge`, `LinkLost`.
+        Raises `MessageTooLarge`, `LinkLost`.
         """
         client = self._client
         client._raise_if_ended()
         self._slots.enter_now()
-        version = client._versions.current
+        one = StreamCall(self, item, client._versions.current)
         try:
-            sequence, call = client._send(
-                self._exchange, request, version, partial(self._answered, version, answered), left, self.fail
+            one.sequence, one.call = client._send(
+                self._exchange, request, one.version, one.answered, one.left, self.fail
             )
         except BaseException:
             self._slots.leave()
             raise
-        self._open[sequence] = call
-        return sequence
+        self._open.add(one)
+        return one
 
-    def forget(self, sequence: int) -> None:
-        """Its answer is of no interest any more; its place is free."""
-        if (call := self._open.pop(sequence, None)) is not None:
-            self._client._let_go(self._exchange, sequence, call)
+    def forget(self, one: StreamCall[T]) -> None:
+        """Its answer is of no interest any more; its place is free. Harmless when repeated."""
+        if one in self._open:
+            self._open.remove(one)
+            self._client._let_go(self._exchange, one.sequence, one.call)
             self._slots.leave()
 
     def resynchronize(self) -> None:
@@ -863,8 +851,8 @@ class Stream:
     def close(self) -> None:
         """Forget all; others find the client as it was before."""
         self._on_failure = None
-        for sequence in list(self._open):
-            self.forget(sequence)
+        for one in list(self._open):
+            self.forget(one)
         if self in self._client._streams:
             self._client._streams.remove(self)
             self._slots.release(self)
@@ -875,13 +863,30 @@ class Stream:
         if tell is not None:
             tell(error)
 
-    def garbled(self, count: int) -> None:
-        """So many answers have come damaged."""
-        if self._on_garbled is not None:
-            self._on_garbled(count)
-
-    def _answered(self, version: Version, answered: Callable[[Reply], None], reply: Reply) -> None:
-        if self._open.pop(reply.sequence, None) is not None:
-            self._client._versions.answered(version, reply)
+    def answered(self, one: StreamCall[T], reply: Reply) -> None:
+        """The reply to it has come."""
+        if one in self._open:
+            self._open.remove(one)
+            self._client._versions.answered(one.version, reply)
             self._slots.leave()
-            answered(reply)
+            self.on_reply(one.item, reply)
+
+
+class StreamCall(Generic[T]):
+    """One request of a stream on its way."""
+
+    __slots__ = ("call", "item", "sequence", "stream", "version")
+
+    sequence: int
+    call: Call
+
+    def __init__(self, stream: Stream[T], item: T, version: Version) -> None:
+        self.stream = stream
+        self.item = item
+        self.version = version
+
+    def left(self) -> None:
+        self.stream.on_left(self.item)
+
+    def answered(self, reply: Reply) -> None:
+        self.stream.answered(self, reply)

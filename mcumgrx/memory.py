@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from .errors import UsageError
+from .link.profile import Learned
 
-__all__ = ["MOST_DEVICES", "MOST_ID", "SIZES_DAYS", "Known", "Learned", "Memory", "cache_folder", "tells_apart"]
+__all__ = ["MOST_DEVICES", "MOST_ID", "SIZES_DAYS", "Known", "Memory", "cache_folder", "tells_apart"]
 
 log = logging.getLogger("mcumgrx.memory")
 
@@ -59,43 +60,6 @@ _LOCK_PAUSE_S = 0.01
 
 # Serial numbers that whole series of devices share.
 _SHARED_NUMBERS = ("0123456789ABCDEF", "1234567890ABCDEF", "1234567890")
-
-
-@dataclass(slots=True)
-class Learned:
-    """Of one device, over one kind of link. Sizes in bytes, times in seconds; None for what nobody has found out.
-
-    Attributes:
-        message_bytes: largest message that has arrived whole.
-        refused_bytes: smallest message that got lost again and again.
-        room_bytes: largest message that device and link said they take, when these two were found.
-        erase_s: longest that the answer to an opening chunk has taken.
-        alignment: chunks that end elsewhere are cut by the device.
-        unanswered: questions that the device leaves unanswered, instead of saying that it does not know.
-    """
-
-    message_bytes: int | None = None
-    refused_bytes: int | None = None
-    room_bytes: int | None = None
-    erase_s: float | None = None
-    alignment: int = 1
-    unanswered: frozenset[str] = frozenset()
-
-    def meets(self, room_bytes: int) -> None:
-        """Device and link say now that they take so much: where that is news, what was found of sizes is forgotten."""
-        if self.room_bytes != room_bytes:
-            self.message_bytes = self.refused_bytes = None
-            self.room_bytes = room_bytes
-
-    def refuses(self, size: int) -> bool:
-        """Whether messages of `size` bytes are known to get lost."""
-        # One that has arrived since says more than one that was lost.
-        return self.refused_bytes is not None and (self.message_bytes or 0) < self.refused_bytes <= size
-
-    @property
-    def sizes(self) -> tuple[int | None, int | None, int | None, int, frozenset[str]]:
-        """All that another firmware may change from one day to the next."""
-        return self.message_bytes, self.refused_bytes, self.room_bytes, self.alignment, self.unanswered
 
 
 @dataclass(frozen=True, slots=True)

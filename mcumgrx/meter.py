@@ -145,7 +145,7 @@ class Meter:
         if self._on_wire_s() >= _MOSTLY * busy_s:
             return Limit.LINK
         # How long a request is away for nothing but the way and the server, as far as any has shown.
-        short_s = self._client.short_trip_s
+        short_s = self._client.profile.min_rtt_s
         way_s = self._shortest_s if short_s is None else min(self._shortest_s, short_s)
         # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
         # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
@@ -192,13 +192,13 @@ class Meter:
         client, window, size = self._client, self._window, self._size
         if window.widest < window.room:
             return f"a larger --window: the device has room for {window.room} requests"
-        if client.told_params is None:
+        if client.profile.params is None:
             return (
                 "the device does not tell them, and gets one small message at a time: "
                 "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS in its firmware tells them"
             )
         limits = client.limits
-        if size.current < size.largest or client.refused_bytes is not None:
+        if size.current < size.largest or client.profile.refused_bytes is not None:
             # Larger ones were lost in front of the buffers that the device tells.
             if limits.write is not None:
                 return f"messages above {size.current} bytes get lost: {_REASSEMBLY}"
@@ -207,12 +207,12 @@ class Meter:
                     f"messages above {size.current} bytes get lost: more line buffers in the device "
                     "(CONFIG_UART_MCUMGR_RX_BUF_COUNT) let them through"
                 )
-        if limits.write is not None and limits.max_message <= limits.write < client.told_params.buf_size:
+        if limits.write is not None and limits.max_message <= limits.write < client.profile.params.buf_size:
             return f"no message is larger than one write: {_REASSEMBLY}"
         larger = "larger ones (CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE)"
         if client.flow.most is not None and window.room >= client.flow.most:
             return f"more buffers are of no use on this link, but {larger} carry more at once"
         more = "more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)"
-        if limits.message(client.told_params.buf_size) >= limits.max_message:
+        if limits.message(client.profile.params.buf_size) >= limits.max_message:
             return f"{more} keep the link busy"
         return f"{more} or {larger} keep the link busy"

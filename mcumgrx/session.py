@@ -17,7 +17,8 @@ from .client import Client
 from .contracts import ReturnHint
 from .errors import ConnectFailed, DeviceNotFound, UsageError, WrongDevice
 from .events import DeviceText, Note, Progress, ignore_progress
-from .memory import MOST_ID, Learned, Memory, tells_apart
+from .link.profile import Learned, LinkProfile
+from .memory import MOST_ID, Memory, tells_apart
 from .registry import Registry, default_registry
 from .threads import in_thread
 from .transport import Transport
@@ -76,6 +77,7 @@ class SessionDevice:
         self._seen: str | None = None  # the transport's identity
         self._lasting = False  # which no restart can change
         self._client: Client | None = None
+        self._profile = LinkProfile()
         self._listener: Progress = ignore_progress
         self._boot = BootText()
         self._boot_waiters: set[asyncio.Future[None]] = set()
@@ -104,22 +106,24 @@ class SessionDevice:
 
     async def _connect(self, timeout_s: float, on_reopened: Callable[[], None] | None) -> Client:
         await self.close()
+        profile = LinkProfile()
         client = Client(
             self._transport,
             timeout_s=self._timeout_s,
             groups=self._registry.group,
             on_text=self._hear,
+            profile=profile,
             on_reopened=on_reopened,
         )
         await client.open(timeout_s)
         try:
             self._check_identity()
             if (key := self._key()) is not None and self._memory is not None:  # only an open link tells the identity
-                client.learned = await self._recall(self._memory, *key)
+                profile.learned = await self._recall(self._memory, *key)
         except BaseException:
             await client.close()
             raise
-        self._client = client
+        self._client, self._profile = client, profile
         return client
 
     async def close(self) -> None:
@@ -131,7 +135,7 @@ class SessionDevice:
                 await client.close()
             finally:
                 if key is not None and self._memory is not None:
-                    await self._remember(self._memory, *key, client.learned)
+                    await self._remember(self._memory, *key, self._profile.learned)
 
     def _check_identity(self) -> None:
         found, seen = self._transport.identity, self._seen

@@ -14,8 +14,8 @@ from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, RequestTimeout, UploadMismatch
 from mcumgrx.events import Bytes, Event
+from mcumgrx.link.profile import Learned, LinkProfile
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.memory import Learned
 from mcumgrx.pause import Pause
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import Header, Op
@@ -377,7 +377,7 @@ def upload_with(
     async def main() -> float:
         loop = asyncio.get_running_loop()
         transport = SimulatedTransport(device or device_with(config), model, faults=wanted)
-        async with Client(transport, learned=learned) as client:
+        async with Client(transport, profile=LinkProfile(learned=learned)) as client:
             begin = loop.time()
             await client.group(ImageGroup).upload(NEW, options)
             return loop.time() - begin

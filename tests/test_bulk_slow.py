@@ -10,8 +10,8 @@ import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.events import Bytes, Event, Limit
+from mcumgrx.link.profile import Learned, LinkProfile
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.memory import Learned
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image
@@ -47,7 +47,7 @@ def test_an_image(link: str, baud: int, size: int, count: int) -> None:
     events: list[Event] = []
 
     async def main() -> float:
-        async with Client(transport, learned=learned) as client:
+        async with Client(transport, profile=LinkProfile(learned=learned)) as client:
             await client.group(ImageGroup).upload(NEW, progress=events.append)
             return asyncio.get_running_loop().time()
 
@@ -65,7 +65,7 @@ def test_a_file_there_and_back(link: str, baud: int, size: int, count: int) -> N
 
     async def main() -> tuple[float, float]:
         loop, sink = asyncio.get_running_loop(), io.BytesIO()
-        async with Client(transport, learned=learned) as client:
+        async with Client(transport, profile=LinkProfile(learned=learned)) as client:
             group = client.group(FsGroup)
             await group.upload(CONTENT, "/lfs1/x", progress=there.append)
             half = loop.time()

@@ -532,15 +532,21 @@ async def test_a_late_answer_is_never_taken_for_that_of_a_newer_request() -> Non
 async def test_of_two_transfers_the_longer_one_keeps_what_it_has() -> None:
     async with Client(Wire(silence)) as client:
 
-        def stream(room: int) -> Stream:
-            return client.stream(room, on_room=lambda: None, on_failure=lambda error: None)
+        def stream(room: int) -> Stream[int]:
+            return client.stream(
+                room,
+                on_reply=lambda item, reply: None,
+                on_left=lambda item: None,
+                on_room=lambda: None,
+                on_failure=lambda error: None,
+            )
 
-        def room_of(one: Stream) -> int:
+        def room_of(one: Stream[int]) -> int:
             sent = []
             while not one.full:
-                sent.append(one.send(Echo("").request(), lambda reply: None))
-            for sequence in sent:
-                one.forget(sequence)
+                sent.append(one.send(Echo("").request(), len(sent)))
+            for call in sent:
+                one.forget(call)
             return len(sent)
 
         short, long = stream(2), stream(4)

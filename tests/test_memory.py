@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mcumgrx import memory as module
 from mcumgrx.errors import UsageError
-from mcumgrx.memory import MOST_DEVICES, SIZES_DAYS, Known, Learned, Memory, cache_folder, tells_apart
+from mcumgrx.link.profile import Learned
+from mcumgrx.memory import MOST_DEVICES, SIZES_DAYS, Known, Memory, cache_folder, tells_apart
 
 DAY_S = 86400.0
 SMALL = Learned(message_bytes=244, refused_bytes=384, room_bytes=384, erase_s=11.2, alignment=8)
@@ -300,7 +301,8 @@ def test_a_write_that_fails_leaves_the_old_file(memory: Memory, monkeypatch: pyt
 WRITER = """
 import sys
 from pathlib import Path
-from mcumgrx.memory import Learned, Memory
+from mcumgrx.link.profile import Learned
+from mcumgrx.memory import Memory
 
 memory = Memory(Path(sys.argv[1]))
 sys.stdin.readline()

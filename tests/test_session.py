@@ -16,8 +16,9 @@ from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup, OsGroup, ReturnHint
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, UsageError, WrongDevice
 from mcumgrx.events import DeviceText, Event, Note
+from mcumgrx.link.profile import Learned
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.memory import Learned, Memory
+from mcumgrx.memory import Memory
 from mcumgrx.protocol.message import Command
 from mcumgrx.protocol.standard import Echo, EraseImage
 from mcumgrx.registry import default_registry

@@ -21,7 +21,7 @@ travels is lost time. So:
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .pace import Pace
 
@@ -77,10 +77,11 @@ class Flight(Generic[T]):
     """One request on its way.
 
     `queued_s`: how much later than `sent_at` it is believed to have left; `taken`: the link has said that it has it.
-    `depth` counts those that were before it; `late` means that its time is up.
+    `depth` counts those that were before it; `late` means that its time is up. `size` in bytes, and `call`, by which
+    the link knows it, are set by whoever sends it.
     """
 
-    __slots__ = ("depth", "item", "late", "measured", "number", "queued_s", "sent_at", "taken")
+    __slots__ = ("call", "depth", "item", "late", "measured", "number", "queued_s", "sent_at", "size", "taken")
 
     def __init__(self, item: T, number: int, sent_at: float, depth: int, measured: bool) -> None:
         self.item = item
@@ -91,6 +92,8 @@ class Flight(Generic[T]):
         self.measured = measured
         self.taken = False
         self.late = False
+        self.size = 0
+        self.call: Any = None
 
 
 class Window(Generic[T]):

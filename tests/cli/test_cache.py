@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from mcumgrx.memory import Learned, Memory
+from mcumgrx.link.profile import Learned
+from mcumgrx.memory import Memory
 
 from ..support.served import serving
 from .conftest import QUICK

@@ -1169,8 +1169,8 @@ def test_short_files_take_few_round_trips(buffers: int, size: int, trips: float)
         begin = loop.time()
         done = await client.group(FsGroup).upload(content(size), NAME)
         assert (done.verified_by, done.retransmissions) == ("sha256", 0)
-        assert client.short_trip_s is not None
-        return (loop.time() - begin) / client.short_trip_s
+        assert client.profile.min_rtt_s is not None
+        return (loop.time() - begin) / client.profile.min_rtt_s
 
     assert desk.client(measure) < trips
     assert desk.faults.requests == desk.faults.replies, "nothing was lost"
@@ -1190,7 +1190,7 @@ def test_a_network_that_loses_large_datagrams() -> None:
     async def twice(client: Client) -> None:
         group = client.group(FsGroup)
         await group.upload(content(4000), NAME)
-        assert client.learned.refused_bytes == 1472
+        assert client.profile.learned.refused_bytes == 1472
         assert sum(len(message) > 1000 for message in asked.messages) <= 3
         asked.messages.clear()
         await group.upload(content(4000, 1), NAME)
@@ -1207,7 +1207,7 @@ def test_a_size_that_is_remembered_needs_no_echo() -> None:
 
         async def work(client: Client, learned: int | None = learned) -> None:
             if learned is not None:
-                client.learned.room_bytes, client.learned.message_bytes = 380, learned
+                client.profile.learned.room_bytes, client.profile.learned.message_bytes = 380, learned
             await client.group(FsGroup).upload(content(1000), NAME)
 
         desk.client(work)

@@ -368,7 +368,7 @@ class FsGroup(Group):
             text = f"the file here has grown by {grown:,} bytes while it was sent: {name} has the {plan.size:,} before"
             progress(Note(text, warning=True))
         if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:
-            client.proven_bytes = max(client.proven_bytes, wanted)
+            client.profile.proves(wanted)
         return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
 
     async def _window(self, most: int | None, progress: Progress, plan: FilePutPlan | None = None) -> Any:
