@@ -69,7 +69,7 @@ def upload_rows(codecs: dict[str, ModuleType]) -> list[Row]:
     from mcumgrx.protocol.framing import DatagramFraming
     from mcumgrx.protocol.message import Reply
     from mcumgrx.protocol.standard import UploadProgress
-    from mcumgrx.protocol.transfer import ImageUpload, largest_data
+    from mcumgrx.transfer.plan import ImageUpload, largest_data
 
     class Link:
         max_unencoded_size = MESSAGE_BYTES

@@ -66,9 +66,9 @@ from mcumgrx.protocol.exchange import Exchange
 from mcumgrx.protocol.framing import DatagramFraming, Framing
 from mcumgrx.protocol.message import Reply
 from mcumgrx.protocol.standard import UploadProgress
-from mcumgrx.protocol.transfer import Chunk, ImageUpload, Source, UploadPlan
-from mcumgrx.protocol.window import Window
 from mcumgrx.sim.images import build_image
+from mcumgrx.transfer.plan import Chunk, ImageUpload, Source, UploadPlan
+from mcumgrx.transfer.window import Window
 from mcumgrx.transport import Flow, Limits, Transport
 
 MIB = 1024 * 1024

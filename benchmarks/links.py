@@ -63,12 +63,12 @@ from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import Image, parse_image
-from mcumgrx.protocol.window import MOST_IN_FLIGHT
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT, FlashTiming
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
+from mcumgrx.transfer.window import MOST_IN_FLIGHT
 from mcumgrx_plugins.image.group import ImageGroup
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "speed"

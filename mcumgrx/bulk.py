@@ -1,7 +1,7 @@
 """The transfer engine: carries out a transfer plan over a client, with as much on its way as link and device take.
 
-What a request contains and what an answer means is decided in `protocol.transfer` and by the plans of files; how many
-may be on their way in `protocol.window`, how large they are in `protocol.sizes`. Here these meet the clock: requests
+What a request contains and what an answer means is decided in `transfer.plan` and by the plans of files; how many
+may be on their way in `transfer.window`, how large they are in `transfer.sizes`. Here these meet the clock: requests
 are sent, answers and time-outs passed on, progress told. When the link is lost the flows decide: the device keeps its
 place, and the next upload of the same file goes on from there.
 
@@ -20,15 +20,15 @@ from typing import Any, Generic, TypeVar
 from .client import Client, Stream
 from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout, UploadMismatch
 from .events import Note, Progress, StageName, guarded, ignore_progress
-from .meter import Meter
 from .pause import Pause
-from .protocol.brief import BriefWindow
 from .protocol.message import Command, Reply, SmpError
-from .protocol.sizes import MessageSize, rungs
 from .protocol.standard import Params, Probe, UploadProgress
-from .protocol.transfer import Piece, TransferPlan, UploadPlan
 from .protocol.waiting import Waiting
-from .protocol.window import MOST_IN_FLIGHT, Flight, PacedWindow, Window
+from .transfer.brief import BriefWindow
+from .transfer.meter import Meter
+from .transfer.plan import Piece, TransferPlan, UploadPlan
+from .transfer.sizes import MessageSize, rungs
+from .transfer.window import MOST_IN_FLIGHT, Flight, PacedWindow, Window
 
 __all__ = ["find_message_size", "transfer", "upload", "window_for"]
 

@@ -3,7 +3,7 @@
 The size that the device tells first is that of the download. What comes behind that meanwhile is left out: a log only
 ever becomes longer, so that its beginning is consistent. Whether it is the same in the end, a hash tells.
 
-It is a `mcumgrx.protocol.transfer.TransferPlan`. Each request names its offset, and can be repeated in any order. How
+It is a `mcumgrx.transfer.plan.TransferPlan`. Each request names its offset, and can be repeated in any order. How
 much the device puts into an answer, the first one shows.
 """
 

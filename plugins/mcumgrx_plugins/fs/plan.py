@@ -1,6 +1,6 @@
 """The plan of a file's upload: which request is next, and what its answer means. No sending, no waiting.
 
-It is a `mcumgrx.protocol.transfer.TransferPlan`: the transfer engine sends what `next` gives, as much at once as its
+It is a `mcumgrx.transfer.plan.TransferPlan`: the transfer engine sends what `next` gives, as much at once as its
 window allows, and tells what has become of it. That of a download is in `get_plan`.
 
 What makes an upload harder than it looks is a server that does not know a chunk that comes twice (Zephyr `fs_mgmt.c`):
@@ -38,7 +38,7 @@ from typing import Any, Protocol
 from mcumgrx.errors import MessageTooLarge, PlanRefused, ProtocolError, TransferStuck
 from mcumgrx.plugin_api import Command, DeviceError, Hint, MalformedReply, Run
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.protocol.transfer import largest_data
+from mcumgrx.transfer.plan import largest_data
 
 from .messages import (
     CloseFile,

@@ -1,6 +1,6 @@
 """Messages of group 1.
 
-Those that the core needs too are in `mcumgrx.protocol.standard` and `mcumgrx.protocol.transfer`, and only named here;
+Those that the core needs too are in `mcumgrx.protocol.standard` and `mcumgrx.transfer.plan`, and only named here;
 a message that nobody but this group uses belongs here.
 """
 
@@ -17,7 +17,7 @@ from mcumgrx.protocol.standard import (
     UploadProgress,
     WriteImageState,
 )
-from mcumgrx.protocol.transfer import ImageUpload, UploadPlan
+from mcumgrx.transfer.plan import ImageUpload, UploadPlan
 
 __all__ = [
     "EraseImage",

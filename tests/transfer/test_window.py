@@ -1,4 +1,4 @@
-"""Windows: growth, losses, what an answer tells of those before it, and time-outs. For networks see `test_pace`."""
+"""Windows: growth, losses, what an answer tells of those before it, and time-outs. For networks see `test_pacing`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.protocol.window import Flight, Window
+from mcumgrx.transfer.window import Flight, Window
 
 
 def fill(window: Window[int], now: float) -> list[Flight[int]]:

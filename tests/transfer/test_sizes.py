@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcumgrx.protocol.sizes import MessageSize, rungs
+from mcumgrx.transfer.sizes import MessageSize, rungs
 
 
 @pytest.mark.parametrize(

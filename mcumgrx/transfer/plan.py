@@ -23,9 +23,9 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
-from . import codec
-from .message import Command, Reply, Request
-from .standard import UploadChunk, UploadProgress
+from ..protocol import codec
+from ..protocol.message import Command, Reply, Request
+from ..protocol.standard import UploadChunk, UploadProgress
 
 __all__ = [
     "Chunk",

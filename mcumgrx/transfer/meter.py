@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from .client import Client
-from .events import Bytes, Limit, Speed, StageName
-from .hints import Hint, Run
-from .load import ComputerLoad
-from .protocol.sizes import MessageSize
-from .protocol.transfer import TransferPlan, UploadPlan
-from .protocol.window import PacedWindow, Window
+from ..client import Client
+from ..events import Bytes, Limit, Speed, StageName
+from ..hints import Hint, Run
+from ..load import ComputerLoad
+from .plan import TransferPlan, UploadPlan
+from .sizes import MessageSize
+from .window import PacedWindow, Window
 
 __all__ = ["Meter"]
 

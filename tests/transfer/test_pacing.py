@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from mcumgrx.protocol.window import MOST_IN_FLIGHT, Flight, PacedWindow
+from mcumgrx.transfer.window import MOST_IN_FLIGHT, Flight, PacedWindow
 from tests.support.thinned import thinned
 
 

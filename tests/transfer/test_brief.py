@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcumgrx.protocol.brief import BriefWindow
+from mcumgrx.transfer.brief import BriefWindow
 
 
 def test_a_brief_window_paces_what_is_beyond_the_room() -> None:

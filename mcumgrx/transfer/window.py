@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from .pace import Pace
+from .pacing import Pace
 
 __all__ = ["MOST_IN_FLIGHT", "Flight", "PacedWindow", "Window"]
 

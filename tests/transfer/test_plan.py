@@ -14,7 +14,7 @@ from mcumgrx.errors import MalformedReply, McumgrError, MessageTooLarge, Transfe
 from mcumgrx.protocol.header import HEADER_SIZE, Op
 from mcumgrx.protocol.message import Body, Command, Fields, Reply, encode_body
 from mcumgrx.protocol.standard import UploadChunk, UploadProgress
-from mcumgrx.protocol.transfer import Chunk, ImageChunk, ImageUpload, Phase, UploadPlan, largest_data
+from mcumgrx.transfer.plan import Chunk, ImageChunk, ImageUpload, Phase, UploadPlan, largest_data
 
 pytestmark = pytest.mark.codec
 
