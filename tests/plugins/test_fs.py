@@ -47,6 +47,7 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.fs import commands
+from mcumgrx_plugins.fs.chunks import Step
 from mcumgrx_plugins.fs.get_plan import FileGetPlan, Reading
 from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
 from mcumgrx_plugins.fs.local import LocalFileError
@@ -64,7 +65,7 @@ from mcumgrx_plugins.fs.messages import (
     ReadStatus,
     WriteFile,
 )
-from mcumgrx_plugins.fs.plan import FileDamaged, FilePutPlan, Phase, Step
+from mcumgrx_plugins.fs.plan import End, FileDamaged, FilePutPlan, Length, Size, Whole
 from mcumgrx_plugins.fs.source import FileContent
 from tests.support.thinned import thinned
 
@@ -298,7 +299,7 @@ def carry_out(plan: FilePutPlan, wire: Wire, window: int = 1) -> None:
             unanswered.clear()
             continue
         step = on_their_way.popleft()
-        at_end = plan.phase in (Phase.END, Phase.HASH, Phase.LENGTH) or step.end == plan.size
+        at_end = isinstance(plan.state, (End, Whole, Length)) or step.end == plan.size
         answer = wire.ask(step, at_end=at_end)
         if answer is None:
             unanswered.append(step)
@@ -508,7 +509,8 @@ def answering(plan: FilePutPlan, *answers: object) -> list[Command[Any]]:
 
 def refusal(rc: int, group: int | None = 8, **more: object) -> DeviceError:
     said = {"err": {"group": group, "rc": rc}} if group is not None else {"rc": rc}
-    return DeviceError("no", group=group, rc=rc, reply={**said, **more})
+    code = (SmpError if group is None else FsErrorCode).find(rc)
+    return DeviceError("no", group=group, rc=rc, code=code, reply={**said, **more})
 
 
 def last(plan: FilePutPlan) -> Command[Any]:
@@ -665,7 +667,7 @@ def test_answers_that_nobody_waits_for_are_ignored() -> None:
     plan.answered(first, None)
     plan.lost(first)
     assert plan.refused(first, refusal(10))
-    assert plan.phase is Phase.SIZE
+    assert isinstance(plan.state, Size)
     assert plan.next() is None
 
 

@@ -33,6 +33,7 @@ from mcumgrx.plugin_api import (
 )
 from mcumgrx.protocol.message import SmpError
 
+from .chunks import Step
 from .get_plan import FileGetPlan, Reading
 from .local import Digest
 from .messages import (
@@ -45,7 +46,7 @@ from .messages import (
     ReadHashTypes,
     ReadStatus,
 )
-from .plan import HASH_TYPES, FileDamaged, FilePutPlan, Phase, Step, is_refusal
+from .plan import HASH_TYPES, FileDamaged, FilePutPlan, Prefix, Whole
 from .source import FileContent, collected, content_of
 from .target import PartialFile, Sink
 
@@ -247,7 +248,7 @@ class FsGroup(Group):
         try:
             return await self.size(name)
         except DeviceError as error:
-            if not _is_plain(error, SmpError.NOT_SUPPORTED):
+            if not error.says(SmpError.NOT_SUPPORTED):
                 raise
         with _explaining(name):
             length = (await self._ask(ReadFile(name, 0))).length
@@ -262,9 +263,9 @@ class FsGroup(Group):
             try:
                 found = await self.hash(name, type, length=length, timeout_s=timeout_s)
             except DeviceError as error:
-                if _is_plain(error, SmpError.NOT_SUPPORTED):
+                if error.says(SmpError.NOT_SUPPORTED):
                     return None
-                if is_refusal(error, FsErrorCode.CHECKSUM_HASH_NOT_FOUND, SmpError.INVALID):
+                if error.says(FsErrorCode.CHECKSUM_HASH_NOT_FOUND, SmpError.INVALID):
                     continue
                 raise
             if found.type != type or found.length != length:
@@ -348,7 +349,7 @@ class FsGroup(Group):
                     stage=StageName.UPLOAD,
                 )
         except DeviceError as error:
-            if is_refusal(error, FsErrorCode.FILE_WRITE_FAILED):
+            if error.says(FsErrorCode.FILE_WRITE_FAILED):
                 error.hint = (
                     f"its file system is probably full: this file has {content.size} bytes, and while a file is "
                     "replaced, the old one needs room too"
@@ -407,10 +408,6 @@ class FsGroup(Group):
                 await self.request(CloseFile())
 
 
-def _is_plain(error: DeviceError, code: SmpError) -> bool:
-    return error.group is None and error.rc == code
-
-
 class _Into:
     """Where a download goes. An error of the sink ends the transfer, whatever it is, and is kept for the caller."""
 
@@ -431,7 +428,7 @@ class _Into:
 def _silent(error: RequestTimeout, plan: FilePutPlan) -> RequestTimeout:
     """Words that fit files."""
     message, hint = error.message, _RESUME
-    if plan.phase in (Phase.HASH, Phase.PREFIX):
+    if isinstance(plan.state, (Prefix, Whole)):
         message = f"no answer to the {ReadHash.what} within {error.timeout_s:g} s"
         hint = "the device may need longer to hash the file: allow more time with --timeout SECONDS"
     elif plan.done_bytes == 0:
@@ -448,23 +445,21 @@ def _explaining(name: str = "", lacking: str = "", *, writing: int | None = None
     try:
         yield
     except DeviceError as error:
-        if error.group == FsGroup.id and error.rc == FsErrorCode.UNKNOWN:
+        if error.says(FsErrorCode.UNKNOWN):
             error.hint = _OTHER_TROUBLE if writing is None else f"{_OTHER_TROUBLE}. {_MAYBE_A_DIRECTORY}"
-        if error.group is not None:
-            raise
-        if error.rc == SmpError.NOT_SUPPORTED:
+        if error.says(SmpError.NOT_SUPPORTED):
             or_else = f", {lacking}" if lacking else ""
             error.hint = f"its firmware was built without {_OPTION}{or_else}; MCUboot's recovery has no files"
-        elif error.rc == SmpError.INVALID and name:
+        elif error.says(SmpError.INVALID) and name:
             error.hint = _refused_value(name, writing)
-        elif error.rc == SmpError.NO_ENTRY:
+        elif error.says(SmpError.NO_ENTRY):
             error.hint = FsErrorCode.FILE_NOT_FOUND.hint
-        elif error.rc == SmpError.MESSAGE_SIZE:
+        elif error.says(SmpError.MESSAGE_SIZE):
             error.hint = (
                 f"offsets beyond 64 KB take more room than it has kept: set {_OPTION}_MAX_FILE_SIZE_4GB, "
                 f"or a smaller {_OPTION}_DL_CHUNK_SIZE, in its firmware"
             )
-        elif error.rc == SmpError.BUSY:
+        elif error.says(SmpError.BUSY):
             also = "another client may have the file open; if it stays so, reset the device"
             error.hint = Hint(error.hint, "; ", also) if error.hint else also
         raise
