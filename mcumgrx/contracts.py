@@ -76,8 +76,11 @@ class Device(Protocol):
     async def connect(self) -> Connection:
         """Open a link. Raises `DeviceNotFound`, `ConnectFailed`, or `WrongDevice` where its identity has changed."""
 
+    async def disconnect(self) -> None:
+        """Close the link, if one is open."""
+
     async def close(self) -> None:
-        """Close the link, if one is open, and keep for the next time what was learned of the device."""
+        """Disconnect, and keep for the next time what was learned of the device."""
 
     def expect_reset(self) -> None:
         """It is about to be asked for a reset: from now on its text tells of the new start."""

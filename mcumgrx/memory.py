@@ -9,6 +9,7 @@ kind of link, because what gets lost on one may well arrive over another. Never 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -20,12 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from .errors import UsageError
 from .link.profile import Learned
+from .threads import in_thread
 
-__all__ = ["MOST_DEVICES", "MOST_ID", "SIZES_DAYS", "Known", "Memory", "cache_folder", "tells_apart"]
+__all__ = ["MOST_DEVICES", "MOST_ID", "SIZES_DAYS", "Known", "Memory", "Remembered", "cache_folder", "tells_apart"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("mcumgrx.memory")
 
@@ -57,6 +62,9 @@ _MOST_QUESTION = 40
 # Another process holds the lock for milliseconds. Whoever holds it longer is not waited for.
 _LOCK_TRIES = 20
 _LOCK_PAUSE_S = 0.01
+
+# The file may be on a share that hangs. Nothing is lost without it but time.
+_TIMEOUT_S = 1.0
 
 # Serial numbers that whole series of devices share.
 _SHARED_NUMBERS = ("0123456789ABCDEF", "1234567890ABCDEF", "1234567890")
@@ -265,6 +273,44 @@ def _cache_folder() -> Path:
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     # The specification asks to ignore relative ones.
     return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "mcumgrx"
+
+
+class Remembered:
+    """What is remembered of a device as long as it is held: read when it is met, and written when it is closed.
+
+    Under each of its names: a bootloader may have another one than the application.
+    """
+
+    def __init__(self, memory: Memory | None) -> None:
+        self._memory = memory
+        self._known: dict[tuple[str, str], Learned] = {}
+
+    async def recall(self, identity: str, link: str) -> Learned:
+        """As `Memory.recall`: the same object for all connections, which transfers add to."""
+        if (found := self._known.get((identity, link))) is not None:
+            return found
+        found = Learned()
+        if self._memory is not None:
+            found = await self._in_time("read", self._memory.recall, identity, link) or found
+            self._known[identity, link] = found
+        return found
+
+    async def store(self) -> None:
+        """Keep all of it for the next time, and hold it no longer."""
+        known, self._known = self._known, {}
+        for (identity, link), learned in known.items():
+            if self._memory is not None:
+                await self._in_time("written", self._memory.remember, identity, link, replace(learned))
+
+    async def _in_time(self, what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                return await in_thread(function, *args, **kwargs)
+        except TimeoutError:
+            # It hangs. A thread does so by now, and no other one is left hanging beside it.
+            self._memory = None
+            log.warning("what is remembered of devices could not be %s within %g s: going on without", what, _TIMEOUT_S)
+            return None
 
 
 class _Unusable(Exception):

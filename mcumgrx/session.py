@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from .address import Address
 from .boot_text import BootText
@@ -17,10 +16,9 @@ from .client import Client
 from .contracts import ReturnHint
 from .errors import ConnectFailed, DeviceNotFound, UsageError, WrongDevice
 from .events import DeviceText, Note, Progress, ignore_progress
-from .link.profile import Learned, LinkProfile
-from .memory import MOST_ID, Memory, tells_apart
+from .link.profile import LinkProfile
+from .memory import MOST_ID, Memory, Remembered, tells_apart
 from .registry import Registry, default_registry
-from .threads import in_thread
 from .transport import Transport
 
 __all__ = ["SessionDevice", "connect", "device"]
@@ -40,12 +38,11 @@ _WRONG_DEVICE_S = 10.0
 # it is asked all the same: the window in which MCUboot waits for a request is long over, or was never there.
 _CHATTER = 3
 
-# What is remembered is in a file, perhaps on a share that hangs. Nothing is lost without it but time.
-_MEMORY_TIMEOUT_S = 1.0
-
 
 class SessionDevice:
     """A device by its address (`contracts.Device`). Holds the transport; each connection is a client of its own.
+
+    What transfers learn of the device is read when it is met, and kept for the next program when it is closed.
 
     Its first identity is kept, where it lasts: whatever else is found behind the same address later is another device.
 
@@ -72,12 +69,11 @@ class SessionDevice:
         self._registry = registry
         self._timeout_s = timeout_s
         self._on_text = on_text
-        self._memory = memory
+        self._remembered = Remembered(memory)
         self._name = name
         self._seen: str | None = None  # the transport's identity
         self._lasting = False  # which no restart can change
         self._client: Client | None = None
-        self._profile = LinkProfile()
         self._listener: Progress = ignore_progress
         self._boot = BootText()
         self._boot_waiters: set[asyncio.Future[None]] = set()
@@ -105,7 +101,7 @@ class SessionDevice:
         return await self._connect(timeout_s, self._check_identity)
 
     async def _connect(self, timeout_s: float, on_reopened: Callable[[], None] | None) -> Client:
-        await self.close()
+        await self.disconnect()
         profile = LinkProfile()
         client = Client(
             self._transport,
@@ -118,24 +114,26 @@ class SessionDevice:
         await client.open(timeout_s)
         try:
             self._check_identity()
-            if (key := self._key()) is not None and self._memory is not None:  # only an open link tells the identity
-                profile.learned = await self._recall(self._memory, *key)
+            if (key := self._key()) is not None:  # only an open link tells the identity
+                profile.learned = await self._remembered.recall(*key)
         except BaseException:
             await client.close()
             raise
-        self._client, self._profile = client, profile
+        self._client = client
         return client
 
-    async def close(self) -> None:
-        """Close the link, if one is open."""
+    async def disconnect(self) -> None:
+        """See `contracts.Device.disconnect`."""
         if self._client is not None:
             client, self._client = self._client, None
-            key = self._key()
-            try:
-                await client.close()
-            finally:
-                if key is not None and self._memory is not None:
-                    await self._remember(self._memory, *key, self._profile.learned)
+            await client.close()
+
+    async def close(self) -> None:
+        """See `contracts.Device.close`."""
+        try:
+            await self.disconnect()
+        finally:
+            await self._remembered.store()
 
     def _check_identity(self) -> None:
         found, seen = self._transport.identity, self._seen
@@ -154,8 +152,6 @@ class SessionDevice:
             self._listener(Note(f"the device is {found} now, and was {seen} before its reset", warning=True))
         self._seen, self._lasting = found, lasting
 
-    # -- what is remembered --------------------------------------------------------------------------------------------
-
     def _key(self) -> tuple[str, str] | None:
         """What the device is remembered by; None if nothing tells it from others."""
         identity = self._name
@@ -164,28 +160,6 @@ class SessionDevice:
             identity = told if told is not None and tells_apart(told) else None
         plugin = self._registry.transports.get(self._address.scheme)
         return None if identity is None else (identity, self._address.scheme if plugin is None else plugin.scheme)
-
-    async def _recall(self, memory: Memory, identity: str, link: str) -> Learned:
-        try:
-            async with asyncio.timeout(_MEMORY_TIMEOUT_S):
-                return await in_thread(memory.recall, identity, link)
-        except TimeoutError:
-            self._give_up_memory("read")
-            return Learned()
-
-    async def _remember(self, memory: Memory, identity: str, link: str, learned: Learned) -> None:
-        try:
-            async with asyncio.timeout(_MEMORY_TIMEOUT_S):
-                await in_thread(memory.remember, identity, link, replace(learned))
-        except TimeoutError:
-            self._give_up_memory("written")
-
-    def _give_up_memory(self, what: str) -> None:
-        """It hangs. A thread does so by now, and no other one is left hanging beside it."""
-        self._memory = None
-        log.warning(
-            "what is remembered of devices could not be %s within %g s: going on without", what, _MEMORY_TIMEOUT_S
-        )
 
     # -- after a reset -------------------------------------------------------------------------------------------------
 
@@ -222,7 +196,7 @@ class SessionDevice:
                 if await self._keeps_quiet(client, loop.time(), quiet_s, deadline, trusting):
                     return client
         except BaseException:
-            await self.close()  # nobody else could: the caller got no connection
+            await self.disconnect()  # nobody else could: the caller got no connection
             raise
         finally:
             self._listener = ignore_progress

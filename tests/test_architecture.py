@@ -37,7 +37,7 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.protocol": {"mcumgrx.errors", "mcumgrx._codec", "mcumgrx._pycodec"},
     "mcumgrx.transport": {"mcumgrx.errors", "mcumgrx.address", "mcumgrx.protocol.framing"},
     "mcumgrx.group": {"mcumgrx.protocol.message", "mcumgrx.client"},
-    "mcumgrx.memory": {"mcumgrx.errors", "mcumgrx.link.profile"},
+    "mcumgrx.memory": {"mcumgrx.errors", "mcumgrx.link.profile", "mcumgrx.threads"},
     "mcumgrx.link": set(),
     "mcumgrx.link.profile": {"mcumgrx.protocol.standard"},
     "mcumgrx.load": set(),
@@ -116,7 +116,6 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.link",
         "mcumgrx.memory",
         "mcumgrx.registry",
-        "mcumgrx.threads",
         "mcumgrx.transport",
     },
     # The order of an update: behaviour comes through contracts, never from a plugin, a session or a client.

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import mcumgrx
-from mcumgrx import session
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup, OsGroup, ReturnHint
@@ -453,6 +452,40 @@ def test_what_was_learned_is_kept_when_the_link_is_lost(tmp_path: Path) -> None:
     assert max(upload(Memory(tmp_path)).sizes) < 384
 
 
+class Counting(Memory):
+    """A memory that counts how often its file is read and written."""
+
+    asked: tuple[str, ...] = ()
+
+    def recall(self, identity: str, link: str) -> Learned:
+        self.asked += ("recall",)
+        return super().recall(identity, link)
+
+    def remember(self, identity: str, link: str, learned: Learned) -> None:
+        self.asked += ("remember",)
+        super().remember(identity, link, learned)
+
+
+def test_what_is_learned_over_one_link_serves_the_next_and_is_stored_when_the_device_is_closed(tmp_path: Path) -> None:
+    memory = Counting(tmp_path)
+
+    async def main() -> None:
+        device = mcumgrx.device("sim:desk,erase=0.1", memory=memory, name="bench")
+        client = await device.connect()
+        await client.group(ImageGroup).upload(IMAGE)
+        learned = client.profile.learned
+        assert learned.erase_s is not None
+        await device.disconnect()
+        client = await device.connect()
+        assert client.profile.learned is learned
+        assert memory.asked == ("recall",)
+        await device.close()
+
+    run(main())
+    assert memory.asked == ("recall", "remember")
+    assert Memory(tmp_path).recall("bench", "sim").erase_s is not None
+
+
 def test_simulated_devices_take_no_place_in_the_memory_unless_they_are_named(tmp_path: Path) -> None:
     async def main(name: str | None) -> None:
         device = mcumgrx.device("sim:desk,erase=0.1", memory=Memory(tmp_path), name=name)
@@ -486,7 +519,7 @@ class Hanging(Memory):
 
 
 def test_a_memory_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_MEMORY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(mcumgrx.memory, "_TIMEOUT_S", 0.05)
     beats = 0
 
     async def beat() -> None:

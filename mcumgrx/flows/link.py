@@ -88,7 +88,7 @@ class DeviceLink:
                 return await operation(await self._usable())
             except LinkLost as error:
                 self._up = False
-                await self.device.close()  # it may be the answers alone that were lost
+                await self.device.disconnect()  # it may be the answers alone that were lost
                 if self.failures >= self.policy.reconnects:
                     error.hint = error.hint or "run the same command again: it goes on from where the device is"
                     raise
