@@ -266,6 +266,9 @@ class Agenda:
         """Whether there is something that should have happened by `now`, and so comes before anything new."""
         return bool(self._entries) and self._entries[0][0] <= now
 
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
     def clear(self) -> None:
         self._entries.clear()
         self._plan()
@@ -304,11 +307,16 @@ class Runner:
       `rc` 2, and it is not executed.
 
     The bootloader has one buffer, whatever the transport: one request waits in it while another is being answered.
+
+    Who serves the device to other processes sets `held_up` after this one has stood still: what they have sent
+    meanwhile arrives in one moment, which a device that had gone on working would have taken bit by bit.
     """
 
     def __init__(self, device: SimulatedDevice, loop: asyncio.AbstractEventLoop) -> None:
         self.device = device
         self.loop = loop
+        self.held_up = False
+        """Whether everything finds a buffer."""
         self.lost = 0
         """Requests that found no free buffer, without those that made the device crash."""
         self.lost_lines = 0
@@ -352,6 +360,11 @@ class Runner:
         """Whether a request is being answered, or about to be."""
         return self._work is not None or bool(self._queue)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is on its way to the device or from it, either."""
+        return not self.busy and not self.agenda
+
     def submit(self, message: bytes, reply: Callable[[bytes], None], server: ServerKind = "plain") -> None:
         """A request has arrived; `reply` is called with each answer, when the device sends it."""
         self.advance()
@@ -363,7 +376,9 @@ class Runner:
             used += 2  # the request being carried out, and its answer
         elif not serial and self._starting is None:
             used += 1  # the answer to this one, which is taken up at once
-        if self.device.in_bootloader:
+        if self.held_up:
+            pass
+        elif self.device.in_bootloader:
             if len(self._queue) + (self._work is not None) >= 2:
                 self.lost += 1
                 return
@@ -403,7 +418,8 @@ class Runner:
             while self._queue and self._work is None:
                 message, reply, serial = self._queue.popleft()
                 now = self.loop.time()
-                if serial and not self.device.in_bootloader and len(self._queue) + 1 >= self.device.config.buf_count:
+                crowded = len(self._queue) + 1 >= self.device.config.buf_count and not self.held_up
+                if serial and crowded and not self.device.in_bootloader:
                     answer = Answer(self.device.no_memory(message), self.device.config.request_s)
                 else:
                     answer = self.device.handle(message, now)
@@ -850,7 +866,7 @@ class _LineInput:
         now = runner.loop.time()
         if transport.model.server == "shell" and not device.in_bootloader:
             text = not self._rest and not chunk.startswith(LINE_MARKERS)
-            if text or now < self._typed_at + SHELL_TEXT_S:
+            if text or (now < self._typed_at + SHELL_TEXT_S and not runner.held_up):
                 # The shell is at work on what was typed, and takes what follows for more of it.
                 self._typed_at = now
                 self._rest = b""
@@ -895,13 +911,15 @@ class _LineInput:
         assert recovery is not None
         if not runner.busy and not self._waiting:
             self._take_in_bootloader(line, reply)
-        elif len(self._waiting) < recovery.config.line_count:
+        elif len(self._waiting) < recovery.config.line_count or runner.held_up:
             self._waiting.append((line, reply))
         else:
             runner.lost_lines += 1
 
     def _find_buffer(self, count: int, at: float) -> bool:
         """Whether one of `count` buffers is free for a line that came at `at`; it is in use then."""
+        if self._transport._open_runner().held_up:
+            return True
         free_at = self._free_at
         while free_at and free_at[0] <= at:
             free_at.popleft()

@@ -108,7 +108,7 @@ async def test_an_update_at_the_speed_of_a_uart() -> None:
             await ask(client, ResetWrite())
             while (await versions(client))[0] != "1.2.0":
                 pass
-    assert served.result == {"requests": served.result["requests"], "resets": 1, "version": "1.2.0"}
+    assert served.result == {"requests": served.result["requests"], "resets": 1, "version": "1.2.0", "lost": 0}
 
 
 async def versions(client: SMPClient) -> list[str]:

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,14 +21,19 @@ from mcumgrx.address import Address
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost, RequestTimeout, UsageError
+from mcumgrx.events import Bytes, Event
+from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
+from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.standard import Echo, ReadImageState, ReadParams, Reset, UploadChunk
-from mcumgrx.sim.device import Power
+from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import runner_of
-from mcumgrx_plugins.sim.serve import DeviceServer
+from mcumgrx.sim.loop import run
+from mcumgrx_plugins.image.group import ImageGroup
+from mcumgrx_plugins.sim.serve import DeviceServer, _Heart
 
 from ..support.served import serving
 
@@ -233,7 +240,13 @@ async def test_datagrams_back_to_back(instant: bool, expected: list[int]) -> Non
 @pytest.mark.parametrize("link", ["udp", pytest.param("pty", marks=posix)])
 async def test_an_instant_device_needs_no_timers(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
+    call_at = loop.call_at
     framing = ConsoleFraming()
+
+    def no_timer(when: float, call: Callable[..., None], *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        assert call.__qualname__ == "_Heart._beat"
+        return call_at(when, call, *arguments, **options)
+
     async with server(instant=True, baud=None) as opened:
         target = Address.parse(await offer(opened, link))
         if link == "udp":
@@ -262,7 +275,7 @@ async def test_an_instant_device_needs_no_timers(link: str, monkeypatch: pytest.
         try:
             assert await exchange(1) == 1
             with monkeypatch.context() as patch:
-                patch.setattr(loop, "call_at", lambda *_: pytest.fail("a timer"))
+                patch.setattr(loop, "call_at", no_timer)
                 assert [await exchange(number) for number in range(2, 9)] == list(range(2, 9))
         finally:
             if link == "udp":
@@ -284,6 +297,89 @@ async def test_a_loop_that_cannot_watch_sockets(monkeypatch: pytest.MonkeyPatch)
         async with mcumgrx.connect(address) as client:
             await echoes(client)
             await echoes(client, "x" * 300)
+
+
+# -- standing still ---------------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("baud", ["0", "1000000"])
+@pytest.mark.parametrize("link", ["udp", "tcp", "serial"])
+async def test_a_server_that_stands_still_loses_nothing(link: str, baud: str) -> None:
+    """What comes while it is stopped comes in one moment after it, which a working device would have taken."""
+    if link == "udp" and baud != "0":
+        pytest.skip("a network has no baud rate")
+    image = parse_image(build_image("1.1.0", payload_size=40_000))
+    offered = {"udp": ["--udp", "0"], "tcp": ["--tcp", "0"], "serial": ["--pty"]}[link]
+    with serving(f"sim:desk,{QUICK},lines=0,buf_size=1024", "--baud", baud, *offered) as served:
+        stopped = asyncio.Event()
+
+        def half_way(event: Event) -> None:
+            if isinstance(event, Bytes) and event.done > event.total // 3 and not stopped.is_set():
+                served.process.send_signal(signal.SIGSTOP)
+                stopped.set()
+
+        async def go_on() -> None:
+            await stopped.wait()
+            await asyncio.sleep(1)
+            served.process.send_signal(signal.SIGCONT)
+
+        async with mcumgrx.connect(served.addresses[link]) as client, asyncio.timeout(60):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(go_on())
+                await client.group(ImageGroup).upload(image, progress=half_way)
+            assert [str(slot.version) for slot in (await client.request(ReadImageState())).slots] == ["1.0.0", "1.1.0"]
+    assert (served.result["lost"], served.result["resets"]) == (0, 0)
+
+
+@posix
+@pytest.mark.parametrize("kind", ["uart", "shell", "raw"])
+async def test_what_came_one_by_one_while_it_stood_still(kind: str) -> None:
+    """More requests than buffers, and lines than line buffers: a real device would have answered each as it came."""
+    framing = StreamFraming() if kind == "raw" else ConsoleFraming()
+    loop = asyncio.get_running_loop()
+    answers: asyncio.Queue[int] = asyncio.Queue()
+    async with server(f"{QUICK},link={kind}", baud=0) as opened, asyncio.timeout(20):
+        terminal = os.open(opened.pty().target, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+
+        def readable() -> None:
+            for message in framing.feed(os.read(terminal, 4096)):
+                answers.put_nowait(message[4])
+
+        loop.add_reader(terminal, readable)
+        try:
+            os.write(terminal, b"".join(framing.encode(echo_message(0))))
+            found = [await answers.get()]
+            for number in range(1, 9):
+                time.sleep(0.04)  # noqa: ASYNC251 - the server is to stand still: it runs in this very loop
+                os.write(terminal, b"".join(framing.encode(echo_message(number))))
+            found += [await answers.get() for _ in range(1, 9)]
+            assert (found, opened.device.crashes, opened.lost) == (list(range(9)), 0, 0)
+        finally:
+            loop.remove_reader(terminal)
+            os.close(terminal)
+
+
+def test_buffers_are_few_again_once_the_device_is_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        runner = runner_of(SimulatedDevice())
+        heart = _Heart(runner)
+        await asyncio.sleep(10)
+        heart.look()
+        assert not runner.held_up
+        with monkeypatch.context() as patch:
+            now = runner.loop.time()
+            patch.setattr(runner.loop, "time", lambda: now + 1)
+            heart.look()
+        assert runner.held_up
+        runner.agenda.add(0.3, lambda: None)
+        await asyncio.sleep(0.25)
+        assert runner.held_up
+        await asyncio.sleep(0.1)
+        assert not runner.held_up
+        heart.stop()
+
+    run(main())
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
@@ -494,7 +590,7 @@ def test_the_command_as_json() -> None:
         for address in served.addresses.values():
             done = subprocess.run(command("os", "echo", "hello", "-d", address), capture_output=True, text=True)
             assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
-    assert served.result == {"requests": 3, "resets": 0, "version": "1.0.0"}
+    assert served.result == {"requests": 3, "resets": 0, "version": "1.0.0", "lost": 0}
     assert served.errors == ""
 
 

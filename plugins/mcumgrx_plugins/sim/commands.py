@@ -32,15 +32,18 @@ class Served:
     Attributes:
         resets: how often it started again.
         version: of the image that ran last.
+        lost: requests, and lines of console framing, that found no buffer: the client sent more than the device takes.
     """
 
     requests: int
     resets: int
     version: str | None
+    lost: int
 
     def lines(self) -> list[str]:
         resets = f"restarted {self.resets} time{'' if self.resets == 1 else 's'}"
-        return [f"carried out {self.requests} requests, {resets}; version {self.version or 'unknown'} ran last"]
+        lost = f", lost {self.lost} that found no buffer" if self.lost else ""
+        return [f"carried out {self.requests} requests{lost}, {resets}; version {self.version or 'unknown'} ran last"]
 
 
 @command(
@@ -120,7 +123,7 @@ async def serve(
         pass  # Ctrl-C is the way to end this, and no failure
     ran = server.device.boot_result
     version = str(ran.version) if ran is not None and ran.version is not None else None
-    return Served(server.device.requests, server.device.boots - starts, version)
+    return Served(server.device.requests, server.device.boots - starts, version, server.lost)
 
 
 def _address(context: CommandContext, text: str | None) -> Address:

@@ -22,6 +22,7 @@ from typing import Any, Self
 from mcumgrx.plugin_api import Address, LinkLost, UsageError
 from mcumgrx.sim.device import SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
+from mcumgrx.sim.link import Runner, runner_of
 
 from .transport import NO_LIMIT, SimTransport
 
@@ -55,6 +56,11 @@ _MAX_UNREAD = 256 * 1024
 
 _OPEN_S = 10.0
 
+# How often the server notes that it is alive, and what it has stood still for longer than: a process that was stopped,
+# or a machine that had other things to do. A client sends nothing again as soon as this.
+_BEAT_S = 0.05
+_STALL_S = 0.1
+
 
 class _ServedTransport(SimTransport):
     """A link to the served device; `instant` makes that a device that takes no time for anything but its start."""
@@ -68,6 +74,30 @@ class _ServedTransport(SimTransport):
             self.device = SimulatedDevice(config, name=self.device.name)
 
 
+class _Heart:
+    """Tells the device when this process has stood still, so that what came meanwhile does not overrun it."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._beat_at = runner.loop.time()
+        self._timer = runner.loop.call_later(_BEAT_S, self._beat)
+
+    def look(self) -> None:
+        """Something has come in from outside, perhaps a while ago."""
+        if self._runner.loop.time() - self._beat_at > _STALL_S:
+            self._runner.held_up = True
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        # A client that could not write any more goes on when it is read again, so one beat more is waited for.
+        self._runner.held_up &= not self._runner.at_rest
+        self.look()
+        self._beat_at = self._runner.loop.time()
+        self._timer = self._runner.loop.call_later(_BEAT_S, self._beat)
+
+
 class _Wire:
     """A link whose host is outside: what comes from there is `put` in, what the device sends is written out.
 
@@ -75,8 +105,11 @@ class _Wire:
     after `put` has returned false.
     """
 
-    def __init__(self, transport: SimTransport, write: Callable[[bytes], None], room: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: SimTransport, heart: _Heart, write: Callable[[bytes], None], room: Callable[[], None]
+    ) -> None:
         self._transport = transport
+        self._heart = heart
         self._write = write
         self._room = room
         self._waiting: deque[bytes] = deque()
@@ -90,6 +123,7 @@ class _Wire:
 
     def put(self, data: bytes) -> bool:
         """Bytes from outside, in the order they came; false when no more should come for now."""
+        self._heart.look()
         if self._open and self._pause is None and not self._waiting:
             self._carry_in(data)
             return True
@@ -178,14 +212,22 @@ class DeviceServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._failed: asyncio.Future[BaseException] | None = None
+        self._heart: _Heart | None = None
 
     @property
     def device(self) -> SimulatedDevice:
         return self._keeper.device
 
+    @property
+    def lost(self) -> int:
+        """Requests and lines that found no buffer."""
+        runner = self.device.runner
+        return runner.lost + runner.lost_lines if isinstance(runner, Runner) else 0
+
     async def __aenter__(self) -> Self:
         self._failed = asyncio.get_running_loop().create_future()
         await self._keeper.open(_OPEN_S)
+        self._heart = _Heart(runner_of(self.device))
         return self
 
     async def __aexit__(
@@ -197,6 +239,8 @@ class DeviceServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._heart is not None:
+            self._heart.stop()
         await self._keeper.close()
 
     async def run(self) -> None:
@@ -285,7 +329,8 @@ class DeviceServer:
     def _start(
         self, address: Address, write: Callable[[bytes], None], room: Callable[[], None]
     ) -> tuple[_Wire, asyncio.Task[None]]:
-        wire = _Wire(self._new_transport(address), write, room)
+        assert self._heart is not None
+        wire = _Wire(self._new_transport(address), self._heart, write, room)
         task = asyncio.get_running_loop().create_task(wire.run(), name="mcumgrx sim serve")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
