@@ -1,6 +1,6 @@
 """The link to the device of one update: lost and opened again, and listened on after a reset.
 
-What is asked over it is `dfu`'s business.
+What is asked over it is the business of the steps.
 """
 
 from __future__ import annotations
@@ -67,9 +67,6 @@ class DeviceLink:
     async def connect(self) -> None:
         self._connection = await self.device.connect()
         self._up = True
-
-    async def close(self) -> None:
-        await self.device.close()
 
     def has_reset(self) -> None:
         """The device has been asked for a reset, and begins it about now."""

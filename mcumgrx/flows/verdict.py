@@ -16,7 +16,7 @@ Rules that follow from what devices do:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, Flag, auto
 
 from ..errors import Outcome
 from ..hints import Hint, Run
@@ -24,7 +24,7 @@ from ..mcuboot import Image
 from ..protocol.standard import ImageState, Slot
 from .device_state import in_recovery, shown_version
 
-__all__ = ["Finding", "Target", "Verdict", "judge", "look"]
+__all__ = ["Finding", "Target", "Verdict", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,102 @@ class Finding(Enum):
     OVER = "the new image does not run, and will not"
 
 
-def look(target: Target, before: ImageState, after: ImageState) -> Finding:
-    """What the list `after` a reset means, given the one `before` it."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a list after a reset means; `outcome`, `text` and `hint` say how it has ended if it stays so."""
+
+    finding: Finding
+    outcome: Outcome
+    text: str
+    hint: str
+    slot: int | None = None
+
+
+class _Sign(Flag):
+    NONE = 0
+    UNSEEN = auto()  # of this image number nothing is listed that runs, neither before the reset nor after it
+    ANOTHER = auto()  # it is not what ran before that runs
+    GONE = auto()  # the new image is not in a slot that does not run
+    WAITS = auto()  # it is, as before the reset, or marked
+
+
+# How it has ended if it stays so: the first row of which all signs are there. No hint: why it waits.
+_ENDINGS: tuple[tuple[_Sign, Outcome, str, str | None], ...] = (
+    (
+        _Sign.UNSEEN | _Sign.WAITS,
+        Outcome.NEVER_SWAPPED,
+        "{new} still waits in slot {slot} after the reset",
+        None,
+    ),
+    (
+        _Sign.UNSEEN,
+        Outcome.UNSEEN,
+        "{new} {left}, but it cannot be proven that it runs: the device does not list what runs{of_image}",
+        "it was installed, or refused and erased: both look like this. The other core tells, or its log; "
+        "give it some seconds before the next reset",
+    ),
+    (
+        _Sign.ANOTHER,
+        Outcome.OTHER_IMAGE,
+        "{runs} runs, neither {new} nor {was}",
+        Hint("did somebody else update the device? See ", Run("image list")),
+    ),
+    (
+        _Sign.GONE,
+        Outcome.REJECTED,
+        "the bootloader did not keep {new}: {runs} runs, and {new} is gone from the device",
+        "it was refused (signed with another key? older than allowed? a dependency missing?), or it ran and was given "
+        "up; the bootloader's log says why",
+    ),
+    (
+        _Sign.WAITS,
+        Outcome.NEVER_SWAPPED,
+        "{runs} still runs after the reset, and {new} still waits in slot {slot}",
+        None,
+    ),
+    (
+        _Sign.NONE,
+        Outcome.REVERTED,
+        "{new} did not stay: {runs} runs again",
+        "{new} was started, and reset before it was confirmed: it probably crashed or hung. It is still in slot {slot}",
+    ),
+)
+
+
+def verdict(target: Target, before: ImageState, after: ImageState, old: Slot | None) -> Verdict:
+    """What the list `after` a reset means, given the one `before` it; `old` is what ran at the beginning."""
+    active, staged = target.active(after), target.staged(after)
+    signs = _Sign.GONE if staged is None else _Sign.NONE
+    if active is None and target.active(before) is None:
+        signs |= _Sign.UNSEEN
+    if active is None or (old is not None and active.hash != old.hash):
+        signs |= _Sign.ANOTHER
+    if staged is not None and (staged.pending or after.slots == before.slots):
+        signs |= _Sign.WAITS
+    words = _words(target, before, after, old)
+    outcome, text, hint = next(ending[1:] for ending in _ENDINGS if ending[0] in signs)
+    if hint is None:
+        hint = _why_it_waits(target, staged, after)
+    elif not isinstance(hint, Hint):
+        hint = hint.format_map(words)
+    return Verdict(_look(target, before, after), outcome, text.format_map(words), hint, staged.slot if staged else None)
+
+
+def _words(target: Target, before: ImageState, after: ImageState, old: Slot | None) -> dict[str, object]:
+    """What the texts of `_ENDINGS` speak of."""
+    active, staged, lay = target.active(after), target.staged(after), target.staged(before)
+    place = "its slot" if lay is None else f"slot {lay.slot}"
+    return {
+        "new": target.version,
+        "was": "the old image" if old is None else shown_version(old.version),
+        "runs": "nothing known" if active is None else shown_version(active.version),
+        "slot": None if staged is None else staged.slot,
+        "left": f"is still in {place}, but no longer marked" if staged else f"has left {place} with the reset",
+        "of_image": f" of image {target.number}" if target.number else "",
+    }
+
+
+def _look(target: Target, before: ImageState, after: ImageState) -> Finding:
     if target.running(after) is not None:
         return Finding.RUNS
     if in_recovery(after) and not in_recovery(before):  # one that has looked like that all along does not say
@@ -91,74 +185,8 @@ def look(target: Target, before: ImageState, after: ImageState) -> Finding:
     return Finding.OVER
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How an update has ended that did not succeed, for people and for scripts."""
-
-    outcome: Outcome
-    text: str
-    hint: str
-    slot: int | None = None
-
-
-def judge(target: Target, before: ImageState, after: ImageState, old: Slot | None) -> Verdict:
-    """What the list `after` a reset says of an update that did not succeed; `old` is what ran at its beginning."""
-    active, staged = target.active(after), target.staged(after)
-    new, slot = target.version, None if staged is None else staged.slot
-    was = "the old image" if old is None else shown_version(old.version)
-    runs = "nothing known" if active is None else shown_version(active.version)
-    if active is None and target.active(before) is None:
-        return _unseen(target, before, after)
-    if active is None or (old is not None and active.hash != old.hash):
-        return Verdict(
-            Outcome.OTHER_IMAGE,
-            f"{runs} runs, neither {new} nor {was}",
-            Hint("did somebody else update the device? See ", Run("image list")),
-            slot,
-        )
-    if staged is None:
-        return Verdict(
-            Outcome.REJECTED,
-            f"the bootloader did not keep {new}: {runs} runs, and {new} is gone from the device",
-            "it was refused (signed with another key? older than allowed? a dependency missing?), or it ran and "
-            "was given up; the bootloader's log says why",
-        )
-    if staged.pending or after.slots == before.slots:
-        return Verdict(
-            Outcome.NEVER_SWAPPED,
-            f"{runs} still runs after the reset, and {new} still waits in slot {slot}",
-            _why_it_waits(target, staged, after),
-            slot,
-        )
-    return Verdict(
-        Outcome.REVERTED,
-        f"{new} did not stay: {runs} runs again",
-        f"{new} was started, and reset before it was confirmed: it probably crashed or hung. "
-        f"It is still in slot {slot}",
-        slot,
-    )
-
-
-def _unseen(target: Target, before: ImageState, after: ImageState) -> Verdict:
-    """Of this image number nothing is listed that runs, neither before the reset nor after it."""
-    new, was, staged = target.version, target.staged(before), target.staged(after)
-    if staged is not None and (staged.pending or after.slots == before.slots):
-        text = f"{new} still waits in slot {staged.slot} after the reset"
-        return Verdict(Outcome.NEVER_SWAPPED, text, _why_it_waits(target, staged, after), staged.slot)
-    place = "its slot" if was is None else f"slot {was.slot}"
-    left = f"is still in {place}, but no longer marked" if staged else f"has left {place} with the reset"
-    of_image = f" of image {target.number}" if target.number else ""
-    return Verdict(
-        Outcome.UNSEEN,
-        f"{new} {left}, but it cannot be proven that it runs: the device does not list what runs{of_image}",
-        "it was installed, or refused and erased: both look like this. The other core tells, or its log; "
-        "give it some seconds before the next reset",
-        None if staged is None else staged.slot,
-    )
-
-
-def _why_it_waits(target: Target, staged: Slot, after: ImageState) -> str:
-    if not staged.pending:
+def _why_it_waits(target: Target, staged: Slot | None, after: ImageState) -> str:
+    if staged is None or not staged.pending:
         return "the bootloader did not choose it: it may want a higher version or another kind of image"
     # Without a number it is the slot beside the running one of image 0.
     erase = Run("image erase", "--slot", str(2 * staged.image + staged.slot)) if staged.image else Run("image erase")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mcumgrx.errors import Outcome
-from mcumgrx.flows.verdict import Finding, Target, judge, look
+from mcumgrx.flows.verdict import Finding, Target, verdict
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.standard import ImageState, Slot
 from mcumgrx.sim.images import build_image
@@ -75,28 +75,28 @@ C_NEW, D_OLD = slot(1, 0, NEW, "active", "confirmed"), slot(1, 1, OLD)
 )
 def test_lists(number: int, before: ImageState, after: ImageState, found: Finding, outcome: Outcome | None) -> None:
     target = Target(IMAGE, number)
-    assert look(target, before, after) is found
+    told = verdict(target, before, after, target.active(before))
+    assert told.finding is found
     if outcome is not None:
-        verdict = judge(target, before, after, target.active(before))
-        assert verdict.outcome is outcome
-        assert "1.1.0" in verdict.text
-        assert verdict.hint
+        assert told.outcome is outcome
+        assert "1.1.0" in told.text
+        assert told.hint
 
 
 def test_what_cannot_be_seen_is_not_blamed_on_anybody() -> None:
-    verdict = judge(Target(IMAGE, 1), images(A_OLD, D_PENDING), images(A_OLD), None)
-    assert "it cannot be proven that it runs" in verdict.text
-    assert "does not list what runs of image 1" in verdict.text
-    assert "key" not in verdict.text + verdict.hint
+    told = verdict(Target(IMAGE, 1), images(A_OLD, D_PENDING), images(A_OLD), None)
+    assert "it cannot be proven that it runs" in told.text
+    assert "does not list what runs of image 1" in told.text
+    assert "key" not in told.text + told.hint
 
 
 def test_an_image_that_waits_beside_others_may_need_one_of_them() -> None:
     both = images(A_OLD, B_PENDING, C_OLD, replace(D_PENDING, hash=OTHER))
-    assert "needs another one" in judge(Target(IMAGE), both, both, A_OLD).hint
-    assert "too large" in judge(Target(IMAGE), BEFORE, BEFORE, A_OLD).hint
-    assert "image erase'" in judge(Target(IMAGE), BEFORE, BEFORE, A_OLD).hint
+    assert "needs another one" in verdict(Target(IMAGE), both, both, A_OLD).hint
+    assert "too large" in verdict(Target(IMAGE), BEFORE, BEFORE, A_OLD).hint
+    assert "image erase'" in verdict(Target(IMAGE), BEFORE, BEFORE, A_OLD).hint
     # The slot of another image has to be named.
-    assert "image erase --slot 3'" in judge(Target(IMAGE, 1), both, images(A_OLD, C_OLD, D_PENDING), C_OLD).hint
+    assert "image erase --slot 3'" in verdict(Target(IMAGE, 1), both, images(A_OLD, C_OLD, D_PENDING), C_OLD).hint
 
 
 @pytest.mark.parametrize("number", [0, 1])

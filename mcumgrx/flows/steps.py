@@ -1,0 +1,236 @@
+"""The steps of an update up to the reset: erase, upload, mark, reset. What comes after it is in `proof`.
+
+Each is a small object: `run` is the step, and `over` the part of it that is begun again over each new link, when one
+is lost on the way.
+
+* What a device says it has done is looked up; what it did not answer, too.
+* A reset whose answer is missing or makes no sense has happened, until the list shows the contrary for some time.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..contracts import Connection, ImageGroup, OsGroup, UploadOptions
+from ..errors import DeviceError, FlowError, LinkLost, MalformedReply, Outcome, ProtocolError, RequestTimeout
+from ..events import Bytes, Event, StageName
+from ..hints import Hint, Run
+from ..protocol.message import SmpError
+from ..protocol.standard import ImageState
+from .job import Job, Running
+from .plan import Erase, Mark, Upload
+from .policy import Mode
+
+__all__ = ["Erasing", "Marking", "Resetting", "Uploading", "Work"]
+
+
+class Work(Protocol):
+    """A step that can be carried out."""
+
+    async def run(self) -> None: ...
+
+
+class Erasing:
+    def __init__(self, job: Job, step: Erase) -> None:
+        self._job = job
+        self._slot = step.slot
+
+    async def run(self) -> None:
+        job = self._job
+        most = f"{job.policy.erase_timeout_s:g} s"
+        with job.stage(StageName.ERASE, f"erasing, which can take a minute; waiting for up to {most}") as stage:
+            job.listed = None
+            job.begin_anew()
+            try:
+                gone = await job.link.run(self.over)
+            except DeviceError as error:
+                if not error.says(SmpError.NOT_SUPPORTED):
+                    raise
+                stage.result = "not erased: the device knows no such command, and erases during the upload"
+                return
+            if gone is False:
+                stage.result = "not erased, although the device says so: its image is still listed"
+                job.note("the erase has had no effect; the upload erases by itself", warning=True)
+            else:
+                stage.result = "erased" if gone else "erased, says the device"
+
+    async def over(self, connection: Connection) -> bool | None:
+        return await connection.group(ImageGroup).erase(self._slot, timeout_s=self._job.policy.erase_timeout_s)
+
+
+class Uploading:
+    def __init__(self, job: Job, step: Upload) -> None:
+        self._job = job
+        self._slot = step.slot
+        self._farthest = 0
+        self._attempts = 0
+        self._last: Bytes | None = None
+
+    async def run(self) -> None:
+        job = self._job
+        with job.stage(StageName.UPLOAD, f"uploading {job.new}") as stage:
+            job.listed = None
+            await job.link.run(self.over)
+            await self._check(stage)
+
+    async def over(self, connection: Connection) -> None:
+        images, job = connection.group(ImageGroup), self._job
+        self._attempts += 1
+        # The link may have been lost with the answer to the last chunk; a new upload would begin with an erase.
+        if self._attempts > 1 and self._is_there(await images.state()):
+            return
+        started_at, self._last = self._farthest, None
+        try:
+            await images.upload(job.image, self._options, self._listen)
+        except RequestTimeout as error:
+            # On a link that cannot be lost, silence is all there is to see of it. Bounded by what got through.
+            if self._farthest == started_at:
+                raise
+            raise LinkLost(error.message, address=job.device.address, hint=error.hint) from error
+        except MalformedReply as error:
+            # It may have been the answer to the last chunk.
+            if not self._is_there(await images.state()):
+                raise
+            job.note(f"{error}; but the image is listed")
+        finally:
+            job.sent.add(self._last)
+
+    @property
+    def _options(self) -> UploadOptions:
+        job, policy = self._job, self._job.policy
+        return UploadOptions(
+            policy.image,
+            policy.erase_timeout_s,
+            policy.chunk_bytes,
+            policy.window,
+            policy.upgrade_only,
+            job.pause,
+            job.session,
+        )
+
+    def _is_there(self, images: ImageState) -> bool:
+        # Padding comes behind what is needed to be listed, but once it is there it shows as pending.
+        staged = self._job.target.staged(images)
+        return staged is not None and (staged.pending or not self._job.image.padded)
+
+    def _listen(self, event: Event) -> None:
+        if isinstance(event, Bytes):
+            self._last = event
+            if event.done > self._farthest:
+                self._farthest = event.done
+                self._job.link.failures = 0
+        self._job.progress(event)
+
+    async def _check(self, stage: Running) -> None:
+        """Whether the device lists what it has taken."""
+        job, new = self._job, self._job.new
+        try:
+            images = await job.list()
+        except (DeviceError, RequestTimeout, ProtocolError) as error:
+            if job.policy.mode is not Mode.UPLOAD_ONLY:
+                marked = "its padding marks it" if job.image.padded else "nothing is marked"
+                error.hint = Hint(f"the upload is complete, and {marked}; ", error.hint or "try again")
+                raise
+            stage.result = f"{new} is in slot {self._slot}, says the device; not checked: {error}"
+            return
+        staged = job.target.staged(images)
+        if staged is not None:
+            stage.result = f"{new} is in slot {staged.slot}"
+        elif any(slot.hash is not None for slot in images.slots):
+            raise FlowError(
+                f"the upload of {new} is complete, but the device does not list it",
+                stage=StageName.UPLOAD,
+                slot=self._slot,
+                hint=Hint(
+                    "was it written to another slot (see ",
+                    Run("image list"),
+                    "), or is it signed in a way that the device cannot read?",
+                ),
+            )
+        else:
+            stage.result = f"{new} is in slot {self._slot}, unchecked: the device lists no hashes"
+
+
+class Marking:
+    """The mark, unless the image has it already."""
+
+    def __init__(self, job: Job, step: Mark) -> None:
+        self._job = job
+        self._step = step
+        self._reason: FlowError | None = None  # what the device made of it
+
+    async def run(self) -> None:
+        job, step = self._job, self._step
+        how = "to stay" if step.permanent else "for a test boot"
+        with job.stage(StageName.MARK, f"marking {job.new} {how}") as stage:
+            try:
+                await job.link.run(self.over)
+            except DeviceError as error:
+                if step.required or not error.says(SmpError.NOT_SUPPORTED):
+                    raise
+                stage.result = "not marked: the device knows no marks"
+                return
+            pending = job.target.pending(await job.list())
+            if pending is None:
+                raise FlowError(
+                    f"the device took the mark for {job.new}, but does not show it",
+                    stage=StageName.MARK,
+                    outcome=Outcome.REJECTED,
+                    hint=Hint("it may forbid this version (downgrade prevention); see ", Run("image list")),
+                ) from self._reason
+            if step.permanent and not pending.permanent:
+                stage.result = "marked for a test boot, to be confirmed once it runs"
+            elif job.image.pad_confirmed and pending.permanent and not step.permanent:
+                stage.result = "marked to stay, by the padding of the file"
+            else:
+                stage.result = f"marked {how}"
+
+    async def over(self, connection: Connection) -> None:
+        job = self._job
+        images = connection.group(ImageGroup)
+        state = await images.state() if job.listed is None else job.listed
+        job.listed = None
+        if job.target.pending(state) is None:
+            hash = job.image.hash
+            try:
+                state = await (images.confirm(hash) if self._step.permanent else images.test(hash))
+            except FlowError as error:
+                self._reason = error
+            if job.target.pending(state) is None:
+                state = await images.state()
+        job.listed = state
+
+
+class Resetting:
+    """The reset: asked for once, and once more after a lost link that the device has not followed."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._asked = False
+
+    async def run(self) -> None:
+        job = self._job
+        with job.stage(StageName.RESET, "resetting") as stage:
+            if job.resets == 0:
+                job.before = await job.list()
+            await job.link.run(self.over)
+            job.resets += 1
+            job.listed = None
+            job.link.has_reset()
+            stage.result = "the device restarts"
+
+    async def over(self, connection: Connection) -> None:
+        job = self._job
+        # Never for a device that it has reached: that would end a test boot.
+        if self._asked and (await connection.group(ImageGroup).state()).slots != job.before.slots:
+            return
+        self._asked = True
+        job.device.expect_reset()
+        try:
+            await connection.group(OsGroup).reset()
+        except (RequestTimeout, MalformedReply):
+            return  # the device is gone, which is what was asked for; if not, its list tells
+        except DeviceError as error:
+            waits = f"{job.new} is installed by the next reset, whatever causes it"
+            error.hint = Hint(waits, *(("; ", error.hint) if error.hint else ()))
+            raise
