@@ -59,10 +59,10 @@ from mcumgrx.bulk import upload, window_for
 from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup
 from mcumgrx.events import Event
+from mcumgrx.link.table import Table
 from mcumgrx.mcuboot import load_image
 from mcumgrx.protocol.codec import IMPLEMENTATION, build_message
 from mcumgrx.protocol.console import ConsoleFraming
-from mcumgrx.protocol.exchange import Exchange
 from mcumgrx.protocol.framing import DatagramFraming, Framing
 from mcumgrx.protocol.message import Reply
 from mcumgrx.protocol.standard import UploadProgress
@@ -215,9 +215,9 @@ def works_of(name: str, source: bytes) -> tuple[int, dict[str, Callable[[], None
             used.feed(answer)
 
     def exchange() -> None:
-        used = Exchange(make_framing())
+        used = Table(make_framing())
         for request, answer in zip(requests, answers, strict=True):
-            used.send(request)
+            used.open(request)
             assert used.receive(answer)
 
     def window() -> None:

@@ -521,7 +521,7 @@ async def test_a_late_answer_ends_the_silence(raw_peer: Peer, monkeypatch: pytes
             await client.request(Echo("late"), timeout_s=0.05, repeats=0)
         await raw_peer.until(lambda: len(raw_peer.messages) == 1)
         next_one = asyncio.create_task(client.request(Echo("next"), repeats=0))
-        while client._exchange is None or client._exchange.in_flight == 0:  # noqa: ASYNC110
+        while not client._link._table.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0)
         raw_peer.answer = bare_echo
         raw_peer.write(bare_echo(raw_peer.messages[0]))
@@ -929,7 +929,7 @@ def test_on_a_loop_that_watches_no_files() -> None:
 
     async def main() -> None:
         async with Client(serial_transport(os.ttyname(slave))) as client:
-            assert isinstance(client._transport._stream, ThreadedPort)  # type: ignore[attr-defined]
+            assert isinstance(client._link.transport._stream, ThreadedPort)  # type: ignore[attr-defined]
             assert await client.request(Echo("x" * 600)) == "x" * 600
             with suppress(RequestTimeout):
                 await client.request(Echo("last"), timeout_s=0.01, repeats=0)

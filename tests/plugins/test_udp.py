@@ -167,7 +167,7 @@ async def test_a_server_that_comes_late_gets_what_was_refused(unused_port: int) 
     """Once, though it is not repeated by the client: nobody has carried it out before."""
     async with Client(udp("127.0.0.1", unused_port), timeout_s=60) as client:
         asking = asyncio.create_task(client.request(Echo("anybody"), repeats=0))
-        link = client._transport._socket  # type: ignore[attr-defined]
+        link = client._link.transport._socket  # type: ignore[attr-defined]
         async with asyncio.timeout(5):
             while link.trouble is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
@@ -321,7 +321,7 @@ async def test_a_message_that_the_path_does_not_carry_is_no_trouble_of_the_link(
     network.number, network.refuses = errno.EMSGSIZE, 1
     async with Client(udp("127.0.0.1", device.port), timeout_s=0.1) as client:
         assert await client.request(Echo("large")) == "large"
-        assert client._transport._socket.trouble is None  # type: ignore[attr-defined]
+        assert client._link.transport._socket.trouble is None  # type: ignore[attr-defined]
 
 
 async def test_silence_has_a_hint(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

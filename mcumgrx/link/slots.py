@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 
 __all__ = ["Slots"]
 
@@ -16,14 +15,14 @@ __all__ = ["Slots"]
 class Slots:
     """Lets a number of requests in at once, first come first served.
 
-    Ordinary requests enter with `async with`. A transfer brings a claim of its own for more (`claim`), and the largest
-    claim of those that run counts: when one of two transfers ends, the other one keeps what it has.
+    A transfer brings a claim of its own for more than `usual` (`claim`), and the largest claim of those that run
+    counts: when one of two transfers ends, the other one keeps what it has.
     """
 
     def __init__(self, usual: int) -> None:
-        self._usual = max(1, usual)
+        self.usual = max(1, usual)
         self._claims: dict[object, tuple[int, Callable[[], None]]] = {}
-        self._most = self._usual
+        self._most = self.usual
         self._open = False
         self._inside = 0
         self._vacated = 0  # of those who are still to leave, so many take up no place any more
@@ -31,7 +30,7 @@ class Slots:
 
     def allow(self, usual: int) -> None:
         """From now on so many are let in where nobody claims more."""
-        self._usual = max(1, usual)
+        self.usual = max(1, usual)
         self._weigh()
 
     def claim(self, owner: object, count: int, on_room: Callable[[], None]) -> None:
@@ -48,10 +47,6 @@ class Slots:
         """Let everybody through: the link has ended, and each finds out for itself."""
         self._open = True
         self._admit()
-
-    def close(self) -> None:
-        """Take back `open`: there is a link again."""
-        self._open = False
 
     @property
     def full(self) -> bool:
@@ -70,6 +65,7 @@ class Slots:
             self._admit()
 
     def leave(self) -> None:
+        """Give the place back; whoever waits for one gets it."""
         if self._vacated:
             self._vacated -= 1
             return
@@ -77,7 +73,15 @@ class Slots:
         if self._queue:
             self._admit()
 
-    async def __aenter__(self) -> None:
+    def leave_for_others(self) -> None:
+        """`leave`, and tell those who have claimed more that there is room, if nobody waits for it."""
+        self.leave()
+        if self._claims and not self._queue:
+            for _, on_room in list(self._claims.values()):
+                on_room()
+
+    async def enter(self) -> None:
+        """Enter as soon as there is room, first come first served."""
         if self._open or not self.full:
             self._inside += 1
             return
@@ -92,16 +96,8 @@ class Slots:
                 self._queue.remove(turn)
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.leave()
-        if not self._queue:
-            for _, on_room in list(self._claims.values()):
-                on_room()
-
     def _weigh(self) -> None:
-        self._most = max(self._usual, *(count for count, _ in self._claims.values()), 1)
+        self._most = max(self.usual, *(count for count, _ in self._claims.values()), 1)
         self._admit()
 
     def _admit(self) -> None:

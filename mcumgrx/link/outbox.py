@@ -1,4 +1,4 @@
-"""`Outbox`: messages on their way into the link, one after the other, and whether each has left.
+"""`Outbox`: calls on their way into the link, one after the other.
 
 Here: the order of sending, withdrawing what the link has not begun, how long the link may take for it. Not here: what a
 message means, and answers.
@@ -11,80 +11,22 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 
-from .errors import LinkLost, McumgrError, PluginError
-from .transport import Transport
-from .transport_code import calling, name_of, told
+from ..errors import LinkLost, McumgrError, PluginError
+from ..transport import Transport
+from ..transport_code import calling, name_of, told
+from .call import Call, State
 
-__all__ = ["Call", "Outbox"]
+__all__ = ["Outbox"]
 
-log = logging.getLogger("mcumgrx.client")
+log = logging.getLogger("mcumgrx.link")
 
 # No link is slower: 300 baud. So long the bytes of a message may take before the link is called stuck.
 _SLOWEST_BYTES_S = 30.0
 
 # A transport that says its queue takes longer is not believed.
 _MOST_QUEUED_S = 600.0
-
-
-class Place(Enum):
-    """Where a message is."""
-
-    WAITING = "waiting"  # in front of the link, which has not begun it
-    LEAVING = "leaving"  # the link is taking it, and cannot be stopped half way
-    LEFT = "left"  # the link has it all
-    WITHDRAWN = "withdrawn"  # nobody wants it sent any more, and it never was
-    FAILED = "failed"  # the link did not take it: `error`
-
-
-class Call:
-    """One message from its birth until the link has it.
-
-    `left` is called when the link has taken it all, `failed` when it does not take it; each at most once, and neither
-    for a message that was withdrawn.
-    """
-
-    __slots__ = ("_done", "error", "failed", "left", "place", "put_at", "size", "writes")
-
-    def __init__(
-        self,
-        writes: list[bytes],
-        put_at: float,
-        left: Callable[[], None] | None,
-        failed: Callable[[McumgrError], None] | None,
-    ) -> None:
-        self.writes = writes
-        self.size = sum(map(len, writes))
-        self.put_at = put_at
-        self.place = Place.WAITING
-        self.error: McumgrError | None = None
-        self.left = left
-        self.failed = failed
-        self._done: asyncio.Future[None] | None = None
-
-    @property
-    def may_have_arrived(self) -> bool:
-        """Whether any of it may have got to the device."""
-        return self.place in (Place.LEAVING, Place.LEFT) or self.error is not None
-
-    def leaving(self) -> asyncio.Future[None] | None:
-        """Done when the link has it, or does not take it; None if that is so already."""
-        if self.place not in (Place.WAITING, Place.LEAVING):
-            return None
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
-        return self._done
-
-    def end(self, place: Place, error: McumgrError | None = None) -> None:
-        self.place, self.error = place, error
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
-        if place is Place.LEFT and self.left is not None:
-            self.left()
-        if error is not None and self.failed is not None:
-            self.failed(error)
 
 
 class Outbox:
@@ -105,38 +47,27 @@ class Outbox:
         self.byte_s = 0.0
         """Seconds that the link takes for a byte, by its own estimate; 0 as long as that is not known."""
 
-    def put(
-        self,
-        writes: list[bytes],
-        *,
-        left: Callable[[], None] | None = None,
-        failed: Callable[[McumgrError], None] | None = None,
-    ) -> Call:
-        """Hand a message to the link, behind those that wait already.
+    def put(self, call: Call) -> None:
+        """Hand it to the link, behind those that wait already. Its owner is told when it has left.
 
         Raises what ends the link, where that shows at once.
         """
-        loop = asyncio.get_running_loop()
-        call = Call(writes, loop.time(), left, failed)
         if self._sender is None:
             before_s = self.queued_s() if not self.byte_s else 0.0
-            if self._offer(writes):
-                if not self.byte_s and call.size:
+            if self._offer(call):
+                if not self.byte_s and call.writes:
                     self.byte_s = max(0.0, self.queued_s() - before_s) / call.size
-                call.end(Place.LEFT)
-                return call
-            self._waiting.append(call)
-            self._sender = asyncio.create_task(self._send_all(), name="mcumgrx client sender")
-        else:
-            self._waiting.append(call)
-        return call
+                call.begun = True
+                _left(call)
+                return
+            self._sender = asyncio.create_task(self._send_all(), name="mcumgrx link sender")
+        self._waiting.append(call)
 
     def withdraw(self, call: Call) -> bool:
         """Do not send it any more; false if the link has begun, or has it already."""
-        if call.place is not Place.WAITING:
+        if call.state is not State.QUEUED or call not in self._waiting:
             return False
         self._waiting.remove(call)
-        call.end(Place.WITHDRAWN)
         return True
 
     def stuck_at(self, call: Call, patience_s: float) -> float:
@@ -169,9 +100,9 @@ class Outbox:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
 
-    def _offer(self, writes: list[bytes]) -> bool:
+    def _offer(self, call: Call) -> bool:
         try:
-            return self._transport.offer(writes)
+            return self._transport.offer(call.writes)
         except BaseException as raised:
             error = told(self._transport, "offer", raised)
             self._report(error)
@@ -180,26 +111,34 @@ class Outbox:
     async def _send_all(self) -> None:
         """Send what waits, one message after the other, until nothing does."""
         loop = asyncio.get_running_loop()
-        call: Call | None = None
         try:
             while self._waiting:
                 self._leaving = call = self._waiting.popleft()
-                call.place = Place.LEAVING
+                call.state = State.LEAVING
+                call.begun = True
                 self._moved_at = loop.time()
                 try:
                     await calling(self._transport, "send", partial(self._transport.send, call.writes))
                 except McumgrError as error:
                     self._report(error)
-                    call.end(Place.FAILED, error)
+                    call.error = error
+                    if call.owner is not None:
+                        call.owner.failed(call, error)
                 else:
                     self._moved_at = loop.time()
-                    call.end(Place.LEFT)
+                    _left(call)
         finally:
             self._sender = self._leaving = None
-            for other in ([call] if call is not None and call.place is Place.LEAVING else []) + list(self._waiting):
-                other.end(Place.FAILED if other is call else Place.WITHDRAWN)
             self._waiting.clear()
 
     def _report(self, error: McumgrError) -> None:
         if isinstance(error, (LinkLost, PluginError)):
             self._ended(error)
+
+
+def _left(call: Call) -> None:
+    """The link has all of it."""
+    if call.state is State.QUEUED or call.state is State.LEAVING:  # an answer may be quicker
+        call.state = State.SENT
+    if call.owner is not None:
+        call.owner.left(call)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcumgrx.link.slots import Slots
 from mcumgrx.sim.loop import run
-from mcumgrx.slots import Slots
 
 
 @given(st.lists(st.integers(0, 7), max_size=12), st.integers(1, 3))
@@ -19,13 +19,14 @@ def test_whoever_is_cancelled_when_the_count_is_right_afterwards(cancelled: list
 
         async def work() -> None:
             nonlocal inside, most
-            async with slots:
-                inside += 1
-                most = max(most, inside)
-                try:
-                    await asyncio.sleep(1)
-                finally:
-                    inside -= 1
+            await slots.enter()
+            inside += 1
+            most = max(most, inside)
+            try:
+                await asyncio.sleep(1)
+            finally:
+                inside -= 1
+                slots.leave()
 
         tasks = [asyncio.create_task(work()) for _ in range(8)]
         for number in cancelled:
@@ -58,8 +59,8 @@ def test_the_largest_claim_counts_and_a_shorter_one_ends_alone() -> None:
 
     async def another() -> None:
         slots.claim("long", 3, lambda: told.append("long"))
-        async with slots:
-            pass
+        await slots.enter()
+        slots.leave_for_others()
 
     run(another())
     assert told == ["long"]
