@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -123,3 +124,73 @@ def test_every_script_is_listed() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for path in (ROOT / "benchmarks").glob("[!_]*.py"):
         assert re.search(rf"^\| `{re.escape(path.name)}` \|", page, re.M), path.name
+
+
+PLANTED = {
+    "mcumgrx/client.py": """
+import mcumgrx.flows.plan
+
+class Client:
+    def __init__(self, one):
+        self.one, self.two = one, 2
+        self.one = 3  # once more
+        one.three = 3
+
+        def later(me):
+            self.four: int = 4
+""",
+    "mcumgrx/flows/plan.py": '''
+"""A docstring, which is no code."""
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from ..transfer import window
+
+def planned(steps):
+    for step in steps:
+        if step and step.ready:
+            yield [one for one in step if one] if step else None
+
+        def inner():
+            while True:
+                pass
+''',
+    "mcumgrx/transfer/__init__.py": "",
+    "mcumgrx/transfer/window.py": "def late():\n    from mcumgrx.client import Client",
+    "plugins/mcumgrx_plugins/radio/link.py": "class Radio(Transport):\n    def take(self, message): return message[6]",
+    "plugins/mcumgrx_plugins/fs/group.py": "def take(message):\n    return message[6]",
+}
+
+
+def test_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in PLANTED.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    structure = importlib.import_module("structure")
+    signs = structure.read(tmp_path)
+    tables = structure.tables(signs)
+    assert tables["attributes of a class"] == [("mcumgrx.client.Client", 3), ("mcumgrx_plugins.radio.link.Radio", 0)]
+    assert tables["branches of a function"][:2] == [
+        ("mcumgrx.flows.plan.planned", 4),
+        ("mcumgrx.flows.plan.planned.inner", 1),
+    ]
+    assert tables["lines of a function"][0] == ("mcumgrx.flows.plan.planned", 8)
+    circle = "mcumgrx.client → mcumgrx.flows.plan → mcumgrx.transfer.window → mcumgrx.client"
+    assert tables["circles of imports"] == [(circle, 3)]
+    assert tables["header fields that links read"] == [("mcumgrx_plugins.radio.link: message[6]", 1)]
+    assert dict(tables["lines of code"])["mcumgrx.flows"] == 10
+    assert structure.passed(signs) == [f"imports go round: {circle}"]
+    for name, limit, expected in (
+        ("MAX_ATTRIBUTES", -1, "mcumgrx_plugins.radio.link.Radio has 0 attributes, more than -1"),
+        ("MAX_CLIENT_ATTRIBUTES", 2, "mcumgrx.client.Client has 3 attributes, more than 2"),
+        ("MAX_LINES", 7, "mcumgrx.flows.plan.planned has 8 lines, more than 7"),
+        ("MAX_BRANCHES", 3, "mcumgrx.flows.plan.planned has 4 branches, more than 3"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(structure, name, limit)
+            assert expected in structure.passed(signs)
+
+
+def test_structure_of_this_checkout() -> None:
+    found = run("structure.py")
+    assert dict(found["now"]["lines of code"])["mcumgrx.flows"] > 1000
