@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from mcumgrx import errors
-from mcumgrx.cli.command import global_options
+from mcumgrx.cli.arguments import global_options
 from mcumgrx.cli.exit_codes import Exit, exit_for
 from mcumgrx.cli.tree import CORE_COMMANDS, make_root
 from mcumgrx.errors import McumgrError, Outcome

@@ -11,6 +11,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -371,6 +372,24 @@ def clocks(modules: dict[str, Source]) -> list[str]:
     return found
 
 
+# Rooms in which no module imports one that imports it, also not on a way round or inside a function.
+ROOMS = ("mcumgrx.cli", "mcumgrx.flows", "mcumgrx.transfer", "mcumgrx_plugins")
+
+
+def circle(modules: dict[str, Source], room: str) -> list[str]:
+    """A circle of imports among the modules of this room, or nothing."""
+    inside = {name: source for name, source in modules.items() if within(name, room)}
+    graph = {
+        name: {target for _, target, _ in imports(source, modules) if target in inside and target != name}
+        for name, source in inside.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 @pytest.fixture(scope="module")
 def modules() -> dict[str, Source]:
     return sources(("mcumgrx", ROOT), ("mcumgrx_plugins", ROOT / "plugins"))
@@ -381,6 +400,11 @@ def modules() -> dict[str, Source]:
 
 def test_every_import_follows_the_arrows(modules: dict[str, Source]) -> None:
     assert violations(modules) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_has_a_circle_of_imports(room: str, modules: dict[str, Source]) -> None:
+    assert circle(modules, room) == []
 
 
 def test_only_the_command_line_prints(modules: dict[str, Source]) -> None:
@@ -452,6 +476,17 @@ def test_the_checker_catches_forbidden_imports(tmp_path: Path) -> None:
         assert bool(about) == (expected is not None), (name, about)
         if expected is not None:
             assert expected in about[0], name
+
+
+def test_the_checker_catches_circles(tmp_path: Path) -> None:
+    files = {
+        "a": "from .b import B",
+        "b": "def late():\n    from .c import C",
+        "c": "from . import a",
+        "d": "from .a import A",
+    }
+    plant(tmp_path, {f"mcumgrx/cli/{name}.py": text for name, text in files.items()})
+    assert set(circle(sources(("mcumgrx", tmp_path)), "mcumgrx.cli")) == {f"mcumgrx.cli.{name}" for name in "abc"}
 
 
 def test_the_checker_catches_printing_and_clocks(tmp_path: Path) -> None:

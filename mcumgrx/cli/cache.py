@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..plugin_api import Argument, CommandContext, command
-from .render import Row, Table, table_lines
+from .tables import Row, Table, table_lines
 
 if TYPE_CHECKING:
     from ..memory import Known

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from ..plugin_api import Option, UsageError, command
 from .exit_codes import Exit
-from .render import duration_text
 from .streams import streams
+from .text import duration_text
 
 if TYPE_CHECKING:
-    from .command import Context
+    from .context import Context
 
 __all__ = ["DemoResult", "demo"]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..events import Event, Note, Stage, StageName
 from ..plugin_api import Argument, Option, command
-from .render import duration_text, rate_text, size_text
+from .text import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from ..flows import Plan, Report
     from ..mcuboot import Image
-    from .command import Context
+    from .context import Context
 
 __all__ = ["DfuResult", "PlanView", "dfu"]
 

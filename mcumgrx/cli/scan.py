@@ -18,13 +18,13 @@ from ..events import Note
 from ..isolation import is_wanted, said
 from ..plugin_api import Option, command
 from .exit_codes import Exit
-from .render import Row, Table, table_lines
+from .tables import Row, Table, table_lines
 
 if TYPE_CHECKING:
     from ..plugin_api import Report, TransportPlugin
     from ..registry import Registry
     from ..transport import Discovered
-    from .command import Context
+    from .context import Context
 
 __all__ = ["Filter", "Found", "ScanResult", "Search", "scan"]
 

@@ -1,7 +1,7 @@
 """What commands say on a terminal: one moving line for what is under way, a line that stays for each stage done; or
 a table that grows.
 
-rich draws what moves, and is imported when something does. Everything else is in `render`.
+rich draws what moves, and is imported when something does. Everything else is in `plain`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,13 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from ..events import Bytes, Note, Stage, StageName
+from .data import to_lines
 from .exit_codes import Failure
-from .render import (
-    WIDTH,
-    Line,
-    PlainRenderer,
-    Table,
-    duration_text,
-    harmless,
-    printable,
-    rate_text,
-    size_text,
-    speed_text,
-    table_lines,
-    to_lines,
-    write_line,
-)
-from .streams import Beside
+from .plain import PlainRenderer
+from .render import Line, harmless
+from .streams import Beside, write_line
+from .tables import WIDTH, Table, table_lines
+from .text import duration_text, printable, rate_text, size_text, speed_text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -18,12 +18,13 @@ from ..errors import McumgrError, PluginError, UsageError
 from ..hints import Hint, Run
 from ..isolation import is_wanted
 from ..plugin_api import CommandPlugin
-from .command import collect, global_options, make_command, show_failure
+from .arguments import collect, global_options
+from .command import make_command, show_failure
 from .exit_codes import Exit, Failure, Situation
 from .help import HelpContext, help_option, write_epilog
 from .interrupt import interruptions
 from .logs import hold_early_records, logging_to
-from .render import make_renderer
+from .renderers import make_renderer
 from .streams import lost, standard_streams, streams, write_line
 from .words import meant_commands, meant_options
 

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from mcumgrx.cli import demo
-from mcumgrx.cli.command import Context, Settings
-from mcumgrx.cli.render import duration_text, make_renderer
+from mcumgrx.cli.arguments import Settings
+from mcumgrx.cli.context import Context
+from mcumgrx.cli.renderers import make_renderer
 from mcumgrx.cli.run import run
+from mcumgrx.cli.text import duration_text
 from mcumgrx.mcuboot import parse_image
 
 NAME = "Sensor-12"

@@ -11,7 +11,8 @@ from typing import Any
 import click
 import pytest
 
-from mcumgrx.cli.command import Settings, make_command
+from mcumgrx.cli.arguments import Settings
+from mcumgrx.cli.command import make_command
 from mcumgrx.plugin_api import Argument, CommandContext, DeviceText, Option, PluginError, UsageError, command
 
 Cli = Callable[..., Any]
@@ -124,7 +125,7 @@ def test_a_log_file_has_everything_and_stays_plain(cli: Cli, tmp_path: Path) -> 
     assert cli("os", "echo", "hi\x1b[31m", "-d", "sim:", "--log-file", str(log)).err == ""
     assert cli("os", "echo", "-d", "sim:x,colour=red", "y", "--log-file", str(log)).exit == 2
     text = log.read_text("utf-8")
-    assert "mcumgrx.protocol" in text
+    assert "mcumgrx.link" in text
     assert "Traceback" in text
     assert "\x1b" not in text
 
@@ -155,7 +156,7 @@ def test_verbosity_adds_up(cli: Cli) -> None:
     once = cli("-v", "os", "echo", "hi", "-d", "sim:")
     twice = cli("-v", "os", "echo", "hi", "-d", "sim:", "-v")
     assert len(once.err) < len(twice.err)
-    assert "mcumgrx.protocol: " in twice.err
+    assert "mcumgrx.link: " in twice.err
     assert "asyncio" not in twice.err
     assert once.out == twice.out == "hi\n"
 

@@ -223,7 +223,8 @@ os.execv(sys.executable, [sys.executable, "-W", "error", "-c", sys.argv[2]])
 
 ASKING = """
 import sys
-from mcumgrx.cli.command import Settings, make_command
+from mcumgrx.cli.arguments import Settings
+from mcumgrx.cli.command import make_command
 from mcumgrx.plugin_api import command
 
 @command(needs_device=False)

@@ -10,8 +10,11 @@ import re
 import pytest
 
 from mcumgrx.cli.exit_codes import Exit, Failure
-from mcumgrx.cli.render import JsonRenderer, PlainRenderer, Renderer, speed_text
+from mcumgrx.cli.json_lines import JsonRenderer
+from mcumgrx.cli.plain import PlainRenderer
+from mcumgrx.cli.render import Renderer
 from mcumgrx.cli.terminal import TerminalRenderer
+from mcumgrx.cli.text import speed_text
 from mcumgrx.events import Bytes, DeviceText, Event, Limit, Note, Speed, Stage, StageName
 
 UPLOAD = StageName.UPLOAD

@@ -20,9 +20,10 @@ import pytest
 from rich.cells import cell_len
 
 from mcumgrx import registry, session
-from mcumgrx.cli.command import Settings, make_command
-from mcumgrx.cli.render import Row, Table
+from mcumgrx.cli.arguments import Settings
+from mcumgrx.cli.command import make_command
 from mcumgrx.cli.scan import Found, ScanResult, scan
+from mcumgrx.cli.tables import Row, Table
 from mcumgrx.cli.terminal import TerminalRenderer
 from mcumgrx.registry import Registry
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.cli.render import duration_text, json_line, printable, rate_text, size_text, to_data, to_lines
+from mcumgrx.cli.data import json_line, to_data, to_lines
+from mcumgrx.cli.text import duration_text, printable, rate_text, size_text
 
 
 @pytest.mark.parametrize(

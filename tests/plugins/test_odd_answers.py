@@ -14,7 +14,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from mcumgrx.cli.render import json_line
+from mcumgrx.cli.data import json_line
 from mcumgrx.errors import MalformedReply
 from mcumgrx.protocol.message import Command
 from mcumgrx_plugins.enum import commands as enum_commands

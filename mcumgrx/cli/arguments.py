@@ -1,0 +1,233 @@
+"""Arguments and options: those that every command has, and what a command's own become for click."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..errors import UsageError
+from ..plugin_api import Argument, Option
+from .help import NO_BREAK
+
+__all__ = ["PREFIX", "Settings", "collect", "environment", "global_options", "made_parameter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values of the options that every command has."""
+
+    device: str | None = None
+    json: bool = False
+    timeout: float | None = None
+    verbose: int = 0
+    log_file: Path | None = None
+    device_log: bool = False
+    yes: bool = False
+    id: str | None = None
+    no_cache: bool = False
+    environment: tuple[tuple[str, str, str], ...] = ()
+    """What was set by a variable and not on the command line: (variable, option, value)."""
+
+    @property
+    def reaching(self) -> tuple[str, ...]:
+        """What another command needs to reach the same device in the same way."""
+        device = ("-d", self.device) if self.device else ()
+        return device if self.timeout is None else (*device, "--timeout", f"{self.timeout:g}")
+
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # generic only since click 8.5
+
+
+class _Number(_Type):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class _Seconds(_Number):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if number <= 0:
+            self.fail("it must be more than 0 seconds", param, ctx)
+        return number
+
+
+class _Integer(_Type):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return int(value, 16 if value.lower().lstrip("+-").startswith("0x") else 10)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+
+
+class _Path(_Type):
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        # `Path` would make the current folder of an empty name, and one slash of two in an address of the web.
+        if not str(value):
+            self.fail("the name of the file is empty", param, ctx)
+        if _WEB.match(str(value)):
+            self.fail(f"{value} is a web address: download it, and name the file", param, ctx)
+        return Path(value)
+
+
+_WEB = re.compile(r"(https?|ftp)://", re.IGNORECASE)
+
+
+_TYPES: dict[type, _Type] = {
+    str: click.STRING,
+    int: _Integer(),
+    float: _Number(),
+    Path: _Path(),
+    bool: click.BOOL,
+}
+_METAVARS: dict[type, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE"}
+
+# The names of global options inside click, where a command's own parameters live too.
+PREFIX = "global_"
+
+
+def _environment_name(name: str) -> str:
+    return f"MCUMGRX_{name.upper()}"
+
+
+class _Device(click.Option):
+    """Keeps every `-d`: a command is for one device, and must not choose between two in silence."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **{**more, "multiple": True})
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        value = self.resolve_envvar_value(ctx)
+        return None if value is None else (value,)  # and not cut at its spaces
+
+
+def global_options() -> list[click.Option]:
+    """New click options for one command; the same for all, before and after the subcommand."""
+
+    def option(name: str, *flags: str, cls: type[click.Option] = click.Option, **more: Any) -> click.Option:
+        return cls([*flags, PREFIX + name], envvar=_environment_name(name), **more)
+
+    return [
+        option(
+            "device",
+            "-d",
+            "--device",
+            cls=_Device,
+            metavar="ADDRESS",
+            help="The device, as serial:/dev/ttyACM0 or sim:.",
+        ),
+        option("json", "--json", is_flag=True, help="Print JSON: events and the result, an object per line."),
+        option(
+            "timeout",
+            "--timeout",
+            metavar="SECONDS",
+            type=_Seconds(),
+            help="How long an ordinary answer may take [default:\u00a05].",
+        ),
+        option("yes", "--yes", is_flag=True, help="Answer questions with yes."),
+        option("verbose", "-v", "--verbose", count=True, help="Say more on stderr; -vv says all."),
+        option("log_file", "--log-file", metavar="FILE", type=_Path(), help="Append a complete log to FILE."),
+        option("id", "--id", metavar="NAME", help="Remember the device by this name."),
+        option("no_cache", "--no-cache", is_flag=True, help="Remember nothing of the device, nor use what is known."),
+        option("device_log", "--device-log", is_flag=True, help="Show what the device prints beside SMP."),
+    ]
+
+
+def collect(ctx: click.Context) -> Settings:
+    """The settings so far: what the levels above have, and over it what was given at this one.
+
+    The later one on the command line wins, and any wins over the environment. `-v` adds up; two devices are refused.
+    """
+    settings: Settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
+    first = ctx.parent is None
+    for option in ctx.command.params:
+        name = (option.name or "").removeprefix(PREFIX)
+        if option.name != PREFIX + name:
+            continue
+        source = ctx.get_parameter_source(PREFIX + name)
+        if source is ParameterSource.COMMANDLINE or (source is ParameterSource.ENVIRONMENT and first):
+            value = ctx.params[PREFIX + name]
+            if name == "device":
+                value = _one_device(ctx)
+            if name == "verbose" and source is ParameterSource.COMMANDLINE and not first:
+                value += settings.verbose
+            settings = replace(settings, **{name: value})
+    ctx.obj = settings
+    return settings
+
+
+def _one_device(ctx: click.Context) -> str:
+    """The device that is named at this level, and at those above it where any is."""
+    name = PREFIX + "device"
+    given: list[str] = [*ctx.params[name]]
+    above = ctx.parent
+    if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        while above is not None:
+            if above.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                given = [*above.params[name], *given]
+            above = above.parent
+    if len(set(given)) > 1:
+        raise UsageError(
+            f"-d is given more than once: {' and '.join(given)}",
+            hint="a command is for one device: run it once for each",
+        )
+    return given[0]
+
+
+def environment(ctx: click.Context) -> tuple[tuple[str, str, str], ...]:
+    """What variables have set, and nothing on the command line, before the subcommand or after it."""
+    found = []
+    for option in ctx.command.params:
+        levels: list[click.Context] = [ctx]
+        while levels[-1].parent is not None:
+            levels.append(levels[-1].parent)
+        sources = {level.get_parameter_source(option.name or "") for level in levels}
+        variable = option.envvar
+        if ParameterSource.ENVIRONMENT in sources - {None} and ParameterSource.COMMANDLINE not in sources:
+            found.append((str(variable), option.opts[0], os.environ.get(str(variable), "")))
+    return tuple(found)
+
+
+def made_parameter(one: Argument | Option) -> click.Parameter:
+    kind = _TYPES[one.type]
+    if isinstance(one, Argument):
+        return click.Argument([one.name], type=kind, required=one.required, nargs=-1 if one.many else 1)
+    help_text = one.help
+    more: dict[str, Any] = {}
+    if one.type is bool:
+        more.update(is_flag=True, default=bool(one.default))
+    else:
+        more["metavar"] = one.metavar or ("|".join(one.choices) if one.choices else _METAVARS[one.type])
+        if one.default is not None:
+            more["default"] = one.default
+            shown = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+            help_text = f"{help_text.removesuffix('.')} [default:{NO_BREAK}{shown}]."
+        if one.choices:
+            kind = click.Choice(one.choices)
+        more["type"] = kind
+    return click.Option([one.flag, one.name], help=help_text, envvar=_environment_name(one.name), **more)
