@@ -52,10 +52,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from .address import Address, OptionReader
-    from .bulk import find_message_size, transfer, upload, window_for
+    from .bulk import Delivery, transfer, upload, window_for
     from .client import Client
     from .contracts import Device
     from .group import Group
+    from .message_size import find_message_size
     from .pause import Pause
     from .protocol.console import ConsoleFraming
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
@@ -76,6 +77,7 @@ __all__ = [
     "ConnectFailed",
     "ConsoleFraming",
     "DatagramFraming",
+    "Delivery",
     "Device",
     "DeviceError",
     "DeviceNotFound",
@@ -135,7 +137,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 _LATE = {
     "Address": "address",
     "OptionReader": "address",
-    "find_message_size": "bulk",
+    "Delivery": "bulk",
+    "find_message_size": "message_size",
     "transfer": "bulk",
     "upload": "bulk",
     "window_for": "bulk",

@@ -243,7 +243,7 @@ class ReadPlan:
     """The reading of a file of `size` bytes from its beginning, one request after the other."""
 
     tail = needs_settling = False
-    resumed_from = retransmissions = setbacks = 0
+    resumed_from = retransmissions = setbacks = stalls = 0
     least_bytes = 64
 
     def __init__(self, name: str, size: int) -> None:

@@ -72,6 +72,11 @@ class LinkProfile:
     min_rtt_s: float | None = None
     learned: Learned = field(default_factory=Learned)
 
+    @property
+    def receive_buffers(self) -> int:
+        """Requests that the device has room for: a server needs one of its buffers for the answer."""
+        return 1 if self.params is None else max(1, self.params.buf_count - 1)
+
     def tells(self, params: Params | None) -> None:
         """The device has been asked for its buffers; None: it does not tell."""
         self.params, self.asked = params, True

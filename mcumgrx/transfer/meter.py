@@ -7,14 +7,16 @@ the device most of the time.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from ..client import Client
 from ..events import Bytes, Limit, Speed, StageName
 from ..hints import Hint, Run
-from ..load import ComputerLoad
+from ..link.profile import LinkProfile
+from ..transport import Flow, Limits
 from .plan import TransferPlan, UploadPlan
 from .sizes import MessageSize
+from .timing import LinkTiming
 from .window import PacedWindow, Window
 
 __all__ = ["Meter"]
@@ -47,40 +49,52 @@ _NEVER = float("inf")
 
 
 class Meter:
-    """Measures one transfer, which began at `begin` on the clock of the loop."""
+    """Measures one transfer.
+
+    Arguments:
+        load: the share of so many seconds for which this computer was busy, as far as it tells.
+
+    Attributes:
+        slowest_s: of the answers to slow requests; None before the first.
+        chunk_bytes: data in a request that is neither the first nor the last.
+    """
 
     def __init__(
         self,
-        client: Client,
         plan: TransferPlan[Any],
         window: Window[Any],
         size: MessageSize,
+        timing: LinkTiming,
+        *,
+        profile: LinkProfile,
+        limits: Limits,
+        flow: Flow,
         stage: StageName,
-        begin: float,
+        load: Callable[[float], float | None],
     ) -> None:
         self.slowest_s: float | None = None
-        """Of the answers to slow requests."""
         self.chunk_bytes = 0
-        """Data in a request that is neither the first nor the last."""
-        self.sent_bytes = 0
-        """In messages."""
-        self.wire_bytes = 0
-        """Of those, the ones whose time on the link is known."""
-        self.wire_s = 0.0
-        """That time."""
-        self._client = client
         self._plan = plan
         self._window = window
         self._size = size
+        self._timing = timing
+        self._profile = profile
+        self._limits = limits
+        self._flow = flow
         self._stage = stage
-        self._begin = begin
+        self._load = load
+        self._begin: float | None = None
         self._reports: deque[tuple[float, int]] = deque()
         self._trips: deque[float] = deque(maxlen=_TRIPS)  # from when a request has left
         self._shortest_s = _NEVER
-        self._load = ComputerLoad()
         self._held_s = 0.0
 
     # -- what happens --------------------------------------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """The transfer begins, or goes on."""
+        if self._begin is None:
+            self._begin = now
 
     def round_trip(self, seconds: float) -> None:
         """An answer has come so long after its request has left."""
@@ -88,15 +102,25 @@ class Meter:
         if seconds < self._shortest_s:
             self._shortest_s = seconds
 
-    def forget_wire(self) -> None:
+    def slow(self, seconds: float) -> None:
+        """The answer to a slow request has taken so long."""
+        self.slowest_s = max(self.slowest_s or 0.0, seconds)
+
+    def advanced(self, done: int) -> None:
+        """An answer has brought the transfer on from there, and none before it was lost."""
+        plan = self._plan
+        if done >= plan.resumed_from and not (plan.done and self.chunk_bytes):
+            self.chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
+
+    def forget_trips(self) -> None:
         """What requests seemed to take on the link was wrong, and with it when they have left."""
-        self.wire_s, self.wire_bytes = 0.0, 0
         self._trips.clear()
         self._shortest_s = _NEVER
 
     def held(self, seconds: float) -> None:
         """For so long nothing was to happen, which counts for nothing."""
-        self._begin += seconds
+        if self._begin is not None:
+            self._begin += seconds
         self._held_s += seconds
         self._reports.clear()
 
@@ -108,7 +132,7 @@ class Meter:
         reports.append((now, plan.done_bytes))
         while len(reports) > 2 and reports[1][0] <= now - _NOW_S:
             reports.popleft()
-        elapsed_s = now - self._begin
+        elapsed_s = 0.0 if self._begin is None else now - self._begin
         speed = self._speed(now, elapsed_s)
         return Bytes(self._stage, plan.done_bytes, plan.size, elapsed_s, plan.resumed_from, speed)
 
@@ -145,7 +169,7 @@ class Meter:
         if self._on_wire_s() >= _MOSTLY * busy_s:
             return Limit.LINK
         # How long a request is away for nothing but the way and the server, as far as any has shown.
-        short_s = self._client.profile.min_rtt_s
+        short_s = self._profile.min_rtt_s
         way_s = self._shortest_s if short_s is None else min(self._shortest_s, short_s)
         # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
         # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
@@ -155,7 +179,7 @@ class Meter:
         in_device = window.numbers / busy_s * (trip_s - way_s)
         if in_device >= _MOSTLY and (window.size < 2 or trips[len(trips) // 4] >= _WAITED * way_s):
             # What waits here for a processor looks as if it waited in the device.
-            load = self._load.share(elapsed_s + self._held_s)
+            load = self._load(elapsed_s + self._held_s)
             return Limit.COMPUTER if load is not None and load >= _MOSTLY_WORK else Limit.DEVICE
         if isinstance(window, PacedWindow) and window.size < window.widest:
             # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
@@ -166,17 +190,18 @@ class Meter:
 
     def _on_wire_s(self) -> float:
         """For how long the link was busy in the direction that carries the data; 0 where it does not tell."""
-        if not self.wire_bytes:
+        timing = self._timing
+        if not timing.wire_bytes:
             return 0.0
-        carried = self.sent_bytes
+        carried = timing.sent_bytes
         if self._stage is StageName.DOWNLOAD:
             carried = self._plan.done_bytes - self._plan.resumed_from  # a little less than what the answers take
-        return self.wire_s / self.wire_bytes * carried
+        return timing.wire_s / timing.wire_bytes * carried
 
     def _hint(self, limited_by: Limit | None, elapsed_s: float) -> str | None:
         match limited_by:
             case Limit.LINK:
-                return self._client.flow.faster or None
+                return self._flow.faster or None
             case Limit.BUFFERS:
                 return self._more_buffers()
             case Limit.DEVICE if (self.slowest_s or 0.0) >= _MOSTLY_SLOW * elapsed_s:
@@ -189,16 +214,15 @@ class Meter:
 
     def _more_buffers(self) -> str:
         """What lets more data be on their way at once."""
-        client, window, size = self._client, self._window, self._size
+        profile, limits, window, size = self._profile, self._limits, self._window, self._size
         if window.widest < window.room:
             return f"a larger --window: the device has room for {window.room} requests"
-        if client.profile.params is None:
+        if (params := profile.params) is None:
             return (
                 "the device does not tell them, and gets one small message at a time: "
                 "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS in its firmware tells them"
             )
-        limits = client.limits
-        if size.current < size.largest or client.profile.refused_bytes is not None:
+        if size.current < size.largest or profile.refused_bytes is not None:
             # Larger ones were lost in front of the buffers that the device tells.
             if limits.write is not None:
                 return f"messages above {size.current} bytes get lost: {_REASSEMBLY}"
@@ -207,12 +231,12 @@ class Meter:
                     f"messages above {size.current} bytes get lost: more line buffers in the device "
                     "(CONFIG_UART_MCUMGR_RX_BUF_COUNT) let them through"
                 )
-        if limits.write is not None and limits.max_message <= limits.write < client.profile.params.buf_size:
+        if limits.write is not None and limits.max_message <= limits.write < params.buf_size:
             return f"no message is larger than one write: {_REASSEMBLY}"
         larger = "larger ones (CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE)"
-        if client.flow.most is not None and window.room >= client.flow.most:
+        if self._flow.most is not None and window.room >= self._flow.most:
             return f"more buffers are of no use on this link, but {larger} carry more at once"
         more = "more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)"
-        if limits.message(client.profile.params.buf_size) >= limits.max_message:
+        if limits.message(params.buf_size) >= limits.max_message:
             return f"{more} keep the link busy"
         return f"{more} or {larger} keep the link busy"

@@ -7,7 +7,14 @@ works has to prove itself, and what gets lost again and again is sent smaller.
 
 from __future__ import annotations
 
-__all__ = ["MessageSize", "rungs"]
+from typing import Any
+
+from ..link.profile import LinkProfile
+from ..transport import Limits
+from .plan import TransferPlan
+from .window import Flight, Window
+
+__all__ = ["MessageSize", "SizeTrials", "probe_sizes"]
 
 # What has worked wherever something did: clients have used these for their smallest chunks for years.
 _SMALL = (128, 64)
@@ -16,8 +23,18 @@ _SMALL = (128, 64)
 _GOOD = 32
 _MOST_PATIENT = 4096
 
+# A message is not too large for losing itself once, or in a moment in which the device was busy.
+_LOSSES = 2
+_SILENCE_S = 1.0
 
-def rungs(largest: int, safe: int, least: int) -> list[int]:
+# Where a line damages bytes: messages of which a larger share is lost are halved, and made larger again only where
+# fewer are. So many tell.
+_MANY_LOST = 0.35
+_FEW_LOST = 0.2
+_TELLING = 16
+
+
+def probe_sizes(largest: int, safe: int, least: int) -> list[int]:
     """The sizes to try one after the other, the largest first: all of it, one write or line, 128, 64 bytes.
 
     Arguments:
@@ -36,7 +53,7 @@ class MessageSize:
 
     Arguments:
         largest: what device and link take, as far as they tell.
-        safe, least: see `rungs`.
+        safe, least: see `probe_sizes`.
         current: what to begin with; default: the largest.
     """
 
@@ -44,7 +61,7 @@ class MessageSize:
         self.largest = max(largest, least)
         self.current = self.largest if current is None else max(least, min(current, self.largest))
         self._least = least
-        self._rungs = rungs(self.largest, safe, least)
+        self._probe_sizes = probe_sizes(self.largest, safe, least)
         self._before: int | None = None  # what worked before `current` was tried
         self._answers = 0
         self._enough = _GOOD
@@ -71,10 +88,106 @@ class MessageSize:
 
     def failed(self) -> bool:
         """Messages of this size get lost. True if there is a smaller one: `current` has changed."""
-        smaller = self._before or next((size for size in self._rungs if size < self.current), None)
+        smaller = self._before or next((size for size in self._probe_sizes if size < self.current), None)
         if smaller is None:
             return False
         self.current, self._before = smaller, None
         self._answers = 0
         self._enough = min(_MOST_PATIENT, 2 * self._enough)
+        return True
+
+
+class SizeTrials:
+    """Finds the size while the transfer goes on, and keeps what it finds of it in the profile.
+
+    Arguments:
+        limits: of the link.
+        begin_bytes: the size of the first messages, where that is more than what is known to arrive.
+    """
+
+    def __init__(
+        self,
+        plan: TransferPlan[Any],
+        window: Window[Any],
+        profile: LinkProfile,
+        limits: Limits,
+        *,
+        begin_bytes: int = 0,
+    ) -> None:
+        safe, largest = limits.safe_message, plan.message_bytes
+        if profile.refused_bytes is not None:
+            # What goes out as several writes a device puts together as far as it has room, or never: then what lies
+            # between is lost as well, and with it what follows.
+            refused = safe if limits.write is not None else profile.refused_bytes - 1
+            largest = min(largest, max(safe, profile.proven_bytes, refused))
+        current = min(largest, max(safe, profile.proven_bytes, begin_bytes))
+        self.size = MessageSize(largest, safe=safe, least=plan.least_bytes, current=current)
+        plan.message_bytes = self.size.current
+        self._plan = plan
+        self._window = window
+        self._profile = profile
+        self._limits = limits
+        self._from: int | None = None  # from this request on, messages are of a size that is not proven
+        self._losses = 0
+
+    def advanced(self, flight: Flight[Any]) -> None:
+        """It has brought the transfer on. Messages of its size arrive, and perhaps larger ones do as well."""
+        size, window, profile = self.size, self._window, self._profile
+        # Only this counts: a device may answer what it is asked in between, and never this.
+        self._losses = 0
+        if (self._from is None and size.current >= size.largest) or (window.dirty and window.lost_share >= _FEW_LOST):
+            return
+        if self._from is not None:
+            if flight.number < self._from:
+                return
+            self._from = None
+            profile.learned.message_bytes = profile.proven_bytes = size.current
+        if size.answered():
+            self._plan.message_bytes = size.current
+            self._from = window.numbers
+
+    def gap(self) -> None:
+        """Something was lost, as the answers tell."""
+        if self._from is not None:
+            self.too_large()
+        elif self._window.dirty:
+            self.damaged()
+
+    def timed_out(self, silent_s: float, timeout_s: float) -> None:
+        """All that was on its way is lost, and for so long nothing has been heard."""
+        self._losses += 1
+        if self._from is not None or self._window.dirty:
+            self.gap()
+        elif self._losses >= _LOSSES and silent_s >= min(_SILENCE_S, timeout_s):
+            self.too_large()
+
+    def slow_lost(self, losses: int) -> None:
+        """So many opening messages were lost in front of others."""
+        if losses >= _LOSSES:
+            self.too_large()
+
+    def damaged(self) -> None:
+        """On a line that damages bytes, the fewer a message has the better are its chances."""
+        window = self._window
+        if window.outcomes >= _TELLING and window.lost_share > _MANY_LOST and self.size.halve():
+            self._from = None
+            self._plan.message_bytes = self.size.current
+            window.sizes_changed()
+
+    def too_large(self) -> bool:
+        """Messages of this size do not arrive: make them smaller; false if that cannot be."""
+        size, plan, profile = self.size, self._plan, self._profile
+        failed, write_bytes = size.current, self._limits.write
+        if write_bytes is not None and failed <= write_bytes and plan.done_bytes > plan.resumed_from:
+            return False  # a single write arrives or does not, and some have: something else is wrong
+        self._from = None
+        if not size.failed():
+            return False
+        if failed > max(profile.proven_bytes, self._limits.safe_message) and not self._window.dirty:
+            # What has arrived before is not too large: then it is the link or the device that pauses.
+            profile.learned.refused_bytes = failed
+            profile.learned.message_bytes = size.current
+        profile.proven_bytes = plan.message_bytes = size.current
+        self._window.sizes_changed()
+        self._losses = 0
         return True

@@ -77,11 +77,23 @@ class Flight(Generic[T]):
     """One request on its way.
 
     `queued_s`: how much later than `sent_at` it is believed to have left; `taken`: the link has said that it has it.
-    `depth` counts those that were before it; `late` means that its time is up. `size` in bytes, and `call`, by which
-    the link knows it, are set by whoever sends it.
+    `depth` counts those that were before it; `late` means that its time is up. `request`, its `size` in
+    bytes, and `call`, by which the link knows it, are set by whoever sends it.
     """
 
-    __slots__ = ("call", "depth", "item", "late", "measured", "number", "queued_s", "sent_at", "size", "taken")
+    __slots__ = (
+        "call",
+        "depth",
+        "item",
+        "late",
+        "measured",
+        "number",
+        "queued_s",
+        "request",
+        "sent_at",
+        "size",
+        "taken",
+    )
 
     def __init__(self, item: T, number: int, sent_at: float, depth: int, measured: bool) -> None:
         self.item = item
@@ -92,8 +104,14 @@ class Flight(Generic[T]):
         self.measured = measured
         self.taken = False
         self.late = False
+        self.request: Any = None
         self.size = 0
         self.call: Any = None
+
+    @property
+    def left_at(self) -> float:
+        """When it has left, as far as is known."""
+        return self.sent_at + self.queued_s
 
 
 class Window(Generic[T]):

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import given
@@ -1281,6 +1281,44 @@ def test_an_error_of_the_sink_is_the_callers() -> None:
     desk = Files(server({"x": content(5000)}))
     with pytest.raises(RuntimeError, match="of the caller"):
         desk.group(lambda group: group.download(NAME, Broken()))
+
+
+def test_a_sink_never_runs_in_the_task_that_reads() -> None:
+    class Watching(io.BytesIO):
+        tasks: ClassVar[set[str]] = set()
+
+        def write(self, data: Any, /) -> int:
+            task = asyncio.current_task()
+            self.tasks.add("" if task is None else task.get_name())
+            return super().write(data)
+
+    wanted = content(5000)
+    desk, sink = Files(server({"x": wanted})), Watching()
+    desk.group(lambda group: group.download(NAME, sink))
+    assert sink.getvalue() == wanted
+    assert not any("reader" in name for name in sink.tasks)
+
+
+def test_a_sink_that_fails_leaves_the_client_as_it_was() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            if self.tell() > 2000:
+                raise OSError("no space left on device")
+            return super().write(data)
+
+    wanted = content(5000)
+    desk, sink = Files(server({"x": wanted})), Full()
+
+    async def twice(group: FsGroup) -> bytes:
+        with pytest.raises(OSError, match="no space"):
+            await group.download(NAME, sink)
+        again = io.BytesIO()
+        await group.download(NAME, again)
+        return again.getvalue()
+
+    assert desk.group(twice) == wanted
+    assert wanted.startswith(sink.getvalue())
+    assert 2000 < len(sink.getvalue()) < 5000
 
 
 def test_a_source_that_is_closed_meanwhile() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcumgrx.transfer.sizes import MessageSize, rungs
+from mcumgrx.transfer.sizes import MessageSize, probe_sizes
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from mcumgrx.transfer.sizes import MessageSize, rungs
     ],
 )
 def test_what_is_tried_after_what(largest: int, safe: int, least: int, expected: list[int]) -> None:
-    assert rungs(largest, safe, least) == expected
+    assert probe_sizes(largest, safe, least) == expected
 
 
 def answered(size: MessageSize, count: int) -> bool:
@@ -29,7 +29,7 @@ def answered(size: MessageSize, count: int) -> bool:
     return size.answered()
 
 
-def test_it_goes_down_the_rungs_to_the_last() -> None:
+def test_it_goes_down_the_probe_sizes_to_the_last() -> None:
     size = MessageSize(2475, safe=244, least=75)
     seen = [size.current]
     while size.failed():

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from mcumgrx.address import Address
-from mcumgrx.bulk import find_message_size, transfer, window_for
+from mcumgrx.bulk import transfer, window_for
 from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup
 from mcumgrx.errors import DeviceError
 from mcumgrx.events import Bytes, Event, StageName
 from mcumgrx.mcuboot import load_image
+from mcumgrx.message_size import find_message_size
 from mcumgrx.protocol.message import Command
 from mcumgrx.protocol.standard import Echo, ReadImageState
 from mcumgrx.registry import default_registry
@@ -56,7 +57,7 @@ class Echoes:
         self.done_bytes = 0
         self.message_bytes = message_bytes
         self.retransmissions = 0
-        self.setbacks = 0
+        self.setbacks = self.stalls = 0
         self.most_unanswered = 0
         self._out: set[Piece] = set()
         self._numbers = deque(range(count))

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from mcumgrx.plugin_api import (
     Command,
+    Delivery,
     DeviceError,
     Group,
     Hint,
@@ -191,12 +192,19 @@ class FsGroup(Group):
                 raise TypeError("a download can only be resumed into a file that can be read and sought")
             offset, size, digest = await self._resumed(name, sink, progress)
         into = _Into(sink, digest)
-        plan = FileGetPlan(name, into.write, offset=offset, size=size)
+        delivery = Delivery(into.write)
+        plan = FileGetPlan(name, delivery.put, offset=offset, size=size)
         width = await self._window(window, progress)
         try:
             with _explaining(name):
                 await transfer(
-                    self.client, plan, width, slow_s=self._usual_s, progress=progress, stage=StageName.DOWNLOAD
+                    self.client,
+                    plan,
+                    width,
+                    slow_s=self._usual_s,
+                    progress=progress,
+                    stage=StageName.DOWNLOAD,
+                    delivery=delivery,
                 )
             await self._closed_after(plan)
         except (LinkLost, RequestTimeout) as error:
