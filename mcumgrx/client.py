@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
@@ -327,6 +328,22 @@ class Client:
                     self._note_silence(_PARAMS, False)
                 profile.tells(params)
         return profile.params
+
+    @property
+    def answered(self) -> bool:
+        """Whether the device has answered anything, as the firmware that it runs now."""
+        return self._link.versions.answers
+
+    async def meet(self, question: Command[object]) -> None:
+        """Ask `question`, which does no harm, if the device has answered nothing so far; what it answers is ignored.
+
+        For before what may take a minute, or is tried in several ways: none of that is for a device that is not there.
+        Where the caller has said how long an answer may take, it is asked once less: `params` has stayed unanswered.
+        Raises `RequestTimeout`, `LinkLost`.
+        """
+        if not self.answered:
+            with suppress(DeviceError, MalformedReply):
+                await self.request(question, repeats=1 if self._is_bounded else None)
 
     async def optional(self, what: str, ask: Callable[[], Awaitable[T]], patience_s: float) -> T | None:
         """See `contracts.Connection.optional`.

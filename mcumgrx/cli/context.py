@@ -124,12 +124,13 @@ class Context:
     def situation(self) -> Situation:
         """How far the command has come, for hints."""
         early = {StageName.INSPECT, StageName.CONNECT, StageName.READ}
+        asked = self._clients  # that of a flow is its own: there the stages tell
         last = self.renderer.last_bytes
         return Situation(
             command=self.command,
             scheme=self._scheme,
             heard=any(client.last_heard_s is not None for client in self._clients),
-            answered=bool(set(self.renderer.stages) - early),
+            answered=any(client.answered for client in asked) if asked else bool(set(self.renderer.stages) - early),
             sent=None if last is None else last.done - last.resumed_from,
             options=self.settings.reaching,
             environment=self.settings.environment,

@@ -199,7 +199,10 @@ _HINTS: tuple[tuple[Callable[[Exception, Situation], bool], str], ...] = (
     (lambda e, w: _concerns_image(w) and (_device_said(e, None, 6) or _device_said(e, 1, 9)), _UNCONFIRMED),
     (lambda e, w: isinstance(e, TransferStuck) and e.offset == 0, _STUCK_AT_START),
     (lambda e, w: isinstance(e, RequestTimeout) and w.sent == 0, _SLOW_ERASE),
-    (lambda e, w: isinstance(e, RequestTimeout) and "erase" in e.what, _SLOW_ERASE.partition(". ")[0]),
+    (
+        lambda e, w: _concerns_image(w) and isinstance(e, RequestTimeout) and "erase" in e.what,
+        _SLOW_ERASE.partition(". ")[0],
+    ),
     (lambda e, w: isinstance(e, FlowError) and e.stage in ("upload", "mark") and e.outcome is None, _NO_SECOND_SLOT),
     (lambda e, w: _silent(e, w) and w.scheme in _SERIAL and w.heard, _NOISE_ON_SERIAL),
     (lambda e, w: _silent(e, w) and w.scheme in _SERIAL, _SILENT_SERIAL),

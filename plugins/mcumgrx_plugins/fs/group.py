@@ -156,7 +156,7 @@ class FsGroup(Group):
         """
         pieces: list[bytes] = []
         plan = FileGetPlan(name, pieces.append, offset=offset, size=await self._size_anyhow(name) if offset else None)
-        window = await self._window(None, ignore_progress)
+        window = await self._window(name, None, ignore_progress)
         while not plan.whole:
             plan.go_on(_READ_BYTES)
             with _explaining(name):
@@ -194,7 +194,7 @@ class FsGroup(Group):
         into = _Into(sink, digest)
         delivery = Delivery(into.write)
         plan = FileGetPlan(name, delivery.put, offset=offset, size=size)
-        width = await self._window(window, progress)
+        width = await self._window(name, window, progress)
         try:
             with _explaining(name):
                 await transfer(
@@ -338,7 +338,7 @@ class FsGroup(Group):
             chunk_bytes=chunk_bytes,
             resume=resume,
         )
-        width = await self._window(window, progress, plan)
+        width = await self._window(name, window, progress, plan)
         wanted = plan.message_bytes
         begin_bytes = await find_message_size(client, wanted, plan.least_bytes, harmless=True)
 
@@ -380,11 +380,12 @@ class FsGroup(Group):
             client.profile.proves(wanted)
         return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
 
-    async def _window(self, most: int | None, progress: Progress, plan: FilePutPlan | None = None) -> Any:
-        """The window for as much on its way as device and link have room for, and as the caller wants."""
+    async def _window(self, name: str, most: int | None, progress: Progress, plan: FilePutPlan | None = None) -> Any:
+        """The window for as much of a file on its way as device and link have room for, and as the caller wants."""
         if most is not None and most < 1:
             raise UsageError("a window has room for at least one request")
         params = await self.client.params()
+        await self.client.meet(ReadStatus(name))
         brief = plan is not None and plan.size <= _BRIEF * plan.message_bytes
         window = window_for(self.client, params, most, brief=brief)
         beyond = self.client.flow.paced and params is not None  # a link that holds more than the device has room for

@@ -82,6 +82,7 @@ class ImageGroup(Group):
         a link where that does harm, whatever `options.window` says. A device that does not tell gets one at a time.
         """
         params = await self.client.params()
+        await self.client.meet(ReadImageState())
         limits = self.client.limits
         window = window_for(self.client, params, options.window)
         if options.window is not None and window.widest < options.window:
@@ -186,7 +187,7 @@ class ImageGroup(Group):
                 raise
             doubt = error
         try:
-            state = await self.state()
+            state = await self.client.request(ReadImageState(), repeats=None if self.client.answered else 0)
         except (DeviceError, RequestTimeout, MalformedReply) as error:
             (doubt or error).hint = _MAYBE_MARKED
             raise doubt or error from error

@@ -78,12 +78,15 @@ class SettingsGroup(Group):
 
         That limit it tells only to who asks for more.
         """
+        return await self._read(name, max_size)
+
+    async def _read(self, name: str, max_size: int | None, repeats: int | None = None) -> Setting:
         _check(name)
         if max_size is not None and not 0 <= max_size <= LARGEST_SIZE:
             raise UsageError(f"no value has {max_size} bytes")
         with _explained():
             try:
-                return await self.request(ReadSetting(name, max_size))
+                return await self.client.request(ReadSetting(name, max_size), repeats=repeats)
             except DeviceError as error:
                 if error.group is None and error.rc == SmpError.MESSAGE_SIZE:
                     error.hint = _TOO_LARGE
@@ -113,7 +116,7 @@ class SettingsGroup(Group):
                 raise
             lost = error
         try:
-            found = await self.read(name, EVERYTHING)
+            found = await self._read(name, EVERYTHING, repeats=None if self.client.answered else 0)
         except (DeviceError, MalformedReply, RequestTimeout) as error:
             if lost is not None:
                 lost.hint = f"it cannot be read either: {error}"

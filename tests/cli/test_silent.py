@@ -1,0 +1,97 @@
+"""A device that answers nothing: told after a few times `--timeout`, with what was asked, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcumgrx.sim import loop as virtual
+from mcumgrx.sim.device import Answer, SimulatedDevice
+
+Cli = Callable[..., Any]
+
+# What each command asks a device that it does not know.
+COMMANDS = {
+    "image list": "image list",
+    "image upload app.bin": "image list",
+    f"image test {'00' * 32}": "image mark",
+    "image confirm": "image mark",
+    "image erase": "image list",
+    "image slots": "slot query",
+    "dfu app.bin": "image list",
+    "fs put app.bin /lfs1/app.bin": "file size query",
+    "fs get /lfs1/app.bin out.bin": "file size query",
+    "fs get --resume /lfs1/app.bin app.bin": "file size query",
+    "fs hash /lfs1/app.bin": "file hash query",
+    "fs size /lfs1/app.bin": "file size query",
+    "fs close": "closing of the file",
+    "shell run kernel uptime": "shell command",
+    "settings get a/b": "setting query",
+    "settings set a/b 1": "setting",
+    "settings delete a/b": "deletion of a setting",
+    "settings save": "saving of the settings",
+    "stat list": "statistics list",
+    "stat show smp": "statistics query",
+    "enum list": "list of command groups",
+    "os echo hello": "echo",
+    "os info": "information query",
+    "os tasks": "task statistics query",
+    "os datetime": "clock query",
+    "zephyr erase-storage": "erase of the storage",
+    "raw 64 0": "request",
+}
+
+
+class Stopwatch:
+    """How long commands take in virtual time."""
+
+    elapsed_s = 0.0
+
+    def run(self, main: Coroutine[Any, Any, Any]) -> Any:
+        async def timed() -> Any:
+            loop = asyncio.get_running_loop()
+            begin = loop.time()
+            try:
+                return await main
+            finally:
+                self.elapsed_s = loop.time() - begin
+
+        return virtual.run(timed())
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+    watch = Stopwatch()
+    monkeypatch.setattr(asyncio, "run", watch.run)
+    return watch
+
+
+def _swallow(device: SimulatedDevice, message: bytes, now: float) -> Answer:
+    return Answer((), 0.0)
+
+
+@pytest.mark.parametrize("link", ["ideal", "ble", "uart", "raw", "datagram"])
+@pytest.mark.parametrize(("command", "asked"), COMMANDS.items(), ids=COMMANDS)
+def test_it_is_told_soon(
+    cli: Cli,
+    stopwatch: Stopwatch,
+    image_file: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    link: str,
+    command: str,
+    asked: str,
+) -> None:
+    monkeypatch.setattr(SimulatedDevice, "handle", _swallow)
+    monkeypatch.chdir(tmp_path)
+    Path("app.bin").write_bytes(Path(image_file("1.1.0")).read_bytes())
+    ended = cli(*command.split(), "-d", f"sim:,link={link}", "--timeout", "1", "--yes")
+    assert ended.exit == 4, ended.err
+    assert re.search(rf"no answer to the {asked} within 1 s(, asked [23] times)?[;\n]", ended.err), ended.err
+    assert "hint: " in ended.err
+    assert stopwatch.elapsed_s < 5.5
