@@ -334,7 +334,7 @@ class Client:
         """Whether the device has answered anything, as the firmware that it runs now."""
         return self._link.versions.answers
 
-    async def meet(self, question: Command[object]) -> None:
+    async def meet(self, question: Command[R]) -> None:
         """Ask `question`, which does no harm, if the device has answered nothing so far; what it answers is ignored.
 
         For before what may take a minute, or is tried in several ways: none of that is for a device that is not there.

@@ -271,13 +271,19 @@ async def test_endless_noise() -> None:
 # -- what cannot be connected to --------------------------------------------------------------------------------------
 
 
-async def test_nothing_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+@pytest.fixture
+def unused() -> int:
+    """A port at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+async def test_nothing_listens(unused: int) -> None:
     with pytest.raises(ConnectFailed, match="refuses the connection") as caught:
-        await tcp("127.0.0.1", port).open(5)
+        await tcp("127.0.0.1", unused).open(5)
     assert caught.value.hint
-    assert caught.value.address == f"tcp:127.0.0.1:{port}"
+    assert caught.value.address == f"tcp:127.0.0.1:{unused}"
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64])
@@ -311,26 +317,36 @@ async def test_a_host_that_does_not_answer(black_hole: tuple[str, int]) -> None:
         await tcp(*black_hole).open(0.2)
 
 
-async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+async def test_an_address_that_does_not_answer_costs_a_moment(
     device: Device, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named(monkeypatch, black_hole, ("127.0.0.1", device.port))
+    named(monkeypatch, black_hole, black_hole, ("127.0.0.1", device.port))
     transport = tcp("widget.example", 4001)
-    await transport.open(0.2)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await transport.open(10)
+    assert loop.time() - begin < 2
     await transport.close()
 
 
+async def test_of_two_families_both_are_tried_before_either_again(unused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [(socket.AF_INET6, (f"::{number}", unused, 0, 0)) for number in (1, 2)]
+    places += [(socket.AF_INET, (f"127.0.0.{number}", unused)) for number in (1, 2)]
+    found = [(family, socket.SOCK_STREAM, 6, "", where) for family, where in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(ConnectFailed, match=r"\(::1, 127.0.0.1, ::2, 127.0.0.2\) "):
+        await tcp("widget.example", 4001).open(5)
+
+
 async def test_all_addresses_that_were_tried_are_named(
-    black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    unused: int, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    named(monkeypatch, ("127.0.0.2", port), ("127.0.0.3", port))
+    named(monkeypatch, ("127.0.0.2", unused), ("127.0.0.3", unused))
     with pytest.raises(ConnectFailed, match=r"widget.example:4001 \(127.0.0.2, 127.0.0.3\) refuses the connection"):
         await tcp("widget.example", 4001).open(5)
-    named(monkeypatch, black_hole, ("127.0.0.3", port))
-    with pytest.raises(ConnectFailed, match=r"widget.example:4001 \(127.0.0.1, 127.0.0.3\) did not answer in 0.1"):
-        await tcp("widget.example", 4001).open(0.2)
+    named(monkeypatch, black_hole, ("127.0.0.3", unused))
+    with pytest.raises(ConnectFailed, match=r"widget.example:4001 \(127.0.0.1, 127.0.0.3\) did not answer in 0.5"):
+        await tcp("widget.example", 4001).open(0.5)
 
 
 async def test_opening_ends_in_time_while_the_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from asyncio.staggered import staggered_race
 from contextlib import suppress
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from mcumgrx.plugin_api import (
@@ -29,6 +32,9 @@ _LINGER_S = 1.0
 # A terminal server that has lost its power says nothing. Keep-alive finds that out within half a minute.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
+# After so long without a connection the next address is tried as well (RFC 8305, section 5).
+_NEXT_S = 0.25
+
 
 class TcpTransport(UartTransport):
     """`tcp:HOST:PORT[,framing=console][,line=127][,pause=0][,shell=auto]`; an IPv6 address stands in brackets.
@@ -44,8 +50,8 @@ class TcpTransport(UartTransport):
     async def _open_stream(self, timeout_s: float) -> _SocketStream:
         self._tried = []
         try:
-            async with asyncio.timeout(timeout_s) as limit:
-                return await self._connect(limit.when())
+            async with asyncio.timeout(timeout_s):
+                return await self._connect()
         except TimeoutError as error:
             if not self._tried:
                 raise DeviceNotFound(
@@ -55,9 +61,8 @@ class TcpTransport(UartTransport):
                 ) from error
             raise self._silent(timeout_s) from error
 
-    async def _connect(self, deadline: float | None) -> _SocketStream:
-        """A connection to the first of the host's addresses that takes one."""
-        loop = asyncio.get_running_loop()
+    async def _connect(self) -> _SocketStream:
+        """A connection to the first of the host's addresses that takes one (RFC 8305, "happy eyeballs")."""
         try:
             found = await in_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
@@ -66,31 +71,36 @@ class TcpTransport(UartTransport):
                 address=self._address,
                 hint="check the name, or give an IP address",
             ) from error
-        begin, failure = loop.time(), None
-        for number, (family, kind, protocol, _, where) in enumerate(found):
-            self._tried.append(str(where[0]))
-            # An address that says nothing must not take the time of those behind it.
-            share = None if deadline is None else loop.time() + (deadline - loop.time()) / (len(found) - number)
-            try:
-                async with asyncio.timeout_at(share):
-                    return await self._connect_to(family, kind, protocol, where)
-            except OSError as error:  # TimeoutError is one
-                failure = failure or error
-        assert failure is not None
-        if isinstance(failure, TimeoutError):
-            raise self._silent(loop.time() - begin) from failure
-        raise self._refused(failure) from failure
-
-    async def _connect_to(self, family: int, kind: int, protocol: int, where: tuple[Any, ...]) -> _SocketStream:
-        link = socket.socket(family, kind, protocol)
+        # `asyncio.open_connection` races in the same way, but tells neither number nor kind of several errors.
+        begin = asyncio.get_running_loop().time()
+        attempts = (partial(self._connect_to, *one) for one in _in_turn(found))
+        link, _, failures = await staggered_race(attempts, _NEXT_S)
+        if link is None:
+            failure = failures[0]
+            if isinstance(failure, TimeoutError):
+                raise self._silent(asyncio.get_running_loop().time() - begin) from failure
+            if isinstance(failure, OSError):
+                raise self._refused(failure) from failure
+            raise failure or AssertionError("a name without addresses")
         try:
-            link.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(link, where)
-            _configure(link)
+            _keep_alive(link)
             return _SocketStream(*await asyncio.open_connection(sock=link))
         except BaseException:
             link.close()
             raise
+
+    async def _connect_to(
+        self, family: int, kind: int, protocol: int, name: str, where: tuple[Any, ...]
+    ) -> socket.socket:
+        self._tried.append(str(where[0]))
+        link = socket.socket(family, kind, protocol)
+        try:
+            link.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(link, where)
+        except BaseException:
+            link.close()
+            raise
+        return link
 
     def _silent(self, waited_s: float) -> ConnectFailed:
         return ConnectFailed(
@@ -179,13 +189,20 @@ class _SocketStream:
         raise StreamEnded from cause
 
 
-def _configure(link: socket.socket) -> None:
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _keep_alive(link: socket.socket) -> None:
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):
             with suppress(OSError):
                 link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _in_turn(found: list[Any]) -> list[Any]:
+    """Addresses of one family and another by turns, in the system's order (RFC 8305, section 4)."""
+    families: dict[int, list[Any]] = {}
+    for one in found:
+        families.setdefault(one[0], []).append(one)
+    return [one for turn in zip_longest(*families.values()) for one in turn if one is not None]
 
 
 def _said(error: BaseException) -> str:
