@@ -11,12 +11,13 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 
 import pytest
 from hypothesis import given
@@ -975,6 +976,33 @@ class Files(Desk):
         done = self.group(lambda group: group.download(name, sink, progress=self.events.append))
         assert done.size == len(sink.getvalue())
         return sink.getvalue()
+
+
+class Watched(io.FileIO):
+    """A file that knows which threads have read it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.readers: set[int] = set()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.readers.add(threading.get_ident())
+        return super().read(size)
+
+
+@pytest.mark.parametrize("there", [0, 700_000])
+def test_a_long_file_is_read_beside_the_event_loop(there: int, tmp_path: Path) -> None:
+    wanted = content(1_200_000)
+    path = tmp_path / "long"
+    path.write_bytes(wanted)
+    mount = FsMount(files={"x": wanted[:there]} if there else {}, blocks=1024)
+    desk = Files(FsServer(FsConfig(mounts=(mount,), offset_bytes=5)), DeviceConfig(buf_size=8192))
+    with Watched(path) as file:
+        done = desk.upload(cast(BinaryIO, file), resume=there > 0)
+        assert threading.get_ident() not in file.readers
+        assert file.readers
+    assert (done.resumed_from, done.verified_by, done.retransmissions) == (there, "sha256", 0)
+    assert stored(desk.files) == wanted
 
 
 MODELS = [LinkModel.ideal(), LinkModel.ble(), LinkModel.uart(1_000_000), LinkModel.datagram()]

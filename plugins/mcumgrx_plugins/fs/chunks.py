@@ -37,6 +37,9 @@ class Content(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Exactly these bytes."""
 
+    def prepare(self, size: int) -> None:
+        """The hash of the first `size` bytes will be asked for."""
+
     def digest(self, type: str, size: int) -> int | bytes:
         """The hash of the first `size` bytes, of one of `plan.HASH_TYPES`."""
 

@@ -34,6 +34,7 @@ from mcumgrx.plugin_api import (
 )
 from mcumgrx.protocol.message import SmpError
 
+from .ahead import ReadAhead
 from .chunks import Step
 from .get_plan import FileGetPlan, Reading
 from .local import Digest
@@ -329,10 +330,22 @@ class FsGroup(Group):
         window: int | None,
         progress: Progress,
     ) -> FileTransfer:
+        async with ReadAhead(content) as ahead:
+            return await self._put(ahead, name, resume, chunk_bytes, window, progress)
+
+    async def _put(
+        self,
+        ahead: ReadAhead,
+        name: str,
+        resume: bool,
+        chunk_bytes: int | None,
+        window: int | None,
+        progress: Progress,
+    ) -> FileTransfer:
         client = self.client
         params = await client.params()
         plan = FilePutPlan(
-            content,
+            ahead,
             name,
             message_bytes=client.limits.message(params.buf_size if params is not None else None),
             chunk_bytes=chunk_bytes,
@@ -346,7 +359,7 @@ class FsGroup(Group):
             return self._hash_timeout_s(plan.size) if isinstance(step.command, ReadHash) else client.timeout_s
 
         try:
-            with _explaining(name, writing=content.size):
+            with _explaining(name, writing=ahead.size):
                 await transfer(
                     client,
                     plan,
@@ -355,11 +368,12 @@ class FsGroup(Group):
                     begin_bytes=begin_bytes,
                     progress=progress,
                     stage=StageName.UPLOAD,
+                    pause=ahead.pause,
                 )
         except DeviceError as error:
             if error.says(FsErrorCode.FILE_WRITE_FAILED):
                 error.hint = (
-                    f"its file system is probably full: this file has {content.size} bytes, and while a file is "
+                    f"its file system is probably full: this file has {ahead.size} bytes, and while a file is "
                     "replaced, the old one needs room too"
                 )
             with suppress(McumgrError):
@@ -371,9 +385,9 @@ class FsGroup(Group):
             error.hint = error.hint or _RESUME
             raise
         except FileDamaged:
-            await in_thread(content.check_unchanged)  # then it is not the device that is to blame
+            await in_thread(ahead.content.check_unchanged)  # then it is not the device that is to blame
             raise
-        if grown := await in_thread(content.check_unchanged):
+        if grown := await in_thread(ahead.content.check_unchanged):
             text = f"the file here has grown by {grown:,} bytes while it was sent: {name} has the {plan.size:,} before"
             progress(Note(text, warning=True))
         if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:

@@ -101,7 +101,10 @@ class Digest:
         self._sha256.update(data)
         self._crc32 = zlib.crc32(data, self._crc32)
 
+    def values(self) -> dict[str, int | bytes]:
+        """As the device tells them, by their types."""
+        return {"sha256": self._sha256.digest(), "crc32": self._crc32}
+
     def value(self, type: str) -> int | bytes:
-        """As the device tells it. Raises `KeyError` for a type that is not known here."""
-        values: dict[str, int | bytes] = {"sha256": self._sha256.digest(), "crc32": self._crc32}
-        return values[type]
+        """Raises `KeyError` for a type that is not known here."""
+        return self.values()[type]

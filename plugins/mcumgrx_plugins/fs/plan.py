@@ -176,7 +176,10 @@ class Size(Asking):
                     ),
                 )
             return up.verified("size")  # it is there, and empty
-        return Prefix(size) if 0 < size <= up.size and up.server.hash_types else up.start_over()
+        if not 0 < size <= up.size or not up.server.hash_types:
+            return up.start_over()
+        up.content.prepare(size)
+        return Prefix(size)
 
     def no_file(self, up: FilePutPlan) -> State:
         return up.start_over()
@@ -481,7 +484,7 @@ class FilePutPlan:
         self.state: State = Close(look=True) if resume or self.size == 0 else FIRST
         self.waiting: Step | None = None
         self.check: Step | None = None
-        self._content = content
+        self.content = content
         self._furthest = 0
 
     @property
@@ -573,7 +576,7 @@ class FilePutPlan:
 
     def is_same(self, found: FileHash, type: str, size: int) -> bool:
         # Not the same type: the device took its default.
-        return found.type in ("", type) and found.length == size and found.output == self._content.digest(type, size)
+        return found.type in ("", type) and found.length == size and found.output == self.content.digest(type, size)
 
     def set_back(self, offset: int) -> None:
         """Something is missing behind `offset`."""

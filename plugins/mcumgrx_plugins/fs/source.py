@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import AsyncIterable
 from contextlib import suppress
 from pathlib import Path
@@ -63,11 +64,16 @@ class FileContent:
         self._hashed = 0
         self._watched = watched
         self._owned = owned
+        self._lock = threading.RLock()  # a thread may read ahead of the transfer
         self._before = self._status()
 
     @property
     def size(self) -> int:
         return self._size
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self._file, io.BytesIO)
 
     def take_over(self, file: BinaryIO) -> bool:
         """Close `file` together with this, if it is what is read; whether it is."""
@@ -89,20 +95,25 @@ class FileContent:
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly these bytes. Raises `LocalFileError` where the file cannot be read, or has become shorter."""
-        data = self._read(offset, size)
-        if offset <= self._hashed < offset + size:
-            self._digest.update(data[self._hashed - offset :])
-            self._hashed = offset + size
-        return data
+        with self._lock:
+            data = self._read(offset, size)
+            if offset <= self._hashed < offset + size:
+                self._digest.update(data[self._hashed - offset :])
+                self._hashed = offset + size
+            return data
+
+    def prepare(self, size: int) -> None:
+        pass  # it is read when it is asked for
 
     def digest(self, type: str, size: int) -> int | bytes:
         return self.hashed(size).value(type)
 
     def hashed(self, size: int) -> Digest:
         """The hashes of the first `size` bytes."""
-        while self._hashed < size:
-            self.read(self._hashed, min(_BLOCK, size - self._hashed))
-        return self._digest if self._hashed == size else self._hash_now(size)
+        with self._lock:
+            while self._hashed < size:
+                self.read(self._hashed, min(_BLOCK, size - self._hashed))
+            return self._digest if self._hashed == size else self._hash_now(size)
 
     def check_unchanged(self) -> int:
         """By how many bytes the file has grown since, if what was read is still its beginning.
