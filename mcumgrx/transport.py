@@ -10,6 +10,8 @@ and where it shows here:
 * A device prints text between its answers: the framing separates it.
 * A reset takes some links down (BLE, USB) and others not (UART, UDP): `quiet_after_reset_s` and `silent_boot` say
   how long to keep silent.
+* An answer is often the only proof that a message had left, and a missing one a reason to clear the line: `answered`,
+  `given_up` and `unasked` tell, so that nobody has to read the messages for it.
 
 Transports are used from one event loop and by one client. Blocking libraries belong in a thread of the transport.
 """
@@ -17,7 +19,7 @@ Transports are used from one event loop and by one client. Blocking libraries be
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -109,15 +111,19 @@ class Transport(ABC):
 
         Never called twice at once, and never cancelled half way except by closing. The writes fit `limits` as they
         were when the message was laid out; a stream transport may cut them again if the limits have shrunk since, but
-        never joins two messages. Raises `LinkLost`, or a plain `TransportError` for a message that could not be sent
-        on a link that is still up.
+        never joins two messages.
+
+        It ends in one of three ways: it returns, and the link has taken the message; it raises a plain
+        `TransportError`, and the message was not sent, or not whole, but the link is still up; it raises `LinkLost`,
+        and the link has ended.
         """
 
     def offer(self, writes: Sequence[bytes]) -> bool:
         """`send` for links that can take a message without waiting: true if this one was taken.
 
         Only called when no `send` is under way. Raises what `send` raises. It saves a turn of the event loop and a task
-        for each message; a link that has to wait, or that knows no better, leaves it as it is.
+        for each message, and nothing else: a link that has to wait, or that knows no better, leaves it as it is, and
+        one that overrides `send` alone is never asked for the `offer` that it has inherited.
         """
         return False
 
@@ -132,6 +138,23 @@ class Transport(ABC):
 
         Called by one task only, which may be cancelled; nothing that arrives meanwhile may be lost.
         """
+
+    def deliver_to(self, take: Callable[[bytes], None]) -> bool:
+        """Call `take` with what arrives, as soon as it has, in place of keeping it for `receive`; whether it does so.
+
+        `receive` is called all the same, and then tells the end. It saves a turn of the event loop for each message, as
+        `offer` does; never call `take` from within `send` or `offer`.
+        """
+        return False
+
+    def answered(self, writes: Sequence[bytes]) -> None:  # noqa: B027
+        """The answer to a message has come, be it late: that message had left. `writes` is the object `send` got."""
+
+    def given_up(self) -> None:  # noqa: B027
+        """No answer is expected any more to anything sent so far: what the device has of it may spoil what follows."""
+
+    def unasked(self) -> None:  # noqa: B027
+        """Something has come that answers nothing: a message that belongs to no request, or bytes that are none."""
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import TypeVar
 from .errors import McumgrError, PluginError
 from .transport import Transport
 
-__all__ = ["asking", "calling", "fault_of", "name_of", "told"]
+__all__ = ["asking", "calling", "fault_of", "hears", "name_of", "stands_for", "told"]
 
 log = logging.getLogger("mcumgrx.client")
 
@@ -66,3 +66,16 @@ def name_of(transport: Transport) -> str:
     """For messages: the class of a transport, and the module that it comes from."""
     kind = type(transport)
     return f"{kind.__qualname__} of {kind.__module__}"
+
+
+def stands_for(transport: Transport, quick: str, slow: str) -> bool:
+    """Whether its method `quick` does what `slow` does, only quicker: not where `slow` alone was overridden."""
+    for place in (getattr(transport, "__dict__", {}), *map(vars, type(transport).__mro__)):
+        if quick in place or slow in place:
+            return quick in place
+    return False
+
+
+def hears(transport: Transport, notice: str) -> bool:
+    """Whether it wants to be told, as most do not."""
+    return getattr(type(transport), notice) is not getattr(Transport, notice)

@@ -32,7 +32,7 @@ class Asking:
 
     Attributes:
         version: in which the answer was asked for.
-        may_have_arrived: the link has begun to send it at least once.
+        may_have_arrived: the device may have got it, at least once.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Asking:
         finally:
             for call in self._calls:
                 link.forget(call)
-                self.may_have_arrived |= call.begun
+                self.may_have_arrived |= call.may_have_arrived
         raise self._silence(link, attempts)
 
     async def _attempt(self, link: Link, version: int) -> None:

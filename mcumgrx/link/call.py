@@ -36,15 +36,13 @@ class Call:
         owner: who is told what becomes of it; None for nobody any more.
         item: what the owner wants to find with it.
         put_at: when it was handed to the outbox.
-        begun: the link has begun to send it.
-        error: why the link has not taken it.
+        may_have_arrived: the link has begun to send it, and has not said since that it was not sent.
         rests_until: when its number is free again, once it was given up.
     """
 
     __slots__ = (
-        "begun",
-        "error",
         "item",
+        "may_have_arrived",
         "owner",
         "put_at",
         "request",
@@ -73,8 +71,7 @@ class Call:
         self.item = item
         self.put_at = put_at
         self.state = State.QUEUED
-        self.begun = False
-        self.error: McumgrError | None = None
+        self.may_have_arrived = False
         self.rests_until = 0.0
 
     def __repr__(self) -> str:

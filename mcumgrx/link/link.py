@@ -11,13 +11,14 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..errors import ConnectFailed, LinkLost, McumgrError, PluginError
 from ..protocol.message import Request
 from ..protocol.version import VersionChoice
 from ..transport import Flow, Limits, Transport
-from ..transport_code import asking, calling, fault_of, told
+from ..transport_code import asking, calling, fault_of, hears, stands_for, told
 from .call import Call, Owner, State
 from .outbox import Outbox
 from .slots import Slots
@@ -77,7 +78,9 @@ class Link:
         self._reader: asyncio.Task[None]
         self._ended: asyncio.Future[McumgrError] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._garbled = 0
+        self._hears_answers = hears(transport, "answered")
+        self._hears_unasked = hears(transport, "unasked")
+        self._garbled = self._unasked = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
 
@@ -123,6 +126,8 @@ class Link:
             raise
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
+        if stands_for(transport, "deliver_to", "receive"):
+            asking(transport, "deliver_to", lambda: transport.deliver_to(self._delivered))
         self._reader = asyncio.create_task(self._read(), name="mcumgrx link reader")
 
     async def close(self) -> None:
@@ -262,7 +267,8 @@ class Link:
 
     def time_out(self, call: Call) -> None:
         """No answer is expected any more; one that comes all the same still goes to its owner."""
-        self._table.time_out(call, self._loop.time())
+        if self._table.time_out(call, self._loop.time()):
+            self.give_up()
 
     @property
     def calls(self) -> list[Call]:
@@ -271,7 +277,8 @@ class Link:
 
     def give_up(self) -> None:
         """Nothing that is on its way is expected to be answered any more."""
-        self._table.reset()
+        self._tell("framing", self._table.reset)
+        self._tell("given_up", self.transport.given_up)
 
     def stuck_at(self, call: Call, patience_s: float) -> float:
         """When it has to be said that the link does not take `call`, as far as is known now."""
@@ -320,12 +327,24 @@ class Link:
                     await asyncio.sleep(0)  # against the contract; at least nobody is held up
                     continue
                 self._take(chunk)
-        except (LinkLost, PluginError) as error:
+        except Exception as error:
+            self._failed(error)
+
+    def _delivered(self, chunk: bytes) -> None:
+        """See `Transport.deliver_to`."""
+        if self.is_open:
+            try:
+                self._take(chunk)
+            except Exception as error:
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, (LinkLost, PluginError)):
             self.end(error)
-        except McumgrError as error:
+        elif isinstance(error, McumgrError):
             self.end(LinkLost(f"the link failed: {error}", hint=error.hint))
-        except Exception as error:  # a mistake of ours: still nobody may hang
-            log.exception("what the link has received could not be dealt with")
+        else:  # a mistake of ours: still nobody may hang
+            log.error("what the link has received could not be dealt with", exc_info=error)
             self.end(LinkLost(f"the link was given up: {error!r}"))
 
     def _take(self, chunk: bytes) -> None:
@@ -339,6 +358,12 @@ class Link:
         if garbled != self._garbled:
             count, self._garbled = garbled - self._garbled, garbled
             self._answers_garbled(count)
+        if self._hears_answers:
+            for call, _ in found:
+                self._tell("answered", partial(self.transport.answered, call.writes))
+        if self._hears_unasked and table.ignored + table.discarded != self._unasked:
+            self._unasked = table.ignored + table.discarded
+            self._tell("unasked", self.transport.unasked)
         for call, reply in found:
             self.versions.answered(call.version, reply)
             owner = call.owner
@@ -346,6 +371,13 @@ class Link:
                 owner.answered(call, reply)
         if text := table.take_text():
             self.text.feed(text)
+
+    def _tell(self, what: str, tell: Callable[[], None]) -> None:
+        """Tell the transport, or its framing, something. If its code fails at that, it is the end."""
+        try:
+            asking(self.transport, what, tell)
+        except McumgrError as error:
+            self._failed(error)
 
     def _answers_garbled(self, count: int) -> None:
         """So many answers have come of which nothing can be read; to which requests is not known."""

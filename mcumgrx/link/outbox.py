@@ -15,7 +15,7 @@ from functools import partial
 
 from ..errors import LinkLost, McumgrError, PluginError
 from ..transport import Transport
-from ..transport_code import calling, name_of, told
+from ..transport_code import calling, hears, name_of, stands_for, told
 from .call import Call, State
 
 __all__ = ["Outbox"]
@@ -39,6 +39,8 @@ class Outbox:
     def __init__(self, transport: Transport, ended: Callable[[McumgrError], None]) -> None:
         self._transport = transport
         self._ended = ended
+        self._offers = stands_for(transport, "offer", "send")
+        self._knows_queue = hears(transport, "queued_s")
         self._waiting: deque[Call] = deque()
         self._leaving: Call | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -53,12 +55,7 @@ class Outbox:
         Raises what ends the link, where that shows at once.
         """
         if self._sender is None:
-            before_s = self.queued_s() if not self.byte_s else 0.0
-            if self._offer(call):
-                if not self.byte_s and call.writes:
-                    self.byte_s = max(0.0, self.queued_s() - before_s) / call.size
-                call.begun = True
-                _left(call)
+            if self._offers and self._offer(call):
                 return
             self._sender = asyncio.create_task(self._send_all(), name="mcumgrx link sender")
         self._waiting.append(call)
@@ -80,6 +77,8 @@ class Outbox:
 
     def queued_s(self) -> float:
         """Estimated seconds until all that the link has taken has left, as far as that is to be believed."""
+        if not self._knows_queue:
+            return 0.0
         try:
             seconds = self._transport.queued_s()
             if seconds == 0.0:
@@ -101,12 +100,20 @@ class Outbox:
             await asyncio.gather(self._sender, return_exceptions=True)
 
     def _offer(self, call: Call) -> bool:
+        learns = self._knows_queue and not self.byte_s
+        before_s = self.queued_s() if learns else 0.0
         try:
-            return self._transport.offer(call.writes)
+            taken = self._transport.offer(call.writes)
         except BaseException as raised:
             error = told(self._transport, "offer", raised)
             self._report(error)
             raise error from None
+        if taken:
+            if learns:
+                self.byte_s = max(0.0, self.queued_s() - before_s) / max(1, call.size)
+            call.may_have_arrived = True
+            _left(call)
+        return taken
 
     async def _send_all(self) -> None:
         """Send what waits, one message after the other, until nothing does."""
@@ -115,13 +122,12 @@ class Outbox:
             while self._waiting:
                 self._leaving = call = self._waiting.popleft()
                 call.state = State.LEAVING
-                call.begun = True
+                call.may_have_arrived = True
                 self._moved_at = loop.time()
                 try:
                     await calling(self._transport, "send", partial(self._transport.send, call.writes))
                 except McumgrError as error:
-                    self._report(error)
-                    call.error = error
+                    call.may_have_arrived = self._report(error)
                     if call.owner is not None:
                         call.owner.failed(call, error)
                 else:
@@ -131,9 +137,12 @@ class Outbox:
             self._sender = self._leaving = None
             self._waiting.clear()
 
-    def _report(self, error: McumgrError) -> None:
-        if isinstance(error, (LinkLost, PluginError)):
+    def _report(self, error: McumgrError) -> bool:
+        """Whether it is the end; otherwise a message was not sent, and that is all."""
+        is_end = isinstance(error, (LinkLost, PluginError))
+        if is_end:
             self._ended(error)
+        return is_end
 
 
 def _left(call: Call) -> None:

@@ -116,9 +116,7 @@ class Table:
                 self.ignored += 1
             else:
                 found.append((call, reply))
-                if call.state is State.GIVEN_UP:
-                    self.ignored += 1
-                else:
+                if call.state is not State.GIVEN_UP:
                     call.state = State.ANSWERED
                     del self._calls[sequence]
                     self._heard = None
@@ -132,11 +130,10 @@ class Table:
             call.state = State.GIVEN_UP
             call.rests_until = now + _REST_S
 
-    def time_out(self, call: Call, now: float) -> None:
-        """`give_up`, because its answer stays out. What was the last in flight takes a partial message with it."""
+    def time_out(self, call: Call, now: float) -> bool:
+        """`give_up`, because its answer stays out; whether that leaves nothing in flight, and so calls for `reset`."""
         self.give_up(call, now)
-        if not self.in_flight:
-            self.reset()
+        return not self.in_flight
 
     def withdraw(self, call: Call) -> None:
         """It was never sent: its number is free."""

@@ -740,8 +740,6 @@ class SimulatedTransport(Transport):
             ends = [*(b"\n" for _ in others), b""]
             starts = [b"", *(LINE_MARKERS[0] for _ in others)]
             return [(start + part + end,) for start, part, end in zip(starts, [first, *others], ends, strict=True)]
-        if len(content) == HEADER_SIZE + int.from_bytes(content[2:4], "big"):
-            return whole  # anything else may begin, or end, in the middle of a message
         return [(content[at : at + RAW_CHUNK_BYTES],) for at in range(0, len(content), RAW_CHUNK_BYTES)]
 
     async def receive(self) -> bytes:

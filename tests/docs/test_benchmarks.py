@@ -111,6 +111,14 @@ def test_many() -> None:
     assert found["alone_bytes_per_s"] > 0
 
 
+@dear
+def test_requests() -> None:
+    found = run("requests.py", "--quick")["results"]
+    assert set(found) == {"mcumgrx", "reader", "time-out", "endpoint"}
+    assert all(row["requests_per_s"] > 0 and row["cpu_us"] > 0 for row in found.values())
+    assert found["mcumgrx"]["ours_is"] == 1
+
+
 def test_servers() -> None:
     found = run("servers.py", "--quick")
     if "left_out" in found:

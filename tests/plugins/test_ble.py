@@ -127,7 +127,7 @@ def test_pace_is_learnt_from_answers() -> None:
     pace = Pace()
     pace.sending(0, 1, 10.0)
     assert pace.queued_s(10.0) == pytest.approx(0.05)
-    pace.answered([0], 10.4)
+    pace.answered(0, 10.4)
     assert pace.queued_s(10.4) == 0
     pace.sending(1, 3, 11.0)
     assert pace.queued_s(11.0) == pytest.approx(1.2)
@@ -140,7 +140,7 @@ def test_pace_forgets_a_slow_answer() -> None:
     pace = Pace()
     for number in range(5):
         pace.sending(number, 2, number)
-        pace.answered([number], number + (8.0 if number == 2 else 0.02))
+        pace.answered(number, number + (8.0 if number == 2 else 0.02))
     assert pace.write_s == pytest.approx(0.01)
 
 
@@ -166,7 +166,7 @@ class Pipeline:
 
     def hear(self) -> None:
         self.now, number = self.coming.pop(0)
-        self.pace.answered([number], self.now)
+        self.pace.answered(number, self.now)
 
     def run(self, window: int, requests: int, busy: dict[int, float] | None = None) -> list[float]:
         """What was estimated after each answer, in times of the truth."""
@@ -227,9 +227,11 @@ def test_pace_after_a_time_out() -> None:
     pace.sending(1, 2, 0.0)
     assert pace.gave_up()
     pace.sending(2, 2, 9.0)
-    pace.answered([1, 0], 9.001)
+    pace.answered(1, 9.001)
+    pace.answered(0, 9.001)
     assert pace.write_s == 0.05
-    pace.answered([2, 2, 2], 9.2)
+    pace.answered(2, 9.2)
+    pace.answered(2, 9.2)
     assert pace.write_s == pytest.approx(0.1)
 
 
@@ -238,10 +240,10 @@ def test_pace_when_one_of_several_is_lost() -> None:
     pace = Pace()
     for number in range(3):
         pace.sending(number, 2, 0.0)
-    pace.answered([1], 0.4)
+    pace.answered(1, 0.4)
     assert pace.write_s == pytest.approx(0.1)
     assert pace.queued_s(0.4) == pytest.approx(0.2)
-    pace.answered([2], 0.6)
+    pace.answered(2, 0.6)
     assert pace.queued_s(0.6) == 0
 
 

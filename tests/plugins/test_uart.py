@@ -228,12 +228,14 @@ async def test_an_answer_corrects_the_estimate(peer: Peer) -> None:
     link = serial_transport(peer.path, baud="1200")
     await link.open(5)
     framing = link.framing()
-    await link.send(framing.encode(build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1ad" + bytes(300))))
+    writes = framing.encode(build_message(Op.WRITE, 1, 0, 0, 7, 0, b"\xa1ad" + bytes(300)))
+    await link.send(writes)
     assert link.queued_s() > 3
     assert "baud" in link.flow.faster
     messages: list[RawMessage] = []
     while not messages:
         messages = framing.feed(await link.receive())
+    link.answered(writes)
     assert link.queued_s() == 0
     assert "CONFIG_UART_MCUMGR_RX_BUF_COUNT" in link.flow.faster
     await link.send(framing.encode(bytes(120)))
@@ -251,7 +253,8 @@ async def test_an_answer_says_nothing_of_what_was_sent_after_its_request(peer: P
     await link.open(5)
     framing = link.framing()
     first, second = (build_message(Op.WRITE, 1, 0, 0, number, 0, b"\xa1ad" + bytes(30)) for number in (1, 2))
-    await link.send(framing.encode(first))
+    writes = framing.encode(first)
+    await link.send(writes)
     await asyncio.sleep(link.queued_s())  # as a UART would have done
     await link.send(framing.encode(second))
     queued_s = link.queued_s()
@@ -259,6 +262,7 @@ async def test_an_answer_says_nothing_of_what_was_sent_after_its_request(peer: P
     messages: list[RawMessage] = []
     while not messages:
         messages = framing.feed(await link.receive())
+    link.answered(writes)
     assert 0 < link.queued_s() <= queued_s
     assert "baud" in link.flow.faster
     await link.close()
@@ -275,7 +279,7 @@ async def test_a_message_is_taken_at_once_when_the_device_is_awake(peer: Peer, l
     assert link.offer(frame)
     assert link.offer(frame)
     await peer.until(lambda: peer.received == b"\n" + frame[0] * 3)
-    framing.reset()
+    link.given_up()
     assert not link.offer(frame)
 
 
@@ -293,7 +297,7 @@ async def test_a_raw_message_is_taken_at_once_while_in_step(raw_peer: Peer) -> N
     framing = link.framing()
     assert link.offer(framing.encode(REQUEST))
     assert await link.receive()
-    framing.reset()
+    link.given_up()
     assert not link.offer(framing.encode(REQUEST))
     await link.close()
 

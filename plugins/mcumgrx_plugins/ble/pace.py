@@ -7,13 +7,10 @@ come is the only proof that its request had left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
 from statistics import median
 from typing import NamedTuple
 
-from mcumgrx.plugin_api import StreamFraming
-
-__all__ = ["Pace", "WatchedStream"]
+__all__ = ["Pace"]
 
 # Until something has been measured: one write in the longest connection interval that hosts ask for by themselves.
 _FIRST_GUESS_S = 0.05
@@ -24,12 +21,9 @@ _SLOWEST_S = 1.0
 # Requests that were never answered would otherwise be waited for until the link ends.
 _MAX_UNANSWERED = 64
 
-# op, version, flags, group, sequence, command, payload: a message as every framing returns it.
-RawMessage = tuple[int, int, int, int, int, int, bytes]
-
 
 class _Sent(NamedTuple):
-    sequence: int
+    message: object
     writes: int
     at: float
     behind: int  # how many requests were unanswered when it was sent
@@ -60,30 +54,23 @@ class Pace:
         """Seconds for one write."""
         return median(self._measured) if self._measured else _FIRST_GUESS_S
 
-    def sending(self, sequence: int, writes: int, now: float) -> None:
-        """The request with this sequence number is handed to the link, as so many writes."""
-        self._unanswered.append(_Sent(sequence, writes, now, len(self._unanswered)))
+    def sending(self, message: object, writes: int, now: float) -> None:
+        """This message is handed to the link, as so many writes."""
+        self._unanswered.append(_Sent(message, writes, now, len(self._unanswered)))
         self._empty_at = max(now, self._empty_at) + writes * self.write_s
 
-    def answered(self, sequences: Iterable[int], now: float) -> None:
-        """Whole messages with these sequence numbers have come."""
-        known = False
-        for sequence in sequences:
-            if all(sent.sequence != sequence for sent in self._unanswered):
-                continue  # to a request that was given up, or for the second time
-            known = True
-            while True:
-                sent = self._unanswered.popleft()
-                if sent.sequence == sequence:
-                    break
-                self._answered.append(sent)  # it has left before, and its answer is lost, or late
-            if sent.at >= self._measured_at:
-                self._measured.append(min(_SLOWEST_S, self._limit(sent, now)))
-                self._measured_at = now
-            self._answered.append(sent)
-        if known:
-            # Laid anew with what is known now. The rest may have left meanwhile, if the device was what was slow.
-            self._empty_at = now + self.write_s * sum(sent.writes for sent in self._unanswered)
+    def answered(self, message: object, now: float) -> None:
+        """The answer to this one, and no other like it, has come whole."""
+        if all(sent.message is not message for sent in self._unanswered):
+            return  # it was given up
+        while (sent := self._unanswered.popleft()).message is not message:
+            self._answered.append(sent)  # it has left before, and its answer is lost, or late
+        if sent.at >= self._measured_at:
+            self._measured.append(min(_SLOWEST_S, self._limit(sent, now)))
+            self._measured_at = now
+        self._answered.append(sent)
+        # Laid anew with what is known now. The rest may have left meanwhile, if the device was what was slow.
+        self._empty_at = now + self.write_s * sum(sent.writes for sent in self._unanswered)
 
     def _limit(self, sent: _Sent, now: float) -> float:
         writes = sent.writes
@@ -104,29 +91,3 @@ class Pace:
     def queued_s(self, now: float) -> float:
         """Seconds until all that was sent so far has left."""
         return max(0.0, self._empty_at - now)
-
-
-class WatchedStream(StreamFraming):
-    """The framing of a stream, which tells what messages have come, and when they are no longer waited for.
-
-    `answered` gets the sequence numbers of the messages.
-    """
-
-    def __init__(self, answered: Callable[[list[int]], None], gave_up: Callable[[], None]) -> None:
-        super().__init__()
-        self._answered = answered
-        self._gave_up = gave_up
-
-    def feed(self, chunk: bytes) -> list[RawMessage]:
-        messages = super().feed(chunk)
-        if messages:
-            self._answered([message[4] for message in messages])
-        return messages
-
-    def reset(self) -> None:
-        super().reset()
-        self._gave_up()
-
-    def drop_partial(self) -> None:
-        """The device will not send the rest of a message that is partly here; others may still be waited for."""
-        super().reset()

@@ -35,6 +35,7 @@ from mcumgrx.plugin_api import (
     Limits,
     LinkLost,
     OptionReader,
+    StreamFraming,
     Transport,
     TransportError,
     UsageError,
@@ -42,7 +43,7 @@ from mcumgrx.plugin_api import (
 
 from .bluez import Bluez, direct_line, leave, turn
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
-from .pace import Pace, WatchedStream
+from .pace import Pace
 from .trouble import (
     PAIRING_HINT,
     SERVICE_HINT,
@@ -68,9 +69,6 @@ _MAX_WRITE = 512
 
 # ATT's MTU of 23 less its header: what every link carries, and what a system says that does not know it yet.
 _MIN_WRITE = 20
-
-# Where a message has its sequence number, by which answers are told apart.
-_SEQUENCE = 6
 
 # Subscribing is two requests of the attribute protocol. BlueZ never answers if the device wants an encrypted link for
 # it and nobody pairs.
@@ -548,10 +546,19 @@ class BleTransport(Transport):
     def flow(self) -> Flow:
         return Flow(faster=_FASTER)
 
-    def framing(self) -> WatchedStream:
+    def framing(self) -> StreamFraming:
         link = self._opened()
-        link.stream = WatchedStream(link.answered, link.gave_up)
+        link.stream = StreamFraming()
         return link.stream
+
+    def answered(self, writes: Sequence[bytes]) -> None:
+        if self._link is not None:
+            self._link.pace.answered(writes, asyncio.get_running_loop().time())
+
+    def given_up(self) -> None:
+        if self._link is not None:
+            # Only a message in several parts leaves the device waiting for more.
+            self._link.out_of_step |= self._link.pace.gave_up()
 
     def queued_s(self) -> float:
         return 0.0 if self._link is None else self._link.pace.queued_s(asyncio.get_running_loop().time())
@@ -565,7 +572,7 @@ class BleTransport(Transport):
             await self._subscribe_again(link)
         size = self._size(link)
         pieces = [piece for write in writes for piece in _cut(write, size)]
-        link.pace.sending(writes[0][_SEQUENCE], len(pieces), asyncio.get_running_loop().time())
+        link.pace.sending(writes, len(pieces), asyncio.get_running_loop().time())
         with link.watched():
             await self._write_all(link, pieces)
 
@@ -702,7 +709,7 @@ class _Link:
         self.subscribing = False
         self.out_of_step = False  # the device may wait for the rest of a message that will not come
         self.pace = Pace()
-        self.stream: WatchedStream | None = None
+        self.stream: StreamFraming | None = None
         self.inbox: deque[bytes | None] = deque()  # None: the device does not go on with the message before
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
@@ -729,15 +736,6 @@ class _Link:
         if data and not self.lost.done():
             self.inbox.append(bytes(data))
             self._tell()
-
-    def answered(self, sequences: list[int]) -> None:
-        """Messages have come, whole and with these numbers."""
-        self.pace.answered(sequences, self._loop.time())
-
-    def gave_up(self) -> None:
-        """No answer is waited for any more."""
-        # Only a message in several parts leaves the device waiting for more.
-        self.out_of_step |= self.pace.gave_up()
 
     def drop_partial(self) -> None:
         """What comes from now on is the beginning of a message."""
@@ -773,7 +771,7 @@ class _Link:
             if chunk is not None:
                 return chunk
             if self.stream is not None:
-                self.stream.drop_partial()
+                self.stream.reset()
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():

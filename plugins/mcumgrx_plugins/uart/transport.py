@@ -10,8 +10,10 @@ import asyncio
 import logging
 import re
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from mcumgrx.plugin_api import (
     Address,
@@ -22,10 +24,11 @@ from mcumgrx.plugin_api import (
     Limits,
     LinkLost,
     OptionReader,
+    StreamFraming,
     Transport,
 )
 
-from .framing import PROBE, AutoFraming, Kind, WatchedConsole, WatchedRaw
+from .framing import PROBE, AutoFraming, Kind, PromptFraming
 from .stream import ByteStream, StreamEnded
 
 __all__ = ["UartTransport"]
@@ -78,6 +81,9 @@ _PROMPT_BYTES = 5
 # An answer that comes when, at the baud rate, half of its request cannot have left, comes over no UART of that speed.
 _TOO_EARLY = 0.5
 
+# Of messages that were never answered, so many are remembered; an answer may still come.
+_MOST_SENT = 64
+
 _FASTER_BAUD = (
     "the line is what takes the time: a higher baud rate is faster, in the address (baud=N) and in the device "
     "(current-speed in its devicetree)"
@@ -86,6 +92,12 @@ _FASTER_LINES = (
     "more line buffers in the device let it take larger messages at once: CONFIG_UART_MCUMGR_RX_BUF_COUNT, "
     "CONFIG_UART_MCUMGR_RX_BUF_SIZE"
 )
+
+
+class _Sent(NamedTuple):
+    writes: Sequence[bytes]
+    size: int
+    end: int  # of all bytes that were sent, up to it
 
 
 class UartTransport(Transport):
@@ -135,7 +147,8 @@ class UartTransport(Transport):
         self._awake = False  # the device's line buffer is known to be empty
         self._in_step = False  # a raw device is known to wait for a header
         self._sent_at = 0.0  # loop time when the last byte handed over will have left
-        self._held = 0  # bytes laid out for the link and not handed over
+        self._sent_bytes = 0
+        self._sent: deque[_Sent] = deque(maxlen=_MOST_SENT)  # the messages in it
         self._back_in_step = asyncio.Event()
         self._ready_at = 0.0  # loop time when what is held back will be handed over
         self._later: asyncio.Task[None] | None = None  # hands it over
@@ -175,7 +188,7 @@ class UartTransport(Transport):
         self._awake = False
         self._in_step = True
         self._sent_at = self._ready_at = 0.0
-        self._held = 0
+        self._sent.clear()
 
     async def close(self) -> None:
         later, self._later = self._later, None
@@ -190,16 +203,14 @@ class UartTransport(Transport):
 
     async def send(self, writes: Sequence[bytes]) -> None:
         stream = self._opened()
-        message = b"".join(writes)
         wait_s = self._held_back_s()
         if wait_s > 0 or self._pending(self._later):
             # Returned at once: `queued_s` tells when the message will have left, and time-outs count from there.
             self._ready_at = max(self._ready_at, self._loop.time()) + wait_s
-            self._held += len(message)
-            self._later = asyncio.create_task(self._send_later(stream, message, self._later), name="mcumgrx uart send")
+            self._later = asyncio.create_task(self._send_later(stream, writes, self._later), name="mcumgrx uart send")
             return
         try:
-            await self._send_now(stream, message)
+            await self._send_now(stream, writes)
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
 
@@ -217,6 +228,7 @@ class UartTransport(Transport):
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
         if taken:
+            self._note(writes, len(message))
             self._count_sent(len(message))
         return taken
 
@@ -231,7 +243,9 @@ class UartTransport(Transport):
     def _silence_left_s(self) -> float:
         return max(0.0, self._sent_at + _RAW_SILENCE_S - self._loop.time())
 
-    async def _send_later(self, stream: ByteStream, message: bytes, previous: asyncio.Task[None] | None) -> None:
+    async def _send_later(
+        self, stream: ByteStream, writes: Sequence[bytes], previous: asyncio.Task[None] | None
+    ) -> None:
         try:
             if previous is not None:
                 await asyncio.wait([previous])
@@ -241,11 +255,10 @@ class UartTransport(Transport):
                 return
             if self._kind is Kind.RAW and not self._in_step:
                 await self._keep_silent()
-            await self._send_now(stream, message)
+            await self._send_now(stream, writes)
         except StreamEnded:
             pass  # `receive` tells why
         finally:
-            self._held = max(0, self._held - len(message))
             self._ready_at = 0.0
 
     async def _keep_silent(self) -> None:
@@ -255,9 +268,11 @@ class UartTransport(Transport):
             async with asyncio.timeout(self._silence_left_s()):
                 await self._back_in_step.wait()
 
-    async def _send_now(self, stream: ByteStream, message: bytes) -> None:
+    async def _send_now(self, stream: ByteStream, writes: Sequence[bytes]) -> None:
+        message = b"".join(writes)
         if self._auto is not None:
             message = self._auto.lay_out(message, self._kind)
+        self._note(writes, len(message))
         if self._kind is Kind.RAW:
             self._in_step = True
             await self._write(stream, message)
@@ -316,11 +331,11 @@ class UartTransport(Transport):
     def framing(self) -> Framing:
         self._auto = None
         if self._framing_kind is None:
-            self._auto = AutoFraming(self._line_length, self)
+            self._auto = AutoFraming(self._line_length, self._hear)
             return self._auto
         if self._framing_kind is Kind.RAW:
-            return WatchedRaw(self)
-        return WatchedConsole(self._line_length, self)
+            return StreamFraming()
+        return PromptFraming(self._line_length, self._hear)
 
     @property
     def _kind(self) -> Kind:
@@ -361,19 +376,38 @@ class UartTransport(Transport):
                 self._in_step = True
                 log.info("%s speaks %s framing", self._name, self._kind.value)
                 return True
-            self.unanswered()
+            self.given_up()
         return False
 
-    # -- what the framing hears ----------------------------------------------------------------------------------------
+    # -- what the transport hears --------------------------------------------------------------------------------------
 
-    def unanswered(self) -> None:
-        """See `Listener`."""
+    def _note(self, writes: Sequence[bytes], size: int) -> None:
+        """A message goes out, as so many bytes."""
+        self._sent_bytes += size
+        self._sent.append(_Sent(writes, size, self._sent_bytes))
+
+    def given_up(self) -> None:
+        """Half of a message may lie in the device's buffer, and must not spoil the next."""
         self._awake = False
         self._in_step = False
 
-    def answered(self, size: int, behind: int) -> None:
-        """Nothing of what was sent up to there is on the wire or in half a buffer any more; see `Listener`."""
-        if behind <= self._held and self._kind is Kind.RAW:
+    def unasked(self) -> None:
+        """In raw framing device and host disagree where a message begins.
+
+        Nothing but the header's length marks an end, and there is no checksum: after a lost byte the device takes data
+        for headers and answers what nobody has asked. It starts afresh after a silence, and so does the host.
+        """
+        if self._kind is Kind.RAW:
+            self.given_up()
+
+    def answered(self, writes: Sequence[bytes]) -> None:
+        """Nothing of what was sent up to there is on the wire or in half a buffer any more."""
+        sent = next((sent for sent in self._sent if sent.writes is writes), None)
+        if sent is None:
+            return
+        self._sent.remove(sent)
+        behind = self._sent_bytes - sent.end
+        if behind == 0 and self._kind is Kind.RAW:
             # The last of all: it was late, not lost.
             self._in_step = True
             self._back_in_step.set()
@@ -384,14 +418,14 @@ class UartTransport(Transport):
         if early_s <= 0:
             return
         self._sent_at -= early_s
-        if early_s > _TOO_EARLY * size * _BITS_PER_BYTE / baud:
+        if early_s > _TOO_EARLY * sent.size * _BITS_PER_BYTE / baud:
             # USB CDC ACM and pseudo-terminals take any baud rate and keep to none.
             log.debug("%s is faster than %d baud", self._name, baud)
             self._wire_baud = None
             self._sent_at = self._loop.time()
 
-    def printed(self, text: bytes) -> None:
-        """Look for a shell's prompt; see `Listener`."""
+    def _hear(self, text: bytes) -> None:
+        """Look for a shell's prompt."""
         if self._prompted or self._shell is not None:
             return
         seen = self._printed + text

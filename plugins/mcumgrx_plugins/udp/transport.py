@@ -92,6 +92,7 @@ class UdpTransport(Transport):
         self._host, self._port = address.endpoint(_PORT)
         OptionReader(address).finish()
         self._socket: _Socket | None = None
+        self._deliver: Callable[[bytes], None] | None = None  # gets what arrives
         self._others: list[_Where] = []  # addresses of the host still to be tried
         self._tried: list[str] = []
 
@@ -100,6 +101,7 @@ class UdpTransport(Transport):
 
     async def open(self, timeout_s: float) -> None:
         await self.close()
+        self._deliver = None
         self._tried = []
         self._others = await self._resolve(timeout_s)
         self._socket = self._next_socket()
@@ -114,6 +116,10 @@ class UdpTransport(Transport):
 
     async def send(self, writes: Sequence[bytes]) -> None:
         await self._usable().send(b"".join(writes))
+
+    def deliver_to(self, take: Callable[[bytes], None]) -> bool:
+        self._deliver = self._usable().deliver = take
+        return True
 
     async def receive(self) -> bytes:
         while True:
@@ -205,6 +211,7 @@ class UdpTransport(Transport):
         except ConnectFailed:
             return  # there is none: this one's trouble is the end
         self._socket = other
+        other.deliver = self._deliver
         opened.close()  # wakes `receive`, which goes on with the other
         if opened.unheard is not None:
             other.send_now(opened.unheard)
@@ -275,6 +282,7 @@ class _Socket:
         heard: a datagram has come from there.
         unheard: what was sent last, until one has come.
         trouble: what the system says since then, of datagrams that were refused or not sent.
+        deliver: gets what arrives; None: it is kept for `read`.
     """
 
     def __init__(
@@ -285,6 +293,7 @@ class _Socket:
         self.heard = False
         self.unheard: bytes | None = None
         self.trouble: _Trouble | None = None
+        self.deliver: Callable[[bytes], None] | None = None
         self._in_trouble = in_trouble
         self._loop = asyncio.get_running_loop()
         self._unread: deque[bytes] = deque()
@@ -381,7 +390,9 @@ class _Socket:
         self.unheard = None
         if self.trouble is not None:
             self.trouble.since = None
-        if data and len(self._unread) < _MAX_UNREAD:
+        if data and self.deliver is not None:
+            self.deliver(data)
+        elif data and len(self._unread) < _MAX_UNREAD:
             self._unread.append(data)
             self._tell()
 
