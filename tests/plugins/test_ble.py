@@ -6,6 +6,8 @@ The whole way through bleak, D-Bus and BlueZ is in `tests/ble`.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +36,11 @@ from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS
 from mcumgrx.protocol.standard import Echo
+from mcumgrx_plugins.ble import trouble
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, SMP_SERVICE, discover
 from mcumgrx_plugins.ble.pace import Pace
 from mcumgrx_plugins.ble.transport import BleTransport, Stack
-from mcumgrx_plugins.ble.trouble import translated
+from mcumgrx_plugins.ble.trouble import group_advice, translated
 
 ADDRESS = "C0:FF:EE:12:34:56"
 
@@ -114,10 +117,42 @@ def test_errors_of_bleak_in_our_words(
     error: Exception, kind: type, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(trouble, "_membership", lambda: (True, False, False))
     translation = translated(error, "the device Widget", address="ble:Widget", timeout_s=15)
     assert type(translation) is kind
     assert says in str(translation)
     assert hint in str(translation.hint)
+
+
+@pytest.mark.parametrize(
+    ("there", "ours", "listed", "hint"),
+    [
+        (True, False, False, "sudo usermod -aG bluetooth $USER"),
+        (True, False, True, "this session is older than that"),
+        (True, True, False, "you are in the group bluetooth already, so something else"),
+        (True, True, True, "you are in the group bluetooth already, so something else"),
+        (False, False, False, "has no group bluetooth to join, so something else"),
+    ],
+)
+def test_only_who_is_not_in_the_group_is_told_to_join_it(there: bool, ours: bool, listed: bool, hint: str) -> None:
+    advice = group_advice(there, ours, listed)
+    assert hint in advice
+    assert ("usermod" in advice) == (there and not ours and not listed)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="groups of Unix")
+def test_the_group_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import grp
+    import pwd
+
+    mine = pwd.getpwuid(os.geteuid()).pw_name
+    entry = grp.struct_group(("bluetooth", "x", 987654, [mine]))
+    monkeypatch.setattr(grp, "getgrnam", {"bluetooth": entry}.__getitem__)
+    assert trouble._membership() == (True, False, True)
+    monkeypatch.setattr(os, "getgroups", lambda: [987654])
+    assert trouble._membership() == (True, True, True)
+    monkeypatch.setattr(grp, "getgrnam", {}.__getitem__)
+    assert trouble._membership() == (False, False, False)
 
 
 # -- pace -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bleak.exc import (
@@ -20,6 +21,7 @@ __all__ = [
     "SILENCE_HINT",
     "STALE_HINT",
     "forgotten",
+    "group_advice",
     "hopeless",
     "nobody",
     "passing",
@@ -65,12 +67,6 @@ _ABSENT = {
 _BUS_HINT = "start dbus and bluetoothd; in a container, mount /run/dbus/system_bus_socket"
 SERVICE_HINT = (
     "install BlueZ and start it: sudo systemctl start bluetooth; 'systemctl status bluetooth' says why it ended"
-)
-
-_DENIED = (
-    "you may not use Bluetooth on this computer",
-    "on Linux join the group bluetooth (sudo usermod -aG bluetooth $USER) and log in again; "
-    "elsewhere allow it for your terminal in the system's privacy settings",
 )
 
 # ATT errors by which a device refuses a link that is not encrypted or not authenticated enough.
@@ -211,9 +207,9 @@ def translated(
 def _system_trouble(error: BaseException) -> tuple[str, str] | None:
     """What is wrong with Bluetooth on this computer, and what to do about it; None when it is not that."""
     if isinstance(error, BleakBluetoothNotAvailableError):
-        return _ABSENT.get(error.reason, _DENIED)
+        return _ABSENT.get(error.reason) or _denied()
     if isinstance(error, PermissionError):
-        return _DENIED
+        return _denied()
     if sys.platform == "linux" and isinstance(error, EOFError):
         return "the system's D-Bus, through which Bluetooth is reached, has ended the connection", _BUS_HINT
     # Windows raises OSError for all and everything.
@@ -227,7 +223,7 @@ def _system_trouble(error: BaseException) -> tuple[str, str] | None:
             return "the Bluetooth service of this computer (bluetoothd) does not run", SERVICE_HINT
         name = error.dbus_error.rpartition(".")[2]
         if name == "AccessDenied":
-            return _DENIED
+            return _denied()
         if name == "NotReady":
             return "the Bluetooth adapter is switched off", _POWERED_OFF_HINT
     text = str(error)
@@ -235,6 +231,48 @@ def _system_trouble(error: BaseException) -> tuple[str, str] | None:
         said = f"this computer has no Bluetooth {text.removesuffix(' not found')}"
         return said, "'bluetoothctl list' shows those there are"
     return None
+
+
+def _denied() -> tuple[str, str]:
+    said = "you may not use Bluetooth on this computer"
+    if sys.platform != "linux":
+        return said, "allow it for your terminal in the system's privacy settings"
+    return said, group_advice(*_membership())
+
+
+def group_advice(there: bool, ours: bool, listed: bool) -> str:
+    """What gives the right to use BlueZ, which D-Bus gives to the group bluetooth (Debian) or to everybody.
+
+    Arguments:
+        there: whether the system has that group.
+        ours: whether this process has its rights.
+        listed: whether the user is a member of it, in this session or from the next on.
+    """
+    if there and not (ours or listed):
+        return "join the group bluetooth: sudo usermod -aG bluetooth $USER, then log in again"
+    if there and not ours:
+        return "you are in the group bluetooth, but this session is older than that: log in again"
+    why = "you are in the group bluetooth already" if there else "this system has no group bluetooth to join"
+    return (
+        f"{why}, so something else forbids it: a container, a sandbox (Flatpak, Snap), a security module, or the "
+        "rules for org.bluez in /etc/dbus-1/system.d and /usr/share/dbus-1/system.d"
+    )
+
+
+def _membership() -> tuple[bool, bool, bool]:
+    """See `group_advice`."""
+    import grp  # not on Windows
+    import pwd
+
+    try:
+        group = grp.getgrnam("bluetooth")
+    except (KeyError, OSError):
+        return False, False, False
+    try:
+        listed = pwd.getpwuid(os.geteuid()).pw_name in group.gr_mem
+    except (KeyError, OSError):
+        listed = False
+    return True, group.gr_gid in (os.getegid(), *os.getgroups()), listed
 
 
 def _said(error: BaseException) -> str:
