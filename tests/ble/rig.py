@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from mcumgrx.address import Address
 from mcumgrx.client import Client
@@ -32,6 +32,18 @@ def simulated(config: DeviceConfig = CONFIG, name: str = "") -> SimulatedDevice:
 
 def peripheral(config: DeviceConfig = CONFIG, **more: Any) -> Peripheral:
     return Peripheral(simulated(config), **more)
+
+
+class Rig(Protocol):
+    """An emulated peripheral, of whatever kind."""
+
+    @property
+    def device(self) -> SimulatedDevice: ...
+
+
+def running(one: Rig) -> str:
+    assert one.device.boot_result is not None
+    return str(one.device.boot_result.version)
 
 
 def ble(target: str = ADDRESS, **options: str) -> BleTransport:

@@ -7,8 +7,6 @@ the MTU, no D-Bus, and nobody knows whether an address is a public one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -27,29 +25,20 @@ from mcumgrx.events import Bytes, Event
 from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.standard import Echo, Params
-from mcumgrx.registry import default_registry
-from mcumgrx.session import SessionDevice
-from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
-from mcumgrx.sim.flash import INSTANT
+from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, discover
 from mcumgrx_plugins.ble.transport import BleTransport
 
 from .bumble_backend import ADDRESS, Central, Peripheral, Radio
+from .rig import CONFIG, connected, running, session, simulated
 
-OLD = build_image("1.0.0", payload_size=2000)
 NEW = parse_image(build_image("1.1.0", payload_size=3000))
-CONFIG = DeviceConfig(
-    slot_size=64 * 1024, buf_size=640, timing=INSTANT, boot_s=0.02, reset_delay_s=0.02, watchdog_s=0.1, request_s=0.0
-)
 
 
 def peripheral(config: DeviceConfig = CONFIG, **more: Any) -> Peripheral:
-    device = SimulatedDevice(config)
-    device.install(OLD)
-    device.settle()
-    return Peripheral(device, **more)
+    return Peripheral(simulated(config), **more)
 
 
 def leisurely() -> Radio:
@@ -62,24 +51,6 @@ def leisurely() -> Radio:
 
 def ble(central: Central, target: str = ADDRESS) -> BleTransport:
     return BleTransport(Address("ble", target), stack=central.stack)
-
-
-def session(transport: BleTransport, timeout_s: float = 5.0) -> SessionDevice:
-    return SessionDevice(Address("ble", ADDRESS), transport, default_registry(), timeout_s=timeout_s)
-
-
-@asynccontextmanager
-async def connected(transport: BleTransport, timeout_s: float = 5.0) -> AsyncIterator[Client]:
-    device = session(transport, timeout_s)
-    try:
-        yield await device.connect()
-    finally:
-        await device.close()
-
-
-def running(one: Peripheral) -> str:
-    assert one.device.boot_result is not None
-    return str(one.device.boot_result.version)
 
 
 def uploaded(one: Peripheral) -> bytes:

@@ -34,14 +34,9 @@ from mcumgrx_plugins.ble.transport import BleTransport
 
 from .bluez import ADDRESS, Daemon, EmulatedBluez, Peripheral, quick
 from .faults import Tally, endure_all
-from .rig import CONFIG, ble, connected, peripheral, session
+from .rig import CONFIG, ble, connected, peripheral, running, session
 
 NEW = parse_image(build_image("1.1.0", payload_size=3000))
-
-
-def running(one: Peripheral) -> str:
-    assert one.device.boot_result is not None
-    return str(one.device.boot_result.version)
 
 
 # -- talking ----------------------------------------------------------------------------------------------------------

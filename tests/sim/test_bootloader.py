@@ -5,7 +5,6 @@ The recordings hold every slot state after every step; flash operations are comp
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from mcumgrx.mcuboot import ImageFlag, Version
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, Layout, Mode, SwapType
 from mcumgrx.sim.flash import Flash, FlashError, FlashTiming, PowerCut
 from mcumgrx.sim.images import build_image
-from tests.support.boot_recordings import GOLDEN, Bench, Vectors, cut_states
+from tests.support.boot_recordings import GOLDEN, Bench, Vectors, check_recording, cut_states, recordings, vectors
 from tests.support.thinned import thinned
 
 DEFECT = "a cut while the last sector moves loses the end of the old image: a defect that is not copied"
@@ -34,11 +33,6 @@ OTHER_COUNT = {
     ("swap_scratch", "w4", "largest image in primary, small test upgrade"),
 }
 """Same result with one flash operation more."""
-
-
-@functools.cache
-def vectors(name: str) -> Vectors:
-    return Vectors(name)
 
 
 def replay_steps(vectors: Vectors, scenario: dict[str, Any]) -> Iterator[str]:
@@ -99,25 +93,9 @@ def replay_cuts(vectors: Vectors, scenario: dict[str, Any]) -> Iterator[str]:
             yield f"{scenario['name']} [cut before {number} of {scenario['flash_ops']}]: {text}"
 
 
-RECORDINGS = [
-    pytest.param(path.stem, layout, id=f"{path.stem}-{layout}")
-    for path in sorted(GOLDEN.glob("*.json"))
-    for layout in vectors(path.stem).data["layouts"]
-]
-
-
-@pytest.mark.parametrize(("name", "layout"), RECORDINGS)
+@pytest.mark.parametrize(("name", "layout"), recordings(GOLDEN))
 def test_does_what_bootutil_did(name: str, layout: str) -> None:
-    recorded = vectors(name)
-    differences: list[str] = []
-    for scenario in recorded.scenarios(layout):
-        replay = replay_cuts if "cut" in scenario else replay_steps
-        found = list(replay(recorded, scenario))
-        if (name, layout, scenario["name"]) in NOT_REPRODUCED:
-            assert found, f"{scenario['name']} is reproduced after all"
-            continue
-        differences += found
-    assert not differences, f"{len(differences)} differences:\n" + "\n".join(differences)
+    check_recording(vectors(name), layout, replay_steps, replay_cuts, NOT_REPRODUCED)
 
 
 def test_every_recording_is_replayed() -> None:
@@ -152,7 +130,7 @@ def test_the_documentation_counts_them() -> None:
         assert f"| `{path.stem}` | {count} | {reproduced} |" in page
 
 
-@pytest.mark.parametrize(("name", "layout"), RECORDINGS)
+@pytest.mark.parametrize(("name", "layout"), recordings(GOLDEN))
 def test_slot_geometry_is_the_recorded_one(name: str, layout: str) -> None:
     bench = Bench(vectors(name), layout)
     recorded = bench.layout

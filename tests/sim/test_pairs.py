@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,16 @@ from mcumgrx.sim.loop import run
 from mcumgrx.sim.pairs import boot_images
 from mcumgrx_plugins.image.group import ImageGroup
 from tests.support.boot_recordings import GOLDEN as SINGLE
-from tests.support.boot_recordings import Bench, Vectors, blank_flash, cut_states, scratch_address
+from tests.support.boot_recordings import (
+    Bench,
+    Vectors,
+    blank_flash,
+    check_recording,
+    cut_states,
+    recordings,
+    scratch_address,
+    vectors,
+)
 from tests.support.thinned import thinned
 
 GOLDEN = SINGLE.parent / "mcuboot-boot-multi"
@@ -43,11 +51,6 @@ NOT_REPRODUCED: dict[tuple[str, str, str], str] = {
     ("swap_offset", "w16", "cut inside the upgrade of pair 1, both permanent, seen in the middle"): RESUMED,
 }
 """(file, layout, scenario) → why the simulator does otherwise."""
-
-
-@functools.cache
-def vectors(name: str) -> Vectors:
-    return Vectors(name, GOLDEN)
 
 
 class PairsBench:
@@ -163,30 +166,14 @@ def replay_cuts(recorded: Vectors, scenario: dict[str, Any]) -> Iterator[str]:
                 yield f"{scenario['name']} [cut before {number} of {scenario['flash_ops']}]: {text}"
 
 
-RECORDINGS = [
-    pytest.param(path.stem, layout, id=f"{path.stem}-{layout}")
-    for path in sorted(GOLDEN.glob("*.json"))
-    for layout in vectors(path.stem).data["layouts"]
-]
-
-
-@pytest.mark.parametrize(("name", "layout"), RECORDINGS)
-def test_does_what_bootutil_did(name: str, layout: str) -> None:
-    recorded = vectors(name)
-    differences: list[str] = []
-    for scenario in recorded.scenarios(layout):
-        replay = replay_cuts if "cut" in scenario else replay_steps
-        found = list(replay(recorded, scenario))
-        if (name, layout, scenario["name"]) in NOT_REPRODUCED:
-            assert found, f"{scenario['name']} is reproduced after all"
-            continue
-        differences += found
-    assert not differences, f"{len(differences)} differences:\n" + "\n".join(differences)
+@pytest.mark.parametrize(("name", "layout"), recordings(GOLDEN))
+def test_pairs_do_what_bootutil_did(name: str, layout: str) -> None:
+    check_recording(vectors(name, GOLDEN), layout, replay_steps, replay_cuts, NOT_REPRODUCED)
 
 
 def test_the_documentation_counts_them() -> None:
     page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
-    found = {path.stem: len(vectors(path.stem).data["scenarios"]) for path in GOLDEN.glob("*.json")}
+    found = {path.stem: len(vectors(path.stem, GOLDEN).data["scenarios"]) for path in GOLDEN.glob("*.json")}
     assert f"{sum(found.values())} scenarios with two and three images" in page
     assert f"{sum(found.values()) - len(NOT_REPRODUCED)} of them" in page
 

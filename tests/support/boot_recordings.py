@@ -18,7 +18,18 @@ from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, B
 from mcumgrx.sim.flash import Flash, Operation, OperationKind
 from mcumgrx.sim.slots import Mark, Slot
 
-__all__ = ["GOLDEN", "Bench", "Vectors", "blank_flash", "cut_states", "scratch_address"]
+__all__ = [
+    "GOLDEN",
+    "Bench",
+    "Replay",
+    "Vectors",
+    "blank_flash",
+    "check_recording",
+    "cut_states",
+    "recordings",
+    "scratch_address",
+    "vectors",
+]
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "mcuboot-boot"
 
@@ -67,6 +78,38 @@ class Vectors:
         for scenario in self.data["scenarios"]:
             if scenario["layout"] == layout:
                 yield scenario
+
+
+@functools.cache
+def vectors(name: str, folder: Path = GOLDEN) -> Vectors:
+    return Vectors(name, folder)
+
+
+def recordings(folder: Path) -> list[Any]:
+    """Name and layout of each recording, as parameters of a test."""
+    return [
+        pytest.param(path.stem, layout, id=f"{path.stem}-{layout}")
+        for path in sorted(folder.glob("*.json"))
+        for layout in vectors(path.stem, folder).data["layouts"]
+    ]
+
+
+Replay = Callable[[Vectors, dict[str, Any]], Iterator[str]]
+
+
+def check_recording(
+    recorded: Vectors, layout: str, steps: Replay, cuts: Replay, otherwise: dict[tuple[str, str, str], str]
+) -> None:
+    """Replay all scenarios of this layout. Those of `otherwise` must not be reproduced, all others must."""
+    differences: list[str] = []
+    for scenario in recorded.scenarios(layout):
+        replay = cuts if "cut" in scenario else steps
+        found = list(replay(recorded, scenario))
+        if (recorded.name, layout, scenario["name"]) in otherwise:
+            assert found, f"{scenario['name']} is reproduced after all"
+            continue
+        differences += found
+    assert not differences, f"{len(differences)} differences:\n" + "\n".join(differences)
 
 
 def _signature_check(pem: str) -> Callable[[Image], bool]:
