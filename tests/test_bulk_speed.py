@@ -16,8 +16,8 @@ from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.header import HEADER_SIZE, Header
 from mcumgrx.protocol.message import Command, decode_body
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.flash import INSTANT, FlashTiming
-from mcumgrx.sim.groups.fs import FsConfig, FsMount
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run

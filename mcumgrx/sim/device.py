@@ -10,29 +10,30 @@ The server's rules are those of Zephyr 4.4, `subsys/mgmt/mcumgr/smp/src/smp.c`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from mcumgrx.errors import ImageError, UsageError
+from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import ImageFlag, parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootPolicy, BootResult, Layout, Mode
-from mcumgrx.sim.flash import Flash, FlashError, FlashTiming, PowerCut
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootResult, Layout, Mode
+from mcumgrx.sim.config import ALL_GROUPS, FIRMWARE, DeviceConfig, OsInfo, RecoveryConfig, TaskInfo
+from mcumgrx.sim.flash import Flash, FlashError, PowerCut
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, HandlerFailed, Refused, Unanswered, encode
 from mcumgrx.sim.groups.enumeration import EnumServer
-from mcumgrx.sim.groups.fs import FsConfig, FsServer
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.groups.os import OsServer
-from mcumgrx.sim.groups.recovery import RecoveryConfig, RecoveryServer
+from mcumgrx.sim.groups.recovery import RecoveryServer
 from mcumgrx.sim.groups.settings import SettingsServer
 from mcumgrx.sim.groups.shell import ShellServer
 from mcumgrx.sim.groups.stat import StatServer
 from mcumgrx.sim.groups.zephyr import StorageUser, ZephyrServer
 from mcumgrx.sim.images import Health, read_application
-from mcumgrx.sim.pairs import MAX_IMAGES, SLOTS_PER_IMAGE, boot_images
+from mcumgrx.sim.pairs import SLOTS_PER_IMAGE, boot_images
 
 __all__ = [
     "ALL_GROUPS",
@@ -54,229 +55,11 @@ _OTHER_GROUPS: Mapping[int, Callable[[DeviceConfig], GroupServer]] = {
     GroupId.ENUMERATION: lambda _: EnumServer(),
     GroupId.ZEPHYR_BASIC: lambda _: ZephyrServer(),
 }
-_ONE_IMAGE = (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD, Mode.FIRMWARE_LOADER)
 # Plain numbers where every request passes: the members of an enumeration take their time.
 _V1, _V2 = int(Version.V1), int(Version.V2)
 _REQUESTS: Mapping[int, Op] = {0: Op.READ, 2: Op.WRITE}
 RECOVERY_BOOT_MODE = 1
 """In a reset command: stay in the bootloader, or run the firmware loader (Zephyr `BOOT_MODE_TYPE_BOOTLOADER`)."""
-ALL_GROUPS: tuple[int, ...] = (GroupId.OS, GroupId.IMAGE, *_OTHER_GROUPS)
-"""The command groups that the simulator knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class OsInfo:
-    """What the info command tells, one field per format letter (`s n r v b m p i o`)."""
-
-    kernel: str = "Zephyr"
-    node: str = "unknown"
-    release: str = "v4.4.0"
-    version: str = "4.4.0"
-    build: str = "Thu Jan  1 00:00:00 2026"
-    machine: str = "simulated"
-    processor: str = "simulated"
-    board: str = "mcumgrx_sim"
-    os: str = "Zephyr"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
-    """One thread in the task statistics; stack sizes in units of 4 bytes, None on builds that do not know them."""
-
-    name: str
-    prio: int
-    tid: int
-    state: int
-    stksiz: int | None = None
-    stkuse: int | None = None
-
-
-_TASKS = (
-    TaskInfo("mcumgr smp", 3, 0, 128, 512, 210),
-    TaskInfo("sysworkq", -1, 1, 2, 256, 64),
-    TaskInfo("idle", 15, 2, 0, 80, 21),
-    TaskInfo("main", 0, 3, 2, 256, 150),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceConfig:
-    """How the device and its firmware were built. Sizes in bytes, times in seconds.
-
-    The defaults make a board on the desk: two slots of 512 KB internal flash as in an nRF52840 (erasing a whole slot
-    takes 11 s), a bootloader that swaps by moving, and Zephyr's default buffers.
-
-    Firmware that is older than Zephyr 4.4, or was built otherwise, is a matter of single attributes; those of some
-    known ones are in `FIRMWARE`, and `DeviceConfig.like` takes them from there.
-
-    Attributes:
-        groups: the command groups of the application, each with its defaults; `add_group` replaces them.
-        images: how many images it has, each with two slots; the first is the application that answers.
-        buf_size: of each network buffer; no request or answer is longer.
-        buf_count: buffers in all; what becomes of a message that finds none depends on the link.
-        line_count: buffers for lines of a UART or shell with console framing, which a burst overruns
-            (`CONFIG_UART_MCUMGR_RX_BUF_COUNT`); None for as many as it takes.
-        line_size: of each (`CONFIG_UART_MCUMGR_RX_BUF_SIZE`). Longer lines are lost whole.
-        line_s: until the server has emptied one.
-        params: answers the parameter query, which Zephyr does not by default.
-        address: of the first slot, for images that are linked to run at one address.
-        mode: how the bootloader updates.
-        policy: the bootloader's build options.
-        recovery: the bootloader's serial recovery; None for a bootloader without it.
-        boot_s: from the bootloader's jump until the application answers; swapping comes on top.
-        reset_delay_s: between the answer to a reset and the reset.
-        watchdog_s: after which an application that hangs is reset.
-        request_s: the server needs for any request beside the flash.
-        original_only: a server before Zephyr 3.4: ignores the version bits and answers as version 1.
-        refuses_original: built without version 1.
-        canonical: answers with maps and arrays of definite length.
-        legacy_rc: successful answers carry `rc: 0` (Zephyr's `CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR`, and Mynewt).
-        reply_flags: in the header of every answer; Mynewt sends 1.
-        ret_errors: errors of version 2 stand under `ret`, as in Zephyr 3.4, which called it `err` later.
-        verbose_errors: errors of version 1 carry a text.
-        os_info: answers the information query, which came with Zephyr 3.4.
-        bootloader_info: answers the bootloader query, which came with Zephyr 3.5.
-        slot_info: answers the slot information query, which came with Zephyr 4.0.
-        image_check: compares an upload with its `sha` (`CONFIG_IMG_ENABLE_IMAGE_CHECK`).
-        size_check: refuses an upload that is larger than the slot. Before Zephyr 3.5 it died silently at the end of
-            the slot.
-        session_survives: errors and erasing do not end the upload session, as before Zephyr 3.3: what is resumed
-            then is not what the flash holds.
-        cuts_chunks: takes only whole write units of a chunk, unless it is the last, as before Zephyr 3.0.
-        direct_upload: `image` n in an upload is slot n - 1, 0 the default (`CONFIG_MCUMGR_GRP_IMG_DIRECT_UPLOAD`).
-        erases_pending: a slot that is marked for the next boot can be erased and written to
-            (`CONFIG_MCUMGR_GRP_IMG_ALLOW_ERASE_PENDING`).
-        confirms_other: an image that does not run can be made permanent
-            (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_SLOT`).
-        confirms_other_images: the slot that runs of an image other than the first can be confirmed by its hash
-            (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_IMAGE_ANY`).
-        hash_size: of the hashes that are listed and asked for: 32, or 48 or 64 for SHA-384 and SHA-512. A request
-            with a hash of another size is refused.
-        erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
-        frugal_list: leaves false flags out of the image list.
-        unhealthy: versions whose application crashes, whatever the image says itself.
-        fs: the file systems, and how their group was built.
-    """
-
-    groups: tuple[int, ...] = ALL_GROUPS
-    images: int = 1
-    buf_size: int = 384
-    buf_count: int = 4
-    line_count: int | None = 2
-    line_size: int = 128
-    line_s: float = 0.0005
-    params: bool = True
-    address: int = 0
-    slot_size: int = 512 * 1024
-    sector_size: int = 4096
-    write_size: int = 4
-    timing: FlashTiming = field(default_factory=FlashTiming)
-    mode: Mode = Mode.SWAP_MOVE
-    policy: BootPolicy = field(default_factory=BootPolicy)
-    recovery: RecoveryConfig | None = None
-    boot_s: float = 0.5
-    reset_delay_s: float = 0.25
-    watchdog_s: float = 2.0
-    request_s: float = 0.001
-    original_only: bool = False
-    refuses_original: bool = False
-    canonical: bool = False
-    legacy_rc: bool = False
-    reply_flags: int = 0
-    ret_errors: bool = False
-    verbose_errors: bool = True
-    os_info: bool = True
-    bootloader_info: bool = True
-    slot_info: bool = True
-    image_check: bool = False
-    size_check: bool = True
-    session_survives: bool = False
-    cuts_chunks: bool = False
-    direct_upload: bool = False
-    erases_pending: bool = True
-    confirms_other: bool = True
-    confirms_other_images: bool = False
-    hash_size: int = 32
-    erase_progressively: bool = False
-    frugal_list: bool = False
-    unhealthy: frozenset[str] = frozenset()
-    fs: FsConfig = field(default_factory=FsConfig)
-    info: OsInfo = field(default_factory=OsInfo)
-    tasks: tuple[TaskInfo, ...] = _TASKS
-
-    def __post_init__(self) -> None:
-        if self.buf_size < 64 or self.buf_count < 2:
-            raise UsageError(f"no server works with {self.buf_count} buffers of {self.buf_size} bytes")
-        if (self.line_count is not None and self.line_count < 1) or self.line_size < 8:
-            raise UsageError(f"no console works with {self.line_count} lines of {self.line_size} bytes")
-        if not 1 <= self.images <= MAX_IMAGES:
-            raise UsageError(f"no device has {self.images} images: from 1 to {MAX_IMAGES} are possible")
-        if self.images > 1 and self.mode in _ONE_IMAGE:
-            name = Mode(self.mode).name.lower().replace("_", "-")
-            raise UsageError(f"a bootloader of the mode {name} has a single image")
-        if self.hash_size not in (32, 48, 64):
-            raise UsageError(f"no image has a hash of {self.hash_size} bytes")
-        unknown = set(self.groups) - set(ALL_GROUPS)
-        if unknown:
-            raise UsageError(f"the simulator has no group {', '.join(map(str, sorted(unknown)))}")
-        for name in ("boot_s", "reset_delay_s", "request_s", "line_s"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is negative")
-        if self.watchdog_s <= 0:
-            raise UsageError("watchdog_s must be more than 0, or a crashing device would restart for ever at once")
-
-    @classmethod
-    def like(cls, firmware: str, **changes: Any) -> Self:
-        """The configuration of a known firmware, a key of `FIRMWARE`, with changes. Raises `UsageError`."""
-        if firmware not in FIRMWARE:
-            raise UsageError(f"there is no firmware {firmware}", hint=f"known are {', '.join(FIRMWARE)}")
-        return cls(**{**FIRMWARE[firmware], **changes})
-
-
-_BASIC_GROUPS = (GroupId.OS, GroupId.IMAGE, GroupId.STATISTICS)
-_ZEPHYR_34: Mapping[str, Any] = {
-    "groups": (*_BASIC_GROUPS, GroupId.FILE_SYSTEM, GroupId.SHELL, GroupId.ZEPHYR_BASIC),
-    "ret_errors": True,
-    "size_check": False,
-    "bootloader_info": False,
-    "slot_info": False,
-    "info": OsInfo(release="v3.4.0", version="3.4.0"),
-}
-_ZEPHYR_32: Mapping[str, Any] = {
-    **_ZEPHYR_34,
-    "ret_errors": False,
-    "original_only": True,
-    "legacy_rc": True,
-    "session_survives": True,
-    "os_info": False,
-    "info": OsInfo(release="v3.2.0", version="3.2.0"),
-}
-FIRMWARE: Mapping[str, Mapping[str, Any]] = {
-    "zephyr-4.4": {},
-    "zephyr-3.4": _ZEPHYR_34,
-    "zephyr-3.2": _ZEPHYR_32,
-    "zephyr-2.7": {
-        **_ZEPHYR_32,
-        "cuts_chunks": True,
-        "params": False,
-        "info": OsInfo(release="v2.7.0", version="2.7.0"),
-    },
-    "mynewt": {
-        "groups": _BASIC_GROUPS,
-        "original_only": True,
-        "legacy_rc": True,
-        "reply_flags": 1,
-        "params": False,
-        "os_info": False,
-        "bootloader_info": False,
-        "slot_info": False,
-        "size_check": False,
-        "session_survives": True,
-        "verbose_errors": False,
-    },
-}
-"""Firmware that answers otherwise than Zephyr 4.4, as fields of `DeviceConfig`: what each answers that a client must
-get over, not all that sets it apart."""
 
 
 class Power(Enum):
@@ -300,6 +83,21 @@ class Answer(NamedTuple):
 
     replies: tuple[bytes, ...] = ()
     busy_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Boot:
+    """A start, from the reset until something runs.
+
+    Attributes:
+        done_at: when the bootloader has done with the flash.
+        in_window: it waits whether somebody wants its recovery.
+        to_recovery: where it leads to.
+    """
+
+    done_at: float = 0.0
+    in_window: bool = False
+    to_recovery: bool = False
 
 
 class SimulatedDevice:
@@ -326,7 +124,6 @@ class SimulatedDevice:
             for number, layout in enumerate(layouts)
         )
         """What the bootloader knows of each image, by its number."""
-        self.bootloader = self.bootloaders[0]
         self.power = Power.OFF
         self.boots: int = 0
         """Resets since the device was made, the first start included."""
@@ -354,9 +151,7 @@ class SimulatedDevice:
         self._now = 0.0
         self._deadline: float | None = None
         self._reset_wanted = False
-        self._boot_done_at = 0.0  # when the bootloader has done with the flash
-        self._in_window = False  # it waits whether somebody wants its recovery
-        self._to_recovery = False  # where the start that is under way leads to
+        self._boot = _Boot()
         self.boot_mode = 0
         """What the last reset command asked the bootloader for (`RECOVERY_BOOT_MODE`), until it has been done."""
 
@@ -393,6 +188,11 @@ class SimulatedDevice:
             self._become(Power.OFF, None)
 
     @property
+    def bootloader(self) -> Bootloader:
+        """What it knows of the application."""
+        return self.bootloaders[0]
+
+    @property
     def boot_result(self) -> BootResult | None:
         """What the bootloader did with the application at the last reset."""
         return self.boot_results[0] if self.boot_results else None
@@ -414,17 +214,17 @@ class SimulatedDevice:
     @property
     def answering(self) -> bool:
         """Whether requests are taken: the application runs, or the bootloader's recovery, or waits for being asked."""
-        return self.power in (Power.RUNNING, Power.RECOVERY) or self._in_window
+        return self.power in (Power.RUNNING, Power.RECOVERY) or self._boot.in_window
 
     @property
     def bound_for_recovery(self) -> bool:
         """Whether the device is in the bootloader's recovery, or on its way there."""
-        return self.power is Power.RECOVERY or (self.power is Power.BOOTING and self._to_recovery)
+        return self.power is Power.RECOVERY or (self.power is Power.BOOTING and self._boot.to_recovery)
 
     @property
     def in_bootloader(self) -> bool:
         """Whether it is the bootloader that takes requests: over its own serial port, whatever links there are."""
-        return self.power is Power.RECOVERY or self._in_window
+        return self.power is Power.RECOVERY or self._boot.in_window
 
     def erase_storage(self) -> None:
         """The storage partition is erased, by whom it may be."""
@@ -443,16 +243,16 @@ class SimulatedDevice:
         """Let everything happen that is due at `now`."""
         if now < self._now and self._deadline is not None:
             self._deadline += now - self._now  # another clock, such as that of a new event loop: time goes on there
-            self._boot_done_at += now - self._now
+            self._boot.done_at += now - self._now
         self._now = now
         if self.power is Power.OFF:
             self._start(now)
-            self._boot_done_at = now  # long ago, and with it the wait for recovery
+            self._boot.done_at = now  # long ago, and with it the wait for recovery
             self._started(now)
         while self._deadline is not None and self._deadline <= now:
             due = self._deadline
-            if self._in_window:
-                self._in_window = False
+            if self._boot.in_window:
+                self._boot.in_window = False
                 self._become(Power.BOOTING, due + self.config.boot_s)
             elif self.power is Power.BOOTING:
                 self._started(due)
@@ -523,20 +323,20 @@ class SimulatedDevice:
         if boot_mode == RECOVERY_BOOT_MODE and self.config.mode is Mode.FIRMWARE_LOADER:
             loader = self._loader()
             self.boot_results = (loader,) if loader is not None else self.boot_results
-        self._boot_done_at = now + self.flash.take_busy_s()
+        self._boot.done_at = now + self.flash.take_busy_s()
         options = self.config.recovery
         asked = boot_mode == RECOVERY_BOOT_MODE and self.config.mode is not Mode.FIRMWARE_LOADER
         stranded = self.boot_results[0].slot is None
-        self._in_window = self._to_recovery = False
+        self._boot.in_window = self._boot.to_recovery = False
         if options is not None and ((asked and options.boot_mode) or (stranded and options.no_application)):
-            self._to_recovery = True
-            self._become(Power.BOOTING, self._boot_done_at + options.start_s)
+            self._boot.to_recovery = True
+            self._become(Power.BOOTING, self._boot.done_at + options.start_s)
         elif options is not None and options.window_s > 0:
             # The window is open from the start; what comes while the flash is busy waits in the line buffers.
-            self._in_window = True
-            self._become(Power.BOOTING, max(self._boot_done_at, now + options.window_s))
+            self._boot.in_window = True
+            self._become(Power.BOOTING, max(self._boot.done_at, now + options.window_s))
         else:
-            self._become(Power.BOOTING, self._boot_done_at + self.config.boot_s)
+            self._become(Power.BOOTING, self._boot.done_at + self.config.boot_s)
 
     def _loader(self) -> BootResult | None:
         """The firmware loader in slot 1, where it is good: the application has asked for it."""
@@ -550,8 +350,8 @@ class SimulatedDevice:
 
     def _started(self, now: float) -> None:
         result = self.boot_result
-        if self._to_recovery:
-            self._to_recovery = False
+        if self._boot.to_recovery:
+            self._boot.to_recovery = False
             self._become(Power.RECOVERY, None)
         elif result is None or result.slot is None:
             self._become(Power.DEAD, None)
@@ -583,7 +383,7 @@ class SimulatedDevice:
     def _become(self, power: Power, deadline: float | None) -> None:
         self.power = power
         self._deadline = deadline
-        self._in_window = self._in_window and power is Power.BOOTING
+        self._boot.in_window = self._boot.in_window and power is Power.BOOTING
         for listener in list(self.listeners):
             listener(power)
 
@@ -636,7 +436,7 @@ class SimulatedDevice:
     def _recover(self, message: bytes, now: float) -> Answer:
         """Let the bootloader answer. It does one thing at a time: behind a reset command, nothing any more."""
         assert self.recovery is not None
-        if self._deadline is not None and not self._in_window:
+        if self._deadline is not None and not self._boot.in_window:
             return Answer()
         try:
             replies = self.recovery.handle(message)
@@ -644,9 +444,9 @@ class SimulatedDevice:
             self._start(now)
             return Answer()
         self.requests += 1
-        started = max(now, self._boot_done_at)
-        if self._in_window and replies:
-            self._in_window = False
+        started = max(now, self._boot.done_at)
+        if self._boot.in_window and replies:
+            self._boot.in_window = False
             self._become(Power.RECOVERY, None)
         busy_s = started - now + self.config.request_s + self.flash.take_busy_s()
         if self._reset_wanted and self._deadline is None:

@@ -42,8 +42,9 @@ from mcumgrx.protocol.header import Header, Op
 from mcumgrx.protocol.message import Command, Reply, SmpError, encode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.groups import Call, GroupError, Refused
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
@@ -1860,7 +1861,7 @@ def mcumgrx(*arguments: str, cwd: Path, stdin: bytes | int = b"") -> subprocess.
         cwd=cwd,
         input=stdin if isinstance(stdin, bytes) else None,
         capture_output=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
 

@@ -21,7 +21,8 @@ from mcumgrx.cli.exit_codes import Exit, exit_for
 from mcumgrx.cli.main import main
 from mcumgrx.errors import UsageError
 from mcumgrx.events import Bytes, Event, Note
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.files import FsConfig, FsMount
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.loop import run
 from mcumgrx_plugins.fs import commands, target
 from mcumgrx_plugins.fs import source as source_module

@@ -30,7 +30,7 @@ from mcumgrx.protocol.standard import (
 )
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
-from mcumgrx.sim.groups.fs import FsMount, GeneratedFile
+from mcumgrx.sim.files import FsMount, GeneratedFile
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.loop import run
 from mcumgrx.sim.state import StateFile

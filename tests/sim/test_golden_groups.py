@@ -16,8 +16,9 @@ import pytest
 
 from mcumgrx.protocol.header import Header
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.groups.enumeration import EnumConfig, EnumServer
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.groups.settings import SettingsConfig, SettingsServer
 from mcumgrx.sim.groups.shell import ShellCommand, ShellConfig, ShellServer, Terminal
 from mcumgrx.sim.groups.stat import StatConfig, StatGroup, StatServer

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import math
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -29,23 +28,16 @@ from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups import Call, GroupServer, HandlerFailed
 from mcumgrx.sim.images import build_image
-from mcumgrx.sim.link import ALL_OPS, Faults, LinkModel, SimulatedTransport, runner_of
-from mcumgrx.sim.loop import run
+from mcumgrx.sim.inputs import ALL_OPS
+from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport, runner_of
+from mcumgrx.sim.loop import VirtualTimeLoop, run
+
+from ..support.simulated import virtual
 
 pytestmark = pytest.mark.codec
 
 CONFIG = DeviceConfig(slot_size=64 * 1024, request_s=0.0, boot_s=1.0)
 IMAGE = build_image("1.0.0", payload_size=2_000)
-
-
-def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test in virtual time."""
-
-    @functools.wraps(test)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return wrapper
 
 
 def new_device(config: DeviceConfig = CONFIG, image: bytes = IMAGE, name: str = "") -> SimulatedDevice:
@@ -469,6 +461,26 @@ async def test_a_slow_wire_overruns_nothing() -> None:
     device = new_device(replace(CONFIG, request_s=0.001))
     assert len(await burst(SimulatedTransport(device, LinkModel.uart()), 20, "x" * 200)) == 20
     assert (device.crashes, runner_of(device).lost_lines) == (0, 0)
+
+
+@pytest.mark.parametrize("model", [LinkModel.uart(), LinkModel.uart(raw=True), LinkModel.shell(), LinkModel.ble()])
+@virtual
+async def test_a_program_that_stands_still_overruns_nothing(model: LinkModel) -> None:
+    """What was to come bit by bit meanwhile comes late, in the same order, and finds the device as it would have."""
+    device = new_device(replace(CONFIG, request_s=0.001))
+    transport = SimulatedTransport(device, replace(model, queue_s=10.0))
+    await transport.open(1.0)
+    framing = transport.framing()
+    for number in range(8):
+        await transport.send(framing.encode(request("x" * 50, number)))
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop._jumping.now += 1.0
+    found = []
+    while len(found) < 8:
+        found += [message[4] for message in framing.feed(await transport.receive())]
+    assert found == list(range(8))
+    assert (device.crashes, runner_of(device).lost, runner_of(device).lost_lines) == (0, 0, 0)
 
 
 @virtual

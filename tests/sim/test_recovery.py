@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +22,8 @@ from mcumgrx.sim.device import DeviceConfig, Power, RecoveryConfig, SimulatedDev
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport, runner_of
-from mcumgrx.sim.loop import run
+
+from ..support.simulated import virtual
 
 pytestmark = pytest.mark.codec
 
@@ -32,16 +31,6 @@ OLD = build_image("1.0.0", payload_size=3_000)
 NEW = build_image("1.1.0", payload_size=5_003)  # not a multiple of the write unit
 NEW_HASH = parse_image(NEW).hash
 CONFIG = DeviceConfig(slot_size=64 * 1024, recovery=RecoveryConfig(), request_s=0.001, boot_s=1.0)
-
-
-def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test in virtual time."""
-
-    @functools.wraps(test)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return wrapper
 
 
 def with_recovery(config: DeviceConfig = CONFIG, **options: Any) -> DeviceConfig:

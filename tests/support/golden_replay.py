@@ -24,7 +24,8 @@ from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.message import encode_body
 from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.device import DeviceConfig, OsInfo, RecoveryConfig, SimulatedDevice, TaskInfo
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.files import FsConfig, FsMount
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.groups.settings import SettingsConfig, SettingsServer
 from mcumgrx.sim.groups.shell import ShellCommand, ShellConfig, ShellServer
 from mcumgrx.sim.groups.stat import StatConfig, StatGroup, StatServer

@@ -12,20 +12,21 @@ import functools
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import cbor2
 
 from mcumgrx.errors import McumgrError
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import SmpError
-
-if TYPE_CHECKING:
-    from mcumgrx.sim.device import SimulatedDevice
+from mcumgrx.sim.bootloader import Bootloader
+from mcumgrx.sim.config import DeviceConfig
+from mcumgrx.sim.flash import Flash
 
 __all__ = [
     "MISSING",
     "Call",
+    "Device",
     "GroupError",
     "GroupServer",
     "Handler",
@@ -90,13 +91,44 @@ class Unanswered(Exception):
     """The request gets no answer, and so do those behind it in the same message."""
 
 
+class Device(Protocol):
+    """The device that a group is in: what its handlers may ask, and do to it.
+
+    Attributes:
+        requests: taken up so far.
+        boots: resets since the device was made, the first start included.
+    """
+
+    config: DeviceConfig
+    flash: Flash
+    bootloaders: tuple[Bootloader, ...]
+    requests: int
+    boots: int
+
+    @property
+    def bootloader(self) -> Bootloader: ...
+
+    @property
+    def groups(self) -> Mapping[int, GroupServer]: ...
+
+    @property
+    def running_slot(self) -> int: ...
+
+    @property
+    def running_slots(self) -> tuple[int, ...]: ...
+
+    def request_reset(self, boot_mode: int = 0) -> None: ...
+
+    def erase_storage(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Call:
     """One request as a handler sees it: `now` is the device's clock in seconds, `payload` still undecoded."""
 
     # Not frozen: making one would take four times as long, and there is one for every request.
 
-    device: SimulatedDevice
+    device: Device
     op: int
     version: int
     payload: bytes = field(repr=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import MAGIC_BYTES, ImageFlag, ImageHeader, TlvType, parse_header, parse_tlvs
@@ -19,12 +19,9 @@ from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.standard import ImageErrorCode
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
 from mcumgrx.sim.flash import FlashError
-from mcumgrx.sim.groups import MISSING, Call, GroupError, GroupServer, Refused, Unanswered
+from mcumgrx.sim.groups import MISSING, Call, Device, GroupError, GroupServer, Refused, Unanswered
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 from mcumgrx.sim.slots import Slot
-
-if TYPE_CHECKING:
-    from mcumgrx.sim.device import SimulatedDevice
 
 __all__ = ["ImageServer", "UploadSession"]
 
@@ -100,7 +97,7 @@ class ImageServer(GroupServer):
         ImageErrorCode.IMAGE_ALREADY_PENDING: SmpError.BAD_STATE,
     }
 
-    def __init__(self, device: SimulatedDevice) -> None:
+    def __init__(self, device: Device) -> None:
         super().__init__(
             {
                 (Op.READ, 0): self.state,

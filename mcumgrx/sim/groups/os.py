@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.protocol.standard import OsErrorCode
+from mcumgrx.sim.config import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
-
-if TYPE_CHECKING:
-    from mcumgrx.sim.device import DeviceConfig
 
 __all__ = ["OsServer"]
 

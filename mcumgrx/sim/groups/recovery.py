@@ -13,72 +13,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcumgrx.errors import ImageError, UsageError
+from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
+from mcumgrx.sim.config import RecoveryConfig
 from mcumgrx.sim.flash import FlashError
-from mcumgrx.sim.groups import MISSING, Refused, encode, read_map
+from mcumgrx.sim.groups import MISSING, Device, Refused, encode, read_map
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 
 if TYPE_CHECKING:
-    from mcumgrx.sim.device import SimulatedDevice
     from mcumgrx.sim.slots import Slot
 
-__all__ = ["RecoveryConfig", "RecoveryServer", "RecoveryUpload"]
+__all__ = ["RecoveryServer", "RecoveryUpload"]
 
 Body = Mapping[str, Any]
 HASH_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class RecoveryConfig:
-    """How the bootloader's serial recovery was built. Sizes in bytes, times in seconds.
-
-    The defaults are MCUboot's, except that it tells its buffers, as the recorded server does.
-
-    Attributes:
-        buf_size: of the one buffer for messages (`BOOT_SERIAL_MAX_RECEIVE_SIZE`).
-        line_count: buffers for lines of console framing. While a command is carried out nothing is taken from them.
-        params: answers the parameter query (`BOOT_MGMT_MCUMGR_PARAMS`).
-        echo: answers the echo (`BOOT_MGMT_ECHO`).
-        image_state: flags in the image list, and test and confirm (`BOOT_SERIAL_IMG_GRP_IMAGE_STATE`).
-        slot_info: tells sizes and upload numbers of the slots (`BOOT_SERIAL_IMG_GRP_SLOT_INFO`).
-        direct_upload: the number in an upload names a slot: 0 and 1 the primary, 2 the secondary
-            (`MCUBOOT_SERIAL_DIRECT_IMAGE_UPLOAD`).
-        erase_progressively: erases as the upload arrives, not the whole slot at its first chunk.
-        storage_erase: erases the storage partition on demand (`BOOT_MGMT_CUSTOM_STORAGE_ERASE`).
-        no_application: entered where no image can be run (`BOOT_SERIAL_NO_APPLICATION`).
-        boot_mode: entered when a reset asks for it (`BOOT_SERIAL_BOOT_MODE`).
-        window_s: after each reset it waits this long for a message, which it then stays for
-            (`BOOT_SERIAL_WAIT_FOR_DFU_TIMEOUT`); 0 does not wait.
-        start_s: until the first message is taken, beside what the bootloader does to the flash.
-        verify_s, verify_s_per_byte: for checking an image and its signature, which listing does with each.
-    """
-
-    buf_size: int = 1024
-    line_count: int = 8
-    params: bool = True
-    echo: bool = False
-    image_state: bool = False
-    slot_info: bool = False
-    direct_upload: bool = False
-    erase_progressively: bool = False
-    storage_erase: bool = False
-    no_application: bool = True
-    boot_mode: bool = True
-    window_s: float = 0.0
-    start_s: float = 0.1
-    verify_s: float = 0.3
-    verify_s_per_byte: float = 2e-6
-
-    def __post_init__(self) -> None:
-        if self.buf_size < 64 or self.line_count < 1:
-            raise UsageError(f"no recovery works with {self.line_count} lines and a buffer of {self.buf_size} bytes")
-        for name in ("window_s", "start_s", "verify_s", "verify_s_per_byte"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is negative")
 
 
 @dataclass(slots=True)
@@ -98,7 +49,7 @@ class RecoveryServer:
     Everything it knows is in RAM and gone with the next reset, but for what is in the flash.
     """
 
-    device: SimulatedDevice
+    device: Device
     config: RecoveryConfig
     upload: RecoveryUpload = field(default_factory=RecoveryUpload)
 

@@ -10,14 +10,11 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
-
-if TYPE_CHECKING:
-    from mcumgrx.sim.device import SimulatedDevice
+from mcumgrx.sim.groups import Call, Device, GroupError, GroupServer, Refused
 
 __all__ = ["ShellCommand", "ShellConfig", "ShellErrorCode", "ShellServer", "Terminal"]
 
@@ -41,7 +38,7 @@ class Terminal:
     in the meantime.
     """
 
-    def __init__(self, device: SimulatedDevice, uptime_s: float) -> None:
+    def __init__(self, device: Device, uptime_s: float) -> None:
         self.device = device
         self.uptime_s = uptime_s
         self.busy_s = 0.0

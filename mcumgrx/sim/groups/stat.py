@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mcumgrx.errors import UsageError
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
-
-if TYPE_CHECKING:
-    from mcumgrx.sim.device import SimulatedDevice
+from mcumgrx.sim.groups import Call, Device, GroupError, GroupServer, Refused
 
 __all__ = ["Counter", "StatConfig", "StatErrorCode", "StatGroup", "StatServer"]
 
-Counter = Callable[["SimulatedDevice", float], int]
+Counter = Callable[["Device", float], int]
 """The present value of a counter, from the device and the seconds since it started."""
 
 

@@ -12,8 +12,9 @@ from mcumgrx.mcuboot import ImageFlag, Version
 from mcumgrx.plugin_api import Address, OptionReader, UsageError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, BootPolicy, Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
+from mcumgrx.sim.files import MAX_SEEK, FsConfig, FsMount
 from mcumgrx.sim.flash import FlashError, FlashTiming
-from mcumgrx.sim.groups.fs import MAX_SEEK, FsConfig, FsMount, FsServer
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
 from mcumgrx.sim.pairs import MAX_IMAGES, SLOTS_PER_IMAGE

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mcumgrx.errors import UsageError
 from mcumgrx.sim.device import DeviceConfig
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer, GeneratedFile
+from mcumgrx.sim.files import FsConfig, FsMount, GeneratedFile
+from mcumgrx.sim.groups.fs import FsServer
 
 A, B, C = b"AAAA", b"BBBB", b"CCCC"
 FILE = "/lfs1/x"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from mcumgrx.protocol.header import Header
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
+from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.groups.enumeration import EnumServer
-from mcumgrx.sim.groups.fs import FsConfig, FsMount, FsServer
+from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.groups.settings import SettingsServer
 from mcumgrx.sim.groups.shell import ShellServer
 from mcumgrx.sim.groups.stat import StatServer
