@@ -317,7 +317,7 @@ def test_processes_that_write_at_once_lose_nothing_of_each_other(tmp_path: Path)
         for number in range(4)
     ]
     for writer in writers:
-        writer.communicate(b"go\n", timeout=50)
+        writer.communicate(b"go\n", timeout=150)
     assert [writer.returncode for writer in writers] == [0] * 4
     ids = {one.id for one in Memory(tmp_path).known()}
     assert ids == {f"writer {number} {device}" for number in range(4) for device in range(20)}

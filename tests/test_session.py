@@ -519,7 +519,7 @@ class Hanging(Memory):
 
 
 def test_a_memory_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcumgrx.memory, "_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(mcumgrx.memory, "_TIMEOUT_S", 0.5)
     beats = 0
 
     async def beat() -> None:
@@ -539,7 +539,7 @@ def test_a_memory_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest
         finally:
             memory.over.set()
             beating.cancel()
-        assert beats > 5  # in the 50 ms others went on
+        assert beats > 5  # meanwhile others went on
         assert memory.asked == 1  # one thread hangs, and the device goes on without
 
     asyncio.run(main())

@@ -23,7 +23,7 @@ def mcumgrx(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
         text=True,
         encoding="utf-8",
         cwd=cwd,
-        timeout=50,
+        timeout=150,
         stdin=subprocess.DEVNULL,
     )
 

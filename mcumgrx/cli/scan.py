@@ -31,7 +31,7 @@ __all__ = ["Filter", "Found", "ScanResult", "Search", "scan"]
 _SCAN_S = 5.0
 
 # A transport is asked to be done in time; this much later it is left alone.
-_GRACE_S = 0.5
+_GRACE_S = 2.0
 
 # Silent devices are the rule, not the exception: most ports have something else behind them.
 _ANSWER_S = 1.5

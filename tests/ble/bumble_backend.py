@@ -157,7 +157,7 @@ class Controller(bumble.controller.Controller):
     def _plan(self, backlog: _Backlog) -> None:
         """Connection events are at whole multiples of the interval."""
         loop, interval_s = asyncio.get_running_loop(), self._radio.interval_of(backlog.connection)
-        event = loop.time() // interval_s + 1
+        event = (loop.time() + 1e-9) // interval_s + 1  # virtual time is exactly that of the last one
         loop.call_at(event * interval_s, self._event, backlog)
 
     def _event(self, backlog: _Backlog) -> None:

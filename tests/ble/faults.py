@@ -134,7 +134,7 @@ async def endure(bluez: EmulatedBluez, rig: Peripheral, seed: int, tally: Tally)
     except Exception as error:
         raise TrialFailed(seed, f"{type(error).__name__}: {error}") from error
     try:
-        async with asyncio.timeout(2):  # the emulation has tasks of its own, which end by themselves
+        async with asyncio.timeout(50):  # the emulation has tasks of its own, which end by themselves
             while len(asyncio.all_tasks()) > tasks or await bluez.connections() > connections or rig.mtu:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
     except TimeoutError as error:

@@ -31,6 +31,7 @@ from mcumgrx.sim.link import Faults
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, discover
 from mcumgrx_plugins.ble.transport import BleTransport
 
+from ..support.simulated import virtual
 from .bumble_backend import ADDRESS, Central, Peripheral, Radio
 from .rig import CONFIG, connected, running, session, simulated
 
@@ -62,6 +63,7 @@ def uploaded(one: Peripheral) -> bytes:
 
 
 @pytest.mark.parametrize("mtu", [23, 65, 247, 498, 517])
+@virtual
 async def test_writes_fill_the_mtu_but_never_exceed_an_attribute(mtu: int) -> None:
     rig = peripheral(replace(CONFIG, buf_size=8192), mtu=mtu)
     async with Central.in_range_of(Radio(), rig) as central, connected(ble(central)) as client:
@@ -78,6 +80,7 @@ async def test_writes_fill_the_mtu_but_never_exceed_an_attribute(mtu: int) -> No
         assert rest <= size
 
 
+@virtual
 async def test_by_name() -> None:
     async with Central.in_range_of(Radio(), peripheral()) as central:
         transport = ble(central, "smp-rig")
@@ -86,6 +89,7 @@ async def test_by_name() -> None:
         assert transport.identity is None  # only BlueZ tells whether an address stays
 
 
+@virtual
 async def test_the_mtu_is_another_one_after_a_reconnect() -> None:
     rig = peripheral()
     async with Central.in_range_of(Radio(), rig) as central:
@@ -100,6 +104,7 @@ async def test_the_mtu_is_another_one_after_a_reconnect() -> None:
         assert central.scans == 1
 
 
+@virtual
 async def test_two_devices_at_once() -> None:
     """Both scan at the same time, and one is lost while the other goes on."""
     rigs = [peripheral(name=f"rig-{number}", address=f"00:11:22:33:44:0{number}") for number in (1, 2)]
@@ -115,6 +120,7 @@ async def test_two_devices_at_once() -> None:
         assert (central.scans, central.connects) == (1, 2)
 
 
+@virtual
 async def test_the_link_keeps_time() -> None:
     """One packet in each connection event: a write returns at once, and the last of ten has left nine events later."""
     rig = peripheral(replace(CONFIG, buf_size=8192))
@@ -124,7 +130,7 @@ async def test_the_link_keeps_time() -> None:
         rig.writes.clear()
         start = loop.time()
         asking = asyncio.create_task(client.request(Echo("x" * 2400)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while not rig.writes:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         assert len(rig.writes) < 10
@@ -136,6 +142,7 @@ async def test_the_link_keeps_time() -> None:
 # -- what the link does with writes -----------------------------------------------------------------------------------
 
 
+@virtual
 async def test_the_stand_refuses_and_drops_what_real_ones_do() -> None:
     """Else the transport's limits would be proven by nothing."""
     rig = peripheral(replace(CONFIG, buf_size=2048), mtu=517)
@@ -148,7 +155,7 @@ async def test_the_stand_refuses_and_drops_what_real_ones_do() -> None:
                 await client.write_gatt_char(SMP_CHARACTERISTIC, bytes(515), response=False)
             for size in (513, 514, 512):
                 await client.write_gatt_char(SMP_CHARACTERISTIC, bytes(size), response=False)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 while not rig.writes:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             assert rig.writes == [512]
@@ -157,6 +164,7 @@ async def test_the_stand_refuses_and_drops_what_real_ones_do() -> None:
 # -- finding ----------------------------------------------------------------------------------------------------------
 
 
+@virtual
 async def test_scan() -> None:
     other = peripheral(name="Kettle", address="00:11:22:33:44:66")
     other.names_service = False
@@ -169,6 +177,7 @@ async def test_scan() -> None:
     assert found[0].details["signal_dbm"] == -50
 
 
+@virtual
 async def test_nobody_of_that_name() -> None:
     async with Central.in_range_of(Radio(), peripheral()) as central:
         with pytest.raises(DeviceNotFound, match="the device Widget was not seen in 0") as caught:
@@ -176,6 +185,7 @@ async def test_nobody_of_that_name() -> None:
         assert "These were seen: smp-rig" in str(caught.value.hint)
 
 
+@virtual
 async def test_a_scan_result_that_is_of_no_use_any_more() -> None:
     """Connecting to it takes until the time is up; then the device is looked for, and found under its new address."""
     rig = peripheral()
@@ -193,6 +203,7 @@ async def test_a_scan_result_that_is_of_no_use_any_more() -> None:
         assert central.scans == 2
 
 
+@virtual
 async def test_nothing_is_left_behind() -> None:
     """Openings that succeed, fail and are cancelled at any moment: no task, no connection, no scan."""
     radio = Radio()
@@ -212,7 +223,7 @@ async def test_nothing_is_left_behind() -> None:
                 assert await client.request(Echo("still")) == "still"
                 rig.lose()
                 await client.wait_lost()
-            async with asyncio.timeout(2):  # the stand has tasks of its own, which end by themselves
+            async with asyncio.timeout(50):  # the stand has tasks of its own, which end by themselves
                 while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         with pytest.raises(DeviceNotFound):
@@ -227,7 +238,7 @@ async def test_nothing_is_left_behind() -> None:
 async def updated(transport: BleTransport, timeout_s: float = 5.0) -> None:
     device = session(transport, timeout_s)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             report = await update(device, NEW, DfuPolicy())
     finally:
         await device.close()
@@ -238,6 +249,7 @@ async def updated(transport: BleTransport, timeout_s: float = 5.0) -> None:
     ("mtu", "reassembles"),
     [*((mtu, True) for mtu in (23, 65, 247, 498, 517)), *((mtu, False) for mtu in (247, 498, 517))],
 )
+@virtual
 async def test_update(mtu: int, reassembles: bool) -> None:
     """Without reassembly the device still tells its large buffers; what does not fit one write is lost or refused."""
     rig = peripheral(mtu=mtu, reassembles=reassembles)
@@ -247,6 +259,7 @@ async def test_update(mtu: int, reassembles: bool) -> None:
 
 
 @pytest.mark.parametrize("mtu", [23, 65])
+@virtual
 async def test_update_that_no_client_could_do(mtu: int) -> None:
     """The first chunk of an upload does not fit one write, and the device does not put several together."""
     async with Central.in_range_of(leisurely(), peripheral(mtu=mtu, reassembles=False)) as central:
@@ -254,6 +267,7 @@ async def test_update_that_no_client_could_do(mtu: int) -> None:
             await updated(ble(central), timeout_s=1.0)
 
 
+@virtual
 async def test_two_updates_at_once() -> None:
     rigs = [peripheral(name=f"rig-{number}", address=f"00:11:22:33:44:0{number}") for number in (1, 2)]
     async with Central.in_range_of(Radio(), *rigs) as central:
@@ -278,7 +292,7 @@ async def uploaded_after_a_cut(cut_at_write: int | None) -> tuple[Peripheral, li
         transport = ble(central)
         for attempt in range(2):
             try:
-                async with asyncio.timeout(10), connected(transport) as client:
+                async with asyncio.timeout(50), connected(transport) as client:
                     await client.group(ImageGroup).upload(NEW, UploadOptions(), listen)
             except LinkLost:
                 assert cut_at_write is not None
@@ -289,6 +303,7 @@ async def uploaded_after_a_cut(cut_at_write: int | None) -> tuple[Peripheral, li
     return rig, told
 
 
+@virtual
 async def test_the_link_is_lost_at_every_fragment_of_an_upload() -> None:
     """The device keeps its place: what has come through is not sent again."""
     undisturbed, _ = await uploaded_after_a_cut(None)
@@ -304,6 +319,7 @@ async def test_the_link_is_lost_at_every_fragment_of_an_upload() -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop_replies", "duplicate_replies", "drop_requests", "duplicate_requests"])
+@virtual
 async def test_a_message_is_lost_or_comes_twice(fault: str) -> None:
     """Each message of an upload but the last, for whose answer a client waits long; the flows' tests lose that one."""
     counted = Faults()

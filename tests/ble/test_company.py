@@ -50,7 +50,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -299,7 +299,7 @@ async def survives(daemon: Daemon, disturb: Callable[[EmulatedBluez], Awaitable[
                 disturbing.append(asyncio.ensure_future(disturb(bluez)))
 
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(50):
                 report = await update(device, NEW, DfuPolicy(), listen)
         finally:
             await device.close()
@@ -347,7 +347,7 @@ async def test_a_bus_that_ends_is_a_lost_link(monkeypatch: pytest.MonkeyPatch) -
     async with EmulatedBluez(daemon, rig), connected(transport) as client:
         await client.params()
         daemon.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             with pytest.raises(LinkLost):
                 await client.request(Echo("x"), repeats=0)
         with pytest.raises(ConnectFailed, match="D-Bus, through which Bluetooth is reached, does not answer"):

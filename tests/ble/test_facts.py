@@ -55,7 +55,7 @@ class Witness:
 
     async def attempt(self, what: str, work: Awaitable[object]) -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 await work
         except Exception as error:
             self.note(what, f"{type(error).__name__} {error}")
@@ -67,7 +67,7 @@ class Witness:
             self.answers.append(cbor2.loads(payload))
 
     async def until_answers(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while len(self.answers) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
@@ -190,7 +190,7 @@ class Witness:
         await self.attempt("disconnected callback", self.lost.wait())
         self.note("is_connected", client.is_connected)
         await client.disconnect()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while self.peripheral.announced is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)  # for bleak to hear of it

@@ -54,7 +54,7 @@ async def start(*arguments: str, **streams: Any) -> Process:
 
 
 async def ended(process: Process) -> tuple[int | None, str, str]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(50):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -90,7 +90,7 @@ async def test_events_come_while_it_looks(daemon: Daemon) -> None:
         process = await start("--json", "--scan-time", "100")
         assert process.stdout is not None
         events = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             while ("device_found", late.name) not in events:
                 event = json.loads(await process.stdout.readline())
                 events.append((event["event"], event["device"]["name"]))
@@ -136,7 +136,7 @@ async def on_terminal(daemon: Daemon, term: str, stop: bool) -> tuple[int, str]:
             process = await start("--scan-time", seconds, stdout=theirs, stderr=theirs, TERM=term)
             os.close(theirs)
             loop.add_reader(ours, take)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(50):
                 if stop:
                     await there.wait()
                     process.send_signal(signal.SIGINT)

@@ -178,7 +178,7 @@ async def test_scan(daemon: Daemon) -> None:
     assert found[0].details["signal_dbm"] == -42
     seen = found[0].details["last_seen_s"]
     assert isinstance(seen, float)
-    assert 0 <= seen < 1
+    assert 0 <= seen < 10
 
 
 async def test_the_registry_knows_it(daemon: Daemon) -> None:
@@ -231,7 +231,7 @@ async def test_a_device_that_bluez_has_had_the_time_to_forget(daemon: Daemon) ->
         for number in range(1, 4):
             async with connected(transport) as client:
                 assert await client.request(Echo("there")) == "there"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 while bluez.knows(rig):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             assert bluez.calls["StartDiscovery"] == number
@@ -384,7 +384,7 @@ async def test_a_lost_link_wakes_everybody_at_once(daemon: Daemon) -> None:
         assert await client.request(Echo("hello")) == "hello"
         client.allow_in_flight(3)
         asked = [asyncio.create_task(client.request(Echo("x"), timeout_s=60)) for _ in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while len(rig.writes) < 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             bluez.lose(rig)
@@ -410,7 +410,7 @@ async def test_lost_between_the_fragments_of_a_message(daemon: Daemon) -> None:
 async def test_closing_waits_for_bluez_but_nobody_else_waits(daemon: Daemon) -> None:
     rig = peripheral(faults=Faults(drop_requests=1))
     async with EmulatedBluez(daemon, rig) as bluez:
-        bluez.disconnect_s = 0.3
+        bluez.disconnect_s = 1.0
         client = Client(ble())
         await client.open()
         waiting = asyncio.create_task(client.request(Echo("x"), timeout_s=60))
@@ -419,9 +419,9 @@ async def test_closing_waits_for_bluez_but_nobody_else_waits(daemon: Daemon) -> 
         closing = asyncio.create_task(client.close())
         with pytest.raises(LinkLost, match="closed"):
             await waiting
-        assert asyncio.get_running_loop().time() - begin < 0.2
+        assert asyncio.get_running_loop().time() - begin < 0.9
         await closing
-        assert asyncio.get_running_loop().time() - begin >= 0.3
+        assert asyncio.get_running_loop().time() - begin >= 1.0
 
 
 async def test_nothing_is_left_behind(daemon: Daemon) -> None:
@@ -448,7 +448,7 @@ async def test_nothing_is_left_behind(daemon: Daemon) -> None:
         async with connected(transport) as client:
             bluez.lose(rig)
             await client.wait_lost()
-        async with asyncio.timeout(2):  # the emulation has tasks of its own, which end by themselves
+        async with asyncio.timeout(50):  # the emulation has tasks of its own, which end by themselves
             while len(asyncio.all_tasks()) > tasks or await bluez.connections() > connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert bluez.calls["StartDiscovery"] == bluez.calls["StopDiscovery"]
@@ -478,7 +478,7 @@ async def test_a_device_that_waits_for_the_rest_of_a_message(
         assert rig.writes[-2:] == [244, 100]
         rig.full_at_writes = {len(rig.writes) + 1}
         if recovers:
-            assert await client.request(Echo(TREACHEROUS), timeout_s=0.1, repeats=1) == TREACHEROUS
+            assert await client.request(Echo(TREACHEROUS), timeout_s=0.5, repeats=1) == TREACHEROUS
             assert await client.request(Echo(TREACHEROUS), repeats=0) == TREACHEROUS
             assert (bluez.calls["StopNotify"], bluez.calls["StartNotify"]) == (1, 2)
         else:
@@ -491,7 +491,7 @@ async def test_no_new_subscription_for_what_fits_one_write(daemon: Daemon) -> No
     rig = peripheral(faults=Faults(drop_requests={2, 3}))
     async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
         await client.params()
-        assert await client.request(Echo("short"), timeout_s=0.05, repeats=2) == "short"
+        assert await client.request(Echo("short"), timeout_s=0.3, repeats=2) == "short"
         assert bluez.calls["StopNotify"] == 0
 
 
@@ -502,7 +502,7 @@ async def test_what_came_of_an_answer_before_subscribing_again_is_dropped(daemon
         await client.params()
         for lost in range(3):
             rig.lose_notifications = {rig.notifications + 1 + lost}
-            assert await client.request(Echo("y" * 600), timeout_s=0.1, repeats=1) == "y" * 600
+            assert await client.request(Echo("y" * 600), timeout_s=0.5, repeats=1) == "y" * 600
         assert bluez.calls["StopNotify"] == 3
         # Here it comes when nobody waits for it any more.
         rig.faults.delay_replies = {rig.faults.replies + 1: 0.1}
@@ -510,10 +510,10 @@ async def test_what_came_of_an_answer_before_subscribing_again_is_dropped(daemon
         rig.lose_notifications = {until}
         with pytest.raises(RequestTimeout):
             await client.request(Echo("y" * 600), timeout_s=0.05, repeats=0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while rig.notifications < until:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-        assert await client.request(Echo("z" * 600), timeout_s=0.5, repeats=0) == "z" * 600
+        assert await client.request(Echo("z" * 600), timeout_s=5, repeats=0) == "z" * 600
 
 
 async def test_subscribing_again_takes_no_longer_than_it_may(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,7 +538,7 @@ async def test_a_link_that_is_lost_while_subscribing_again(daemon: Daemon) -> No
         await client.params()
         bluez.ignore = "StopNotify"
         asked = asyncio.create_task(client.request(Echo("x" * 300), timeout_s=0.1, repeats=1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while not bluez.calls["StopNotify"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             bluez.lose(rig)
@@ -558,7 +558,7 @@ class Update:
 
     async def run(self) -> None:
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(50):
                 report = await update(self.session, NEW, DfuPolicy(), self.events.append)
         finally:
             await self.session.close()
@@ -643,7 +643,7 @@ async def uploaded_after_a_cut(daemon: Daemon, cut_at_write: int | None) -> tupl
     async with EmulatedBluez(daemon, rig):
         for attempt in range(2):
             try:
-                async with asyncio.timeout(10), connected(transport) as client:
+                async with asyncio.timeout(50), connected(transport) as client:
                     await client.group(ImageGroup).upload(NEW, UploadOptions(), listen)
             except LinkLost:
                 assert cut_at_write is not None
@@ -745,7 +745,7 @@ async def test_a_link_that_ends_at_subscribing(daemon: Daemon) -> None:
     rig.security = "hang"
     async with EmulatedBluez(daemon, rig) as bluez:
         opening = asyncio.create_task(Client(ble()).open())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while not bluez.calls["StartNotify"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             bluez.lose(rig)

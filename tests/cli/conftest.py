@@ -91,7 +91,7 @@ def run_process(tmp_path: Path) -> Cli:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
-            timeout=50,
+            timeout=150,
             check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr)

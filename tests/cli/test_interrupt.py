@@ -79,7 +79,7 @@ def begin() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def ended_by(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """What it says on stderr when the signal ends it."""
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=150)
     assert process.returncode == 130
     assert "Traceback" not in err
     return err
@@ -108,7 +108,7 @@ def test_while_a_file_is_read(arguments: list[str], pipe: str, begin: Begin) -> 
     process = begin(*arguments, pipe)
     with open(pipe, "w"):  # it is at it
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=150)
     assert process.returncode in (6, 130)  # a pipe may as well be refused
     assert "Traceback" not in err
 
@@ -148,5 +148,5 @@ def test_under_nohup_a_terminal_that_is_closed_ends_nothing(begin: Begin) -> Non
         process.send_signal(signal.SIGHUP)
         # The same bytes as a reply: the operation is one more, and the text stands under another key.
         silent.sendto(bytes([request[0] + 1]) + request[1:].replace(b"ad", b"ar"), sender)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=150)
     assert (process.returncode, out, err) == (0, "hi\n", "")

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_examples(examples: ModuleType, tmp_path: Path) -> None:
     # All pages at once, and so in one test: most of the time they wait for simulated devices.
     def run(page: Path) -> tuple[int, list[str]]:

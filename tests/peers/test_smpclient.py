@@ -92,7 +92,7 @@ async def everything(client: SMPClient, buf_size: int) -> None:
 async def test_smpclient_drives_the_simulator(link: str) -> None:
     arguments = ["--pty"] if link == "pty" else ["--udp", "0"]
     with serving(f"{DEVICE},buf_size={BUF_SIZE[link]}", "--instant", *arguments) as served:
-        async with asyncio.timeout(30), connected(served, link) as client:
+        async with asyncio.timeout(50), connected(served, link) as client:
             await everything(client, BUF_SIZE[link])
     assert served.result["requests"] > len(IMAGE) // BUF_SIZE[link]
     assert served.errors == ""
@@ -102,7 +102,7 @@ async def test_an_update_at_the_speed_of_a_uart() -> None:
     """115200 baud and few line buffers, a flash that takes its time, and a reset through which the port stays open."""
     image = build_image("1.2.0", payload_size=3_000)
     with serving(f"{DEVICE},erase=0.05,boot=0.1,reset_delay=0.05", "--pty") as served:
-        async with asyncio.timeout(30), connected(served, "pty") as client:
+        async with asyncio.timeout(50), connected(served, "pty") as client:
             assert [offset async for offset in client.upload(image)][-1] == len(image)
             await ask(client, ImageStatesWrite(hash=parse_image(image).hash))
             await ask(client, ResetWrite())

@@ -292,7 +292,7 @@ def mcumgrx(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Completed
         input=stdin,
         capture_output=True,
         encoding="utf-8",
-        timeout=50,
+        timeout=150,
         check=False,
     )
 
@@ -357,7 +357,7 @@ def test_typed_lines(tmp_path: Path) -> None:
         until("\nstill here")
         until("device:~$ ")
         os.write(master, b"\x04")
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=150) == 0
         assert termios.tcgetattr(slave) == before
     finally:
         if process.poll() is None:

