@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Protocol, Self, TypeVar, cast
 
 from .errors import (
     ConnectFailed,
@@ -25,7 +25,6 @@ from .errors import (
     RequestTimeout,
     WrongDevice,
 )
-from .group import Group
 from .link.asking import Asking
 from .link.link import Link
 from .link.profile import LinkProfile
@@ -79,7 +78,7 @@ class Client:
         repeats: how often a request is sent again when no answer comes, if repeating it is safe.
         in_flight: how many requests may wait for answers at once; further ones queue here. A device has few buffers,
             and Zephyr 4.4 crashes on a serial line when one too many arrives, so more than 1 is for who knows.
-        groups: finds the class for a role of `contracts`; sessions pass the registry's.
+        groups: finds the class for a role of `contracts`; sessions pass the registry's. Default: there are no roles.
         on_text: gets what the device prints beside SMP, as text. Default: the log `mcumgrx.device`.
         profile: what is known of the device on this link; transfers add to it. Default: nothing so far.
         on_reopened: with it, a link that dies before the device has said anything (Bluetooth LE: the connection is
@@ -94,7 +93,7 @@ class Client:
         timeout_s: float | None = None,
         repeats: int = 2,
         in_flight: int = 1,
-        groups: Callable[[type], type[Group]] | None = None,
+        groups: Callable[[type], Callable[[Client], object]] | None = None,
         on_text: Callable[[str], None] | None = None,
         profile: LinkProfile | None = None,
         on_reopened: Callable[[], None] | None = None,
@@ -103,8 +102,8 @@ class Client:
         self._is_bounded = timeout_s is not None
         self.repeats = repeats
         self._link = Link(transport, in_flight=in_flight, on_text=on_text)
-        self._find_group = groups
-        self._groups: dict[type, Group] = {}
+        self._find_group = _itself if groups is None else groups
+        self._groups: dict[type, object] = {}
         self._on_reopened = on_reopened
         self._reopening = asyncio.Lock()
         self._params_lock = asyncio.Lock()
@@ -192,13 +191,7 @@ class Client:
         Raises `PluginError` when no plugin fills the role.
         """
         if kind not in self._groups:
-            if issubclass(kind, Group):
-                found: type[Group] = kind
-            elif self._find_group is not None:
-                found = self._find_group(kind)
-            else:
-                raise PluginError(f"no plugin supplies {kind.__name__}")
-            self._groups[kind] = found(self)
+            self._groups[kind] = self._find_group(kind)(self)
         return cast(G, self._groups[kind])
 
     def time_for(self, usual_s: float | None) -> float:
@@ -438,3 +431,10 @@ class Client:
                 size=request.size,
                 limit=limit,
             )
+
+
+def _itself(kind: type[G]) -> Callable[[Client], G]:
+    """Where nothing is known of plugins: a class of groups stands for itself, and nothing fills a role."""
+    if Protocol in kind.__bases__:
+        raise PluginError(f"no plugin supplies {kind.__name__}")
+    return kind

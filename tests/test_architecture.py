@@ -52,7 +52,6 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.link.table": {"mcumgrx.errors", "mcumgrx.link.call", "mcumgrx.protocol"},
     "mcumgrx.client": {
         "mcumgrx.errors",
-        "mcumgrx.group",
         "mcumgrx.link",
         "mcumgrx.protocol",
         "mcumgrx.transport",

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -860,11 +860,11 @@ async def test_groups_are_found_by_type() -> None:
     class Mine(Group):
         id = 100
 
-    class Role:
+    class Role(Protocol):
         pass
 
     def find(kind: type) -> type[Group]:
-        if kind is Role:
+        if kind in (Role, Mine):
             return Mine
         raise PluginError("nobody")
 
@@ -875,7 +875,8 @@ async def test_groups_are_found_by_type() -> None:
         with pytest.raises(PluginError):
             client.group(Wire)
     async with Client(Wire()) as client:
-        with pytest.raises(PluginError):
+        assert isinstance(client.group(Mine), Mine)
+        with pytest.raises(PluginError, match="no plugin supplies Role"):
             client.group(Role)
 
 
