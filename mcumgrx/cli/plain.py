@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TextIO
 
 from ..events import Bytes, DeviceText, Event, Limit, Note, Stage, StageName
@@ -10,7 +11,7 @@ from ..hints import Hint
 from .data import to_lines
 from .exit_codes import Exit, Failure
 from .render import Line, Renderer, harmless
-from .streams import write_line
+from .streams import write_line, write_text
 from .text import LIMITS, duration_text, printable, rate_text, size_text, speed_text
 
 __all__ = ["PlainRenderer"]
@@ -140,8 +141,10 @@ class PlainRenderer(Renderer):
 
     def result(self, command: str, value: object) -> None:
         self.close()
-        for line in to_lines(value):
-            write_line(self._out, printable(self.told(line)))
+        self.write_result([printable(self.told(line)) for line in to_lines(value)])
+
+    def write_result(self, lines: Sequence[str]) -> None:
+        write_text(self._out, "".join(f"{line}\n" for line in lines))  # at once: there may be very many
 
     def failure(self, failure: Failure) -> None:
         self.close()

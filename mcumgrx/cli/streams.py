@@ -20,7 +20,7 @@ from typing import BinaryIO, TextIO, cast
 
 from .text import printable
 
-__all__ = ["Beside", "Outlet", "Streams", "lost", "standard_streams", "streams", "write_line"]
+__all__ = ["Beside", "Outlet", "Streams", "lost", "standard_streams", "streams", "write_line", "write_text"]
 
 
 class Outlet:

@@ -11,12 +11,12 @@ import os
 import shutil
 import textwrap
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from ..events import Bytes, Note, Stage, StageName
-from .data import to_lines
 from .exit_codes import Failure
 from .plain import PlainRenderer
 from .render import Line, harmless
@@ -95,13 +95,9 @@ class TerminalRenderer(PlainRenderer):
         with contextlib.suppress(OSError):
             self._live.update(_Growing(table, self._unicode, self._tables), refresh=True)
 
-    def result(self, command: str, value: object) -> None:
-        self.close()
-        for line in to_lines(value):
-            line = printable(self.told(line))
-            if line.startswith(_DONE) and self._out.isatty():
-                line = self._styled(_DONE, "ok") + line.removeprefix(_DONE)
-            write_line(self._out, line)
+    def write_result(self, lines: Sequence[str]) -> None:
+        done = self._styled(_DONE, "ok") if self._out.isatty() else _DONE
+        super().write_result([done + line.removeprefix(_DONE) if line.startswith(_DONE) else line for line in lines])
 
     def pause(self) -> None:
         self._stop_live()

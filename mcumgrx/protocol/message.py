@@ -368,13 +368,17 @@ class Fields:
         return self.values(key)
 
     def maps(self, key: str) -> Iterator[Fields]:
-        """The maps in the list `key`; a missing list is empty. What is no map in it is passed over."""
-        for index, item in enumerate(self.values(key)):
-            where = f"{self._name(key)}[{index}]"
-            if isinstance(item, dict):
-                yield self._entry(item, where)
+        """The maps in the list `key`; a missing list is empty. What is no map in it, or empty, is passed over."""
+        odd: list[int] = []
+        values, name = self.values(key), self._name(key)
+        for index, item in enumerate(values):
+            if isinstance(item, dict) and item:
+                yield self._entry(item, f"{name}[{index}]")
             else:
-                log.info("passed over: %s in the reply is %s, not a map", where, _kind(item))
+                odd.append(index)
+        if odd:  # told once: there may be as many as an answer has bytes
+            what = f"{len(odd)} of {len(values)} entries of {name} in the reply are no maps, or empty"
+            log.info("passed over: %s; the first, [%d], is %s", what, odd[0], _kind(values[odd[0]]))
 
     def map(self, key: str) -> Body:
         """The map `key`, of which entries without a text for a key are passed over.

@@ -341,3 +341,21 @@ def test_json_has_the_numbers_rounded() -> None:
         "limited_by": "buffers",
         "hint": HINT,
     }
+
+
+class Counted(io.StringIO):
+    """A stream that counts how often it is written to."""
+
+    writes = 0
+
+    def write(self, text: str, /) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+@pytest.mark.parametrize("kind", [PlainRenderer, TerminalRenderer])
+def test_a_long_result_is_written_at_once(kind: type[PlainRenderer]) -> None:
+    out = Counted()
+    kind(out, io.StringIO()).result("image list", "\n".join(f"slot {number} \x1b" for number in range(1000)))
+    assert out.writes == 1
+    assert out.getvalue().splitlines()[999] == "slot 999 \\x1b"

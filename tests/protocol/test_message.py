@@ -386,8 +386,18 @@ def test_what_is_no_map_in_a_list_costs_no_other(caplog: pytest.LogCaptureFixtur
     fields = Fields({"x": [{"a": 1}, 5, {5: 5}, {"a": 2}], "y": {"one": {"a": 3}, "two": None, 3: {}}})
     assert [item.extra() for item in fields.maps("x")] == [{"a": 1}, {}, {"a": 2}]
     assert [(name, item.extra()) for name, item in fields.named_maps("y")] == [("one", {"a": 3})]
-    assert "'x'[1] in the reply is an integer, not a map" in caplog.text
+    assert "1 of 4 entries of 'x' in the reply are no maps, or empty; the first, [1], is an integer" in caplog.text
     assert list(fields.maps("absent")) == list(fields.named_maps("absent")) == []
+
+
+@pytest.mark.parametrize("item", [{}, 0])
+def test_a_list_of_entries_that_say_nothing_is_passed_over_in_a_word(
+    item: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer of 61 KB has room for 60,000 of them: as slots they took seconds, and as many lines."""
+    caplog.set_level("INFO", "mcumgrx.protocol")
+    assert list(Fields({"x": [item] * 60_000}).maps("x")) == []
+    assert len(caplog.records) == 1
 
 
 ODD = {"i": "1", "n": "1.5", "t": b"\xff", "d": "x", "f": "yes"}
