@@ -25,8 +25,9 @@ from .protocol.message import Reply
 from .protocol.standard import Params, UploadProgress
 from .transfer.brief import BriefWindow
 from .transfer.engine import Engine
+from .transfer.flight import Flight
 from .transfer.plan import Piece, TransferPlan, UploadPlan
-from .transfer.window import MOST_IN_FLIGHT, Flight, PacedWindow, Window
+from .transfer.window import MOST_IN_FLIGHT, PacedWindow, Window
 
 __all__ = ["Delivery", "transfer", "upload", "window_for"]
 
@@ -63,10 +64,10 @@ def window_for(client: Client, params: Params | None, most: int | None = None, *
     if flow.most is not None:
         room = min(room, flow.most)
     if flow.paced and params is not None and brief:
-        return BriefWindow(room, most=most, short_s=profile.min_rtt_s, patience_s=client.timeout_s)
+        return BriefWindow(room, most=most, min_rtt_s=profile.min_rtt_s, patience_s=client.timeout_s)
     if flow.paced and params is not None:
         at_most = MOST_IN_FLIGHT if most is None else most
-        return PacedWindow(room, most=at_most, patience_s=client.timeout_s, short_s=profile.min_rtt_s)
+        return PacedWindow(room, most=at_most, patience_s=client.timeout_s, min_rtt_s=profile.min_rtt_s)
     return Window(room, most=most, strict=flow.strict, patience_s=client.timeout_s)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from .window import Flight, Window
+from .flight import Flight
+from .window import Window
 
 __all__ = ["BriefWindow"]
 
@@ -30,18 +31,18 @@ class BriefWindow(Window[T]):
     the link holds them; after a loss there are none.
 
     Arguments:
-        room, most, patience_s: as for `Window`.
-        short_s: a round trip that costs the device next to nothing, where it is known; what another one takes longer
+        buffers, most, patience_s: as for `Window`.
+        min_rtt_s: a round trip that costs the device next to nothing, where it is known; what another one takes longer
             the device works on it.
     """
 
     def __init__(
-        self, room: int, *, most: int | None = None, short_s: float | None = None, patience_s: float = 5.0
+        self, buffers: int, *, most: int | None = None, min_rtt_s: float | None = None, patience_s: float = 5.0
     ) -> None:
-        super().__init__(room, most=most, strict=False, patience_s=patience_s)
+        super().__init__(buffers, most=most, strict=False, patience_s=patience_s)
         self._beyond = max(self.widest, min(_MOST, _MOST if most is None else most))
-        self.most_unanswered = self._beyond + self.room + 1
-        self._short_s = short_s
+        self.most_unanswered = self._beyond + self.buffers + 1
+        self._min_rtt_s = min_rtt_s
         self._work_s = 0.0  # longest that the device has seemed to work on a request
         self._gap_s = 0.0
         self._next_at = 0.0
@@ -49,7 +50,7 @@ class BriefWindow(Window[T]):
 
     def wait_s(self, now: float) -> float | None:
         wait_s = super().wait_s(now)
-        if wait_s is None or self.in_flight < self.room:
+        if wait_s is None or self.in_flight < self.buffers:
             return wait_s
         return max(0.0, self._next_at - now)
 
@@ -59,15 +60,15 @@ class BriefWindow(Window[T]):
 
     def _measure(self, flight: Flight[T], seconds: float) -> None:
         super()._measure(flight, seconds)
-        if flight.depth or self._short_s is None or seconds < _LEAST_TRIP_S or self.losses:
+        if flight.depth or self._min_rtt_s is None or seconds < _LEAST_TRIP_S or self.losses:
             return
-        self._work_s = max(self._work_s, seconds - self._short_s)
+        self._work_s = max(self._work_s, seconds - self._min_rtt_s)
         self._gap_s = max(seconds / _PART, _EASE * self._work_s)
-        self.widest = self._ceiling = self._beyond
+        self.widest = self._ceiling.at = self._beyond
         self.size = float(self._beyond)
 
     def _narrow(self, now: float) -> None:
-        self.widest = self._ceiling = min(self.widest, self.room)
+        self.widest = self._ceiling.at = min(self.widest, self.buffers)
         self._beyond = self.widest
         self.size = min(self.size, self.widest)
         super()._narrow(now)

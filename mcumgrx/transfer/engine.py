@@ -25,6 +25,7 @@ from ..events import StageName
 from ..link.profile import LinkProfile
 from ..protocol.message import Reply, SmpError
 from ..transport import Flow, Limits
+from .flight import Flight
 from .headway import Headway
 from .meter import Meter
 from .plan import Piece, TransferPlan
@@ -32,7 +33,7 @@ from .silence import Silence
 from .sizes import SizeTrials
 from .slow import Probing, SlowRequest
 from .timing import LinkTiming
-from .window import Flight, Window
+from .window import Window
 
 __all__ = ["Engine"]
 
@@ -333,7 +334,7 @@ class Engine(Generic[P]):
     def _time_out(self, now: float) -> None:
         """Nothing has been answered for longer than it should take."""
         window, silence = self._window, self._silence
-        waited_s = window.answer_s
+        waited_s = window.rto_s
         self._give_up()
         window.lost(now)
         self._sizes.timed_out(silence.seconds(now), silence.timeout_s)

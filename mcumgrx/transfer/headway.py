@@ -76,7 +76,7 @@ class Headway:
         if plan.setbacks == setbacks:
             return
         silent_s = now - self._advanced_at
-        if self._falls > _FALLS or silent_s > max(_STALLED_S, _FALLS * window.answer_s):
+        if self._falls > _FALLS or silent_s > max(_STALLED_S, _FALLS * window.rto_s):
             raise plan.stuck(silent_s)
 
     def busy(self, why: str, now: float) -> bool:

@@ -169,8 +169,8 @@ class Meter:
         if self._on_wire_s() >= _MOSTLY * busy_s:
             return Limit.LINK
         # How long a request is away for nothing but the way and the server, as far as any has shown.
-        short_s = self._profile.min_rtt_s
-        way_s = self._shortest_s if short_s is None else min(self._shortest_s, short_s)
+        min_rtt_s = self._profile.min_rtt_s
+        way_s = self._shortest_s if min_rtt_s is None else min(self._shortest_s, min_rtt_s)
         # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
         # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
         # A pause of this program is in all trips that are under way then, and is no work of the device.
@@ -184,7 +184,7 @@ class Meter:
         if isinstance(window, PacedWindow) and window.size < window.widest:
             # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
             return Limit.DEVICE if window.saturated else Limit.BUFFERS if window.losses else None
-        if window.size < 2 and short_s is None:
+        if window.size < 2 and min_rtt_s is None:
             return None  # the way and the device's work cannot be told apart
         return Limit.BUFFERS if window.size >= window.widest else None
 
@@ -215,8 +215,8 @@ class Meter:
     def _more_buffers(self) -> str:
         """What lets more data be on their way at once."""
         profile, limits, window, size = self._profile, self._limits, self._window, self._size
-        if window.widest < window.room:
-            return f"a larger --window: the device has room for {window.room} requests"
+        if window.widest < window.buffers:
+            return f"a larger --window: the device has room for {window.buffers} requests"
         if (params := profile.params) is None:
             return (
                 "the device does not tell them, and gets one small message at a time: "
@@ -234,7 +234,7 @@ class Meter:
         if limits.write is not None and limits.max_message <= limits.write < params.buf_size:
             return f"no message is larger than one write: {_REASSEMBLY}"
         larger = "larger ones (CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE)"
-        if self._flow.most is not None and window.room >= self._flow.most:
+        if self._flow.most is not None and window.buffers >= self._flow.most:
             return f"more buffers are of no use on this link, but {larger} carry more at once"
         more = "more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)"
         if limits.message(params.buf_size) >= limits.max_message:

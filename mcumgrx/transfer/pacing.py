@@ -1,18 +1,21 @@
 """How fast requests may follow each other to a device that has room for few. No I/O and no clock.
 
 On a link that holds many requests, the one thing that may not happen is that they arrive faster than the device works:
-its buffers are soon full, and what finds none is lost. How fast it works is not known, and cannot be asked. A `Pace`
-finds it out from the answers:
+its buffers are soon full, and what finds none is lost. How fast it works is not known, and cannot be asked. `Pacing`
+finds it out from the answers, as BBR finds the bottleneck of a path (Cardwell et al., "BBR: Congestion-Based Congestion
+Control", 2016): the delivery rate while requests wait is that of the bottleneck, which here is the device, and the
+shortest round trip tells how many keep it busy. What differs is that its queue has room for one or two:
 
-* With as many on their way as there is room for, nothing can get lost, and answers to requests that had left together
-  come back as the device is done with each. That is where it begins.
-* From there it makes attempts at faster paces. Where the device has room for more than one, requests begin to wait in
-  it before any is lost, and every round trip becomes longer: then the answers come at the pace of the device, which
-  that tells. Where it has not, a loss ends the attempt, and the next one is half of the way to it.
+* Start-up: with as many on their way as there is room for, nothing can get lost, and answers to requests that had left
+  together come back as the device is done with each. That is where it begins.
+* Probing: from there it makes attempts at faster paces. Where the device has room for more than one, requests begin to
+  wait in it before any is lost, and every round trip becomes longer: then the answers come at the pace of the device,
+  which that tells. Where it has not, a loss ends the attempt, and the next one is half of the way to it.
 * What the device needs for a request differs from one to the next, most of all because flash is written in blocks. So
   an attempt passes after a number of answers, and what has been found from few of them is looked at again.
 * A loss that comes alone, at a pace that has passed, is chance. Several that follow each other closely are not.
-* Once found, a pace is kept, and from time to time a slightly faster one is tried, ever more rarely if in vain.
+* Once found, a pace is kept, and from time to time a slightly faster one is tried, ever more rarely if in vain. Before
+  that, what waits in the device is drained, to see the shortest round trip again.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import math
 from collections import deque
 from itertools import pairwise
 
-__all__ = ["Pace"]
+__all__ = ["Pacing"]
 
 # Below this the device is reached so fast that one request after the other is all it can take, and gaps would need
 # finer timers than event loops have.
@@ -63,50 +66,106 @@ _TOO_SOON = 32
 _SLOWER = 1.25
 
 
-class Pace:
+class _Trips:
+    """The latest round trips: when each was over, and its seconds.
+
+    Attributes:
+        shortest_s: that of a request for which nothing waited, as far as has been seen.
+        longest_s: with as many on their way as there is room for.
+    """
+
+    def __init__(self) -> None:
+        self.latest: deque[tuple[float, float]] = deque(maxlen=_MANY)
+        self.shortest_s = math.inf
+        self.longest_s = 0.0
+
+    def add(self, now: float, seconds: float) -> None:
+        self.latest.append((now, seconds))
+        if seconds < self.shortest_s:
+            self.shortest_s = seconds
+
+    def last(self) -> list[tuple[float, float]]:
+        """As many as tell something."""
+        return list(self.latest)[-_ENOUGH:]
+
+    def second_longest_s(self) -> float:
+        return sorted(seconds for _, seconds in self.latest)[-2]
+
+
+class _Round:
+    """From an answer on, until all that was on its way then is answered.
+
+    `filling`: what is answered now was sent at another pace.
+    """
+
+    __slots__ = ("at", "ends", "filling", "start")
+
+    def __init__(self, start: int = 0, ends: int = 0, at: float = 0.0, *, filling: bool = True) -> None:
+        self.start = start
+        self.ends = ends
+        self.at = at
+        self.filling = filling
+
+
+class _Losses:
+    """What got lost at the present pace and before, and what may have been chance.
+
+    Attributes:
+        by_chance: something got lost at a pace that had passed.
+        excused: something got lost in this attempt that may have been chance.
+        row: so many in a row, each soon after the one before.
+    """
+
+    def __init__(self) -> None:
+        self.by_chance = False
+        self.excused = False
+        self.row = 0
+        self._at = -_TOO_SOON  # counted in answers that brought the transfer on
+
+    def another(self, advances: int, size: float) -> bool:
+        """One more; whether it comes soon after the one before."""
+        soon = advances - self._at < max(_TOO_SOON, size)
+        self._at = advances
+        return soon
+
+
+class Pacing:
     """The gap between two requests, and how many on their way keep the link full at that pace.
 
     Requests have numbers that grow by 1. Times are in seconds.
 
     Arguments:
-        room: requests that the device has room for.
+        buffers: requests that the device has room for.
         widest: on their way at once, at most.
-        short_s: a round trip that costs the device next to nothing, if known. Then a request keeps the device busy for
-            at least as long as its own round trip takes longer.
+        min_rtt_s: a round trip that costs the device next to nothing, if known. Then a request keeps the device busy
+            for at least as long as its own round trip takes longer.
+
+    Attributes:
+        gap_s: between two requests; None as long as no pace is needed, or known.
+        size: requests on their way at this pace.
+        at_once: up to so many on their way, the next one need not wait for the gap.
+        saturated: a faster pace did not make the answers come faster.
     """
 
-    def __init__(self, room: int, widest: int, short_s: float | None = None) -> None:
-        self.room = room
+    def __init__(self, buffers: int, widest: int, min_rtt_s: float | None = None) -> None:
+        self.buffers = buffers
         self.widest = widest
         self.gap_s: float | None = None
-        """Between two requests; None as long as no pace is needed, or known."""
-        self.size = float(room)
-        """Requests on their way at this pace."""
-        self.at_once = room
-        """Up to so many on their way, the next one need not wait for the gap."""
+        self.size = float(buffers)
+        self.at_once = buffers
         self.saturated = False
-        """A faster pace did not make the answers come faster."""
-        self._short_s = short_s
+        self._min_rtt_s = min_rtt_s
         self._numbers = 0
         self._answered = -1  # the last one
         self._set_from = 0  # the first one at this pace
         self._advances = 0  # answers that brought the transfer on
-        self._trips: deque[tuple[float, float]] = deque(maxlen=_MANY)  # when answered, and after how long
-        self._shortest_s = math.inf
-        self._longest_s = 0.0  # with as many on their way as there is room for
+        self._trips = _Trips()
+        self._losses = _Losses()
         self._good_s = math.inf  # the shortest gap that has passed
         self._bad_s = 0.0  # the longest that has not; 0 if none
-        self._lost_at = -_TOO_SOON  # counted in advances
-        self._lost_again = 0
-        self._by_chance = False  # something got lost at a pace that had passed
-        self._excused = False  # something got lost in this attempt that may have been chance
         self._rounds = 0  # since the last attempt
         self._enough_rounds = _ROUNDS
-        # A round: from an answer on, until all that was on its way then is answered, and enough of them.
-        self._round_from = 0
-        self._round_ends = 0
-        self._round_at = 0.0
-        self._filling = True  # what is answered now was sent at another pace
+        self._round = _Round()
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -121,12 +180,11 @@ class Pace:
         """
         self._answered = number
         if trip_s is not None:
-            self._trips.append((now, trip_s))
-            self._shortest_s = min(self._shortest_s, trip_s)
+            self._trips.add(now, trip_s)
         if self.gap_s is None:
-            if len(self._trips) > _ENOUGH:
-                self._begin(now)
-        elif number >= self._round_ends:
+            if len(self._trips.latest) > _ENOUGH:
+                self._start_up(now)
+        elif number >= self._round.ends:
             self._end_round(self.gap_s, number, now)
 
     def advanced(self) -> None:
@@ -138,33 +196,41 @@ class Pace:
         gap_s = self.gap_s
         if gap_s is None or (self._answered <= self._set_from and not all_of_them):
             return  # what got lost was sent at another pace
-        soon = self._advances - self._lost_at < max(_TOO_SOON, self.size)
-        self._lost_at = self._advances
+        soon = self._losses.another(self._advances, self.size)
         if gap_s > self._good_s:
             self._set(self._good_s, now)
+        elif gap_s < self._good_s:
+            self._lost_probing(gap_s, now, soon)
+        else:
+            self._lost_keeping(gap_s, now, soon, all_of_them)
+
+    def _lost_probing(self, gap_s: float, now: float, soon: bool) -> None:
+        """In an attempt at a faster pace."""
+        losses = self._losses
+        if not soon and not losses.excused and losses.by_chance:
+            losses.excused = True
+            self._begin_round(now)
             return
-        if gap_s < self._good_s:
-            if not soon and not self._excused and self._by_chance:
-                self._excused = True
-                self._begin_round(now)
-                return
-            if self._found:
-                self._enough_rounds *= 2
-            else:
-                self._bad_s = gap_s
-            self._lost_again = 0
-            self._set(self._good_s, now)
-            return
-        self._lost_again = self._lost_again + 1 if soon else 1
-        slowest = self.size <= self.room  # nothing that is on its way can be one too many
-        if (self._lost_again >= _TOO_MANY or all_of_them) and not slowest:
-            self._lost_again = 0
+        if self._found:
+            self._enough_rounds *= 2
+        else:
             self._bad_s = gap_s
-            self._good_s = min(gap_s * _SLOWER, self._longest_s)
+        losses.row = 0
+        self._set(self._good_s, now)
+
+    def _lost_keeping(self, gap_s: float, now: float, soon: bool, all_of_them: bool) -> None:
+        """At a pace that had passed."""
+        losses = self._losses
+        losses.row = losses.row + 1 if soon else 1
+        slowest = self.size <= self.buffers  # nothing that is on its way can be one too many
+        if (losses.row >= _TOO_MANY or all_of_them) and not slowest:
+            losses.row = 0
+            self._bad_s = gap_s
+            self._good_s = min(gap_s * _SLOWER, self._trips.longest_s)
             self._set(self._good_s, now)
             return
-        if not self._by_chance:
-            self._by_chance = True
+        if not losses.by_chance:
+            losses.by_chance = True
             self._bad_s = self._least_s  # for that may have been chance as well
         self._begin_round(now)
 
@@ -177,96 +243,101 @@ class Pace:
     @property
     def _least_s(self) -> float:
         """What is certainly too short, 0 if that is not known. One slow answer may have other reasons, two have not."""
-        if self.room > 1 or self._short_s is None:
+        if self.buffers > 1 or self._min_rtt_s is None:
             return 0.0
-        return max(0.0, sorted(trip_s for _, trip_s in self._trips)[-2] - self._short_s)
+        return max(0.0, self._trips.second_longest_s() - self._min_rtt_s)
 
-    def _begin(self, now: float) -> None:
-        if self._shortest_s < _LEAST_TRIP_S or self.widest <= self.room:
+    def _start_up(self, now: float) -> None:
+        trips = self._trips
+        if trips.shortest_s < _LEAST_TRIP_S or self.widest <= self.buffers:
             return
-        self._longest_s = max(trip_s for _, trip_s in self._trips)
-        if self._longest_s < self._least_s * _WORTH:
+        trips.longest_s = max(seconds for _, seconds in trips.latest)
+        if trips.longest_s < self._least_s * _WORTH:
             return  # the device is busy all the time
-        self._good_s = self._longest_s / self.room
+        self._good_s = trips.longest_s / self.buffers
         self._bad_s = self._least_s
-        if self.room > 1:
+        if self.buffers > 1:
             # Between those that had left together, and that is all but one of as many as there is room for.
-            times = [at for at, _ in self._trips]
+            times = [at for at, _ in trips.latest]
             spacings = sorted(later - earlier for earlier, later in pairwise(times))
-            gap_s = spacings[max(0, len(spacings) - 3 - len(spacings) // self.room)]
+            gap_s = spacings[max(0, len(spacings) - 3 - len(spacings) // self.buffers)]
         else:
             gap_s = self._bad_s * _SLOWER or self._good_s / _GROWTH
         self._set(min(self._good_s, max(gap_s, self._good_s / _LEAP)), now)
 
     def _set(self, gap_s: float, now: float) -> None:
         self.gap_s = gap_s
+        shortest_s, longest_s = self._trips.shortest_s, self._trips.longest_s
         # What the link holds, and not so much more that it would not fit into the device.
-        size = self._longest_s / gap_s if self.room == 1 else self._shortest_s / gap_s + self.room - 2
-        self.size = min(float(self.widest), max(float(self.room), size))
-        # Several at once come back at once, in bunches: only as long as the room is enough for a round trip.
-        self.at_once = self.room if self._shortest_s < (self.room + 1) * gap_s else 1
+        size = longest_s / gap_s if self.buffers == 1 else shortest_s / gap_s + self.buffers - 2
+        self.size = min(float(self.widest), max(float(self.buffers), size))
+        # Several at once come back at once, in bunches: only as long as the buffers are enough for a round trip.
+        self.at_once = self.buffers if shortest_s < (self.buffers + 1) * gap_s else 1
         self._set_from = self._numbers
-        self._excused = False
+        self._losses.excused = False
         self._rounds = 0
         self._begin_round(now)
 
     def _begin_round(self, now: float, number: int | None = None) -> None:
         """After something has changed, or after the answer to `number`."""
-        self._filling = number is None
-        self._round_from = self._numbers if number is None else number
-        self._round_ends = self._numbers
-        self._round_at = now
+        start = self._numbers if number is None else number
+        self._round = _Round(start, self._numbers, now, filling=number is None)
 
     def _end_round(self, gap_s: float, number: int, now: float) -> None:
-        if self._filling:
+        if self._round.filling:
             self._begin_round(now, number)
             return
-        answers = number - self._round_from
+        answers = number - self._round.start
         if answers < _ENOUGH:
             return
-        latest = list(self._trips)[-_ENOUGH:]
-        quickest_s = min(trip_s for _, trip_s in latest)
-        waits_s = quickest_s - (self._longest_s if self.room == 1 else self._shortest_s)
-        keeping = gap_s == self._good_s
+        trips = self._trips
+        quickest_s = min(seconds for _, seconds in trips.last())
+        waits_s = quickest_s - (trips.longest_s if self.buffers == 1 else trips.shortest_s)
         # What begins to wait shows only in the end.
         enough = _ENOUGH if waits_s < _EMPTY * gap_s else 2 * _ENOUGH
         if self._found and gap_s <= self._good_s:
             enough = _MANY  # where it was found, little is wrong
         if answers < enough:
             return
-        if keeping:
+        if gap_s == self._good_s:
             self._rounds += 1
             self._keep(gap_s, waits_s, number, now)
         elif gap_s > self._good_s:
-            self._shortest_s = quickest_s
+            trips.shortest_s = quickest_s  # drained
             self._try_faster(now)
-        elif waits_s > gap_s:
-            # Even the quickest had to wait: the answers come as fast as the device, or the link, allows.
-            self.saturated = True
-            if self._found:
-                self._enough_rounds *= 2
-            else:
-                spacing_s = (latest[-1][0] - latest[0][0]) / (len(latest) - 1)
-                self._good_s = min(self._good_s, max(gap_s, spacing_s))
-                self._bad_s = max(gap_s, self._good_s / _ROUGHLY)
-            self._set(self._good_s, now)
         else:
+            self._passed(gap_s, waits_s, now)
+
+    def _passed(self, gap_s: float, waits_s: float, now: float) -> None:
+        """An attempt at a faster pace has lost nothing."""
+        if waits_s <= gap_s:
             self._good_s = gap_s
             if gap_s <= self._bad_s:
                 self._bad_s = 0.0
             self._try_faster(now)
+            return
+        # Even the quickest had to wait: the answers come as fast as the device, or the link, allows.
+        self.saturated = True
+        if self._found:
+            self._enough_rounds *= 2
+        else:
+            latest = self._trips.last()
+            spacing_s = (latest[-1][0] - latest[0][0]) / (len(latest) - 1)
+            self._good_s = min(self._good_s, max(gap_s, spacing_s))
+            self._bad_s = max(gap_s, self._good_s / _ROUGHLY)
+        self._set(self._good_s, now)
 
     def _keep(self, gap_s: float, waits_s: float, number: int, now: float) -> None:
         """A round at a pace that had passed."""
-        spacing_s = (now - self._round_at) / (number - self._round_from)
+        spacing_s = (now - self._round.at) / (number - self._round.start)
         enough = not self._found or self._rounds >= self._enough_rounds
-        if waits_s > (self.room + 1) * gap_s:
+        if waits_s > (self.buffers + 1) * gap_s:
             # The device cannot hold that many: the way has become longer.
-            latest = [trip_s for _, trip_s in self._trips][-_ENOUGH:]
-            self._shortest_s, self._longest_s = min(latest), max(latest)
+            latest = [seconds for _, seconds in self._trips.last()]
+            self._trips.shortest_s, self._trips.longest_s = min(latest), max(latest)
             self._set(gap_s, now)
         elif waits_s > gap_s and spacing_s > gap_s:
-            self._good_s = min(spacing_s, self._longest_s)
+            self._good_s = min(spacing_s, self._trips.longest_s)
             self._bad_s = self._good_s / _NEAR
             self._set(self._good_s, now)
         elif enough and self._found and waits_s > _EMPTY * gap_s:

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..link.profile import LinkProfile
 from ..transport import Limits
+from .flight import Flight
 from .plan import TransferPlan
-from .window import Flight, Window
+from .window import Window
 
 __all__ = ["MessageSize", "SizeTrials", "probe_sizes"]
 
@@ -135,7 +136,9 @@ class SizeTrials:
         size, window, profile = self.size, self._window, self._profile
         # Only this counts: a device may answer what it is asked in between, and never this.
         self._losses = 0
-        if (self._from is None and size.current >= size.largest) or (window.dirty and window.lost_share >= _FEW_LOST):
+        if (self._from is None and size.current >= size.largest) or (
+            window.line.dirty and window.line.lost_share >= _FEW_LOST
+        ):
             return
         if self._from is not None:
             if flight.number < self._from:
@@ -150,13 +153,13 @@ class SizeTrials:
         """Something was lost, as the answers tell."""
         if self._from is not None:
             self.too_large()
-        elif self._window.dirty:
+        elif self._window.line.dirty:
             self.damaged()
 
     def timed_out(self, silent_s: float, timeout_s: float) -> None:
         """All that was on its way is lost, and for so long nothing has been heard."""
         self._losses += 1
-        if self._from is not None or self._window.dirty:
+        if self._from is not None or self._window.line.dirty:
             self.gap()
         elif self._losses >= _LOSSES and silent_s >= min(_SILENCE_S, timeout_s):
             self.too_large()
@@ -168,11 +171,11 @@ class SizeTrials:
 
     def damaged(self) -> None:
         """On a line that damages bytes, the fewer a message has the better are its chances."""
-        window = self._window
-        if window.outcomes >= _TELLING and window.lost_share > _MANY_LOST and self.size.halve():
+        line = self._window.line
+        if len(line.outcomes) >= _TELLING and line.lost_share > _MANY_LOST and self.size.halve():
             self._from = None
             self._plan.message_bytes = self.size.current
-            window.sizes_changed()
+            line.begin_anew()
 
     def too_large(self) -> bool:
         """Messages of this size do not arrive: make them smaller; false if that cannot be."""
@@ -183,11 +186,11 @@ class SizeTrials:
         self._from = None
         if not size.failed():
             return False
-        if failed > max(profile.proven_bytes, self._limits.safe_message) and not self._window.dirty:
+        if failed > max(profile.proven_bytes, self._limits.safe_message) and not self._window.line.dirty:
             # What has arrived before is not too large: then it is the link or the device that pauses.
             profile.learned.refused_bytes = failed
             profile.learned.message_bytes = size.current
         profile.proven_bytes = plan.message_bytes = size.current
-        self._window.sizes_changed()
+        self._window.line.begin_anew()
         self._losses = 0
         return True

@@ -13,7 +13,8 @@ from typing import Any
 from ..link.profile import LinkProfile
 from ..protocol.message import Command
 from ..protocol.standard import Probe
-from .window import Flight, Window
+from .flight import Flight
+from .window import Window
 
 __all__ = ["Probing", "SlowRequest"]
 
@@ -130,11 +131,11 @@ class SlowRequest:
         window = self._window
         if self._again_s is not None and now >= flight.left_at + self._again_s:
             self._again_s = None
-            if window.unanswered >= window.room:
+            if window.unanswered >= window.buffers:
                 return flight.item  # it usually takes less; the patience stays that for one
         if now >= flight.left_at + self._ask_behind_s:
             self._asked_behind += 1
-            if window.unanswered < window.room:
+            if window.unanswered < window.buffers:
                 return Probing()
         return None
 

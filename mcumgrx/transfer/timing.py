@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .window import Flight
+from .flight import Flight
 
 __all__ = ["LinkTiming"]
 

@@ -11,8 +11,9 @@ from mcumgrx.events import StageName
 from mcumgrx.link.profile import LinkProfile
 from mcumgrx.protocol.message import Reply, encode_body
 from mcumgrx.transfer.engine import Engine
+from mcumgrx.transfer.flight import Flight
 from mcumgrx.transfer.plan import Chunk, ImageUpload, UploadPlan
-from mcumgrx.transfer.window import Flight, PacedWindow, Window
+from mcumgrx.transfer.window import PacedWindow, Window
 from mcumgrx.transport import Flow, Limits
 
 MESSAGE = 128
@@ -418,16 +419,16 @@ def test_damaged_answers_are_not_waited_for() -> None:
 
 
 def test_a_pause_of_the_pace_is_told() -> None:
-    window: PacedWindow[Any] = PacedWindow(1, short_s=0.04)
+    window: PacedWindow[Any] = PacedWindow(1, min_rtt_s=0.04)
     bench = Bench(100_000, window=window, profile=LinkProfile(min_rtt_s=0.04)).opened()
     for _ in range(20):
         bench.send()
         if not bench.out:
             break
         bench.answer(bench.take(), after_s=0.05)
-    assert window.pace.gap_s is not None
+    assert window.pacing.gap_s is not None
     bench.send()
-    assert bench.now < bench.engine.send_at <= bench.now + window.pace.gap_s
+    assert bench.now < bench.engine.send_at <= bench.now + window.pacing.gap_s
 
 
 # -- held -------------------------------------------------------------------------------------------------------------

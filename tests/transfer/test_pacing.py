@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import pytest
 
-from mcumgrx.transfer.window import MOST_IN_FLIGHT, Flight, PacedWindow
+from mcumgrx.transfer.flight import Flight
+from mcumgrx.transfer.window import MOST_IN_FLIGHT, PacedWindow
 from tests.support.thinned import thinned
 
 
@@ -99,8 +100,8 @@ def test_a_network_is_filled_although_the_device_has_little_room(
     room: int, latency_ms: int, service_ms: int, short: bool
 ) -> None:
     network = Network(latency_ms / 1000, service_ms / 1000, room)
-    short_s = 2 * network.latency_s + 0.0005 if short else None
-    rate = network.run(PacedWindow(room, short_s=short_s), 20.0)
+    min_rtt_s = 2 * network.latency_s + 0.0005 if short else None
+    rate = network.run(PacedWindow(room, min_rtt_s=min_rtt_s), 20.0)
     assert rate >= 0.95 * network.most
     assert network.lost <= 0.05 * network.answered
 
@@ -154,7 +155,7 @@ def test_a_device_that_is_near_needs_no_pace() -> None:
     window: PacedWindow[int] = PacedWindow(3)
     network = Network(0.0001, 0.001, 3)
     assert network.run(window, 2.0) >= 0.99 / network.service_s
-    assert window.pace.gap_s is None
+    assert window.pacing.gap_s is None
     assert network.lost == 0
 
 
@@ -190,7 +191,7 @@ def test_requests_beyond_the_room_leave_at_the_pace() -> None:
 
     network.carry = noted  # type: ignore[method-assign]
     network.run(window, 10.0)
-    assert window.pace.gap_s is not None
+    assert window.pacing.gap_s is not None
     gaps = [later - earlier for earlier, later in pairwise(left[-50:])]
-    assert gaps == pytest.approx([window.pace.gap_s] * 49, rel=0.1)
-    assert window.pace.gap_s == pytest.approx(network.service_s, rel=0.05)
+    assert gaps == pytest.approx([window.pacing.gap_s] * 49, rel=0.1)
+    assert window.pacing.gap_s == pytest.approx(network.service_s, rel=0.05)

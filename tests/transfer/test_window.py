@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.transfer.window import Flight, Window
+from mcumgrx.transfer.flight import Flight
+from mcumgrx.transfer.window import Window
 
 
 def fill(window: Window[int], now: float) -> list[Flight[int]]:
@@ -102,18 +103,18 @@ def test_chance_does_not_narrow_it_for_good() -> None:
 
 def test_time_outs_follow_the_round_trips() -> None:
     window: Window[int] = Window(3)
-    assert window.answer_s == 1.0  # nothing is known yet
+    assert window.rto_s == 1.0  # nothing is known yet
     (flight,) = fill(window, 0.0)
     assert window.deadline() == 1.0
     answer(window, flight, 0.1)
-    assert window.answer_s == pytest.approx(0.2)
+    assert window.rto_s == pytest.approx(0.2)
     for step in range(1, 40):
         for flight in fill(window, step):
             answer(window, flight, step + 0.001)
-    assert window.answer_s == 0.05  # never less than what a busy host can be late
+    assert window.rto_s == 0.05  # never less than what a busy host can be late
     slow = fill(window, 50.0)[0]
     answer(window, slow, 52.0)
-    assert window.answer_s == pytest.approx(4.0)
+    assert window.rto_s == pytest.approx(4.0)
 
 
 def test_those_in_front_may_take_as_long_each() -> None:
@@ -122,7 +123,7 @@ def test_those_in_front_may_take_as_long_each() -> None:
     answer(window, flight, 0.1)
     fill(window, 1.0)
     assert window.in_flight == 2
-    assert window.answer_s == pytest.approx(0.4)
+    assert window.rto_s == pytest.approx(0.4)
 
 
 def test_what_is_believed_to_leave_later_is_waited_for_longer() -> None:
@@ -139,7 +140,7 @@ def test_a_time_out_comes_later_each_time_and_the_first_progress_forgets_that() 
     waits = []
     for step in range(1, 7):
         fill(window, step)
-        waits.append(window.answer_s / window.in_flight)
+        waits.append(window.rto_s / window.in_flight)
         window.time_out()
         window.lost(step)
         window.clear()
@@ -147,7 +148,7 @@ def test_a_time_out_comes_later_each_time_and_the_first_progress_forgets_that() 
     assert waits[-1] > 10 * waits[0]
     (flight,) = fill(window, 20.0)
     answer(window, flight, 20.1)
-    assert window.answer_s == pytest.approx(0.2)
+    assert window.rto_s == pytest.approx(0.2)
 
 
 def test_an_answer_that_comes_late_is_taken() -> None:
