@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx import file_bytes
 from mcumgrx.errors import ImageError
-from mcumgrx.file_bytes import FileBytes
+from mcumgrx.mcuboot import file_bytes
+from mcumgrx.mcuboot.file_bytes import FileBytes
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(388))
 

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcumgrx import file_bytes, file_kinds
 from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.mcuboot import (
     HASH_ALGORITHMS,
@@ -34,6 +33,8 @@ from mcumgrx.mcuboot import (
     TrailerLayout,
     TrailerVariant,
     Version,
+    file_bytes,
+    kinds,
     load_image,
     parse_image,
     trailer_magic,
@@ -667,7 +668,7 @@ def test_what_an_image_is_does_not_depend_on_where_it_lies(
     expected = outcome(bytes(data))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_bytes, "_BLOCK", block)
-        patch.setattr(file_kinds, "_PIECE", piece)
+        patch.setattr(kinds, "_PIECE", piece)
         lying = FileBytes(scratch)
         found = outcome(lying)
         assert found == expected
@@ -732,7 +733,7 @@ def test_memory_against_size(tmp_path: Path, size: int, most: float) -> None:
 
 
 def test_a_file_that_is_no_image_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcumgrx.mcuboot.IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr("mcumgrx.mcuboot.files.IN_MEMORY_BYTES", 100)
     files: list[io.FileIO] = []
 
     def noted(path: str, mode: str, buffering: int) -> io.FileIO:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from mcumgrx import file_bytes, mcuboot
 from mcumgrx.address import Address
 from mcumgrx.contracts import ImageGroup
 from mcumgrx.errors import (
@@ -1193,9 +1192,9 @@ def test_another_device_in_the_place_of_this_one_is_not_updated(when: str) -> No
 
 
 def test_a_build_that_writes_the_file_during_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcuboot, "IN_MEMORY_BYTES", 10_000)
-    monkeypatch.setattr(file_bytes, "_BLOCK", 1024)
-    monkeypatch.setattr(file_bytes, "_BLOCKS_KEPT", 1)
+    monkeypatch.setattr("mcumgrx.mcuboot.files.IN_MEMORY_BYTES", 10_000)
+    monkeypatch.setattr("mcumgrx.mcuboot.file_bytes._BLOCK", 1024)
+    monkeypatch.setattr("mcumgrx.mcuboot.file_bytes._BLOCKS_KEPT", 1)
     path = tmp_path / "zephyr.signed.bin"
     path.write_bytes(NEW)
     desk = Desk(model=LinkModel.uart())

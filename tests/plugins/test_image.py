@@ -14,7 +14,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from mcumgrx import contracts, file_bytes, mcuboot
+from mcumgrx import contracts
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
@@ -191,8 +191,8 @@ REBUILT = build_image("1.1.1", payload_size=90_000)
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that is large enough to stay where it is, and to be read while it is uploaded."""
-    monkeypatch.setattr(mcuboot, "IN_MEMORY_BYTES", 50_000)
-    monkeypatch.setattr(file_bytes, "_BLOCKS_KEPT", 1)
+    monkeypatch.setattr("mcumgrx.mcuboot.files.IN_MEMORY_BYTES", 50_000)
+    monkeypatch.setattr("mcumgrx.mcuboot.file_bytes._BLOCKS_KEPT", 1)
     path = tmp_path / "zephyr.signed.bin"
     path.write_bytes(LARGE)
     return path

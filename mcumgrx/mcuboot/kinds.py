@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from mcumgrx.errors import ImageError
-from mcumgrx.file_bytes import FileBytes
+from mcumgrx.mcuboot.file_bytes import FileBytes
 
 __all__ = ["SIGNED_HINT", "filled", "kind_of", "not_an_image", "pieces"]
 

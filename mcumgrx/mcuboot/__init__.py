@@ -1,0 +1,47 @@
+"""MCUboot image files: header, TLVs, hashes, trailer, and what a wrong file really is.
+
+All that can be said about an image from its bytes alone lives here; nothing here talks to a device or checks a
+signature. Everything is little-endian.
+"""
+
+from mcumgrx.mcuboot.file_bytes import FileBytes
+from mcumgrx.mcuboot.files import IN_MEMORY_BYTES, load_image
+from mcumgrx.mcuboot.header import HEADER_BYTES, IMAGE_MAGIC, ImageFlag, ImageHeader, Version, parse_header
+from mcumgrx.mcuboot.image import Image, parse_image
+from mcumgrx.mcuboot.tlv import (
+    HASH_ALGORITHMS,
+    MAX_FILE_BYTES,
+    TLV_INFO_MAGIC,
+    TLV_PROT_INFO_MAGIC,
+    Dependency,
+    Tlv,
+    TlvType,
+    parse_tlvs,
+)
+from mcumgrx.mcuboot.trailer import MAGIC_BYTES, TrailerLayout, TrailerVariant, trailer_magic
+
+__all__ = [
+    "HASH_ALGORITHMS",
+    "HEADER_BYTES",
+    "IMAGE_MAGIC",
+    "IN_MEMORY_BYTES",
+    "MAGIC_BYTES",
+    "MAX_FILE_BYTES",
+    "TLV_INFO_MAGIC",
+    "TLV_PROT_INFO_MAGIC",
+    "Dependency",
+    "FileBytes",
+    "Image",
+    "ImageFlag",
+    "ImageHeader",
+    "Tlv",
+    "TlvType",
+    "TrailerLayout",
+    "TrailerVariant",
+    "Version",
+    "load_image",
+    "parse_header",
+    "parse_image",
+    "parse_tlvs",
+    "trailer_magic",
+]
