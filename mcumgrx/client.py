@@ -219,9 +219,12 @@ class Client:
         attempts = 1 + ((self.repeats if repeats is None else repeats) if request.repeatable else 0)
         if self._on_reopened is None:
             self._link.check()
+        else:
+            self._link.check_loop()
         self._check_size(request)
         if request.size > _SURELY_FITS_BYTES:
             await self.params()
+            self._check_size(request)
         try:
             return await self._result(command, asking, attempts)
         except (RequestTimeout, LinkLost, MalformedReply, DeviceError) as error:
@@ -236,18 +239,17 @@ class Client:
 
     async def _result(self, command: Command[R], asking: Asking, attempts: int) -> R:
         """Ask, and ask again where the answer says that nothing was done, or nothing can be made of it."""
-        busy = Waiting()
+        busy: Waiting | None = None
         turned = garbled = False
         while True:
             link = self._link
             try:
-                link.check()
-                self._check_size(asking.request)
                 reply = await asking.ask(link, attempts)
             except LinkLost as error:
                 if not asking.request.repeatable or link.heard_at is not None:
                     raise
                 await self._open_again(link, error)
+                self._check_size(asking.request)
                 continue
             try:
                 result = command.result(reply)
@@ -264,6 +266,7 @@ class Client:
                     link.versions.refused(asking.version)
                     log.info("the device does not speak SMP version %d", asking.version + 1)
                 elif error.says(SmpError.BUSY):
+                    busy = busy or Waiting()
                     await self._wait_while_busy(busy, asking.request.what, error)
                 else:
                     raise

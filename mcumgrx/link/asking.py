@@ -44,7 +44,7 @@ class Asking:
         "_link",
         "_news",
         "_reply",
-        "_sees_damage",
+        "_resent",
         "may_have_arrived",
         "request",
         "timeout_s",
@@ -67,7 +67,7 @@ class Asking:
         self._reply: Reply | None = None
         self._error: McumgrError | None = None
         self._calls: list[Call] = []
-        slots, request = link.slots, self.request
+        slots = link.slots
         try:
             for attempt in range(attempts):
                 speaks = link.versions.for_attempt(attempt, attempts) if version is None else version
@@ -75,52 +75,50 @@ class Asking:
                     await slots.enter()
                 else:
                     slots.enter_now()
+                self._resent = 0
                 try:
-                    await self._attempt(link, speaks)
+                    if self._reply is not None:
+                        return self._reply  # while it waited for its turn
+                    until = self._send(speaks).put_at + self.timeout_s
+                    await self._news
+                    while self._is_damaged(until):
+                        slots.leave()  # as far as is known, it takes up no place any more: the next one does
+                        slots.enter_now()
+                        self._send(speaks)
+                        await self._news
                 finally:
                     slots.leave_for_others()
                 if self._reply is not None:
                     return self._reply
                 link.versions.silent(speaks)
-                log.info(
-                    "no answer to the %s in %g s (attempt %d of %d)",
-                    request.what,
-                    self.timeout_s,
-                    attempt + 1,
-                    attempts,
-                )
+                self._log_silence(attempt, attempts)
         finally:
             for call in self._calls:
                 link.forget(call)
                 self.may_have_arrived |= call.may_have_arrived
         raise self._silence(link, attempts)
 
-    async def _attempt(self, link: Link, version: int) -> None:
-        """Send it, and again where an answer has come damaged; until there is one, or the time is up.
+    def _send(self, version: int) -> Call:
+        """Send it, and see to it that `_news` has a result when there is an answer, or nothing more to wait for."""
+        link = self._link
+        self._has_left = self._damaged = False
+        self._due = _NEVER
+        self._news: asyncio.Future[None] = link.loop.create_future()
+        call = link.send(self.request, version, self)
+        self._calls.append(call)
+        if not self._has_left:
+            self._due = link.stuck_at(call, self.timeout_s)
+            link.look_at(self._due)
+        return call
 
-        Raises what the link has failed with.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.timeout_s
-        damaged = 0
-        while self._reply is None:
-            self._has_left = self._damaged = False
-            self._sees_damage = self.request.repeatable and damaged < _MOST_DAMAGED
-            self._due = _NEVER
-            self._news: asyncio.Future[None] = loop.create_future()
-            call = link.send(self.request, version, self)
-            self._calls.append(call)
-            if not self._has_left:
-                self._due = link.stuck_at(call, self.timeout_s)
-                link.look_at(self._due)
-            await self._news
-            if self._error is not None and self._reply is None:
-                raise self._error
-            if not self._damaged or loop.time() >= until:
-                break
-            damaged += 1
-            link.slots.leave()  # as far as is known, it takes up no place any more: the next one does
-            link.slots.enter_now()
+    def _is_damaged(self, until: float) -> bool:
+        """Whether an answer has come damaged, so that it is sent again. Raises what the link has failed with."""
+        if self._reply is not None:
+            return False
+        if self._error is not None:
+            raise self._error
+        self._resent += 1
+        return self._damaged and self._link.loop.time() < until
 
     def _wake(self) -> None:
         self._due = _NEVER
@@ -133,8 +131,9 @@ class Asking:
         """See `Owner`. Its time begins now."""
         if not self._has_left:
             self._has_left = True
-            self._due = asyncio.get_running_loop().time() + self._link.queued_s() + self.timeout_s
-            self._link.look_at(self._due)
+            link = self._link
+            self._due = link.loop.time() + link.queued_s() + self.timeout_s
+            link.look_at(self._due)
 
     def answered(self, call: Call, reply: Reply) -> None:
         if self._reply is None:
@@ -150,7 +149,8 @@ class Asking:
         self._wake()
 
     def garbled(self, count: int) -> None:
-        if self._has_left and self._sees_damage and not self._news.done():
+        sees_damage = self._has_left and self.request.repeatable and self._resent < _MOST_DAMAGED
+        if sees_damage and not self._news.done():
             self._damaged = True
             self._wake()
 
@@ -171,6 +171,10 @@ class Asking:
         return _NEVER
 
     # -- what there is to say ------------------------------------------------------------------------------------------
+
+    def _log_silence(self, attempt: int, attempts: int) -> None:
+        what, timeout_s = self.request.what, self.timeout_s
+        log.info("no answer to the %s in %g s (attempt %d of %d)", what, timeout_s, attempt + 1, attempts)
 
     def _stuck(self, seconds: float) -> RequestTimeout:
         return RequestTimeout(

@@ -73,7 +73,7 @@ class Link:
         self.heard_at: float | None = None
         self.users: list[Owner] = []
         self._outbox = Outbox(transport, self.end)
-        self._loop: asyncio.AbstractEventLoop  # these from `open` on
+        self.loop: asyncio.AbstractEventLoop  # these from `open` on
         self._table: Table
         self._reader: asyncio.Task[None]
         self._ended: asyncio.Future[McumgrError] | None = None
@@ -124,8 +124,8 @@ class Link:
             opening.cancel()
             await asyncio.shield(self._give_back(opening))
             raise
-        self._loop = asyncio.get_running_loop()
-        self._ended = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self._ended = self.loop.create_future()
         if stands_for(transport, "deliver_to", "receive"):
             asking(transport, "deliver_to", lambda: transport.deliver_to(self._delivered))
         self._reader = asyncio.create_task(self._read(), name="mcumgrx link reader")
@@ -157,18 +157,17 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
 
-    def check(self) -> Table:
-        """The table, where there is a link. Raises what has ended it, and `RuntimeError` for what is a mistake."""
+    def check(self) -> None:
+        """Raises what has ended it, and `RuntimeError` where it was never open, or is used in another loop."""
         if self._ended is None:
             raise RuntimeError("the client is not open")
         self.check_loop()
         if self._ended.done():
             raise _copy(self._ended.result())
-        return self._table
 
     def check_loop(self) -> None:
         """All of a link happens in one event loop; in another one its futures would never wake anybody."""
-        if self._ended is not None and asyncio.get_running_loop() is not self._loop:
+        if self._ended is not None and asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(
                 "this client belongs to another event loop: it can be used only in the one in which it was opened "
                 "(asyncio.run makes a new one each time; in notebooks and fixtures keep to one)"
@@ -242,8 +241,9 @@ class Link:
 
         Raises `MessageTooLarge`, and what has ended the link.
         """
-        table = self.check()
-        write_bytes, now = self.limits.write, self._loop.time()
+        if self._ended is None or self._ended.done():
+            self.check()
+        table, write_bytes, now = self._table, self.limits.write, self.loop.time()
         try:
             call = table.open(request, version, owner, item, write_bytes=write_bytes, now=now)
         except Exception as error:
@@ -263,11 +263,11 @@ class Link:
         if self._outbox.withdraw(call):
             self._table.withdraw(call)
         else:
-            self._table.give_up(call, self._loop.time())
+            self._table.give_up(call, self.loop.time())
 
     def time_out(self, call: Call) -> None:
         """No answer is expected any more; one that comes all the same still goes to its owner."""
-        if self._table.time_out(call, self._loop.time()):
+        if self._table.time_out(call, self.loop.time()):
             self.give_up()
 
     @property
@@ -295,12 +295,12 @@ class Link:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = when
-            self._timer = self._loop.call_at(when, self._look)
+            self._timer = self.loop.call_at(when, self._look)
 
     def _look(self) -> None:
         self._timer, self._timer_at = None, _NEVER
         if self.is_open:
-            now = self._loop.time() + _TICK_S
+            now = self.loop.time() + _TICK_S
             when = min((owner.look(now) for owner in self._owners()), default=_NEVER)
             if when < _NEVER:
                 self.look_at(when)
@@ -332,7 +332,7 @@ class Link:
 
     def _delivered(self, chunk: bytes) -> None:
         """See `Transport.deliver_to`."""
-        if self.is_open:
+        if self._ended is not None and not self._ended.done():
             try:
                 self._take(chunk)
             except Exception as error:
@@ -350,7 +350,7 @@ class Link:
     def _take(self, chunk: bytes) -> None:
         """Pass on what has come."""
         table = self._table
-        self.heard_at = self._loop.time()
+        self.heard_at = self.loop.time()
         try:
             found, garbled = table.receive(chunk), table.garbled
         except Exception as error:
@@ -364,8 +364,10 @@ class Link:
         if self._hears_unasked and table.ignored + table.discarded != self._unasked:
             self._unasked = table.ignored + table.discarded
             self._tell("unasked", self.transport.unasked)
+        versions = self.versions
         for call, reply in found:
-            self.versions.answered(call.version, reply)
+            if not versions.certain or call.version != versions.current:
+                versions.answered(call.version, reply)
             owner = call.owner
             if owner is not None:
                 owner.answered(call, reply)

@@ -104,7 +104,7 @@ class SmpError(ErrorCode):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One request, ready but for its sequence number.
 
@@ -137,7 +137,7 @@ class Request:
         return codec.build_message(self.op, version, 0, self.group, sequence, self.command, self.payload)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take six times as long to make, as the request does that it answers
 class Reply:
     """One reply with its body undecoded."""
 
