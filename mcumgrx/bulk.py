@@ -119,6 +119,12 @@ async def upload(
     learned.alignment = plan.alignment
     if (slowest_s := engine.meter.slowest_s) is not None and not plan.resumed_from:
         learned.erase_s = max(learned.erase_s or 0.0, slowest_s)
+    _check(plan)
+    return UploadProgress(plan.size, plan.match)
+
+
+def _check(plan: UploadPlan) -> None:
+    """Raises `UploadMismatch` where the device has found in its slot what was not sent."""
     if plan.match is False:
         # It comes as a success (Zephyr, CONFIG_IMG_ENABLE_IMAGE_CHECK), and says that the slot does not hold the file.
         raise UploadMismatch(
@@ -127,7 +133,6 @@ async def upload(
             hint="upload it again: nothing is marked, and the running image stays; if it happens again, the device's "
             "flash or another client that writes to it is the cause",
         )
-    return UploadProgress(plan.size, plan.match)
 
 
 async def transfer(

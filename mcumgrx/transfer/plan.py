@@ -87,10 +87,12 @@ class TransferPlan(Protocol[P]):
     done_bytes: int
     resumed_from: int
     message_bytes: int
-    least_bytes: int
     retransmissions: int
     setbacks: int
     stalls: int
+
+    @property
+    def least_bytes(self) -> int: ...
 
     @property
     def done(self) -> bool: ...
@@ -232,7 +234,83 @@ class Phase(Enum):
     FIRST = "first"  # the opening chunk, alone: the device may erase for a minute
     BODY = "body"
     SETTLE = "settle"  # the last chunk went out but its answer did not come: only the device's state can tell
+    FORGOTTEN = "forgotten"  # likewise, because the device wants to begin anew, which may mean that it has the whole
     DONE = "done"
+
+
+class _Cutter:
+    """Cuts `source` into chunks that fit messages."""
+
+    def __init__(self, source: Source, messages: UploadMessages, message_bytes: int, chunk_bytes: int | None) -> None:
+        self._source = source
+        self._size = len(source)
+        self._chunk_bytes = chunk_bytes
+        self._fixed: dict[int, int] = {}  # what the rest of a message takes, by kind of offset
+        self._messages = messages
+        self._fit(message_bytes)
+        self.least_bytes = self._least()
+
+    def chunk(self, offset: int, epoch: int, message_bytes: int, alignment: int) -> Chunk:
+        """The chunk at `offset`, as large as messages allow. Raises `MessageTooLarge` where nothing fits."""
+        size = self._room(offset, message_bytes)
+        if self._chunk_bytes is not None:
+            size = min(size, max(self._chunk_bytes, FIRST_DATA_MINIMUM if offset == 0 else 1))
+        if offset == 0 and size < min(FIRST_DATA_MINIMUM, self._size):
+            self._fit(message_bytes)  # the message size was made smaller since
+            size = self._room(offset, message_bytes)
+        end = offset + size
+        if end >= self._size:
+            end = self._size
+        elif offset and end - end % alignment > offset:
+            # Not the opening chunk: it is alone, so a cut costs nothing, and its answer may tell that there is no unit.
+            end -= end % alignment
+        if end <= offset:
+            raise MessageTooLarge(
+                f"a message of {message_bytes} bytes has no room for data",
+                size=self._fixed_bytes(self._messages, offset) + 2,
+                limit=message_bytes,
+            )
+        return Chunk(offset, end, epoch, self._messages.command(offset, bytes(self._source[offset:end]), self._size))
+
+    def _room(self, offset: int, message_bytes: int) -> int:
+        # From 32 on, offsets of as many bits take as many bytes: encoding one of them tells for all.
+        kind = offset if offset < 32 else -offset.bit_length()
+        fixed = self._fixed.get(kind)
+        if fixed is None:
+            fixed = self._fixed[kind] = self._fixed_bytes(self._messages, offset)
+        return largest_data(message_bytes, fixed)
+
+    def _fit(self, message_bytes: int) -> None:
+        """Make the messages as small as needed for the first chunk to hold an image header."""
+        needed = min(FIRST_DATA_MINIMUM, self._size)
+        current = self._messages
+        while largest_data(message_bytes, self._fixed_bytes(current, 0)) < needed:
+            shorter = current.smaller() if isinstance(current, ImageUpload) else None
+            if shorter is None:
+                raise MessageTooLarge(
+                    f"a message of {message_bytes} bytes is too small for the first chunk of an upload",
+                    size=self._fixed_bytes(current, 0) + needed + 2,
+                    limit=message_bytes,
+                    hint="raise the link's MTU, or enable reassembly in the device "
+                    "(CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY)",
+                )
+            current = shorter
+        self._messages = current
+        self._fixed.clear()
+
+    def _least(self) -> int:
+        """The smallest message that can open the transfer, whatever has to be left out of it."""
+        messages = self._messages
+        shorter: UploadMessages | None = messages
+        while shorter is not None:
+            messages = shorter
+            shorter = messages.smaller() if isinstance(messages, ImageUpload) else None
+        # A byte string of up to 255 bytes has a head of two bytes, one of which `_fixed_bytes` has left out.
+        return self._fixed_bytes(messages, 0) + min(FIRST_DATA_MINIMUM, self._size) + 2
+
+    def _fixed_bytes(self, messages: UploadMessages, offset: int) -> int:
+        # An empty byte string has a head of one byte.
+        return messages.command(offset, b"", self._size).request().size - 1
 
 
 class UploadPlan:
@@ -269,20 +347,15 @@ class UploadPlan:
         self.retransmissions = 0
         self.setbacks = 0
         self.stalls = 0
-        self._source = source
-        self._chunk_bytes = chunk_bytes
+        self.tail = False
+        self._cutter = _Cutter(source, messages, message_bytes, chunk_bytes)
         self._next = 0
         self._furthest = 0
         self._epoch = 0
         self._restarts = 0
-        self._session_closed = False
         self._opening: Chunk | None = None  # on its way
         self._unanswered_openings = 0
         self._opening_epoch = 0
-        self._fixed: dict[int, int] = {}  # of `_room`
-        self._messages = self._fitting(messages)
-        self.least_bytes = self._least(self._messages)
-        self.tail = False
 
     # -- what to do ------------------------------------------------------------------------------------------------
 
@@ -291,9 +364,14 @@ class UploadPlan:
         return self.phase is Phase.DONE
 
     @property
+    def least_bytes(self) -> int:
+        """The smallest `message_bytes` with which it works."""
+        return self._cutter.least_bytes
+
+    @property
     def needs_settling(self) -> bool:
         """The device must be asked whether it has the whole, and `settled` told the answer, before anything else."""
-        return self.phase is Phase.SETTLE
+        return self.phase is Phase.SETTLE or self.phase is Phase.FORGOTTEN
 
     def next(self) -> Chunk | None:
         """The chunk to send now, or None while answers must be awaited (or the transfer is done)."""
@@ -337,15 +415,8 @@ class UploadPlan:
             if offset < chunk.end and chunk.epoch == self._epoch:
                 # Either the end of this chunk was cut off, or one before it is missing.
                 self._go_back(offset, counts=offset <= chunk.offset)
-        elif chunk.epoch != self._epoch:
-            pass  # complains of a gap that has been dealt with
-        elif offset == 0 and self.done_bytes > 0:
-            self._session_gone()
-        elif offset < chunk.end:
-            # A chunk before this one is missing (or the device has gone back): on from where it says.
-            if offset == chunk.offset:
-                self.stalls += 1  # or none is: the device holds this one back
-            self._go_back(offset)
+        elif chunk.epoch == self._epoch:  # else it complains of a gap that has been dealt with
+            self._wants_again(chunk, offset)
 
     def refused(self, piece: Chunk, error: DeviceError) -> bool:
         return False  # every error ends the session (Zephyr); the two that do not are the driver's
@@ -378,16 +449,13 @@ class UploadPlan:
 
     def settled(self, complete: bool) -> None:
         """The device has been asked: it holds the whole (`complete`), or it does not."""
-        if self.phase is not Phase.SETTLE:
-            return
-        if complete:
+        if complete and self.needs_settling:
             self.done_bytes = self.size
             self.phase = Phase.DONE
-            return
-        self.phase = Phase.BODY
-        if self._session_closed:
+        elif self.phase is Phase.FORGOTTEN:
             self._restart()
-        else:
+        elif self.phase is Phase.SETTLE:
+            self.phase = Phase.BODY
             self.tail = False
             self._go_back(self.done_bytes)  # then it was the last request that was lost, not its answer
 
@@ -416,6 +484,16 @@ class UploadPlan:
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _wants_again(self, chunk: Chunk, offset: int) -> None:
+        """The device asks for what was sent before."""
+        if offset == 0 and self.done_bytes > 0:
+            self._session_gone()
+        elif offset < chunk.end:
+            # A chunk before this one is missing (or the device has gone back): on from where it says.
+            if offset == chunk.offset:
+                self.stalls += 1  # or none is: the device holds this one back
+            self._go_back(offset)
 
     def _opening_answer(self, chunk: Chunk, offset: int) -> None:
         if offset == 0:
@@ -461,14 +539,13 @@ class UploadPlan:
         self._epoch += 1
         self._next = offset
         self.done_bytes = offset
-        if self.phase is Phase.SETTLE:
+        if self.needs_settling:
             self.phase = Phase.BODY
 
     def _session_gone(self) -> None:
         """The device wants offset 0 after progress: it was reset or erased, or it has finished (Zephyr clears then)."""
         if self.tail:
-            self._session_closed = True
-            self.phase = Phase.SETTLE
+            self.phase = Phase.FORGOTTEN
         else:
             self._restart()
 
@@ -488,72 +565,12 @@ class UploadPlan:
         self.resumed_from = 0
         self.match = None
         self.tail = False
-        self._session_closed = False
         self._opening = None
         self.phase = Phase.FIRST
 
-    def _fitting(self, messages: UploadMessages) -> UploadMessages:
-        """`messages`, made as small as needed for the first chunk to hold an image header."""
-        needed = min(FIRST_DATA_MINIMUM, self.size)
-        current: UploadMessages = messages
-        while largest_data(self.message_bytes, self._fixed_bytes(current, 0)) < needed:
-            shorter = current.smaller() if isinstance(current, ImageUpload) else None
-            if shorter is None:
-                least = self._fixed_bytes(current, 0) + needed + 2
-                raise MessageTooLarge(
-                    f"a message of {self.message_bytes} bytes is too small for the first chunk of an upload",
-                    size=least,
-                    limit=self.message_bytes,
-                    hint="raise the link's MTU, or enable reassembly in the device "
-                    "(CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY)",
-                )
-            current = shorter
-        self._fixed.clear()
-        return current
-
-    def _least(self, messages: UploadMessages) -> int:
-        """The smallest message that can open the transfer, whatever has to be left out of it."""
-        shorter: UploadMessages | None = messages
-        while shorter is not None:
-            messages = shorter
-            shorter = messages.smaller() if isinstance(messages, ImageUpload) else None
-        # A byte string of up to 255 bytes has a head of two bytes, one of which `_fixed_bytes` has left out.
-        return self._fixed_bytes(messages, 0) + min(FIRST_DATA_MINIMUM, self.size) + 2
-
-    def _fixed_bytes(self, messages: UploadMessages, offset: int) -> int:
-        # An empty byte string has a head of one byte.
-        return messages.command(offset, b"", self.size).request().size - 1
-
-    def _room(self, offset: int) -> int:
-        # From 32 on, offsets of as many bits take as many bytes: encoding one of them tells for all.
-        kind = offset if offset < 32 else -offset.bit_length()
-        fixed = self._fixed.get(kind)
-        if fixed is None:
-            fixed = self._fixed[kind] = self._fixed_bytes(self._messages, offset)
-        return largest_data(self.message_bytes, fixed)
-
     def _chunk(self, offset: int) -> Chunk:
-        size = self._room(offset)
-        if self._chunk_bytes is not None:
-            size = min(size, max(self._chunk_bytes, FIRST_DATA_MINIMUM if offset == 0 else 1))
-        if offset == 0 and size < min(FIRST_DATA_MINIMUM, self.size):
-            self._messages = self._fitting(self._messages)  # the message size was made smaller since
-            size = self._room(offset)
-        end = offset + size
-        if end >= self.size:
-            end = self.size
-        elif offset and end - end % self.alignment > offset:
-            # Not the opening chunk: it is alone, so a cut costs nothing, and its answer may tell that there is no unit.
-            end -= end % self.alignment
-        if end <= offset:
-            raise MessageTooLarge(
-                f"a message of {self.message_bytes} bytes has no room for data",
-                size=self._fixed_bytes(self._messages, offset) + 2,
-                limit=self.message_bytes,
-            )
-        data = bytes(self._source[offset:end])
-        chunk = Chunk(offset, end, self._epoch, self._messages.command(offset, data, self.size))
-        self._next = end
+        chunk = self._cutter.chunk(offset, self._epoch, self.message_bytes, self.alignment)
+        self._next = end = chunk.end
         if end <= self._furthest:
             self.retransmissions += 1
         else:

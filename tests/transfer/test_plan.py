@@ -277,7 +277,8 @@ def test_a_duplicate_of_the_last_chunk_never_starts_a_second_upload() -> None:
     chunk = drive_to_last(plan, server)
     server.take(chunk)
     plan.acknowledged(chunk, server.take(chunk))
-    assert plan.phase is Phase.SETTLE
+    assert plan.phase is Phase.FORGOTTEN
+    assert plan.needs_settling
     plan.settled(complete=True)
     assert (plan.done, server.erases) == (True, 1)
 
