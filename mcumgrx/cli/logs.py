@@ -64,12 +64,16 @@ def _formatted(handler: logging.Handler, record: logging.LogRecord) -> str:
 
 
 class _Shown(logging.Handler):
-    """Gives records to the renderer. The library's own are shown from `level` on, those of others with -vvv."""
+    """Gives records to the renderer. The library's own are shown from `level` on, those of others with -vvv.
 
-    def __init__(self, verbosity: int, show: Callable[[str], None]) -> None:
+    A warning of the library is one of the command: it is told as such, where somebody takes those (`warn`).
+    """
+
+    def __init__(self, verbosity: int, show: Callable[[str], None], warn: Callable[[str], None] | None) -> None:
         super().__init__([logging.WARNING, logging.INFO, logging.DEBUG][min(verbosity, 2)])
         self._verbosity = verbosity
         self._show = show
+        self._warn = warn
         self.addFilter(self._wanted)
 
     def _wanted(self, record: logging.LogRecord) -> bool:
@@ -78,6 +82,10 @@ class _Shown(logging.Handler):
         return record.name.startswith("mcumgrx") or self._verbosity >= 3 or record.levelno >= logging.ERROR
 
     def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.startswith("mcumgrx.") and record.levelno == logging.WARNING and not record.exc_info
+        if ours and self._warn is not None:
+            self._warn(_formatted(self, record))
+            return
         label = record.levelname.lower() if record.levelno >= logging.WARNING else record.name
         for line in f"{label}: {_formatted(self, record)}".splitlines():
             self._show(line)
@@ -144,9 +152,9 @@ def logging_to(
 ) -> Iterator[None]:
     """For a `with` block, log to `show` as `verbosity` (the number of -v) asks, and all of it to `file`.
 
-    `warn` is told once, if the file cannot be written.
+    `warn` is told the library's warnings, and once, if the file cannot be written.
     """
-    handlers: list[logging.Handler] = [_Shown(verbosity, show)]
+    handlers: list[logging.Handler] = [_Shown(verbosity, show, warn)]
     log_file = _log_file(file, warn) if file is not None else None
     if log_file is not None:
         handlers.append(log_file)

@@ -14,6 +14,8 @@ import pytest
 from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
 from mcumgrx.plugin_api import Argument, CommandContext, DeviceText, Option, PluginError, UsageError, command
+from mcumgrx.protocol.header import Header
+from mcumgrx.sim.device import Answer, SimulatedDevice
 
 Cli = Callable[..., Any]
 
@@ -288,3 +290,29 @@ def test_timeout_reaches_the_command() -> None:
     run(function)
     run(function, "--timeout", "1.5")
     assert got == [None, 1.5]
+
+
+@pytest.mark.usefixtures("virtual_time")
+def test_a_warning_on_the_way_is_an_event_for_scripts_and_a_line_for_people(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = SimulatedDevice.handle
+    busy = bytes.fromhex("bf6272630aff")  # {"rc": 10}
+
+    def refuse(device: SimulatedDevice, message: bytes, now: float) -> Answer:
+        """The image list, for some seconds."""
+        answer = handle(device, message, now)
+        if Header.unpack(message).group != 1 or now > 5.0:
+            return answer
+        told = (reply[:2] + len(busy).to_bytes(2, "big") + reply[4:8] + busy for reply in answer.replies)
+        return answer._replace(replies=tuple(told))
+
+    monkeypatch.setattr(SimulatedDevice, "handle", refuse)
+    text = "the device is busy, and is asked for the image list again for up to 30 s"
+    ended = cli("image", "list", "-d", "sim:", "--json")
+    assert ended.err == ""
+    assert ended.records[0] == {"schema": 1, "event": "note", "text": text, "warning": True}
+    assert [sorted(record) for record in ended.records[1:]] == [["command", "result", "schema"]]
+    ended = cli("image", "list", "-d", "sim:")
+    assert ended.err == f"warning: {text}\n"
+    assert ended.out.startswith("slot 0")
