@@ -160,14 +160,18 @@ def _size_texts(asked: Asked) -> tuple[str, str] | None:
     return f"{asked.image.size:,}", f"{asked.slot_size:,}"
 
 
+def _trimmed(image: Image) -> tuple[str | Run, ...]:
+    """How to send a padded file without its padding."""
+    run = Run("dfu", image.path or "FILE", "--trim")
+    return run, " sends it without its padding, and with --mode upload-only does no more"
+
+
 def _too_large(asked: Asked) -> str | None:
     if asked.image is None:
         return None
     if asked.image.padded:
-        return (
-            f"the file is padded to the size of a slot: without its padding it has {asked.image.content_size:,} bytes "
-            "('dfu --trim' sends it so)"
-        )
+        bytes_left = f"{asked.image.content_size:,} bytes"
+        return Hint(f"the file is padded to the size of a slot, and has {bytes_left} without: ", *_trimmed(asked.image))
     sizes = _size_texts(asked)
     if sizes is None:
         return Hint(f"the file has {asked.image.size:,} bytes; for the sizes of the slots see ", Run("image slots"))
@@ -185,9 +189,10 @@ def _erase_failed(asked: Asked) -> str | None:
     if asked.doing is not Doing.UPLOAD or asked.image is None:
         return "the flash refused it: the device's log tells why"
     if asked.image.padded:
-        return (
+        return Hint(
             "the file is padded to the size of the slot, and a bootloader that swaps using offset keeps a sector of it "
-            "free: send it without its padding ('dfu --trim')"
+            "free: ",
+            *_trimmed(asked.image),
         )
     sizes = _size_texts(asked)
     size = f" ({sizes[0]} of {sizes[1]} bytes)" if sizes else ""
@@ -283,7 +288,8 @@ def _bad_trailer(asked: Asked) -> str | None:
             f"the file is padded for a flash with alignment {asked.image.padding_align}, which is not this one's: "
             "erase the slot with ",
             erase,
-            ", and send the file without its padding ('dfu --trim')",
+            "; ",
+            *_trimmed(asked.image),
         )
     return Hint(
         f"the trailer at the end of {where} is damaged, not the image: erase the slot with ", erase, " and upload again"

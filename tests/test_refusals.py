@@ -82,7 +82,7 @@ TABLE = [
     ((1, 13), ask(U, image=PADDED), "padded.*swaps using offset.*--trim", None),
     ((1, 13), ask(U, slots=SIZES), r"fills the slot \(2,656 of 8,192 bytes\).*flash", "padded"),
     ((1, 13), ask(E), "device's log", "file"),
-    ((1, 30), ask(U, image=PADDED), "without its padding it has 2,656 bytes", None),
+    ((1, 30), ask(U, image=PADDED), "has 2,656 bytes without: 'mcumgrx dfu FILE --trim'", None),
     ((1, 30), ask(U), "the file has 2,656 bytes.*image slots", "pad"),
     ((1, 30), ask(U, slots=(SlotInfo(0, 1, 2000),)), "2,656 bytes, the slot 2,000", "pad"),
     ((1, 30), ask(U, slots=SIZES), "keeps some of them for the bootloader", "pad"),

@@ -816,6 +816,30 @@ def test_the_upload_command_tells_what_the_list_shows(
     assert (result.slot, result.lines()[-1]) == (slot, text)
 
 
+@pytest.mark.parametrize(
+    ("listed", "said", "advice"),
+    [
+        ({"pending": True}, "marked by its padding: the next reset boots it, unless", "image erase'"),
+        ({"pending": True, "permanent": True}, "the next reset boots it, to stay, unless", "image erase'"),
+        ({"pending": True, "image": 1}, "it is in image 1 slot 1, and marked", "image erase --slot 3'"),
+        ({}, "which its padding does not fill, so that it is not marked", "image test'"),
+    ],
+)
+def test_the_upload_of_a_padded_file_tells_what_its_padding_does(
+    tmp_path: Path, listed: dict[str, Any], said: str, advice: str
+) -> None:
+    file = tmp_path / "padded.bin"
+    file.write_bytes(NEW.data.ljust(16 * 1024 - 16, b"\xff") + trailer_magic(8))
+    number = listed.get("image", 0)
+    desk = listed_as(Desk(), RUNS, {**WAITS, **listed})
+    result = desk.command(commands.upload, file=file, **{**DEFAULTS, "image": number})
+    assert said in result.lines()[-1]
+    assert result.lines()[-1].endswith(advice)
+    [warning] = [event for event in desk.events if isinstance(event, Note) and event.warning]
+    assert "any reset installs it for a test boot" in warning.text
+    assert f"'mcumgrx dfu {file} --image {number} --trim --mode upload-only'" in warning.text
+
+
 @pytest.mark.parametrize("images", [[RUNS], [RUNS, {**WAITS, "hash": bytes(32)}], []])
 def test_an_upload_that_the_device_does_not_list_is_an_error(file: Path, images: list[dict[str, Any]]) -> None:
     with pytest.raises(FlowError, match="does not list it"):

@@ -17,6 +17,7 @@ from mcumgrx.plugin_api import (
     Hint,
     LinkLost,
     MalformedReply,
+    Note,
     Option,
     RequestTimeout,
     Run,
@@ -168,7 +169,7 @@ def _place(image: Image, number: int, state: ImageState) -> _Place:
     of_image = [slot for slot in holding if slot.image == number] or holding
     waiting = [slot for slot in of_image if not slot.active]
     if waiting:
-        return _Place(waiting[0].slot, _next_for(waiting[0], state))
+        return _Place(waiting[0].slot, _next_for(waiting[0], state, image.padded))
     if of_image:
         return _Place(of_image[0].slot, f"it is in slot {of_image[0].slot}, which runs")
     if state.slots and not any(slot.hash is not None for slot in state.slots):
@@ -183,14 +184,21 @@ def _place(image: Image, number: int, state: ImageState) -> _Place:
     )
 
 
-def _next_for(slot: Slot, state: ImageState) -> str:
+def _next_for(slot: Slot, state: ImageState, padded: bool) -> str:
     """Where an image waits, and for what."""
     where = f"it is in {_slot_name(slot.image, slot.slot, slot.image != 0)}"
+    others = [other for other in state.slots if not other.active]
     if slot.pending:
-        return f"{where}; the next reset boots it{', to stay' if slot.permanent else ''}"
+        boots = f"the next reset boots it{', to stay' if slot.permanent else ''}"
+        if not padded:
+            return f"{where}; {boots}"
+        number = str(2 * slot.image + slot.slot)
+        erase = Run("image erase", "--slot", number) if slot.image else Run("image erase")
+        return Hint(f"{where}, and marked by its padding: {boots}, unless it is erased: ", erase)
+    if padded:
+        where += ", which its padding does not fill, so that it is not marked"
     if not any(other.active for other in state.slots):
         return f"{where}; nothing runs: a reset starts what the bootloader chooses"
-    others = [other for other in state.slots if not other.active]
     mark = Run("image test") if len(others) == 1 or slot.hash is None else Run("image test", slot.hash.hex()[:12])
     return Hint(f"{where}; it will not be booted before it is marked: ", mark)
 
@@ -234,6 +242,11 @@ async def upload(
     if image < 0 or erase_timeout <= 0 or any(value is not None and value < 1 for value in (window, chunk)):
         raise UsageError("--image starts at 0, --window and --chunk at 1, and --erase-timeout is more than 0")
     loaded = load_image(file)
+    if loaded.padded:
+        effect = "for good, with no way back" if loaded.pad_confirmed else "for a test boot"
+        text = f"the file is padded: in a slot of its size ({loaded.size:,} bytes) any reset installs it {effect}. "
+        trimmed = Run("dfu", str(file), "--image", str(image), "--trim", "--mode", "upload-only")
+        context.progress(Note(Hint(text, trimmed, " sends it without its padding"), warning=True))
     options = UploadOptions(image, erase_timeout, chunk, window, upgrade_only)
     progress = _Counting(context)
     async with context.connect() as client:
