@@ -26,9 +26,9 @@ from mcumgrx.cli.arguments import global_options
 from mcumgrx.cli.exit_codes import Exit, exit_for
 from mcumgrx.cli.tree import CORE_COMMANDS, make_root
 from mcumgrx.errors import McumgrError, Outcome
-from mcumgrx.plugin_api import Argument, CommandSpec, Option
+from mcumgrx.plugin_api import Argument, CliSpec, Option
+from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode
 from mcumgrx.protocol.message import ErrorCode, SmpError
-from mcumgrx.protocol.standard import ImageErrorCode, OsErrorCode
 from mcumgrx.registry import default_registry
 from mcumgrx_plugins.enum.messages import EnumErrorCode
 from mcumgrx_plugins.fs.messages import FsErrorCode
@@ -57,6 +57,7 @@ EXIT_MEANINGS = {
     Exit.FLEET: "some of several devices failed *(no command of this version ends so)*",
     Exit.REMOTE_FAILED: "a command that ran on the device failed",
     Exit.OUTPUT_LOST: "done, but the result could not be written: a full disk",
+    Exit.FAILED: "a command of a plugin has failed, as it says; 64 to 113 are exit codes of plugins' own",
     Exit.INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP",
 }
 
@@ -75,7 +76,7 @@ OUTCOME_MEANINGS = {
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def commands() -> dict[str, tuple[str, click.Command, CommandSpec]]:
+def commands() -> dict[str, tuple[str, click.Command, CliSpec]]:
     """Every command of mcumgrx itself by its full name: one line about it, the click command, its description."""
     ours = {
         name
@@ -86,19 +87,19 @@ def commands() -> dict[str, tuple[str, click.Command, CommandSpec]]:
     known = {**{name: default_registry().commands[name] for name in ours}, **CORE_COMMANDS}
     root = make_root()
     context = click.Context(root, info_name="mcumgrx")
-    found: dict[str, tuple[str, click.Command, CommandSpec]] = {}
+    found: dict[str, tuple[str, click.Command, CliSpec]] = {}
     for name in sorted(known):
         command: click.Command | None = root
         for word in name.split(" "):
             assert isinstance(command, click.Group)
             command = command.get_command(context, word)
         assert command is not None
-        spec: CommandSpec = command.spec  # type: ignore[attr-defined]
+        spec: CliSpec = command.spec  # type: ignore[attr-defined]
         found[name] = (known[name].summary, command, spec)
     return found
 
 
-def _usage(name: str, spec: CommandSpec) -> str:
+def _usage(name: str, spec: CliSpec) -> str:
     words = [f"mcumgrx {name}"]
     for one in spec.parameters:
         if isinstance(one, Argument):

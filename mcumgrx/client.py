@@ -30,7 +30,7 @@ from .link.link import Link
 from .link.profile import LinkProfile
 from .link.stream import Stream
 from .protocol.header import Version
-from .protocol.message import Command, Reply, Request, SmpError
+from .protocol.message import Reply, Request, SmpCommand, SmpError
 from .protocol.standard import Params, ReadUsableParams
 from .protocol.version import VersionChoice
 from .protocol.waiting import Waiting
@@ -111,7 +111,8 @@ class Client:
         self.profile = LinkProfile() if profile is None else profile
 
     def __repr__(self) -> str:
-        state = "connected" if self.connected else "lost" if self._link.was_opened else "not open"
+        ended = "lost" if self._link.was_opened else "not open"
+        state = "closed" if self._link.was_closed else "connected" if self.connected else ended
         return f"<Client {self._link.transport!r} {state}>"
 
     # -- opening and closing ---------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Client:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def request(self, command: Command[R], *, timeout_s: float | None = None, repeats: int | None = None) -> R:
+    async def request(self, command: SmpCommand[R], *, timeout_s: float | None = None, repeats: int | None = None) -> R:
         """Send `command` and return its typed result.
 
         Without an answer in `timeout_s` seconds, counted from when the link can have sent it, it is sent again up to
@@ -213,7 +214,7 @@ class Client:
         out all the same, the error says so in `may_be_done`.
         """
         if timeout_s is None:
-            timeout_s = self.time_for(command.timeout_s)
+            timeout_s = self.time_for(command.facts.timeout_s)
         request = command.request()
         asking = Asking(request, timeout_s)
         attempts = 1 + ((self.repeats if repeats is None else repeats) if request.repeatable else 0)
@@ -237,7 +238,7 @@ class Client:
                 error.message += "; the device may have carried it out all the same"
             raise
 
-    async def _result(self, command: Command[R], asking: Asking, attempts: int) -> R:
+    async def _result(self, command: SmpCommand[R], asking: Asking, attempts: int) -> R:
         """Ask, and ask again where the answer says that nothing was done, or nothing can be made of it."""
         busy: Waiting | None = None
         turned = garbled = False
@@ -330,7 +331,7 @@ class Client:
         """Whether the device has answered anything, as the firmware that it runs now."""
         return self._link.versions.answers
 
-    async def meet(self, question: Command[R]) -> None:
+    async def meet(self, question: SmpCommand[R]) -> None:
         """Ask `question`, which does no harm, if the device has answered nothing so far; what it answers is ignored.
 
         For before what may take a minute, or is tried in several ways: none of that is for a device that is not there.

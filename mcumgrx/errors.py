@@ -23,18 +23,22 @@
     │  └─ PlanRefused       it was not even started, and why
     └─ PluginError          a plugin is missing, broken or in conflict
 
-Each carries fields, not only a text, and a `hint` where the user can do something about it. Exceptions of other
-libraries are translated into these once, at the edge where they arise.
+Each carries fields, not only a text, a `hint` where the user can do something about it, and the exit code (`exit`) of
+a command that ends with it. Plugins derive errors of their own from these. Exceptions of other libraries are
+translated into these once, at the edge where they arise.
 """
 
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import Self
 
 __all__ = [
     "ConnectFailed",
     "DeviceError",
     "DeviceNotFound",
+    "ErrorCode",
+    "Exit",
     "FlowError",
     "FramingError",
     "ImageError",
@@ -60,18 +64,83 @@ __all__ = [
 _SHOWN_BYTES = 24
 
 
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    NO_LINK = 3  # no such device, or no link to it
+    NO_ANSWER = 4  # no answer, or no sensible one
+    DEVICE_REFUSED = 5
+    BAD_FILE = 6
+    REVERTED = 7  # the device went back to its old image, or never took the new one
+    PLUGIN = 8
+    UNPROVEN = 9  # it is not known that the new image runs for good
+    UNHEALTHY = 10
+    PLAN_REFUSED = 11
+    FLEET = 12  # some of several devices failed
+    REMOTE_FAILED = 13  # a command that ran on the device failed
+    OUTPUT_LOST = 14  # it was done, but its result could not be written
+    FAILED = 15  # for a reason that a plugin's own error tells
+    INTERRUPTED = 130
+
+    @property
+    def label(self) -> str:
+        """As in `--json`: `device-refused`."""
+        return self.name.lower().replace("_", "-")
+
+
+class ErrorCode(IntEnum):
+    """Base of the tables of error codes: a number, a sentence, and what the user can do.
+
+    ::
+
+        class AcmeError(ErrorCode):
+            TOO_HOT = 3, "the heater is too hot", "wait until it has cooled down"
+    """
+
+    sentence: str
+    hint: str | None
+
+    def __new__(cls, number: int, sentence: str = "", hint: str | None = None) -> Self:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.sentence = sentence
+        member.hint = hint
+        return member
+
+    @classmethod
+    def find(cls, number: int) -> Self | None:
+        """The member for `number`, or None for a code that this table does not know."""
+        try:
+            return cls(number)
+        except ValueError:
+            return None
+
+
 class McumgrError(Exception):
     """Base of all errors of this package.
 
     `message` is one sentence without a full stop; `hint` says what the user can do, or is None.
 
+    A plugin derives its own from it, or from the class below that fits, and can give it an exit code of its own: a
+    member of `Exit`, or a number from 64 to 113, which mcumgrx leaves to plugins::
+
+        class SelfTestFailed(McumgrError):
+            exit = 64
+
     Attributes:
+        exit: the exit code of a command that ends so.
         may_be_done: the request that ended so changes the device, was sent, and may have been carried out although it
             brought no answer that says so: the answer stayed out, could not be read, or did not fit the device's
             buffer. It is not known to have failed: read the state, and go on from that.
     """
 
+    exit: int = Exit.FAILED
     may_be_done = False
+    message = ""
+    hint: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -79,15 +148,19 @@ class McumgrError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return self.message
+        return self.message or super().__str__()
 
 
 class UsageError(McumgrError, ValueError):
     """An address, option or argument that cannot be understood."""
 
+    exit = Exit.USAGE
+
 
 class TransportError(McumgrError):
     """The link to the device: `address` names it as the user did, where known."""
+
+    exit = Exit.NO_LINK
 
     def __init__(self, message: str, *, address: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -119,6 +192,8 @@ class LinkLost(TransportError):
 
 class ProtocolError(McumgrError):
     """Bytes that make no sense as SMP."""
+
+    exit = Exit.NO_ANSWER
 
 
 class MalformedReply(ProtocolError):
@@ -152,6 +227,8 @@ class FramingError(ProtocolError):
 class MessageTooLarge(ProtocolError):
     """A message of `size` bytes, header included, is larger than the `limit` of device and link."""
 
+    exit = Exit.USAGE
+
     def __init__(self, message: str, *, size: int, limit: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.size = size
@@ -169,6 +246,8 @@ class TransferStuck(ProtocolError):
 
 class RequestTimeout(McumgrError, TimeoutError):
     """No answer within `timeout_s` seconds, after `attempts` attempts, to the request `what`."""
+
+    exit = Exit.NO_ANSWER
 
     def __init__(
         self, message: str, *, what: str, timeout_s: float, attempts: int = 1, hint: str | None = None
@@ -191,13 +270,15 @@ class DeviceError(McumgrError):
         if error.says(SmpError.BUSY): ...
     """
 
+    exit = Exit.DEVICE_REFUSED
+
     def __init__(
         self,
         message: str,
         *,
         group: int | None,
         rc: int,
-        code: IntEnum | None = None,
+        code: ErrorCode | None = None,
         rsn: str | None = None,
         reply: dict[str, object] | None = None,
         hint: str | None = None,
@@ -211,11 +292,11 @@ class DeviceError(McumgrError):
         self._code = code
 
     @property
-    def code(self) -> IntEnum | None:
+    def code(self) -> ErrorCode | None:
         """The member of the group's table of codes (`SmpError`, `ImageErrorCode`, …), or None for an unknown one."""
         return self._code
 
-    def says(self, *codes: IntEnum) -> bool:
+    def says(self, *codes: ErrorCode) -> bool:
         """Whether it is one of `codes`: the number, and the table that it belongs to."""
         return any(self._code is code for code in codes)
 
@@ -223,9 +304,13 @@ class DeviceError(McumgrError):
 class NotDone(McumgrError):
     """The device did not say no, and what it was asked to do is not done, as a look at it afterwards shows."""
 
+    exit = Exit.DEVICE_REFUSED
+
 
 class UploadMismatch(McumgrError):
     """The device has taken all `size` bytes of an image, and by its own check what it holds is not what was sent."""
+
+    exit = Exit.DEVICE_REFUSED
 
     def __init__(self, message: str, *, size: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -234,6 +319,8 @@ class UploadMismatch(McumgrError):
 
 class ImageError(McumgrError):
     """The file is not an image that the device can take; `path` names it, where it came from a file."""
+
+    exit = Exit.BAD_FILE
 
     def __init__(self, message: str, *, path: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -252,9 +339,18 @@ class Outcome(Enum):
     NOT_CONFIRMED = "not confirmed"  # the new image runs but could not be confirmed
     UNHEALTHY = "unhealthy"  # the new image runs but failed its health check
 
+    @property
+    def exit(self) -> Exit:
+        """The exit code of a command that ends so."""
+        if self in (Outcome.REVERTED, Outcome.REJECTED):
+            return Exit.REVERTED
+        return Exit.UNHEALTHY if self is Outcome.UNHEALTHY else Exit.UNPROVEN
+
 
 class FlowError(McumgrError):
     """An update ended other than asked: in which `stage`, with which `outcome`, concerning which `slot`."""
+
+    exit = Exit.UNPROVEN
 
     def __init__(
         self,
@@ -268,11 +364,15 @@ class FlowError(McumgrError):
         super().__init__(message, hint=hint)
         self.stage = stage
         self.outcome = outcome
+        if outcome is not None:
+            self.exit = outcome.exit
         self.slot = slot
 
 
 class PlanRefused(FlowError):
     """The plan refuses the update before anything is touched; the message is the reason."""
+
+    exit = Exit.PLAN_REFUSED
 
     def __init__(self, message: str, *, slot: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, stage="plan", slot=slot, hint=hint)
@@ -280,6 +380,8 @@ class PlanRefused(FlowError):
 
 class PluginError(McumgrError):
     """A plugin is missing, broken or in conflict: its entry point `name` and its `distribution`, where known."""
+
+    exit = Exit.PLUGIN
 
     def __init__(
         self, message: str, *, name: str | None = None, distribution: str | None = None, hint: str | None = None

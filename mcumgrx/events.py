@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 
 log = logging.getLogger("mcumgrx.events")
@@ -23,6 +23,7 @@ __all__ = [
     "Speed",
     "Stage",
     "StageName",
+    "Status",
     "guarded",
     "ignore_progress",
 ]
@@ -45,14 +46,35 @@ class StageName(StrEnum):
     DOWNLOAD = "download"  # of a file, in no update
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage begins (`finished` false, `text` says what is done) or ends (`text` says with which result)."""
+class Event:
+    """Base of all that is told on the way. Plugins derive their own, which are frozen dataclasses.
 
-    name: StageName
+    People see its `text`, a field or a property, and its fields where it has none. In JSON it has its class as its name
+    (`WarmingUp` is `warming_up`), and its fields.
+    """
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Event):
+    """A stage begins (`finished` false, `text` says what is done) or ends (`text` says with which result).
+
+    `name` is one word: a `StageName`, or a plugin's own.
+    """
+
+    name: str
     text: str = ""
+    _: KW_ONLY
     finished: bool = False
     elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Event):
+    """What is going on at the moment: the next one takes its place, and nothing is left of it in the end."""
+
+    text: str
 
 
 class Limit(StrEnum):
@@ -111,13 +133,13 @@ def _rounded(seconds: float | None, digits: int) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Bytes:
+class Bytes(Event):
     """`done` of `total` bytes are through; the first `resumed_from` of them were there before this operation began.
 
     `elapsed_s` counts from the operation's first byte, so `(done - resumed_from) / elapsed_s` is the average rate.
     """
 
-    stage: StageName
+    stage: str
     done: int
     total: int
     elapsed_s: float
@@ -126,21 +148,21 @@ class Bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Note(Event):
     """Something worth telling in between; a warning does not stop the operation."""
 
     text: str
+    _: KW_ONLY
     warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceText:
+class DeviceText(Event):
     """Text that the device wrote beside SMP (log lines, a boot banner). Untrusted: it may hold control characters."""
 
     text: str
 
 
-Event = Stage | Bytes | Note | DeviceText
 Progress = Callable[[Event], None]
 
 

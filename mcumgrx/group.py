@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .protocol.message import Command
+from .protocol.message import SmpCommand
 
 if TYPE_CHECKING:
     from .client import Client
@@ -20,17 +20,13 @@ class Group:
     ::
 
         class AcmeGroup(Group):
-            id = 100
-
             async def temperature(self) -> float:
                 return await self.request(ReadTemperature())
     """
 
-    id: ClassVar[int]
-
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    async def request(self, command: Command[R], *, timeout_s: float | None = None) -> R:
+    async def request(self, command: SmpCommand[R], *, timeout_s: float | None = None) -> R:
         """See `Client.request`."""
         return await self.client.request(command, timeout_s=timeout_s)

@@ -138,7 +138,7 @@ async def _echoes(client: Client, size: int, *, repeats: int = 1, patient: bool 
         )
     except DeviceError as error:
         # No reassembly, or a datagram that was cut. Any other refusal has read the whole.
-        if error.group is None and error.rc == SmpError.CORRUPT:
+        if error.says(SmpError.CORRUPT):
             return False
     except MalformedReply:
         pass  # an answer all the same

@@ -15,9 +15,9 @@ implements some of these hooks; each returns descriptions, and nothing heavy is 
 
     @hookimpl
     def mcumgrx_commands():
-        return [CommandPlugin("acme temperature", "Read the heater", load="mcumgrx_acme.commands:temperature")]
+        return [CliCommand("acme temperature", "Read the heater", load="mcumgrx_acme.commands:temperature")]
 
-The base classes for what `load` names are here as well (`Transport`, `Group`, `Command`, …); they are resolved on
+The base classes for what `load` names are here as well (`Transport`, `Group`, `SmpCommand`, …); they are resolved on
 first use, so importing this module stays cheap. Nothing else of `mcumgrx` is promised to plugins, except
 `mcumgrx.sim` and `mcumgrx.testing`.
 """
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -36,6 +36,8 @@ from .errors import (
     ConnectFailed,
     DeviceError,
     DeviceNotFound,
+    ErrorCode,
+    Exit,
     LinkLost,
     MalformedReply,
     McumgrError,
@@ -47,6 +49,7 @@ from .errors import (
 )
 from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, StageName, ignore_progress
 from .hints import Hint, Run
+from .isolation import said
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -55,13 +58,15 @@ if TYPE_CHECKING:
     from .bulk import Delivery, transfer, upload, window_for
     from .client import Client
     from .contracts import Device
+    from .former_names import Command
     from .group import Group
     from .message_size import find_message_size
     from .pause import Pause
+    from .protocol.codes import SmpError
     from .protocol.console import ConsoleFraming
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
     from .protocol.header import GroupId, Op
-    from .protocol.message import Body, Command, ErrorCode, Fields, Reply
+    from .protocol.message import Body, CommandFacts, Fields, Reply, SmpCommand, raise_for_error
     from .threads import in_thread
     from .transport import Discovered, Flow, Limits, Transport
 
@@ -70,10 +75,11 @@ __all__ = [
     "Argument",
     "Body",
     "Bytes",
+    "CliCommand",
+    "CliContext",
     "Client",
     "Command",
-    "CommandContext",
-    "CommandPlugin",
+    "CommandFacts",
     "ConnectFailed",
     "ConsoleFraming",
     "DatagramFraming",
@@ -85,6 +91,7 @@ __all__ = [
     "Discovered",
     "ErrorCode",
     "Event",
+    "Exit",
     "Fields",
     "Flow",
     "Framing",
@@ -105,9 +112,11 @@ __all__ = [
     "PluginError",
     "Progress",
     "Reply",
-    "Report",
+    "ReportDiscovered",
     "RequestTimeout",
     "Run",
+    "SmpCommand",
+    "SmpError",
     "Speed",
     "Stage",
     "StageName",
@@ -116,15 +125,16 @@ __all__ = [
     "TransportError",
     "TransportPlugin",
     "UsageError",
+    "cli_command",
     "command",
     "find_message_size",
     "hookimpl",
-    "hookspec",
     "ignore_progress",
     "in_thread",
-    "shown",
+    "raise_for_error",
     "transfer",
     "upload",
+    "value_text",
     "window_for",
 ]
 
@@ -153,11 +163,14 @@ _LATE = {
     "StreamFraming": "protocol.framing",
     "GroupId": "protocol.header",
     "Op": "protocol.header",
+    "SmpError": "protocol.codes",
     "Body": "protocol.message",
-    "Command": "protocol.message",
-    "ErrorCode": "protocol.message",
+    "CommandFacts": "protocol.message",
     "Fields": "protocol.message",
     "Reply": "protocol.message",
+    "SmpCommand": "protocol.message",
+    "raise_for_error": "protocol.message",
+    "Command": "former_names",
     "Discovered": "transport",
     "Flow": "transport",
     "Limits": "transport",
@@ -183,14 +196,15 @@ class TransportPlugin:
         example: an address as a user would type it, shown in help and hints.
         discover: `package.module:function` of an async function `(timeout_s: float) -> list[Discovered]` that returns
             what it has found after at most that many seconds, or None where there is no way to look.
-        watch: `package.module:function` of an async function `(timeout_s: float, report: Report) -> None` that reports
-            each device as soon as it is found, and again whenever something about it has changed; it returns when
-            there is nothing more to come, after at most that many seconds. Used instead of `discover` where there is
-            one; it is what makes devices appear while `mcumgrx scan` still looks.
+        watch: `package.module:function` of an async function `(timeout_s: float, report: ReportDiscovered)` that
+            reports each device as soon as it is found, and again whenever something about it has changed; it returns
+            when there is nothing more to come, after at most that many seconds. Used instead of `discover` where there
+            is one; it is what makes devices appear while `mcumgrx scan` still looks.
     """
 
     scheme: str
     summary: str
+    _: KW_ONLY
     load: str
     aliases: tuple[str, ...] = ()
     example: str = ""
@@ -198,38 +212,61 @@ class TransportPlugin:
     watch: str | None = None
 
 
-Report = Callable[["Discovered"], None]
+ReportDiscovered = Callable[["Discovered"], None]
 """What a `watch` function calls with each sighting of a device, in the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlugin:
-    """A command group: its number, a short name for people, and the class.
+    """A command group: its number, a short name by which `mcumgrx raw` and people know it, and the class.
+
+    One object of it is enough: commands of the group take their number and their errors from it
+    (`class Read(SmpCommand[float], group=HEATER, number=0)`), and the hook returns it.
 
     Attributes:
         load: `package.module:Class` of the `Group`.
+        errors: `package.module:Class` of the `ErrorCode` table of the group's own codes, imported when one comes.
         fills: name of the class in `mcumgrx.contracts` whose role it can take in flows, or None.
     """
 
     id: int
     name: str
     summary: str
+    _: KW_ONLY
     load: str
+    errors: str | None = None
     fills: str | None = None
+
+    def error_table(self) -> type[ErrorCode] | None:
+        """The table that `errors` names; None where it names none, or one that is not there, which is logged."""
+        if self.errors is None:
+            return None
+        module, _, name = self.errors.partition(":")
+        try:
+            table: object = getattr(importlib.import_module(module), name)
+        except Exception as error:
+            table = said(error)
+        if isinstance(table, type) and issubclass(table, ErrorCode):
+            return table
+        import logging  # only now: it costs every start a few milliseconds
+
+        logging.getLogger("mcumgrx.registry").warning("%s is no table of errors: %s", self.errors, table)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
-class CommandPlugin:
+class CliCommand:
     """A command of the command line.
 
     Attributes:
         name: one word, or two: the group of commands and the command in it (`"os echo"`).
         summary: one line for the list of commands.
-        load: `package.module:function` of an async function made with `command`.
+        load: `package.module:function` of an async function made with `cli_command`.
     """
 
     name: str
     summary: str
+    _: KW_ONLY
     load: str
 
 
@@ -247,7 +284,7 @@ class Hooks:
         raise NotImplementedError
 
     @hookspec
-    def mcumgrx_commands(self) -> list[CommandPlugin]:
+    def mcumgrx_commands(self) -> list[CliCommand]:
         """The commands that this plugin adds to the command line."""
         raise NotImplementedError
 
@@ -265,6 +302,7 @@ class Argument:
 
     name: str
     help: str
+    _: KW_ONLY
     type: type[str] | type[int] | type[float] | type[Path] = str
     required: bool = True
     many: bool = False
@@ -275,12 +313,13 @@ class Option:
     """An option of a command, such as `Option("--erase-timeout", "…", type=float, default=60.0)`.
 
     It is passed under its name without dashes (`erase_timeout`). `type=bool` makes a switch. `choices` limits a text.
-    `metavar` names the value in help, with its unit (`SECONDS`). Every option can be set by the environment too, as
-    `MCUMGRX_` and its name (`MCUMGRX_ERASE_TIMEOUT`).
+    `metavar` names the value in help, with its unit (`SECONDS`). Every option can be set by the environment too: by
+    `MCUMGRX_`, the name of the plugin and that of the option (`MCUMGRX_HEATER_ERASE_TIMEOUT`).
     """
 
     flag: str
     help: str
+    _: KW_ONLY
     type: type[str] | type[int] | type[float] | type[bool] | type[Path] = str
     default: str | int | float | bool | Path | None = None
     choices: tuple[str, ...] = ()
@@ -291,7 +330,7 @@ class Option:
         return self.flag.lstrip("-").replace("-", "_")
 
 
-class CommandContext(Protocol):
+class CliContext(Protocol):
     """What the command line gives to a command, as its first argument."""
 
     @property
@@ -301,6 +340,10 @@ class CommandContext(Protocol):
     @property
     def progress(self) -> Progress:
         """Where events go to be shown as the user wants them."""
+
+    @property
+    def groups(self) -> Mapping[int, GroupPlugin]:
+        """The command groups that plugins supply, by number."""
 
     @property
     def device(self) -> Device:
@@ -319,7 +362,7 @@ class CommandContext(Protocol):
         """
 
 
-def shown(value: object) -> str:
+def value_text(value: object) -> str:
     """A value that a device sent, in one line for people: bytes in hex, maps and lists with commas."""
     if value is None:
         return "null"
@@ -328,41 +371,48 @@ def shown(value: object) -> str:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Mapping):
-        return ", ".join(f"{shown(key)} {shown(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{value_text(key)} {value_text(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(shown(item) for item in value) or "none"
+        return ", ".join(value_text(item) for item in value) or "none"
     return str(value)
 
 
-CommandFunction = Callable[..., Awaitable[Any]]
-F = TypeVar("F", bound=CommandFunction)
+CliFunction = Callable[..., Awaitable[Any]]
+F = TypeVar("F", bound=CliFunction)
 
 
 @dataclass(frozen=True, slots=True)
-class CommandSpec:
-    """What `command` attaches to a function, as `__mcumgrx_command__`."""
+class CliSpec:
+    """What `cli_command` attaches to a function, as `__mcumgrx_command__`."""
 
     parameters: tuple[Argument | Option, ...]
     needs_device: bool
     epilog: str
 
 
-def command(*parameters: Argument | Option, needs_device: bool = True, epilog: str = "") -> Callable[[F], F]:
+def cli_command(*parameters: Argument | Option, needs_device: bool = True, epilog: str = "") -> Callable[[F], F]:
     """Make an async function a command; its docstring is the help, `epilog` shows examples.
 
-    The function gets a `CommandContext` and the parameters by name, and returns a dataclass (or None). The command
+    The function gets a `CliContext` and the parameters by name, and returns a dataclass (or None). The command
     line adds `-d`, `--json`, `--timeout`, `-v` and `--log-file`, renders the result, and turns exceptions into
     messages and exit codes::
 
-        @command(Argument("text", "what to send"))
-        async def echo(context: CommandContext, text: str) -> EchoResult:
+        @cli_command(Argument("text", "what to send"))
+        async def echo(context: CliContext, text: str) -> EchoResult:
             \"\"\"Send TEXT to the device and print what comes back.\"\"\"
 
     For a rendering of its own, the result has a method `lines() -> list[str]`; without one its fields are listed.
     """
 
     def attach(function: F) -> F:
-        function.__mcumgrx_command__ = CommandSpec(parameters, needs_device, epilog)  # type: ignore[attr-defined]
+        function.__mcumgrx_command__ = CliSpec(parameters, needs_device, epilog)  # type: ignore[attr-defined]
         return function
 
     return attach
+
+
+# -- names from before 1.0 ------------------------------------------------------------------------------------------
+
+CliCommand = CliCommand
+CliContext = CliContext
+command = cli_command

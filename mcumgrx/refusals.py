@@ -8,16 +8,15 @@ MCUboot `boot_serial.c`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import DeviceError
+from .errors import DeviceError, ErrorCode
 from .hints import Hint, Run
 from .mcuboot import Image
-from .protocol.header import GroupId
-from .protocol.message import SmpError
-from .protocol.standard import ImageErrorCode, ImageState, Slot, SlotInfo
+from .protocol.codes import ImageErrorCode, SmpError
+from .protocol.standard import ImageState, Slot, SlotInfo
 
 __all__ = ["Asked", "Doing", "refusal_hint"]
 
@@ -76,7 +75,7 @@ class Asked:
 
 def refusal_hint(error: DeviceError, asked: Asked) -> str | None:
     """What to do about `error`, or None where the state says nothing beyond the error itself."""
-    find = _table(error).get(error.rc)
+    find = next((tell for code, tell in _TELLING if error.says(code)), None)
     return None if find is None else find(asked)
 
 
@@ -332,48 +331,37 @@ def _not_newer(asked: Asked) -> str | None:
     )
 
 
-_PLAIN: Mapping[int, Callable[[Asked], str | None]] = {
-    SmpError.UNKNOWN: _unknown,
-    SmpError.NO_MEMORY: _no_memory,
-    SmpError.INVALID: _invalid,
-    SmpError.NO_ENTRY: _no_entry,
-    SmpError.BAD_STATE: _bad_state,
-}
-
-_IMAGE: Mapping[int, Callable[[Asked], str | None]] = {
-    ImageErrorCode.HASH_NOT_FOUND: _not_found,
-    ImageErrorCode.NO_FREE_SLOT: _in_use,
-    ImageErrorCode.FLASH_OPEN_FAILED: _no_slot,
-    ImageErrorCode.FLASH_WRITE_FAILED: _write_failed,
-    ImageErrorCode.FLASH_ERASE_FAILED: _erase_failed,
-    ImageErrorCode.INVALID_SLOT: _no_slot,
-    ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC: _bad_trailer,
-    ImageErrorCode.INVALID_HASH: _not_found,
-    ImageErrorCode.INVALID_FLASH_ADDRESS: _linked_elsewhere,
-    ImageErrorCode.CURRENT_VERSION_IS_NEWER: _not_newer,
-    ImageErrorCode.IMAGE_ALREADY_PENDING: _marked_otherwise,
-    ImageErrorCode.INVALID_IMAGE_TOO_LARGE: _too_large,
-    ImageErrorCode.IMAGE_CONFIRMATION_DENIED: _confirmation_denied,
-}
-
-NEEDS_SIZES = frozenset(
-    {
-        (None, SmpError.UNKNOWN),
-        (None, SmpError.INVALID),
-        (1, ImageErrorCode.FLASH_WRITE_FAILED),
-        (1, ImageErrorCode.FLASH_ERASE_FAILED),
-        (1, ImageErrorCode.INVALID_IMAGE_TOO_LARGE),
-    }
+_TELLING: tuple[tuple[ErrorCode, Callable[[Asked], str | None]], ...] = (
+    (SmpError.UNKNOWN, _unknown),
+    (SmpError.NO_MEMORY, _no_memory),
+    (SmpError.INVALID, _invalid),
+    (SmpError.NO_ENTRY, _no_entry),
+    (SmpError.BAD_STATE, _bad_state),
+    (ImageErrorCode.HASH_NOT_FOUND, _not_found),
+    (ImageErrorCode.NO_FREE_SLOT, _in_use),
+    (ImageErrorCode.FLASH_OPEN_FAILED, _no_slot),
+    (ImageErrorCode.FLASH_WRITE_FAILED, _write_failed),
+    (ImageErrorCode.FLASH_ERASE_FAILED, _erase_failed),
+    (ImageErrorCode.INVALID_SLOT, _no_slot),
+    (ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC, _bad_trailer),
+    (ImageErrorCode.INVALID_HASH, _not_found),
+    (ImageErrorCode.INVALID_FLASH_ADDRESS, _linked_elsewhere),
+    (ImageErrorCode.CURRENT_VERSION_IS_NEWER, _not_newer),
+    (ImageErrorCode.IMAGE_ALREADY_PENDING, _marked_otherwise),
+    (ImageErrorCode.INVALID_IMAGE_TOO_LARGE, _too_large),
+    (ImageErrorCode.IMAGE_CONFIRMATION_DENIED, _confirmation_denied),
 )
-"""Errors (group, code) about which the sizes of the slots tell something."""
+
+NEEDS_SIZES: tuple[ErrorCode, ...] = (
+    SmpError.UNKNOWN,
+    SmpError.INVALID,
+    ImageErrorCode.FLASH_WRITE_FAILED,
+    ImageErrorCode.FLASH_ERASE_FAILED,
+    ImageErrorCode.INVALID_IMAGE_TOO_LARGE,
+)
+"""Errors about which the sizes of the slots tell something."""
 
 
 def tells(error: DeviceError) -> bool:
     """Whether the device's state can say more about `error` than its number does."""
-    return error.rc in _table(error)
-
-
-def _table(error: DeviceError) -> Mapping[int, Callable[[Asked], str | None]]:
-    if error.group is None:
-        return _PLAIN
-    return _IMAGE if error.group == GroupId.IMAGE else {}
+    return any(error.says(code) for code, _ in _TELLING)

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pluggy
 
-from .errors import McumgrError, PluginError, UsageError
+from .errors import ErrorCode, McumgrError, PluginError, UsageError
 from .isolation import is_wanted, printable, said
-from .plugin_api import PROJECT, CommandPlugin, CommandSpec, GroupPlugin, Hooks, TransportPlugin
+from .plugin_api import PROJECT, CliCommand, CliSpec, GroupPlugin, Hooks, TransportPlugin
 from .repair import SWITCH, other_version, repair, requirements
 
 if TYPE_CHECKING:
     from .address import Address
     from .group import Group
-    from .plugin_api import CommandFunction
+    from .plugin_api import CliFunction
     from .transport import Transport
 
 __all__ = ["ENTRY_POINTS", "RESERVED_COMMANDS", "PluginRecord", "Registry", "default_registry"]
@@ -49,7 +49,7 @@ _COMMAND = re.compile(r"[a-z][a-z0-9-]*( [a-z][a-z0-9-]*)?")
 _LOAD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
-Description = TransportPlugin | GroupPlugin | CommandPlugin
+Description = TransportPlugin | GroupPlugin | CliCommand
 D = TypeVar("D", bound=Description)
 
 
@@ -97,7 +97,7 @@ class Registry:
         self._transports: dict[str, TransportPlugin] = {}
         self._groups: dict[int, GroupPlugin] = {}
         self._roles: dict[str, GroupPlugin] = {}
-        self._commands: dict[str, CommandPlugin] = {}
+        self._commands: dict[str, CliCommand] = {}
         self._owners: dict[Description, PluginRecord] = {}
         self._packages: dict[str, PluginRecord] = {}  # those of other distributions, by the name they are imported by
         self._records: list[PluginRecord] = []
@@ -117,7 +117,7 @@ class Registry:
         return MappingProxyType(self._groups)
 
     @property
-    def commands(self) -> Mapping[str, CommandPlugin]:
+    def commands(self) -> Mapping[str, CliCommand]:
         """The plugins' commands by name, which is one word or two."""
         return MappingProxyType(self._commands)
 
@@ -165,10 +165,15 @@ class Registry:
             raise self._broken(plugin, f"{plugin.load} cannot be a {kind.__name__}: it lacks {', '.join(missing)}")
         return found
 
-    def command(self, plugin: CommandPlugin) -> tuple[CommandFunction, CommandSpec]:
+    def error_table(self, group: int) -> type[ErrorCode] | None:
+        """The codes of a group, or None where no plugin tells them."""
+        plugin = self._groups.get(group)
+        return None if plugin is None else plugin.error_table()
+
+    def command(self, plugin: CliCommand) -> tuple[CliFunction, CliSpec]:
         """The function of a command and its parameters. Raises `PluginError`."""
-        function = cast("CommandFunction", self.resolve(plugin, plugin.load))
-        return function, cast(CommandSpec, getattr(function, "__mcumgrx_command__"))  # noqa: B009 - mypy
+        function = cast("CliFunction", self.resolve(plugin, plugin.load))
+        return function, cast(CliSpec, getattr(function, "__mcumgrx_command__"))  # noqa: B009 - mypy
 
     def resolve(self, plugin: Description, load: str) -> object:
         """Import what `load`, one of the names in `plugin`, stands for, and check that it is of the right kind.
@@ -273,7 +278,7 @@ class Registry:
                 hooks = manager.hook
                 self._take_all(loading, hooks.mcumgrx_transports, TransportPlugin, self._take_transport)
                 self._take_all(loading, hooks.mcumgrx_groups, GroupPlugin, self._take_group)
-                self._take_all(loading, hooks.mcumgrx_commands, CommandPlugin, self._take_command)
+                self._take_all(loading, hooks.mcumgrx_commands, CliCommand, self._take_command)
 
     def _take_all(
         self,
@@ -331,6 +336,8 @@ class Registry:
         taking.check("id", lambda value: type(value) is int and 0 <= value <= 0xFFFF)
         taking.check("fills", lambda value: value is None or (isinstance(value, str) and _IDENTIFIER.fullmatch(value)))
         taking.loadable("load")
+        if plugin.errors is not None:
+            taking.loadable("errors")
         if taking.sound and plugin.id in self._groups:
             taking.conflict(f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}")
         if not taking.sound:
@@ -346,7 +353,7 @@ class Registry:
         else:
             self._roles[plugin.fills] = plugin
 
-    def _take_command(self, loading: _Loading, plugin: CommandPlugin) -> None:
+    def _take_command(self, loading: _Loading, plugin: CliCommand) -> None:
         taking = _Taking(loading, f"the command {_shown(plugin.name)}", plugin)
         taking.texts("name", "summary", "load")
         if taking.sound and not _COMMAND.fullmatch(plugin.name):
@@ -610,6 +617,8 @@ def _modules(plugin: Description) -> list[str]:
     texts = [plugin.load]
     if isinstance(plugin, TransportPlugin):
         texts += [text for text in (plugin.discover, plugin.watch) if text is not None]
+    if isinstance(plugin, GroupPlugin) and plugin.errors is not None:
+        texts.append(plugin.errors)
     return texts
 
 
@@ -661,13 +670,9 @@ def _unfit(plugin: Description, load: str, value: object) -> str | None:
     if isinstance(plugin, GroupPlugin):
         from .group import Group
 
-        problem = _unfit_class(value, Group)
-        number = getattr(value, "id", None)
-        if problem is None and number != plugin.id:
-            return f"is for group {number}, not {plugin.id}"
-        return problem
-    if not callable(value) or not isinstance(getattr(value, "__mcumgrx_command__", None), CommandSpec):
-        return "is not a function made with mcumgrx.plugin_api.command"
+        return _unfit_class(value, Group)
+    if not callable(value) or not isinstance(getattr(value, "__mcumgrx_command__", None), CliSpec):
+        return "is not a function made with mcumgrx.plugin_api.cli_command"
     return None
 
 

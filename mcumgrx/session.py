@@ -18,6 +18,7 @@ from .errors import ConnectFailed, DeviceNotFound, UsageError, WrongDevice
 from .events import DeviceText, Note, Progress, ignore_progress
 from .link.profile import LinkProfile
 from .memory import MOST_ID, Memory, Remembered, tells_apart
+from .protocol.codes import look_for_tables
 from .registry import Registry, default_registry
 from .transport import Transport
 
@@ -47,6 +48,7 @@ class SessionDevice:
     Its first identity is kept, where it lasts: whatever else is found behind the same address later is another device.
 
     Arguments:
+        address: how it was named; what stands for it, where a transport was given instead.
         timeout_s: seconds for an answer, as of `Client`.
         on_text: gets what the device prints, besides the `progress` of `rediscover`.
         memory: where to keep what transfers learn of the device, for the next program; None for nowhere.
@@ -55,7 +57,7 @@ class SessionDevice:
 
     def __init__(
         self,
-        address: Address,
+        address: Address | str,
         transport: Transport,
         registry: Registry,
         *,
@@ -158,8 +160,12 @@ class SessionDevice:
         if identity is None and self._transport.memorable:
             told = self._transport.identity
             identity = told if told is not None and tells_apart(told) else None
+        if identity is None:
+            return None
+        if not isinstance(self._address, Address):
+            return identity, self._address
         plugin = self._registry.transports.get(self._address.scheme)
-        return None if identity is None else (identity, self._address.scheme if plugin is None else plugin.scheme)
+        return identity, self._address.scheme if plugin is None else plugin.scheme
 
     # -- after a reset -------------------------------------------------------------------------------------------------
 
@@ -268,7 +274,7 @@ class SessionDevice:
 
 
 def device(
-    address: str | Address,
+    address: str | Address | Transport,
     *,
     timeout_s: float | None = None,
     on_text: Callable[[str], None] | None = None,
@@ -276,17 +282,18 @@ def device(
     memory: Memory | None = None,
     name: str | None = None,
 ) -> SessionDevice:
-    """The device at `address`, not yet connected. Raises `UsageError` or `PluginError` for what is no address.
+    """The device at `address`, or at the other end of a transport, not yet connected.
 
-    Arguments: see `connect`.
+    Raises `UsageError` or `PluginError` for what is no address. Arguments: see `connect`.
     """
     if name is not None and not 0 < len(name.strip()) <= MOST_ID:
         raise UsageError(f"the name of a device has 1 to {MOST_ID} characters", hint="name it as its label does")
     registry = default_registry() if registry is None else registry
-    parsed = Address.parse(address) if isinstance(address, str) else address
+    look_for_tables(registry.error_table)
+    named, transport = _reached(address, registry)
     return SessionDevice(
-        parsed,
-        registry.transport(parsed),
+        named,
+        transport,
         registry,
         timeout_s=timeout_s,
         on_text=on_text,
@@ -295,9 +302,20 @@ def device(
     )
 
 
+def _reached(address: object, registry: Registry) -> tuple[Address | str, Transport]:
+    """How the device is named, and the transport to it."""
+    if isinstance(address, Transport):
+        kind = type(address)
+        return f"{kind.__module__}.{kind.__qualname__}", address
+    if not isinstance(address, str | Address):
+        raise TypeError(f"a device is named by an address or reached by a Transport, not by {address!r}")
+    parsed = Address.parse(address) if isinstance(address, str) else address
+    return parsed, registry.transport(parsed)
+
+
 @asynccontextmanager
 async def connect(
-    address: str | Address,
+    address: str | Address | Transport,
     *,
     timeout_s: float | None = None,
     on_text: Callable[[str], None] | None = None,
@@ -313,6 +331,8 @@ async def connect(
             ...
 
     Arguments:
+        address: `SCHEME:TARGET[,key=value…]`, or a `Transport` of your own that is not open, such as
+            `mcumgrx.sim.link.SimulatedTransport(…)`.
         timeout_s: seconds for the answer to a request; default: 5, and more for those that take longer.
         on_text: gets what the device prints beside SMP.
         memory: keeps what transfers learn of the device for the next program, as the command line does:

@@ -14,7 +14,7 @@ from mcumgrx.errors import DeviceError, LinkLost
 from mcumgrx.events import Bytes, Event, Limit, Speed, StageName
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.header import HEADER_SIZE, Header
-from mcumgrx.protocol.message import Command, decode_body
+from mcumgrx.protocol.message import SmpCommand, decode_body
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.flash import INSTANT, FlashTiming
@@ -235,7 +235,7 @@ class Reading:
 
     slow = False
 
-    def __init__(self, command: Command[FileChunk]) -> None:
+    def __init__(self, command: SmpCommand[FileChunk]) -> None:
         self.command = command
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from mcumgrx.errors import DeviceError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image, trailer_magic
+from mcumgrx.protocol.codes import ImageErrorCode
 from mcumgrx.protocol.message import SmpError
-from mcumgrx.protocol.standard import ImageErrorCode, ImageState, Slot, SlotInfo
+from mcumgrx.protocol.standard import ImageState, Slot, SlotInfo
 from mcumgrx.refusals import Asked, Doing, refusal_hint, tells
 from mcumgrx.sim.images import build_image
 

@@ -18,7 +18,7 @@ from mcumgrx.events import DeviceText, Event, Note
 from mcumgrx.link.profile import Learned
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Memory
-from mcumgrx.protocol.message import Command
+from mcumgrx.protocol.message import SmpCommand
 from mcumgrx.protocol.standard import Echo, EraseImage
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
@@ -548,7 +548,7 @@ def test_a_memory_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest
 # -- a link that dies before it has carried anything -------------------------------------------------------------------
 
 
-def first_request(command: Command[Any], *, changed: bool = False) -> tuple[Any, int]:
+def first_request(command: SmpCommand[Any], *, changed: bool = False) -> tuple[Any, int]:
     """What comes of the first request over a link that its first message ends, and how often it was opened."""
     faults = Faults(cut_at_request={1})
     opened: list[int] = []

@@ -16,7 +16,11 @@ from ..errors import UsageError
 from ..plugin_api import Argument, Option
 from .help import NO_BREAK
 
-__all__ = ["PREFIX", "Settings", "collect", "environment", "global_options", "made_parameter"]
+__all__ = ["PREFIX", "TYPED", "Settings", "collect", "environment", "global_options", "made_parameter"]
+
+
+TYPED = "mcumgrx.typed"
+"""Where a context of click has the command line as it was typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,9 @@ _METAVARS: dict[type, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path:
 PREFIX = "global_"
 
 
-def _environment_name(name: str) -> str:
-    return f"MCUMGRX_{name.upper()}"
+def _environment_name(name: str, plugin: str | None = None) -> str:
+    """The variable for an option; of another distribution's plugin it has the plugin's name, whose option it is."""
+    return "_".join(["MCUMGRX", *([re.sub(r"\W", "_", plugin)] if plugin else []), name]).upper()
 
 
 class _Device(click.Option):
@@ -213,7 +218,7 @@ def environment(ctx: click.Context) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
-def made_parameter(one: Argument | Option) -> click.Parameter:
+def made_parameter(one: Argument | Option, plugin: str | None = None) -> click.Parameter:
     kind = _TYPES[one.type]
     if isinstance(one, Argument):
         return click.Argument([one.name], type=kind, required=one.required, nargs=-1 if one.many else 1)
@@ -230,4 +235,4 @@ def made_parameter(one: Argument | Option) -> click.Parameter:
         if one.choices:
             kind = click.Choice(one.choices)
         more["type"] = kind
-    return click.Option([one.flag, one.name], help=help_text, envvar=_environment_name(one.name), **more)
+    return click.Option([one.flag, one.name], help=help_text, envvar=_environment_name(one.name, plugin), **more)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ..plugin_api import Argument, CommandContext, command
+from ..plugin_api import Argument, CliContext, cli_command
 from .tables import Row, Table, table_lines
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Forgotten:
         return [f"forgotten: {one.id} over {one.link}" for one in self.removed] or ["nothing was remembered"]
 
 
-@command(Argument("id", "of this device alone", required=False), needs_device=False)
-async def show_cache(context: CommandContext, id: str | None) -> CacheContent:
+@cli_command(Argument("id", "of this device alone", required=False), needs_device=False)
+async def show_cache(context: CliContext, id: str | None) -> CacheContent:
     """Show what is remembered of devices, so that the next transfer need not find it out.
 
     MESSAGE is the largest message that has arrived, LOST FROM the size from which on they got lost, ERASE the longest
@@ -94,8 +94,8 @@ async def show_cache(context: CommandContext, id: str | None) -> CacheContent:
     return CacheContent(str(memory.path), tuple(_shown(one) for one in devices if id in (None, one.id)))
 
 
-@command(Argument("id", "of this device alone", required=False), needs_device=False)
-async def clear_cache(context: CommandContext, id: str | None) -> Forgotten:
+@cli_command(Argument("id", "of this device alone", required=False), needs_device=False)
+async def clear_cache(context: CliContext, id: str | None) -> Forgotten:
     """Forget what is remembered of a device, or of all. It is found out again when it is needed."""
     from ..memory import Memory
     from ..threads import in_thread

@@ -1,4 +1,4 @@
-"""Makes a click command out of an async function that `mcumgrx.plugin_api.command` described.
+"""Makes a click command out of an async function that `mcumgrx.plugin_api.cli_command` described.
 
 Here is the way from its result or exception to what is shown and the exit code. What it is given is in `arguments` and
 `context`; finding commands is the business of `tree`.
@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import click
 
 from ..errors import McumgrError, PluginError
 from ..isolation import UserInterrupt, is_wanted, said
-from ..plugin_api import Argument, CommandFunction, CommandSpec
-from .arguments import PREFIX, Settings, collect, environment, global_options, made_parameter
+from ..plugin_api import Argument, CliFunction, CliSpec
+from .arguments import PREFIX, TYPED, Settings, collect, environment, global_options, made_parameter
 from .context import Context, no_device
+from .data import to_lines
 from .exit_codes import Exit, Failure, Situation, explain
 from .help import HelpContext, help_option, write_epilog
 from .interrupt import interruptions
-from .logs import logging_to
-from .render import Renderer
+from .logs import log_begin, log_failure, log_result, logging_to, story
 from .renderers import make_renderer
 from .streams import lost, standard_streams, streams, write_line
 
-__all__ = ["Command", "make_command", "show_failure"]
+__all__ = ["Command", "failure_of", "make_command"]
 
 log = logging.getLogger("mcumgrx.cli")
 
@@ -37,7 +38,7 @@ class Command(click.Command):
 
     context_class = HelpContext
 
-    def __init__(self, name: str, *, spec: CommandSpec, **more: Any) -> None:
+    def __init__(self, name: str, *, spec: CliSpec, **more: Any) -> None:
         self.spec = spec
         super().__init__(name, add_help_option=False, **more)
 
@@ -63,12 +64,12 @@ class Command(click.Command):
         write_epilog(self.spec.epilog, formatter)
 
 
-def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plugin: str | None = None) -> Command:
+def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str | None = None) -> Command:
     """The click command for `function`. `plugin` names the third party it is from, for messages.
 
     Raises `PluginError` for parameters that clash with each other or with the options of every command.
     """
-    parameters: list[click.Parameter] = [made_parameter(one) for one in spec.parameters]
+    parameters: list[click.Parameter] = [made_parameter(one, plugin) for one in spec.parameters]
     common = global_options()
     taken = {flag for option in common for flag in option.opts} | {"-h", "--help"}
     for parameter in parameters:
@@ -86,7 +87,8 @@ def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plu
         settings = collect(ctx)
         settings = replace(settings, environment=environment(ctx))
         own = {key: value for key, value in values.items() if not key.startswith(PREFIX)}
-        return _execute(name, lambda context: function(context, **own), spec, settings, plugin)
+        typed = ctx.find_root().meta.get(TYPED, ())
+        return _execute(name, lambda context: function(context, **own), spec, settings, plugin, typed)
 
     return Command(
         name.rpartition(" ")[2],
@@ -100,9 +102,10 @@ def make_command(name: str, function: CommandFunction, spec: CommandSpec, *, plu
 def _execute(
     name: str,
     start: Callable[[Any], Awaitable[Any]],
-    spec: CommandSpec,
+    spec: CliSpec,
     settings: Settings,
     plugin: str | None,
+    typed: Sequence[str],
 ) -> int:
     """Run a command and show what comes of it; returns the exit code."""
     with standard_streams() as now:
@@ -111,7 +114,7 @@ def _execute(
             renderer.options = settings.reaching
             context = Context(name, settings, renderer)
             try:
-                code = _carry_out_and_tell(name, start, spec, context, plugin)
+                code = _carry_out_and_tell(name, start, spec, context, plugin, typed)
             finally:
                 renderer.close()
             with interruptions() as signals:
@@ -127,15 +130,19 @@ _LAST_WORDS_S = 0.5
 def _carry_out_and_tell(
     name: str,
     start: Callable[[Any], Awaitable[Any]],
-    spec: CommandSpec,
+    spec: CliSpec,
     context: Context,
     plugin: str | None,
+    typed: Sequence[str],
 ) -> int:
-    settings = context.settings
+    settings, renderer = context.settings, context.renderer
     result: Any = None
     failure: BaseException | None = None
     try:
-        with logging_to(context.renderer.log, settings.verbose, settings.log_file, context.warn):
+        with logging_to(renderer.log, settings.verbose, settings.log_file, context.warn):
+            if settings.log_file is not None:
+                log_begin(name, typed, settings)
+                renderer.journal = partial(story.info, "%s")
             try:
                 result = _carry_out(start, spec, context)
             except BaseException as error:
@@ -143,12 +150,18 @@ def _carry_out_and_tell(
                 if not is_wanted(error):
                     level = logging.DEBUG if isinstance(error, McumgrError) else logging.INFO
                     log.log(level, "traceback", exc_info=error)
-        return _tell(name, result, failure, context, plugin)
+            ending = _ending(result, failure, context, plugin)
+            if renderer.journal is not None:
+                if ending.failure is not None:
+                    log_failure(ending.failure)
+                else:
+                    log_result([renderer.told(line) for line in ending.lines], ending.code)
+        return _tell(name, ending, context, plugin)
     except UserInterrupt as error:
-        return _tell(name, None, error, context, plugin)
+        return _tell(name, _ending(None, error, context, plugin), context, plugin)
 
 
-def _carry_out(start: Callable[[Any], Awaitable[Any]], spec: CommandSpec, context: Context) -> Any:
+def _carry_out(start: Callable[[Any], Awaitable[Any]], spec: CliSpec, context: Context) -> Any:
     from .run import run
 
     if spec.needs_device and not context.settings.device:
@@ -160,24 +173,46 @@ def _carry_out(start: Callable[[Any], Awaitable[Any]], spec: CommandSpec, contex
     return run(work)
 
 
-def _tell(name: str, result: Any, failure: BaseException | None, context: Context, plugin: str | None) -> int:
-    """Show how a command has ended; returns its exit code."""
-    renderer = context.renderer
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a command has ended: with a result, of which people see `lines`, or with a failure."""
+
+    code: int
+    result: Any = None
+    lines: Sequence[str] = ()
+    failure: Failure | None = None
+
+
+def _ending(result: Any, failure: BaseException | None, context: Context, plugin: str | None) -> _Ending:
     if failure is None:
         try:
-            code = _exit_code(result)
-            renderer.result(name, result)
-            return code
+            return _Ending(_exit_code(result), result, to_lines(result) if context.renderer.journal else ())
         except BaseException as error:  # of the methods of a plugin's result
             failure = error
     if not is_wanted(failure):
-        return show_failure(renderer, failure, context.situation(), plugin=plugin, settings=context.settings)
+        told = failure_of(failure, context.situation(), plugin=plugin, settings=context.settings)
+        return _Ending(told.exit, failure=told)
     with interruptions() as signals:
         by = f" by {signals.name}" if signals.name else ""
-        signals.told()
-    again = "; run the same command again to continue" if renderer.stages else ""
-    renderer.failure(Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{by}{again}"))
-    return Exit.INTERRUPTED
+    again = "; run the same command again to continue" if context.renderer.stages else ""
+    return _Ending(Exit.INTERRUPTED, failure=Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{by}{again}"))
+
+
+def _tell(name: str, ending: _Ending, context: Context, plugin: str | None) -> int:
+    """Show how a command has ended; returns its exit code."""
+    renderer = context.renderer
+    if ending.failure is None:
+        try:
+            renderer.result(name, ending.result)
+            return ending.code
+        except BaseException as error:  # as in `_ending`
+            ending = _ending(None, error, context, plugin)
+    assert ending.failure is not None
+    if ending.code == Exit.INTERRUPTED:
+        with interruptions() as signals:
+            signals.told()
+    renderer.failure(ending.failure)
+    return ending.code
 
 
 def _exit_code(result: Any) -> int:
@@ -202,15 +237,10 @@ def _after_loss(code: int, context: Context) -> int:
     return code if done else Exit.OUTPUT_LOST
 
 
-def show_failure(
-    renderer: Renderer,
-    error: BaseException,
-    where: Situation,
-    *,
-    plugin: str | None = None,
-    settings: Settings | None = None,
-) -> int:
-    """Show why a command failed and return its exit code."""
+def failure_of(
+    error: BaseException, where: Situation, *, plugin: str | None = None, settings: Settings | None = None
+) -> Failure:
+    """Why a command failed, ready to be shown. `plugin` names whose command it is."""
     if isinstance(error, McumgrError):
         failure = explain(error, where)
         if not isinstance(failure.message, str) or not isinstance(failure.hint, str | None):  # made by a stranger
@@ -221,8 +251,7 @@ def show_failure(
         whose = f" in the plugin {plugin!r}" if plugin is not None else ""
         text = f"this is a bug{whose}: {said(error)}"
         failure = Failure(Exit.BUG, type(error).__name__, text, _report_hint(plugin, settings))
-    renderer.failure(failure)
-    return failure.exit
+    return failure
 
 
 def _culprit(error: BaseException) -> str | None:

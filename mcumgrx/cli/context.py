@@ -1,11 +1,11 @@
-"""`CommandContext` as the command line gives it to the functions of commands."""
+"""`CliContext` as the command line gives it to the functions of commands."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,6 +19,7 @@ from .text import printable
 
 if TYPE_CHECKING:
     from ..client import Client
+    from ..plugin_api import GroupPlugin
     from ..session import SessionDevice
 
 __all__ = ["Context", "no_device"]
@@ -27,7 +28,7 @@ device_log = logging.getLogger("mcumgrx.device")
 
 
 class Context:
-    """What a command's function gets (`mcumgrx.plugin_api.CommandContext`), and a little more for core commands."""
+    """What a command's function gets (`mcumgrx.plugin_api.CliContext`), and a little more for core commands."""
 
     def __init__(self, command: str, settings: Settings, renderer: Renderer) -> None:
         self.command = command
@@ -52,6 +53,12 @@ class Context:
         _log_device_text(text)
         if self.settings.device_log:
             self.renderer.event(DeviceText(text))
+
+    @property
+    def groups(self) -> Mapping[int, GroupPlugin]:
+        from ..registry import default_registry
+
+        return default_registry().groups
 
     @property
     def device(self) -> SessionDevice:

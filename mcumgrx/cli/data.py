@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time
 from enum import Enum
 from typing import Any
 
-__all__ = ["SCHEMA", "json_line", "to_data", "to_lines"]
+from ..events import Note, Stage
+
+__all__ = ["SCHEMA", "event_name", "event_text", "json_line", "to_data", "to_lines"]
 
 SCHEMA = 1
 """Version of the JSON output; it changes when a script written for the last one could break."""
@@ -121,3 +124,27 @@ def _table(rows: list[dict[str, str]]) -> list[str]:
     cells = [names, *([row.get(name, "-") for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+def event_name(event: object) -> str:
+    """As in JSON: `device_text` for a `DeviceText`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+def event_text(event: object) -> str:
+    """An event in one line for people: its text, or its fields where it has none."""
+    text = getattr(event, "text", None)
+    if isinstance(event, Stage):
+        return f"{event.name}: {text}{' (done)' if event.finished else ''}"
+    if isinstance(event, Note) and event.warning:
+        return f"warning: {text}"
+    if isinstance(text, str):
+        return text
+    row = _fields(event)
+    if row is None:
+        return _short(event)
+    told = ", ".join(f"{name} {value}" for name, value in row.items())
+    return f"{event_name(event).replace('_', ' ')}: {told}" if told else event_name(event).replace("_", " ")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..plugin_api import Option, UsageError, command
+from ..plugin_api import Option, UsageError, cli_command
 from .exit_codes import Exit
 from .streams import streams
 from .text import duration_text
@@ -78,7 +78,7 @@ class RealUpdate:
         return [] if self.exit == Exit.DONE else [f"demo: the update ended with code {self.exit}"]
 
 
-@command(
+@cli_command(
     Option("--firmware", "Update a real device with this file instead; -d names the device.", type=Path),
     needs_device=False,
     epilog="""

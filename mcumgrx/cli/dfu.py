@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..events import Event, Note, Stage, StageName
-from ..plugin_api import Argument, Option, command
+from ..plugin_api import Argument, Option, cli_command
 from .text import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class DfuResult:
         return [f"done: {done.get(report.ending, report.summary)} ({', '.join(facts)})"]
 
 
-@command(
+@cli_command(
     Argument("file", "the image: a signed MCUboot .bin, such as zephyr.signed.bin", type=Path),
     Option("--mode", "How far to go.", default="test-and-confirm", choices=MODES, metavar="MODE"),
     Option("--dry-run", "Show the plan and change nothing.", type=bool),

@@ -9,90 +9,43 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from ..errors import (
     ConnectFailed,
     DeviceError,
+    Exit,
     FlowError,
-    ImageError,
     McumgrError,
     MessageTooLarge,
-    NotDone,
-    Outcome,
-    PlanRefused,
-    PluginError,
-    ProtocolError,
     RequestTimeout,
     TransferStuck,
     TransportError,
-    UploadMismatch,
     UsageError,
 )
 from ..hints import Hint, Run
+from ..isolation import said
 
-__all__ = ["Exit", "Failure", "Situation", "exit_for", "explain"]
-
-
-class Exit(IntEnum):
-    """The exit codes of every command."""
-
-    DONE = 0
-    BUG = 1
-    USAGE = 2
-    NO_LINK = 3  # no such device, or no link to it
-    NO_ANSWER = 4  # no answer, or no sensible one
-    DEVICE_REFUSED = 5
-    BAD_FILE = 6
-    REVERTED = 7  # the device went back to its old image, or never took the new one
-    PLUGIN = 8
-    UNPROVEN = 9  # it is not known that the new image runs for good
-    UNHEALTHY = 10
-    PLAN_REFUSED = 11
-    FLEET = 12  # some of several devices failed
-    REMOTE_FAILED = 13  # a command that ran on the device failed
-    OUTPUT_LOST = 14  # it was done, but its result could not be written
-    INTERRUPTED = 130
-
-    @property
-    def label(self) -> str:
-        """As in `--json`: `device-refused`."""
-        return self.name.lower().replace("_", "-")
+__all__ = ["Exit", "Failure", "Situation", "exit_for", "exit_label", "explain"]
 
 
-# The first class that fits decides, so the special ones come first.
-_EXITS: tuple[tuple[type[Exception], Exit], ...] = (
-    (UsageError, Exit.USAGE),
-    (MessageTooLarge, Exit.USAGE),
-    (TransportError, Exit.NO_LINK),
-    (ProtocolError, Exit.NO_ANSWER),
-    (RequestTimeout, Exit.NO_ANSWER),
-    (DeviceError, Exit.DEVICE_REFUSED),
-    (NotDone, Exit.DEVICE_REFUSED),
-    (UploadMismatch, Exit.DEVICE_REFUSED),
-    (ImageError, Exit.BAD_FILE),
-    (PlanRefused, Exit.PLAN_REFUSED),
-    (FlowError, Exit.UNPROVEN),  # where `_OUTCOMES` does not say better
-    (PluginError, Exit.PLUGIN),
-)
-
-_OUTCOMES = {
-    Outcome.REVERTED: Exit.REVERTED,
-    Outcome.REJECTED: Exit.REVERTED,
-    Outcome.NEVER_SWAPPED: Exit.UNPROVEN,
-    Outcome.OTHER_IMAGE: Exit.UNPROVEN,
-    Outcome.NO_RETURN: Exit.UNPROVEN,
-    Outcome.UNSEEN: Exit.UNPROVEN,
-    Outcome.NOT_CONFIRMED: Exit.UNPROVEN,
-    Outcome.UNHEALTHY: Exit.UNHEALTHY,
-}
+# Of plugins' own errors: from where mcumgrx has none, to where shells have theirs (126 on).
+_OWN_EXITS = range(64, 114)
+_ENDS = set(Exit) - {Exit.DONE, Exit.BUG}
 
 
-def exit_for(error: BaseException) -> Exit:
+def exit_for(error: BaseException) -> int:
     """The exit code of a command that ended with `error`."""
-    if isinstance(error, FlowError) and error.outcome is not None:
-        return _OUTCOMES[error.outcome]
-    return next((code for kind, code in _EXITS if isinstance(error, kind)), Exit.BUG)
+    if not isinstance(error, McumgrError):
+        return Exit.BUG
+    code: object = error.exit
+    if not isinstance(code, int) or (code not in _OWN_EXITS and code not in _ENDS):
+        return Exit.FAILED
+    return Exit(code) if code in _ENDS else code
+
+
+def exit_label(code: int) -> str:
+    """As in `--json`; an exit code that only a plugin knows is a failure."""
+    return Exit(code).label if code in set(Exit) else Exit.FAILED.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +75,7 @@ class Situation:
 class Failure:
     """A failure, ready to be shown. `fields` are those of the exception, for `--json`."""
 
-    exit: Exit
+    exit: int
     kind: str
     message: str
     hint: str | None = None
@@ -181,8 +134,11 @@ _NO_SERVICE = (
 )
 
 
-def _device_said(error: Exception, group: int | None, rc: int) -> bool:
-    return isinstance(error, DeviceError) and error.group == group and error.rc == rc
+def _no_free_slot(error: Exception) -> bool:
+    from ..protocol.codes import ImageErrorCode, SmpError  # only now: not every command needs the tables
+
+    # Before SMP version 2, "no free slot" was a plain code, and that of the group came later.
+    return isinstance(error, DeviceError) and error.says(SmpError.BAD_STATE, ImageErrorCode.NO_FREE_SLOT)
 
 
 def _silent(error: Exception, where: Situation) -> bool:
@@ -195,8 +151,7 @@ def _concerns_image(where: Situation) -> bool:
 
 # The first line that fits gives the hint.
 _HINTS: tuple[tuple[Callable[[Exception, Situation], bool], str], ...] = (
-    # Before SMP version 2, "no free slot" was the plain code 6, and 1/9 came later.
-    (lambda e, w: _concerns_image(w) and (_device_said(e, None, 6) or _device_said(e, 1, 9)), _UNCONFIRMED),
+    (lambda e, w: _concerns_image(w) and _no_free_slot(e), _UNCONFIRMED),
     (lambda e, w: isinstance(e, TransferStuck) and e.offset == 0, _STUCK_AT_START),
     (lambda e, w: isinstance(e, RequestTimeout) and w.sent == 0, _SLOW_ERASE),
     (
@@ -214,6 +169,9 @@ _HINTS: tuple[tuple[Callable[[Exception, Situation], bool], str], ...] = (
 )
 
 
+_TOLD = ("message", "hint", "exit")
+
+
 def explain(error: Exception, where: Situation) -> Failure:
     """What to tell about `error`. An exception that nobody foresaw is a bug, and says so."""
     code = exit_for(error)
@@ -226,8 +184,10 @@ def explain(error: Exception, where: Situation) -> Failure:
         hint = Hint(source, *(("; ", hint) if hint else ()))
     if isinstance(hint, Hint):
         hint = hint.on(where.options)
-    fields = {name: value for name, value in vars(error).items() if name not in ("message", "hint") and name[0] != "_"}
-    return Failure(code, kind, error.message, hint, fields)
+    fields = {name: value for name, value in vars(error).items() if name not in _TOLD and name[0] != "_"}
+    # An exception of a stranger's may have gone past our constructor.
+    message = error.message or said(error).removeprefix(f"{kind}: ")
+    return Failure(code, kind, message, hint, fields)
 
 
 def _set_by_environment(error: McumgrError, where: Situation) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TextIO
 
-from ..events import Bytes, Event, Stage, StageName
-from .data import json_line, to_data
-from .exit_codes import Failure
+from ..events import Bytes, Event, Stage
+from .data import event_name, event_text, json_line, to_data
+from .exit_codes import Failure, exit_label
 from .render import Renderer
 from .streams import write_line
 from .text import printable
@@ -26,20 +25,22 @@ class JsonRenderer(Renderer):
         super().__init__()
         self._out = out
         self._err = err
-        self._due: dict[StageName, float] = {}
+        self._due: dict[str, float] = {}
 
     def draw(self, event: Event) -> None:
         if isinstance(event, Bytes) and event.done < event.total:
             if event.elapsed_s < self._due.get(event.stage, 0.0):
                 return
             self._due[event.stage] = event.elapsed_s + self._INTERVAL_S
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-        fields = to_data(event)
-        if "elapsed_s" in fields:
+        name, fields = event_name(event), to_data(event)
+        if not isinstance(fields, dict):  # of a plugin's own, and no dataclass
+            fields = {"text": event_text(event)}
+        if isinstance(event, Stage | Bytes):
             fields["elapsed_s"] = round(fields["elapsed_s"], 3)
         if isinstance(event, Stage):
             fields = {"stage": fields.pop("name"), **fields}  # as in the other events
-        write_line(self._out, json_line({"event": name, **fields}))
+        own = {key if key not in ("schema", "event") else f"{key}_": value for key, value in fields.items()}
+        write_line(self._out, json_line({"event": name, **own}))
 
     def show(self, kind: str, value: object) -> None:
         write_line(self._out, json_line({"event": kind, kind: value}))
@@ -56,8 +57,8 @@ class JsonRenderer(Renderer):
 
     def failure(self, failure: Failure) -> None:
         error = {
-            "code": failure.exit.label,
-            "exit": failure.exit.value,
+            "code": exit_label(failure.exit),
+            "exit": int(failure.exit),
             "kind": failure.kind,
             "message": failure.message,
             "hint": failure.hint,

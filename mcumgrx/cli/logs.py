@@ -11,14 +11,23 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..hints import quoted
+from .exit_codes import Failure, exit_label
 from .streams import Outlet
 from .text import printable
 
-__all__ = ["hold_early_records", "logging_to"]
+__all__ = ["hold_early_records", "log_begin", "log_failure", "log_result", "logging_to", "story"]
+
+if TYPE_CHECKING:
+    from .arguments import Settings
+
+story = logging.getLogger("mcumgrx.story")
+"""What people see anyway: only for files."""
 
 _FILE_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 
@@ -77,6 +86,8 @@ class _Shown(logging.Handler):
         self.addFilter(self._wanted)
 
     def _wanted(self, record: logging.LogRecord) -> bool:
+        if record.name == story.name:
+            return False
         if self._verbosity == 0 and record.name == "mcumgrx.registry":
             return False  # a broken plugin is told of where it matters, not with every command
         return record.name.startswith("mcumgrx") or self._verbosity >= 3 or record.levelno >= logging.ERROR
@@ -141,6 +152,37 @@ def _open(path: Path) -> int:
     if sys.platform != "win32" and not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.set_blocking(descriptor, True)  # its own thread may wait
     return descriptor
+
+
+def log_begin(name: str, typed: Sequence[str], settings: Settings | None) -> None:
+    """Begin the log of a command with what was asked for, and of whom."""
+    import platform
+
+    from .._version import __version__
+    from ..protocol.codec import IMPLEMENTATION
+
+    system = f"{platform.system()} {platform.release()}, Python of mcumgrx {platform.python_version()}"
+    story.info("mcumgrx %s (%s codec, %s)", __version__, IMPLEMENTATION, system)
+    story.info("command: %s", " ".join(quoted(word) for word in ("mcumgrx", *typed)))
+    if settings is not None:
+        story.info("%s, device: %s", name, settings.device or "none")
+        for variable, option, value in settings.environment:
+            story.info("%s comes from %s: %s", option, variable, value)
+
+
+def log_result(lines: Sequence[str], code: int) -> None:
+    """End the log of a command that has a result."""
+    for line in lines:
+        story.info("result: %s", line)
+    story.info("exit code %d (%s)", code, exit_label(code))
+
+
+def log_failure(failure: Failure) -> None:
+    """End the log of one that has failed."""
+    story.info("error: %s", failure.message)
+    if failure.hint:
+        story.info("hint: %s", failure.hint)
+    log_result((), failure.exit)
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TextIO
 
-from ..events import Bytes, DeviceText, Event, Limit, Note, Stage, StageName
+from ..events import Bytes, DeviceText, Event, Limit, Note, Stage, StageName, Status
 from ..hints import Hint
-from .data import to_lines
+from .data import event_text, to_lines
 from .exit_codes import Exit, Failure
 from .render import Line, Renderer, harmless
 from .streams import write_line, write_text
@@ -33,9 +33,9 @@ class PlainRenderer(Renderer):
         self._out = out
         self._err = err
         self._verbose = verbose > 0
-        self._open: StageName | None = None
+        self._open: str | None = None
         self._transfer: Bytes | None = None
-        self._shown: dict[StageName, int] = {}
+        self._shown: dict[str, int] = {}
         self._device_line = ""
 
     # Events.
@@ -46,11 +46,11 @@ class PlainRenderer(Renderer):
         if isinstance(event, Stage):
             transfer, self._transfer = self._transfer, None
             if event.finished:
-                if transfer is not None and transfer.stage is event.name:
+                if transfer is not None and transfer.stage == event.name:
                     event = dataclasses.replace(event, text=f"{event.text or 'done'}, {_amount(transfer)}")
                 self.stage_ended(event)
                 self._open = None
-                if transfer is not None and transfer.stage is event.name:
+                if transfer is not None and transfer.stage == event.name:
                     self._tell_speed(transfer)
             else:
                 self._open = event.name
@@ -64,8 +64,12 @@ class PlainRenderer(Renderer):
             self.bytes_moved(event)
         elif isinstance(event, Note):
             self.note(event)
-        else:
+        elif isinstance(event, DeviceText):
             self._device_text(event.text)
+        elif isinstance(event, Status):
+            self.status(event.text)
+        else:
+            self.line([event_text(event)])
 
     def stage_begun(self, stage: Stage) -> None:
         if stage.text and stage.name in _LONG_STAGES:
@@ -98,6 +102,9 @@ class PlainRenderer(Renderer):
         waited = transfer.elapsed_s > self._WORTH_S and speed.window <= self._NARROW
         if speed.limited_by and speed.hint and (self._verbose or (waited and speed.limited_by is Limit.BUFFERS)):
             self.note(Note(self.told(Hint(f"limited by {LIMITS[speed.limited_by]}: ", speed.hint))))
+
+    def status(self, text: str) -> None:
+        """Show what is going on, where that can give way to the next."""
 
     def note(self, note: Note) -> None:
         self.line([(("warning" if note.warning else "note") + ": ", "warn" if note.warning else "dim"), note.text])
@@ -148,7 +155,7 @@ class PlainRenderer(Renderer):
 
     def failure(self, failure: Failure) -> None:
         self.close()
-        if failure.exit is Exit.INTERRUPTED:
+        if failure.exit == Exit.INTERRUPTED:
             self.line([failure.message])
         else:
             self.line([("error: ", "fail"), failure.message], hang=7)

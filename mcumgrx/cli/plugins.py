@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..plugin_api import CommandContext, command
+from ..plugin_api import CliContext, cli_command
 from .help import NO_BREAK
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def _wrapped(text: str, indent: str, hang: str) -> list[str]:
     return [row.replace(NO_BREAK, " ") for row in rows]
 
 
-@command(needs_device=False)
-async def list_plugins(context: CommandContext) -> PluginList:
+@cli_command(needs_device=False)
+async def list_plugins(context: CliContext) -> PluginList:
     """List the plugins with version, distribution and what they supply, and say what does not work and why."""
     from ..registry import default_registry
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..events import Bytes, Event, Note, Stage, StageName
+from ..events import Bytes, DeviceText, Event, Note, Stage, Status
 from ..hints import Hint
 from ..isolation import is_wanted, said
+from .data import event_text
 from .exit_codes import Failure
 from .streams import streams, write_line
 from .tables import Table
@@ -31,14 +32,16 @@ Line = Sequence[str | tuple[str, str]]
 class Renderer(ABC):
     """Shows what one command says, from its first event to its result or failure.
 
-    `options` complete the commands that hints name: the device, and how it is reached.
+    `options` complete the commands that hints name: the device, and how it is reached. `journal` gets a line for each
+    event, for a log.
     """
 
     options: tuple[str, ...] = ()
+    journal: Callable[[str], None] | None = None
 
     def __init__(self) -> None:
         self.last_bytes: Bytes | None = None
-        self.stages: list[StageName] = []
+        self.stages: list[str] = []
         self._broken = False
 
     def event(self, event: Event) -> None:
@@ -54,6 +57,8 @@ class Renderer(ABC):
         if self._broken:
             return
         try:
+            if self.journal is not None and not isinstance(event, Bytes | DeviceText | Status):
+                self.journal(event_text(event))
             self.draw(event)
         except BaseException as error:  # whoever moves the bytes must not stumble over how that is shown
             if is_wanted(error):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, cast
 from ..errors import McumgrError, TransportError, UsageError
 from ..events import Note
 from ..isolation import is_wanted, said
-from ..plugin_api import Option, command
+from ..plugin_api import Option, ReportDiscovered, cli_command
 from .exit_codes import Exit
 from .tables import Row, Table, table_lines
 
 if TYPE_CHECKING:
-    from ..plugin_api import Report, TransportPlugin
+    from ..plugin_api import TransportPlugin
     from ..registry import Registry
     from ..transport import Discovered
     from .context import Context
@@ -169,7 +169,7 @@ class _Sighting:
 
 
 Discover = Callable[[float], Awaitable[Sequence["Discovered"]]]
-Watch = Callable[[float, "Report"], Awaitable[None]]
+Watch = Callable[[float, "ReportDiscovered"], Awaitable[None]]
 Tell = Callable[[str, Mapping[str, object]], None]
 
 
@@ -384,7 +384,7 @@ class _Picture:
         return Table(_TITLES, tuple(one.row() for one in found), f"{doing}; {', '.join(facts)}; Ctrl-C ends it")
 
 
-@command(
+@cli_command(
     Option("--name", "Only devices with this in their names, or whose names fit a pattern (Sensor-*).", metavar="TEXT"),
     Option(
         "--smp",

@@ -7,6 +7,7 @@ rich draws what moves, and is imported when something does. Everything else is i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import textwrap
@@ -76,6 +77,12 @@ class TerminalRenderer(PlainRenderer):
         if self._running is not None:
             self._running.moved(event)
 
+    def status(self, text: str) -> None:
+        if self._running is None:
+            self.stage_begun(Stage("", text))
+        else:
+            self._running.stage = dataclasses.replace(self._running.stage, text=text)
+
     def note(self, note: Note) -> None:
         mark = ("!", "warn") if note.warning else ("·" if self._unicode else "-", "dim")
         self.line([_INDENT, mark, " ", (note.text, "warn" if note.warning else "")], hang=4)
@@ -85,7 +92,8 @@ class TerminalRenderer(PlainRenderer):
         if self._running is not None:
             name, text = self._running.stage.name, self._running.standing()
             self._stop_live()
-            self._stage_line(("✗" if self._unicode else "x", "fail"), name, text, "")
+            if name:
+                self._stage_line(("✗" if self._unicode else "x", "fail"), name, text, "")
         super().failure(failure)
 
     def table(self, table: Table) -> None:
@@ -113,7 +121,7 @@ class TerminalRenderer(PlainRenderer):
             with contextlib.suppress(OSError):
                 live.stop()
 
-    def _stage_line(self, mark: tuple[str, str], name: StageName, text: str, took: str) -> None:
+    def _stage_line(self, mark: tuple[str, str], name: str, text: str, took: str) -> None:
         """`  ✓ upload   48.6 KB at 21.4 KB/s                       2.3 s`"""
         head: list[str | tuple[str, str]] = [_INDENT, mark, " ", (f"{name:<{_NAME_WIDTH}}", "bold")]
         room = _width() - _TEXT_COLUMN - (len(took) + 2 if took else 0)

@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,13 +19,13 @@ from .._version import __version__
 from ..errors import McumgrError, PluginError, UsageError
 from ..hints import Hint, Run
 from ..isolation import is_wanted
-from ..plugin_api import CommandPlugin
-from .arguments import collect, global_options
-from .command import make_command, show_failure
+from ..plugin_api import CliCommand
+from .arguments import TYPED, collect, global_options
+from .command import failure_of, make_command
 from .exit_codes import Exit, Failure, Situation
 from .help import HelpContext, help_option, write_epilog
 from .interrupt import interruptions
-from .logs import hold_early_records, logging_to
+from .logs import hold_early_records, log_begin, log_failure, logging_to
 from .renderers import make_renderer
 from .streams import lost, standard_streams, streams, write_line
 from .words import meant_commands, meant_options
@@ -38,12 +40,12 @@ log = logging.getLogger("mcumgrx.cli")
 CORE_COMMANDS = {
     plugin.name: plugin
     for plugin in (
-        CommandPlugin("dfu", "Update a device, and prove that the new firmware runs", "mcumgrx.cli.dfu:dfu"),
-        CommandPlugin("scan", "Find devices: serial ports, and whatever links can see", "mcumgrx.cli.scan:scan"),
-        CommandPlugin("demo", "See an update and a rollback, on a simulated device", "mcumgrx.cli.demo:demo"),
-        CommandPlugin("cache show", "Show what is remembered of devices", "mcumgrx.cli.cache:show_cache"),
-        CommandPlugin("cache clear", "Forget what is remembered of devices", "mcumgrx.cli.cache:clear_cache"),
-        CommandPlugin("plugins list", "List the plugins, and what does not work", "mcumgrx.cli.plugins:list_plugins"),
+        CliCommand("dfu", "Update a device, and prove that the new firmware runs", load="mcumgrx.cli.dfu:dfu"),
+        CliCommand("scan", "Find devices: serial ports, and whatever links can see", load="mcumgrx.cli.scan:scan"),
+        CliCommand("demo", "See an update and a rollback, on a simulated device", load="mcumgrx.cli.demo:demo"),
+        CliCommand("cache show", "Show what is remembered of devices", load="mcumgrx.cli.cache:show_cache"),
+        CliCommand("cache clear", "Forget what is remembered of devices", load="mcumgrx.cli.cache:clear_cache"),
+        CliCommand("plugins list", "List the plugins, and what does not work", load="mcumgrx.cli.plugins:list_plugins"),
     )
 }
 
@@ -92,12 +94,32 @@ def _run(arguments: list[str]) -> int:
         raised = error.error if isinstance(error, _PastClick) else error
         if is_wanted(raised):
             raise raised from None
-        renderer = make_renderer(as_json=_wants_json(arguments))
-        verbosity = sum(len(one) - 1 for one in arguments if re.fullmatch("-v+", one))
-        with logging_to(renderer.log, verbosity, None):
+        return _refused(failure_of(raised, Situation()), arguments, raised)
+
+
+def _refused(failure: Failure, arguments: list[str], raised: BaseException | None = None) -> int:
+    """Show why no command was found, or none could begin, and log it like the end of one."""
+    renderer = make_renderer(as_json=_wants_json(arguments))
+    verbosity = sum(len(one) - 1 for one in arguments if re.fullmatch("-v+", one))
+    with logging_to(renderer.log, verbosity, _log_file(arguments)):
+        log_begin("", arguments, None)
+        if raised is not None:
             level = logging.DEBUG if isinstance(raised, McumgrError) else logging.INFO
             log.log(level, "traceback", exc_info=raised)
-        return show_failure(renderer, raised, Situation())
+        log_failure(failure)
+    renderer.failure(failure)
+    return failure.exit
+
+
+def _log_file(arguments: list[str]) -> Path | None:
+    """What `--log-file` names, for errors that keep the command line from being parsed."""
+    name = os.environ.get("MCUMGRX_LOG_FILE")
+    for one, value in pairwise([*arguments, ""]):
+        if one == "--log-file":
+            name = value
+        elif one.startswith("--log-file="):
+            name = one.partition("=")[2]
+    return Path(name) if name else None
 
 
 class _PastClick(BaseException):
@@ -128,9 +150,8 @@ def _usage(error: click.UsageError, arguments: list[str]) -> int:
         hints.append(f"did you mean {' or '.join(meant)}?")
     if error.ctx is not None:
         hints.append(f"{'See' if hints else 'see'} '{error.ctx.command_path} --help'")
-    failure = Failure(Exit.USAGE, "UsageError", message[:1].lower() + message[1:], " ".join(hints) or None)
-    make_renderer(as_json=_wants_json(arguments)).failure(failure)
-    return Exit.USAGE
+    text = message[:1].lower() + message[1:]
+    return _refused(Failure(Exit.USAGE, "UsageError", text, " ".join(hints) or None), arguments)
 
 
 def _in_our_words(error: click.UsageError, arguments: list[str]) -> tuple[str, list[str]]:
@@ -169,7 +190,7 @@ def _registry() -> Registry:
     return registry
 
 
-def _make(plugin: CommandPlugin, record: PluginRecord | None) -> click.Command:
+def _make(plugin: CliCommand, record: PluginRecord | None) -> click.Command:
     if plugin.name in CORE_COMMANDS:
         module, _, name = plugin.load.partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -299,8 +320,11 @@ class _Root(_Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
+        typed = tuple(args)
         with _past_click():
-            return super().make_context(info_name, args, parent, **extra)
+            context = super().make_context(info_name, args, parent, **extra)
+        context.meta[TYPED] = typed
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         with _past_click():
@@ -356,7 +380,7 @@ class _Root(_Group):
 class _Section(_Group):
     """A group of commands, such as `mcumgrx os`."""
 
-    def __init__(self, name: str, plugins: dict[str, CommandPlugin]) -> None:
+    def __init__(self, name: str, plugins: dict[str, CliCommand]) -> None:
         self._plugins = {full.partition(" ")[2]: plugin for full, plugin in plugins.items()}
         super().__init__(name, help=_section_help(name))
 

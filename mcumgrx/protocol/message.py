@@ -1,31 +1,33 @@
 """Requests and replies: the CBOR body, and every way in which a device says no.
 
-A `Command` is one typed request; a group is a set of them. `Reply` is what came back, still undecoded, so that a
-malformed body is an error of that one request. What the core's own commands are is in `standard`.
+A `SmpCommand` is one typed request; a group is a set of them. `Reply` is what came back, still undecoded, so that a
+malformed body is an error of that one request. The core's own commands are in `standard`, the codes in `codes`.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import ClassVar, Generic, Self, TypeGuard, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
 
 import cbor2
 
-from ..errors import DeviceError, MalformedReply, MessageTooLarge
+from ..errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge
 from . import codec
+from .codes import SmpError, error_table
 from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 
 __all__ = [
     "MAX_LEVELS",
     "Body",
-    "Command",
+    "CommandFacts",
     "ErrorCode",
     "Fields",
     "Reply",
     "Request",
+    "SmpCommand",
     "SmpError",
     "decode_body",
     "encode_body",
@@ -43,65 +45,6 @@ MAX_LEVELS = 32
 
 # Of a device's own text in a message.
 _SHOWN_RSN = 200
-
-
-class ErrorCode(IntEnum):
-    """Base of the tables of error codes: a number, a sentence, and what the user can do.
-
-    ::
-
-        class AcmeError(ErrorCode):
-            TOO_HOT = 3, "the heater is too hot", "wait until it has cooled down"
-    """
-
-    sentence: str
-    hint: str | None
-
-    def __new__(cls, number: int, sentence: str = "", hint: str | None = None) -> Self:
-        member = int.__new__(cls, number)
-        member._value_ = number
-        member.sentence = sentence
-        member.hint = hint
-        return member
-
-    @classmethod
-    def find(cls, number: int) -> Self | None:
-        """The member for `number`, or None for a code that this table does not know."""
-        try:
-            return cls(number)
-        except ValueError:
-            return None
-
-
-class SmpError(ErrorCode):
-    """`MGMT_ERR`: codes of the SMP layer itself, in the plain `rc` form (Zephyr `mgmt_defines.h`)."""
-
-    OK = 0, "success"
-    UNKNOWN = 1, "unknown error", "anything can be behind it; the device's log tells"
-    NO_MEMORY = 2, "the device has no free buffer", "try again, with fewer requests at once or a smaller chunk"
-    INVALID = 3, "a value in the request is not valid", "its firmware may be older, and not know all that was asked"
-    TIMEOUT = 4, "the device gave up waiting", "something in it is slow or hangs: try again, or reset it"
-    NO_ENTRY = 5, "there is no such item", "it has none of this name or number"
-    BAD_STATE = 6, "that is not possible in the device's present state"
-    MESSAGE_SIZE = 7, "the answer does not fit the device's buffer", "raise CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE"
-    NOT_SUPPORTED = (
-        8,
-        "the device does not know this command",
-        "its firmware was built without this command group or command",
-    )
-    CORRUPT = 9, "the device received a damaged request", "the link damages bytes: is its speed right?"
-    BUSY = 10, "the device is busy", "try again"
-    ACCESS_DENIED = 11, "the device's application does not allow it", "its firmware decides what it allows, and when"
-    TOO_OLD = (
-        12,
-        "the device no longer speaks SMP version 1",
-        "this program falls back to version 1 where answers stay out: try again",
-    )
-    TOO_NEW = (
-        13,
-        "the device does not speak this SMP version yet",
-        "it is older than SMP version 2, which is tried first: try again",
-    )
 
 
 @dataclass(slots=True)
@@ -215,17 +158,21 @@ _KINDS = {
 # Groups whose errors came under another group's number: statistics' until Zephyr 4.4 (issue 104748 there).
 _MISLABELLED = frozenset({(GroupId.STATISTICS, GroupId.ZEPHYR_BASIC)})
 
+# From here on codes of SMP version 1 are the group's own (Zephyr `MGMT_ERR_EPERUSER`).
+_FIRST_OF_GROUP = 256
+
 _FROM_A_HOOK = "this group is not that of the request: a hook in the device's application says no, for its own reason"
 
 
 def raise_for_error(
-    body: Mapping[str, object], *, group: int, command: int, what: str, tables: Mapping[int, type[ErrorCode]]
+    body: Mapping[str, object], *, group: int, number: int, what: str, errors: type[ErrorCode] | None = None
 ) -> None:
     """Raise `DeviceError` if `body` says no, in any of the shapes that servers use.
 
     Checked before any other key, because an error can stand beside results: `err` (SMP version 2), then `ret` as a map
     (the same under the name Zephyr 3.4 gave it), then a plain `rc`. A code is that of the group which the answer names;
-    hooks of an application say no with codes of any group. Unknown codes and groups are kept as numbers.
+    hooks of an application say no with codes of any group. Unknown codes and groups are kept as numbers. `errors` is
+    the table of `group`, where another one than `error_table` has is to be used.
     """
     for key in ("err", "ret"):
         status = body.get(key)
@@ -235,8 +182,9 @@ def raise_for_error(
             if _is_int(rc) and _is_int(rc_group):
                 if rc != 0:
                     rc_group = group if (group, rc_group) in _MISLABELLED else rc_group
-                    table = tables.get(rc_group)
-                    error = _device_error(body, what, rc_group, rc, table.find(rc) if table else None)
+                    error = _device_error(
+                        body, what, rc_group, rc, _code(rc_group, rc, errors if rc_group == group else None)
+                    )
                     if rc_group != group and error.hint is None:
                         error.hint = _FROM_A_HOOK
                     raise error
@@ -244,9 +192,16 @@ def raise_for_error(
     rc = body.get("rc")
     if not _is_int(rc) or rc == 0:
         return
-    if group == GroupId.SHELL and command == 0 and "o" in body:
+    if group == GroupId.SHELL and number == 0 and "o" in body:
         return  # old servers put the shell command's exit status here
+    if rc >= _FIRST_OF_GROUP and (code := _code(group, rc, errors)) is not None:
+        raise _device_error(body, what, group, rc, code)
     raise _device_error(body, what, None, rc, SmpError.find(rc))
+
+
+def _code(group: int, rc: int, errors: type[ErrorCode] | None) -> ErrorCode | None:
+    table = errors or error_table(group)
+    return None if table is None else table.find(rc)
 
 
 def _device_error(
@@ -462,37 +417,100 @@ def _is_flag(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and value in (0, 1)
 
 
-class Command(Generic[Result]):
+class HasErrors(Protocol):
+    """What names a group once for all: its number, and the table of its own codes (`plugin_api.GroupPlugin`)."""
+
+    @property
+    def id(self) -> int: ...
+
+    def error_table(self) -> type[ErrorCode] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFacts:
+    """What all requests of one class of commands have in common; see `SmpCommand`."""
+
+    group: int
+    number: int
+    op: Op = Op.READ
+    what: str = "request"
+    repeatable: bool = False
+    timeout_s: float | None = None
+    changes: bool = False
+    errors: type[ErrorCode] | HasErrors | None = None
+
+    def error_table(self) -> type[ErrorCode] | None:
+        """The group's own codes, where the command names them."""
+        return self.errors if self.errors is None or isinstance(self.errors, type) else self.errors.error_table()
+
+
+class SmpCommand(Generic[Result]):
     """One typed request of a group; subclasses are frozen dataclasses whose fields are the request's values.
 
     ::
 
         @dataclass(frozen=True, slots=True)
-        class ReadTemperature(Command[float]):
-            what = "temperature reading"
-            group, command, op, repeatable = 100, 0, Op.READ, True
+        class SetTemperature(SmpCommand[float], group=100, number=0, op=Op.WRITE, what="temperature setting"):
+            degrees: float
 
             def body(self) -> Body:
-                return {}
+                return {"mdeg": round(self.degrees * 1000)}
 
             def parse(self, fields: Fields) -> float:
                 return fields.integer("mdeg") / 1000
 
-    `timeout_s` is for commands that need longer than the client's default. `errors` is the table of the group's own
-    codes. `changes` says whether the device is another afterwards: false for a write that is an echo, true for a read
-    that does something; None for what writes and reads are for.
+    What is the same for all requests of the class stands behind its base, and is its one attribute `facts`; so fields
+    can have any name but that and those of the methods here:
+
+        group: its number, or the `GroupPlugin` that has number and table of errors.
+        number: of the command in the group.
+        op: `Op.READ`, which is the default, or `Op.WRITE`.
+        what: a name for people, in messages.
+        repeatable: sending it twice does the same as sending it once; so it may be repeated when no answer comes.
+        timeout_s: for commands that need longer than the client's default.
+        changes: whether the device is another afterwards: false for a write that is an echo, true for a read that does
+            something; what writes and reads are for where nothing is said.
+        errors: the table of the group's own codes, where `group` is a number.
+
+    A class derived from a command takes over what it does not name. Raises `TypeError` at the definition of a class
+    that lacks what it needs.
     """
 
     __slots__ = ()
 
-    what: ClassVar[str] = "request"
-    group: ClassVar[int]
-    command: ClassVar[int]
-    op: ClassVar[Op] = Op.READ
-    repeatable: ClassVar[bool] = False
-    timeout_s: ClassVar[float | None] = None
-    errors: ClassVar[type[ErrorCode] | None] = None
-    changes: ClassVar[bool | None] = None
+    facts: ClassVar[CommandFacts]
+
+    def __init_subclass__(
+        cls,
+        *,
+        group: int | HasErrors | None = None,
+        number: int | None = None,
+        errors: type[ErrorCode] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init_subclass__()
+        if taken := _METHODS.intersection(inspect.get_annotations(cls)):
+            raise TypeError(f"the field {min(taken)!r} of {cls.__name__} has the name of a method of every command")
+        if "facts" in cls.__dict__:
+            return  # `dataclass` makes a class with slots anew, and has no keywords for it
+        named: dict[str, Any] = {**more}
+        if group is not None:
+            named["group"] = group if isinstance(group, int) else group.id
+            named["errors"] = None if isinstance(group, int) else group
+        if number is not None:
+            named["number"] = number
+        if errors is not None:
+            named["errors"] = errors
+        known: CommandFacts | None = getattr(cls, "facts", None)
+        if known is not None:
+            cls.facts = replace(known, **named)
+        elif "group" in named and "number" in named:
+            named.setdefault("changes", named.get("op") is Op.WRITE)
+            cls.facts = CommandFacts(**named)
+        elif named or "parse" in cls.__dict__:
+            lacks = [name for name in ("group", "number") if name not in named]
+            example = f"class {cls.__name__}(SmpCommand[…], group=…, number=…)"
+            raise TypeError(f"the command {cls.__name__} has no {' and no '.join(lacks)}: {example}")
 
     def body(self) -> Body:
         """The request's map; an empty one is still sent, because some servers answer nothing without it."""
@@ -504,21 +522,22 @@ class Command(Generic[Result]):
 
     def request(self) -> Request:
         """The request on the wire, but for its sequence number."""
-        changes = self.op is Op.WRITE if self.changes is None else self.changes
+        facts = self.facts
         payload = encode_body(self.body())
-        return Request(self.op, self.group, self.command, payload, self.what, self.repeatable, changes)
+        return Request(facts.op, facts.group, facts.number, payload, facts.what, facts.repeatable, facts.changes)
 
     def result(self, reply: Reply) -> Result:
         """What `reply` says: the typed result, or `DeviceError` or `MalformedReply` raised."""
-        from .standard import ERROR_TABLES  # which imports this module
-
+        facts = self.facts
         try:
             body = reply.body()
-            tables = ERROR_TABLES if self.errors is None else {**ERROR_TABLES, self.group: self.errors}
-            raise_for_error(body, group=self.group, command=self.command, what=self.what, tables=tables)
+            raise_for_error(body, group=facts.group, number=facts.number, what=facts.what, errors=facts.error_table())
             fields = Fields(body, told=bool(reply.payload))
             fields.ignore("rc")  # a zero beside the result: Mynewt, MCUboot, older Zephyr
             return self.parse(fields)
         except MalformedReply as error:
-            error.concerns(self.what, reply.payload)
+            error.concerns(facts.what, reply.payload)
             raise
+
+
+_METHODS = frozenset({"body", "facts", "parse", "request", "result"})

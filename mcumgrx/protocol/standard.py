@@ -6,26 +6,20 @@ information. The rest of those groups, and every other group, is the business of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar
 
 from ..errors import MalformedReply
-from ..hints import Hint, Run
 from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
-from .message import Body, Command, ErrorCode, Fields, encode_body
+from .message import Body, Fields, SmpCommand, encode_body
 
 __all__ = [
-    "ERROR_TABLES",
     "UNREADABLE",
     "Bootloader",
     "BootloaderMode",
     "Echo",
     "EraseImage",
-    "ImageErrorCode",
     "ImageState",
-    "OsErrorCode",
     "Params",
     "Probe",
     "ReadBootloader",
@@ -43,111 +37,6 @@ __all__ = [
 ]
 
 
-# What servers send for whatever has no code of its own.
-_LOG = "anything can be behind it; the device's log tells"
-_FLASH = "its flash does not work, or is laid out in another way than the firmware thinks; the device's log tells"
-_OWN_REQUEST = "it arrived damaged, or the device's buffers are smaller than it says: try --chunk 64"
-_AGAIN = "upload the file again, from its beginning"
-_OLDER = "its firmware may be older, and know less of it"
-
-
-class OsErrorCode(ErrorCode):
-    """Codes of group 0 (Zephyr `os_mgmt.h`)."""
-
-    UNKNOWN = 1, "unknown error", _LOG
-    INVALID_FORMAT = 2, "the format of the request is not valid", _OLDER
-    QUERY_YIELDS_NO_ANSWER = 3, "the bootloader does not know this query", _OLDER
-    RTC_NOT_SET = 4, "the clock has not been set", Hint("set it with ", Run("os datetime --set now"))
-    RTC_COMMAND_FAILED = 5, "the clock did not take the command", "its driver says why in the device's log"
-    QUERY_RESPONSE_VALUE_NOT_VALID = (
-        6,
-        "the bootloader's answer to the query makes no sense",
-        "bootloader and firmware may be of different ages",
-    )
-
-
-_UNCONFIRMED = Hint(
-    "the running image may be on trial, or another one marked for the next boot: see ", Run("image list")
-)
-_HASHES = Hint("see ", Run("image list"), " for the hashes in the device")
-_IN_SLOT = "upload the image again, if 'image inspect' finds nothing wrong with its file"
-_SIZES = Hint("see ", Run("image slots"), " for the sizes")
-
-
-class ImageErrorCode(ErrorCode):
-    """Codes of group 1 (Zephyr `img_mgmt.h`)."""
-
-    UNKNOWN = 1, "unknown error", _LOG
-    FLASH_CONFIG_QUERY_FAIL = 2, "the flash layout cannot be read", _FLASH
-    NO_IMAGE = 3, "there is no image in the slot", "upload one first"
-    NO_TLVS = 4, "the image has no TLV area", "sign the image with imgtool"
-    INVALID_TLV = 5, "the image has a broken TLV area", _IN_SLOT
-    TLV_MULTIPLE_HASHES_FOUND = 6, "the image has several hashes", _IN_SLOT
-    TLV_INVALID_SIZE = 7, "a TLV of the image has the wrong size", _IN_SLOT
-    HASH_NOT_FOUND = (
-        8,
-        "no slot holds an image with this hash",
-        _HASHES,
-    )
-    NO_FREE_SLOT = 9, "no slot is free: both are in use", _UNCONFIRMED
-    FLASH_OPEN_FAILED = (
-        10,
-        "the slot cannot be opened",
-        Hint("does the device have this slot? See ", Run("image slots")),
-    )
-    FLASH_READ_FAILED = 11, "reading the flash failed", _FLASH
-    FLASH_WRITE_FAILED = 12, "writing the flash failed", _FLASH
-    FLASH_ERASE_FAILED = 13, "erasing the flash failed", _FLASH
-    INVALID_SLOT = 14, "there is no such slot", Hint("see ", Run("image slots"))
-    NO_FREE_MEMORY = 15, "the device has no memory left for the upload", "reset the device and try again"
-    FLASH_CONTEXT_ALREADY_SET = (
-        16,
-        "an interrupted upload is still open",
-        "upload the same file again to resume it, or reset the device",
-    )
-    FLASH_CONTEXT_NOT_SET = 17, "no upload is open", _AGAIN
-    FLASH_AREA_DEVICE_NULL = 18, "the slot has no flash device", _FLASH
-    INVALID_PAGE_OFFSET = 19, "the flash page cannot be found", _FLASH
-    INVALID_OFFSET = 20, "the upload request has no offset", _OWN_REQUEST
-    INVALID_LENGTH = 21, "the first upload request has no length", _OWN_REQUEST
-    INVALID_IMAGE_HEADER = 22, "the first chunk is too short to hold an image header", "use larger chunks"
-    INVALID_IMAGE_HEADER_MAGIC = (
-        23,
-        "that is not an MCUboot image",
-        "use the signed file, such as zephyr.signed.bin; if a slot is meant, its trailer is damaged: erase it",
-    )
-    INVALID_HASH = 24, "the hash is not of the length that the device works with", _HASHES
-    INVALID_FLASH_ADDRESS = (
-        25,
-        "the image was built for another slot",
-        "with direct XIP send the variant built for the slot that is not running",
-    )
-    VERSION_GET_FAILED = 26, "the version of the running image cannot be read", "leave out --upgrade-only"
-    CURRENT_VERSION_IS_NEWER = (
-        27,
-        "the running version is not older",
-        "leave out --upgrade-only to install it all the same",
-    )
-    IMAGE_ALREADY_PENDING = (
-        28,
-        "an image is already marked for the next boot",
-        "reset the device to boot it, or erase the slot first",
-    )
-    INVALID_IMAGE_VECTOR_TABLE = (
-        29,
-        "the trailer of the running image is damaged",
-        "no mark can be set while that runs: write its slot anew, with the bootloader's recovery or a debugger",
-    )
-    INVALID_IMAGE_TOO_LARGE = 30, "the image does not fit the slot", _SIZES
-    INVALID_IMAGE_DATA_OVERRUN = 31, "more data than announced was sent", _AGAIN
-    IMAGE_CONFIRMATION_DENIED = 32, "the device does not allow this image to be confirmed", "test it first"
-    IMAGE_SETTING_TEST_TO_ACTIVE_DENIED = 33, "the running image cannot be set to test", "it runs already"
-    ACTIVE_SLOT_NOT_KNOWN = 34, "the device does not know which slot is running", _FLASH
-
-
-ERROR_TABLES: Mapping[int, type[ErrorCode]] = {GroupId.OS: OsErrorCode, GroupId.IMAGE: ImageErrorCode}
-
-
 # -- group 0 --------------------------------------------------------------------------------------------------------
 
 
@@ -161,12 +50,7 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadParams(Command[Params]):
-    what: ClassVar[str] = "buffer query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 6
-    repeatable: ClassVar[bool] = True
-
+class ReadParams(SmpCommand[Params], group=GroupId.OS, number=6, what="buffer query", repeatable=True):
     def parse(self, fields: Fields) -> Params:
         params = Params(fields.integer("buf_size"), fields.integer("buf_count"), fields.extra())
         if params.buf_size < 1 or params.buf_count < 1:
@@ -180,16 +64,17 @@ _SANE_COUNTS = range(1, 256)
 
 
 @dataclass(frozen=True, slots=True)
-class ReadUsableParams(Command[Params]):
+class ReadUsableParams(
+    SmpCommand[Params],
+    group=ReadParams.facts.group,
+    number=ReadParams.facts.number,
+    what=ReadParams.facts.what,
+    repeatable=True,
+):
     """As `ReadParams`, for what is to be relied on: what makes no sense in the answer is not told.
 
     A count that makes no sense is one buffer, which every device has. Raises `MalformedReply` without a size.
     """
-
-    what: ClassVar[str] = ReadParams.what
-    group: ClassVar[int] = ReadParams.group
-    command: ClassVar[int] = ReadParams.command
-    repeatable: ClassVar[bool] = True
 
     def parse(self, fields: Fields) -> Params:
         size = fields.integer("buf_size")
@@ -200,16 +85,10 @@ class ReadUsableParams(Command[Params]):
 
 
 @dataclass(frozen=True, slots=True)
-class Echo(Command[str]):
+class Echo(SmpCommand[str], group=GroupId.OS, number=0, op=Op.WRITE, what="echo", repeatable=True, changes=False):
     """Text that the device sends back."""
 
     text: str
-    what: ClassVar[str] = "echo"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
-    changes: ClassVar[bool | None] = False
 
     def body(self) -> Body:
         return {"d": self.text}
@@ -219,7 +98,7 @@ class Echo(Command[str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Probe(Command[None]):
+class Probe(SmpCommand[None], group=GroupId.OS, number=0, op=Op.WRITE, what="probe", repeatable=True, changes=False):
     """An echo of nothing that is `size` bytes long, header included, and has a short answer.
 
     What makes it long stands under a key that servers skip. Any answer tells that so many bytes arrive in one piece;
@@ -227,12 +106,6 @@ class Probe(Command[None]):
     """
 
     size: int = 0
-    what: ClassVar[str] = "probe"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
-    changes: ClassVar[bool | None] = False
 
     def body(self) -> Body:
         body: Body = {"d": ""}
@@ -248,7 +121,7 @@ class Probe(Command[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Reset(Command[None]):
+class Reset(SmpCommand[None], group=GroupId.OS, number=5, op=Op.WRITE, what="reset"):
     """Restart the device; the answer may never arrive. `boot_mode` 1 asks for the bootloader's recovery mode.
 
     `force` only informs the application, which may refuse a reset that is not forced. Zephyr ignores a `boot_mode`
@@ -257,10 +130,6 @@ class Reset(Command[None]):
 
     force: bool = False
     boot_mode: int | None = None
-    what: ClassVar[str] = "reset"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 5
-    op: ClassVar[Op] = Op.WRITE
 
     def body(self) -> Body:
         body: Body = {}
@@ -311,29 +180,21 @@ class Bootloader:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBootloader(Command[str]):
+class ReadBootloader(SmpCommand[str], group=GroupId.OS, number=8, what="bootloader query", repeatable=True):
     """The bootloader's name."""
-
-    what: ClassVar[str] = "bootloader query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 8
-    repeatable: ClassVar[bool] = True
 
     def parse(self, fields: Fields) -> str:
         return fields.text("bootloader")
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBootloaderMode(Command[Bootloader]):
+class ReadBootloaderMode(
+    SmpCommand[Bootloader], group=GroupId.OS, number=8, what="bootloader mode query", repeatable=True
+):
     """How the bootloader updates; the result's `name` is None.
 
     Forks answer without `mode`, or with something that is no number: that is unknown, and kept in `extra`.
     """
-
-    what: ClassVar[str] = "bootloader mode query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 8
-    repeatable: ClassVar[bool] = True
 
     def body(self) -> Body:
         return {"query": "mode"}
@@ -418,21 +279,25 @@ def _image_state(fields: Fields) -> ImageState:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadImageState(Command[ImageState]):
+class ReadImageState(
+    SmpCommand[ImageState], group=GroupId.IMAGE, number=0, what="image list", repeatable=True, timeout_s=10.0
+):
     """The image list. MCUboot checks every image first, which takes seconds."""
-
-    what: ClassVar[str] = "image list"
-    group: ClassVar[int] = GroupId.IMAGE
-    command: ClassVar[int] = 0
-    repeatable: ClassVar[bool] = True
-    timeout_s: ClassVar[float] = 10.0
 
     def parse(self, fields: Fields) -> ImageState:
         return _image_state(fields)
 
 
 @dataclass(frozen=True, slots=True)
-class WriteImageState(Command[ImageState]):
+class WriteImageState(
+    SmpCommand[ImageState],
+    group=GroupId.IMAGE,
+    number=0,
+    op=Op.WRITE,
+    what="image mark",
+    repeatable=True,
+    timeout_s=10.0,
+):
     """Mark an image: `confirm` false boots it once, true for good. Without a hash `confirm` means the running one.
 
     The answer is the new image list: a flag that is not set in it says that the device did not do it. Sending it
@@ -441,12 +306,6 @@ class WriteImageState(Command[ImageState]):
 
     hash: bytes | None = None
     confirm: bool = False
-    what: ClassVar[str] = "image mark"
-    group: ClassVar[int] = GroupId.IMAGE
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
-    timeout_s: ClassVar[float] = 10.0
 
     def body(self) -> Body:
         body: Body = {} if self.hash is None else {"hash": self.hash}
@@ -466,7 +325,9 @@ class UploadProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class UploadChunk(Command[UploadProgress]):
+class UploadChunk(
+    SmpCommand[UploadProgress], group=GroupId.IMAGE, number=1, op=Op.WRITE, what="image upload", repeatable=True
+):
     """One chunk of an image. `length`, `image`, `sha` and `upgrade` belong to the first one, at offset 0, alone.
 
     `sha` is the SHA-256 of the whole file; with the same one the device resumes an interrupted upload. `upgrade`
@@ -479,11 +340,6 @@ class UploadChunk(Command[UploadProgress]):
     image: int | None = None
     sha: bytes | None = None
     upgrade: bool = False
-    what: ClassVar[str] = "image upload"
-    group: ClassVar[int] = GroupId.IMAGE
-    command: ClassVar[int] = 1
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
 
     def body(self) -> Body:
         body: Body = {}
@@ -507,18 +363,13 @@ class UploadChunk(Command[UploadProgress]):
 
 
 @dataclass(frozen=True, slots=True)
-class EraseImage(Command[None]):
+class EraseImage(SmpCommand[None], group=GroupId.IMAGE, number=5, op=Op.WRITE, what="erase", timeout_s=60.0):
     """Erase a slot, counted over all images (2 · image + slot); the device's default is the one not running.
 
     It blocks the device for 10 to 60 s and more. Erasing twice does the same as once.
     """
 
     slot: int | None = None
-    what: ClassVar[str] = "erase"
-    group: ClassVar[int] = GroupId.IMAGE
-    command: ClassVar[int] = 5
-    op: ClassVar[Op] = Op.WRITE
-    timeout_s: ClassVar[float] = 60.0
 
     def body(self) -> Body:
         return {} if self.slot is None else {"slot": self.slot}
@@ -544,13 +395,8 @@ class SlotInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadSlotInfo(Command[tuple[SlotInfo, ...]]):
+class ReadSlotInfo(SmpCommand[tuple[SlotInfo, ...]], group=GroupId.IMAGE, number=6, what="slot query", repeatable=True):
     """Slots and their sizes (Zephyr 4.0 and later)."""
-
-    what: ClassVar[str] = "slot query"
-    group: ClassVar[int] = GroupId.IMAGE
-    command: ClassVar[int] = 6
-    repeatable: ClassVar[bool] = True
 
     def parse(self, fields: Fields) -> tuple[SlotInfo, ...]:
         found: list[SlotInfo] = []

@@ -268,11 +268,11 @@ class Engine(Generic[P]):
     def _refused(self, flight: Flight[Any], error: DeviceError, now: float) -> None:
         plan, piece = self._plan, flight.item
         # Of those that were there together, the first one has made the others smaller.
-        cut = error.group is None and error.rc == SmpError.CORRUPT
+        cut = error.says(SmpError.CORRUPT)
         if cut and (flight.size > self._sizes.size.current or self._sizes.too_large()):
             plan.lost(piece)  # it was cut on its way
-        elif error.group is None and error.rc in (SmpError.BUSY, SmpError.NO_MEMORY):
-            why = "is busy" if error.rc == SmpError.BUSY else "has no memory for the request"
+        elif error.says(SmpError.BUSY, SmpError.NO_MEMORY):
+            why = "is busy" if error.says(SmpError.BUSY) else "has no memory for the request"
             if not self._headway.busy(why, now):
                 raise error
             self._window.lost(now)

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
 from ..protocol import codec
-from ..protocol.message import Command, Reply, Request
+from ..protocol.message import Reply, Request, SmpCommand
 from ..protocol.standard import UploadChunk, UploadProgress
 
 __all__ = [
@@ -58,7 +58,7 @@ class Piece(Protocol):
     """
 
     @property
-    def command(self) -> Command[Any]: ...
+    def command(self) -> SmpCommand[Any]: ...
 
     @property
     def slow(self) -> bool: ...
@@ -141,7 +141,7 @@ class Source(Protocol):
 class UploadMessages(Protocol):
     """How chunks of one kind of upload look on the wire."""
 
-    def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
+    def command(self, offset: int, data: bytes, length: int) -> SmpCommand[UploadProgress]:
         """The request for `data` at `offset` of `length` bytes in total; at offset 0 it opens the transfer.
 
         Beside the data, requests at other offsets differ only in that number.
@@ -161,7 +161,8 @@ class ImageChunk(UploadChunk):
         payload = codec.build_upload(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
         if payload is None:
             return UploadChunk.request(self)
-        return Request(self.op, self.group, self.command, payload, self.what, self.repeatable, changes=True)
+        facts = self.facts
+        return Request(facts.op, facts.group, facts.number, payload, facts.what, facts.repeatable, facts.changes)
 
     def result(self, reply: Reply) -> UploadProgress:
         offset = codec.read_upload_offset(reply.payload)
@@ -176,7 +177,7 @@ class ImageUpload:
     image: int | None = None
     upgrade: bool = False
 
-    def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
+    def command(self, offset: int, data: bytes, length: int) -> SmpCommand[UploadProgress]:
         if offset > 0:
             # MCUboot's recovery up to Zephyr 3.4 takes the number of each chunk anew, and 0 where there is none: the
             # rest of an image for another core would go over the running application (zephyr #60198). Others ignore it.
@@ -215,7 +216,7 @@ class Chunk:
     # Made for each few hundred bytes: a dataclass that is frozen would cost four times as much.
     __slots__ = ("command", "end", "epoch", "offset", "slow")
 
-    def __init__(self, offset: int, end: int, epoch: int, command: Command[UploadProgress]) -> None:
+    def __init__(self, offset: int, end: int, epoch: int, command: SmpCommand[UploadProgress]) -> None:
         self.offset = offset
         self.end = end
         self.epoch = epoch

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..link.profile import LinkProfile
-from ..protocol.message import Command
+from ..protocol.message import SmpCommand
 from ..protocol.standard import Probe
 from .flight import Flight
 from .window import Window
@@ -39,7 +39,7 @@ class Probing:
     slow = False
 
     def __init__(self) -> None:
-        self.command: Command[Any] = Probe()
+        self.command: SmpCommand[Any] = Probe()
 
 
 class SlowRequest:

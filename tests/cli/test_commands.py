@@ -13,7 +13,7 @@ import pytest
 
 from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceText, Option, PluginError, UsageError, command
+from mcumgrx.plugin_api import Argument, CliContext, DeviceText, Option, PluginError, UsageError, cli_command
 from mcumgrx.protocol.header import Header
 from mcumgrx.sim.device import Answer, SimulatedDevice
 
@@ -183,7 +183,7 @@ def run(function: Any, *arguments: str, settings: Settings = Settings()) -> int:
 def test_parameters_reach_the_function_with_their_types() -> None:
     got: dict[str, Any] = {}
 
-    @command(
+    @cli_command(
         Argument("number", "", type=int),
         Argument("files", "", type=Path, many=True),
         Option("--rate-limit", "", type=float, default=2.5),
@@ -193,7 +193,7 @@ def test_parameters_reach_the_function_with_their_types() -> None:
         Option("--count", "", type=int, default=16),
         needs_device=False,
     )
-    async def function(context: CommandContext, **values: Any) -> None:
+    async def function(context: CliContext, **values: Any) -> None:
         got.update(values)
 
     assert run(function, "0x10", "f1", "f2", "--fast", "--kind", "b", "--count", "-3") == 0
@@ -211,16 +211,16 @@ def test_parameters_reach_the_function_with_their_types() -> None:
 
 
 def test_two_parameters_cannot_have_one_name() -> None:
-    @command(Argument("name", ""), Option("--name", ""))
-    async def function(context: CommandContext, name: str) -> None: ...
+    @cli_command(Argument("name", ""), Option("--name", ""))
+    async def function(context: CliContext, name: str) -> None: ...
 
     with pytest.raises(PluginError, match="two parameters 'name'"):
         run(function)
 
 
 def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
-    @command(epilog="mcumgrx test it -d sim:")
-    async def function(context: CommandContext) -> None:
+    @cli_command(epilog="mcumgrx test it -d sim:")
+    async def function(context: CliContext) -> None:
         """First paragraph of
         the help.
 
@@ -237,8 +237,8 @@ def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_question_that_nobody_can_answer(settings: Settings, answer: bool) -> None:
     answers: list[bool] = []
 
-    @command(needs_device=False)
-    async def function(context: CommandContext) -> None:
+    @cli_command(needs_device=False)
+    async def function(context: CliContext) -> None:
         answers.append(await context.confirm("Erase it?"))
 
     run(function, settings=settings)
@@ -248,14 +248,14 @@ def test_a_question_that_nobody_can_answer(settings: Settings, answer: bool) -> 
 def test_text_from_the_device_is_harmless_wherever_it_ends_up(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b[2J\x07evil"
 
-    @command(needs_device=False)
-    async def function(context: CommandContext) -> dict[str, str]:
+    @cli_command(needs_device=False)
+    async def function(context: CliContext) -> dict[str, str]:
         context.progress(DeviceText(evil + "\n"))
         logging.getLogger("mcumgrx.test").warning("%s", evil)
         return {evil: evil}
 
-    @command(needs_device=False)
-    async def failing(context: CommandContext) -> None:
+    @cli_command(needs_device=False)
+    async def failing(context: CliContext) -> None:
         raise UsageError(evil, hint=evil)
 
     run(function)
@@ -273,8 +273,8 @@ def test_a_result_can_carry_an_exit_code() -> None:
         def lines(self) -> list[str]:
             return []
 
-    @command(needs_device=False)
-    async def function(context: CommandContext) -> Result:
+    @cli_command(needs_device=False)
+    async def function(context: CliContext) -> Result:
         return Result()
 
     assert run(function) == 13
@@ -283,8 +283,8 @@ def test_a_result_can_carry_an_exit_code() -> None:
 def test_timeout_reaches_the_command() -> None:
     got: list[float | None] = []
 
-    @command(needs_device=False)
-    async def function(context: CommandContext) -> None:
+    @cli_command(needs_device=False)
+    async def function(context: CliContext) -> None:
         got.append(context.timeout_s)
 
     run(function)

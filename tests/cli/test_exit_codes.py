@@ -27,6 +27,7 @@ from mcumgrx.errors import (
     UsageError,
     WrongDevice,
 )
+from mcumgrx.protocol.codes import SmpError, error_table
 
 
 def timeout(what: str = "echo", hint: str | None = None) -> RequestTimeout:
@@ -34,7 +35,8 @@ def timeout(what: str = "echo", hint: str | None = None) -> RequestTimeout:
 
 
 def refusal(group: int | None, rc: int, hint: str | None = None) -> DeviceError:
-    return DeviceError("the device refused it", group=group, rc=rc, hint=hint)
+    table = SmpError if group is None else error_table(group)
+    return DeviceError("the device refused it", group=group, rc=rc, code=table and table.find(rc), hint=hint)
 
 
 EXITS: list[tuple[Exception, int]] = [
@@ -127,7 +129,7 @@ def test_code_six_means_something_else_outside_images() -> None:
 def test_fields_are_kept_for_scripts() -> None:
     failure = explain(refusal(1, 30), IMAGE)
     assert failure.kind == "DeviceError"
-    assert failure.fields == {"group": 1, "rc": 30, "name": None, "rsn": None, "reply": {}}
+    assert failure.fields == {"group": 1, "rc": 30, "name": "INVALID_IMAGE_TOO_LARGE", "rsn": None, "reply": {}}
 
 
 def test_what_nobody_foresaw_is_called_a_bug() -> None:

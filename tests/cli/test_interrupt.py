@@ -18,11 +18,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are dif
 
 _PLUGIN = """
 import os
-from mcumgrx.plugin_api import CommandPlugin, command, hookimpl
+from mcumgrx.plugin_api import CliCommand, cli_command, hookimpl
 
 @hookimpl
 def mcumgrx_commands():
-    return [CommandPlugin("slow go", "Go", load="mcumgrx_slow:go")]
+    return [CliCommand("slow go", "Go", load="mcumgrx_slow:go")]
 
 {code}
 """
@@ -115,7 +115,7 @@ def test_while_a_file_is_read(arguments: list[str], pipe: str, begin: Begin) -> 
 
 def test_while_code_blocks_the_loop(pipe: str, slow: Slow, begin: Begin) -> None:
     code = f"""
-@command(needs_device=False)
+@cli_command(needs_device=False)
 async def go(context):
     try:
         os.read(os.open({pipe!r}, os.O_RDONLY), 1)
@@ -129,7 +129,7 @@ async def go(context):
 
 def test_threads_that_hang_keep_no_process(pipe: str, slow: Slow, begin: Begin) -> None:
     code = f"""
-@command(needs_device=False)
+@cli_command(needs_device=False)
 async def go(context):
     import asyncio
     await asyncio.to_thread(lambda: os.read(os.open({pipe!r}, os.O_RDONLY), 1))

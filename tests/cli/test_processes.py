@@ -225,9 +225,9 @@ ASKING = """
 import sys
 from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
-from mcumgrx.plugin_api import command
+from mcumgrx.plugin_api import cli_command
 
-@command(needs_device=False)
+@cli_command(needs_device=False)
 async def ask(context):
     return "answered " + ("yes" if await context.confirm("Really?\\x1b[2J") else "no")
 

@@ -18,7 +18,7 @@ import pytest
 import mcumgrx
 from mcumgrx import registry
 from mcumgrx.cli import tree, words
-from mcumgrx.plugin_api import Argument, CommandContext, CommandPlugin, Note, Option, command, hookimpl
+from mcumgrx.plugin_api import Argument, CliCommand, CliContext, Event, Note, Option, cli_command, hookimpl
 from mcumgrx.registry import Registry
 
 Cli = Callable[..., Any]
@@ -162,39 +162,39 @@ def test_usage_errors_are_objects_with_json(cli: Cli) -> None:
 # -- plugins ----------------------------------------------------------------------------------------------------------
 
 
-@command(
+@cli_command(
     Argument("text", "what to say", required=False), Option("--loud", "Say it loud.", type=bool), needs_device=False
 )
-async def say(context: CommandContext, text: str | None, loud: bool) -> str:
+async def say(context: CliContext, text: str | None, loud: bool) -> str:
     """Say TEXT."""
     return (text or "nothing").upper() if loud else (text or "nothing")
 
 
-@command(Option("--json", "My own."))
-async def clash(context: CommandContext, json: str) -> None:
+@cli_command(Option("--json", "My own."))
+async def clash(context: CliContext, json: str) -> None:
     """Clash."""
 
 
-@command(needs_device=False)
-async def crash(context: CommandContext) -> None:
+@cli_command(needs_device=False)
+async def crash(context: CliContext) -> None:
     """Crash."""
     raise ZeroDivisionError("oh")
 
 
-@command(needs_device=False)
-async def leave(context: CommandContext) -> None:
+@cli_command(needs_device=False)
+async def leave(context: CliContext) -> None:
     """Leave."""
     sys.exit(4)
 
 
-@command(needs_device=False)
-async def cancel(context: CommandContext) -> None:
+@cli_command(needs_device=False)
+async def cancel(context: CliContext) -> None:
     """Cancel."""
     raise asyncio.CancelledError
 
 
-@command(needs_device=False)
-async def interrupt(context: CommandContext) -> None:
+@cli_command(needs_device=False)
+async def interrupt(context: CliContext) -> None:
     """Interrupt."""
     raise KeyboardInterrupt
 
@@ -209,18 +209,26 @@ class OddResult:
         raise GeneratorExit("data")
 
 
-@command(needs_device=False)
-async def odd(context: CommandContext) -> OddResult:
+@cli_command(needs_device=False)
+async def odd(context: CliContext) -> OddResult:
     """Return something odd."""
     return OddResult()
 
 
-@command(needs_device=False)
-async def stray(context: CommandContext) -> str:
+class Unspeakable(Event):
+    """Its text cannot be had."""
+
+    @property
+    def text(self) -> str:
+        raise ValueError("broken off")
+
+
+@cli_command(needs_device=False)
+async def stray(context: CliContext) -> str:
     """Print and return something."""
     print("printed\x1b[2J")
     sys.stdout.buffer.write(b"bytes\n")
-    context.progress(7)  # type: ignore[arg-type]
+    context.progress(Unspeakable())
     context.progress(Note("later"))
     return "returned"
 
@@ -237,17 +245,17 @@ def _explode() -> ModuleType:
 
 
 @hookimpl
-def mcumgrx_commands() -> list[CommandPlugin]:
+def mcumgrx_commands() -> list[CliCommand]:
     return [
-        CommandPlugin("acme say", "Say something", f"{__name__}:say"),
-        CommandPlugin("acme clash", "Clash", f"{__name__}:clash"),
-        CommandPlugin("acme crash", "Crash", f"{__name__}:crash"),
-        CommandPlugin("acme leave", "Leave", f"{__name__}:leave"),
-        CommandPlugin("acme cancel", "Cancel", f"{__name__}:cancel"),
-        CommandPlugin("acme interrupt", "Interrupt", f"{__name__}:interrupt"),
-        CommandPlugin("acme odd", "Odd", f"{__name__}:odd"),
-        CommandPlugin("acme stray", "Stray", f"{__name__}:stray"),
-        CommandPlugin("acme gone", "Gone", "mcumgrx_acme_gone.commands:gone"),
+        CliCommand("acme say", "Say something", load=f"{__name__}:say"),
+        CliCommand("acme clash", "Clash", load=f"{__name__}:clash"),
+        CliCommand("acme crash", "Crash", load=f"{__name__}:crash"),
+        CliCommand("acme leave", "Leave", load=f"{__name__}:leave"),
+        CliCommand("acme cancel", "Cancel", load=f"{__name__}:cancel"),
+        CliCommand("acme interrupt", "Interrupt", load=f"{__name__}:interrupt"),
+        CliCommand("acme odd", "Odd", load=f"{__name__}:odd"),
+        CliCommand("acme stray", "Stray", load=f"{__name__}:stray"),
+        CliCommand("acme gone", "Gone", load="mcumgrx_acme_gone.commands:gone"),
     ]
 
 
@@ -270,6 +278,8 @@ class TestPlugins:
 
     def test_an_option_can_come_from_the_environment(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MCUMGRX_LOUD", "1")
+        assert cli("acme", "say", "hello").out == "hello\n"  # that may be an option of another plugin's, or ours
+        monkeypatch.setenv("MCUMGRX_ACME_LOUD", "1")
         assert cli("acme", "say", "hello").out == "HELLO\n"
 
     def test_one_that_is_switched_off_is_named(self, cli: Cli) -> None:
@@ -336,7 +346,7 @@ class TestPlugins:
         assert (ended.exit, ended.out) == (0, "returned\n")
         printed, raw, warning = ended.err.splitlines()
         assert (printed, raw) == ("printed\\x1b[2J", "bytes")
-        assert warning.startswith("warning: what goes on cannot be shown any more: AttributeError")
+        assert warning.startswith("warning: what goes on cannot be shown any more: ValueError")
         assert [record.get("result") for record in cli("acme", "stray", "--json").records] == ["returned"]
 
     def test_the_list_shows_what_works_and_what_does_not(self, cli: Cli) -> None:

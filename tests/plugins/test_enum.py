@@ -12,7 +12,7 @@ from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MalformedReply, UsageError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import Command, SmpError, decode_body
+from mcumgrx.protocol.message import SmpCommand, SmpError, decode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
@@ -266,7 +266,7 @@ def test_what_is_no_group(number: int) -> None:
     ],
     ids=str,
 )
-def test_answers_that_make_no_sense(command: Command[Any], answer: dict[str, Any]) -> None:
+def test_answers_that_make_no_sense(command: SmpCommand[Any], answer: dict[str, Any]) -> None:
     with pytest.raises(MalformedReply) as raised:
         command.result(reply_to(command, cbor2.dumps(answer)))
     assert raised.value.payload
@@ -304,7 +304,7 @@ def test_every_error_has_its_name(number: int, original: bool) -> None:
         (ReadGroupDetails((0, 300)), "0800000d00 0a0903 a1 6667726f757073 82 00 19012c"),
     ],
 )
-def test_requests_on_the_wire(command: Command[Any], message: str) -> None:
+def test_requests_on_the_wire(command: SmpCommand[Any], message: str) -> None:
     assert command.request().encode(1, 9).hex() == message.replace(" ", "")
     assert command.request().repeatable
 
@@ -312,7 +312,7 @@ def test_requests_on_the_wire(command: Command[Any], message: str) -> None:
 RECORDED = recorded(10)
 
 
-def typed(row: Recorded) -> Command[Any]:
+def typed(row: Recorded) -> SmpCommand[Any]:
     """The typed command whose answer this is."""
     match row.header.command:
         case 0:
@@ -373,7 +373,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
 
 def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = run(capsys, "enum", "list")
-    assert (code, said["result"]) == (0, {"groups": list(LINKED), "extra": {}})
+    assert (code, said["result"]["groups"], said["result"]["extra"]) == (0, list(LINKED), {})
+    assert said["result"]["what"]["8"] == "file system"
     _, said = run(capsys, "enum", "count")
     assert said["result"] == {"count": 8, "extra": {}}
     _, said = run(capsys, "enum", "show", "2", "0x63")
@@ -382,6 +383,7 @@ def test_results_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         "absent": [99],
         "details": True,
         "extra": {},
+        "what": {"2": "statistics"},
     }
 
 

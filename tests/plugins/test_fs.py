@@ -39,7 +39,7 @@ from mcumgrx.errors import (
 )
 from mcumgrx.events import Bytes, Note, Stage, StageName
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Command, Reply, SmpError, encode_body
+from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, encode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.files import FsConfig, FsMount
@@ -122,7 +122,7 @@ def recorded() -> Iterator[tuple[str, bytes, Any, bytes]]:
 RECORDED = list(recorded())
 
 
-def typed(header: Header, body: Any) -> Command[Any] | None:
+def typed(header: Header, body: Any) -> SmpCommand[Any] | None:
     """The typed command that makes such a request, None where none does."""
     match header.op, header.command, body:
         case Op.READ, 0, {"name": name, "off": offset}:
@@ -155,7 +155,7 @@ def test_recorded_exchanges(name: str, request_: bytes, body: Any, response: byt
         command = ReadStatus("")
     else:
         assert command.request().payload == request_[8:], "the same bytes as in the recording"
-        assert (command.op, command.command) == (header.op, header.command)
+        assert (command.facts.op, command.facts.number) == (header.op, header.command)
     answer = reply(response)
     said = answer.body()
     if "err" in said or "rc" in said:
@@ -202,8 +202,8 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("command", "body", "result"), ANSWERS)
-def test_answers(command: Command[Any], body: dict[str, Any], result: object) -> None:
-    assert command.result(Reply(1, 1, 0, 8, 0, command.command, encode_body(body))) == result
+def test_answers(command: SmpCommand[Any], body: dict[str, Any], result: object) -> None:
+    assert command.result(Reply(1, 1, 0, 8, 0, command.facts.number, encode_body(body))) == result
 
 
 MALFORMED = [
@@ -221,9 +221,9 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("command", "body", "text"), MALFORMED)
-def test_malformed_answers(command: Command[Any], body: dict[str, Any], text: str) -> None:
+def test_malformed_answers(command: SmpCommand[Any], body: dict[str, Any], text: str) -> None:
     with pytest.raises(MalformedReply, match=text):
-        command.result(Reply(1, 1, 0, 8, 0, command.command, encode_body(body)))
+        command.result(Reply(1, 1, 0, 8, 0, command.facts.number, encode_body(body)))
 
 
 def test_hashes_in_digits() -> None:
@@ -248,7 +248,7 @@ class Wire:
         self.fates = deque(fates)
         self.now = 1.0
         self.sequence = 0
-        self.asked: list[Command[Any]] = []
+        self.asked: list[SmpCommand[Any]] = []
         self._late: list[tuple[int, bytes]] = []
 
     def ask(self, step: Step, *, at_end: bool) -> bytes | None:
@@ -493,7 +493,7 @@ def test_a_reset_of_the_device_in_between_is_found_out() -> None:
     assert offsets(wire).count(0) == 2
 
 
-def answering(plan: FilePutPlan, *answers: object) -> list[Command[Any]]:
+def answering(plan: FilePutPlan, *answers: object) -> list[SmpCommand[Any]]:
     """Feed the plan; returns what it asked."""
     asked = []
     for answer in answers:
@@ -515,7 +515,7 @@ def refusal(rc: int, group: int | None = 8, **more: object) -> DeviceError:
     return DeviceError("no", group=group, rc=rc, code=code, reply={**said, **more})
 
 
-def last(plan: FilePutPlan) -> Command[Any]:
+def last(plan: FilePutPlan) -> SmpCommand[Any]:
     step = plan.next()
     assert step is not None
     if step.slow:

@@ -32,11 +32,11 @@ from mcumgrx.errors import (
 )
 from mcumgrx.events import Bytes, Event, Note, Stage, StageName
 from mcumgrx.mcuboot import FileBytes, Image, load_image, parse_image, trailer_magic
+from mcumgrx.protocol.codes import ImageErrorCode
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Command, Reply, SmpError, decode_body
+from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, decode_body
 from mcumgrx.protocol.standard import (
     EraseImage,
-    ImageErrorCode,
     ImageState,
     ReadImageState,
     ReadSlotInfo,
@@ -1254,7 +1254,7 @@ def recorded() -> Iterator[tuple[str, Header, Any, bytes]]:
 RECORDED = list(recorded())
 
 
-def typed(header: Header, body: Any) -> Command[Any] | None:
+def typed(header: Header, body: Any) -> SmpCommand[Any] | None:
     """The command that makes such a request, if perhaps a better one; None where there is none."""
     asked: dict[str, Any] = body if isinstance(body, dict) else {}
     if (header.command, header.op) == (0, Op.READ):

@@ -16,7 +16,7 @@ import pytest
 
 from mcumgrx.cli.data import json_line
 from mcumgrx.errors import MalformedReply
-from mcumgrx.protocol.message import Command
+from mcumgrx.protocol.message import SmpCommand
 from mcumgrx_plugins.enum import commands as enum_commands
 from mcumgrx_plugins.enum.messages import ListGroups, ReadGroupDetails
 from mcumgrx_plugins.fs import commands as fs_commands
@@ -52,7 +52,7 @@ def nothing(result: Any) -> None:
 
 
 # Each with a sound answer, and what the command line makes of its result.
-ANSWERS: list[tuple[Command[Any], dict[str, Any], Callable[[Any], Any]]] = [
+ANSWERS: list[tuple[SmpCommand[Any], dict[str, Any], Callable[[Any], Any]]] = [
     (ReadTasks(), {"tasks": {"a": TASK, "b": TASK}}, lambda r: os_commands.TasksResult(r.tasks, r.extra)),
     (ReadMemoryPools(), {"mpools": {"a": POOL, "b": POOL}}, lambda r: os_commands.PoolsResult(r.pools, r.extra)),
     (ReadMemoryPools(), {"tasks": {"a": POOL, "b": POOL}}, lambda r: os_commands.PoolsResult(r.pools, r.extra)),
@@ -122,12 +122,12 @@ def without(body: dict[str, Any], place: tuple[Any, ...]) -> dict[str, Any]:
     return made  # type: ignore[no-any-return]
 
 
-def shows(command: Command[Any], body: dict[str, Any], make: Callable[[Any], Any]) -> str | None:
+def shows(command: SmpCommand[Any], body: dict[str, Any], make: Callable[[Any], Any]) -> str | None:
     """What people read of this answer, which must be possible in JSON too; None where it makes no sense."""
     try:
         result = command.result(reply_to(command, cbor2.dumps(body)))
     except MalformedReply as error:
-        if not str(error).startswith(f"the device's answer to the {command.what} makes no sense: "):
+        if not str(error).startswith(f"the device's answer to the {command.facts.what} makes no sense: "):
             raise
         return None
     shown = make(result)
@@ -138,7 +138,7 @@ def shows(command: Command[Any], body: dict[str, Any], make: Callable[[Any], Any
 
 
 @pytest.mark.parametrize(("command", "body", "make"), ANSWERS, ids=lambda value: type(value).__name__)
-def test_every_value_in_every_place(command: Command[Any], body: dict[str, Any], make: Callable[[Any], Any]) -> None:
+def test_every_value_in_every_place(command: SmpCommand[Any], body: dict[str, Any], make: Callable[[Any], Any]) -> None:
     assert shows(command, body, make) is not None
     for place in places(body):
         shows(command, without(body, place), make)
@@ -158,7 +158,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("command", "body", "make"), LISTS, ids=lambda value: type(value).__name__)
-def test_one_entry_costs_no_other(command: Command[Any], body: dict[str, Any], make: Callable[[Any], Any]) -> None:
+def test_one_entry_costs_no_other(command: SmpCommand[Any], body: dict[str, Any], make: Callable[[Any], Any]) -> None:
     last = str(shows(command, body, make)).splitlines()
     last = [line for line in last if not line.startswith("(")]
     for place in places(body):

@@ -21,9 +21,10 @@ from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, NotDone, RequestTimeout, UsageError
 from mcumgrx.events import Note
+from mcumgrx.protocol.codes import OsErrorCode
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Command, Reply, SmpError, decode_body
-from mcumgrx.protocol.standard import Bootloader, BootloaderMode, Echo, OsErrorCode, Params, ReadParams, Reset
+from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, decode_body
+from mcumgrx.protocol.standard import Bootloader, BootloaderMode, Echo, Params, ReadParams, Reset
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.device import DeviceConfig, Power, TaskInfo
@@ -61,8 +62,8 @@ from ..support.zephyr import native_sim
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 
-def reply_to(command: Command[Any], payload: bytes) -> Reply:
-    return Reply(command.op + 1, 1, 0, command.group, 9, command.command, payload)
+def reply_to(command: SmpCommand[Any], payload: bytes) -> Reply:
+    return Reply(command.facts.op + 1, 1, 0, command.facts.group, 9, command.facts.number, payload)
 
 
 # Zephyr `os_mgmt.h`; what a server without SMP version 2 sends in its place.
@@ -1087,7 +1088,7 @@ def test_a_device_without_the_command(function: Any, parameters: dict[str, Any],
         (ControlConsoleEcho(True), "0a00000700000901 a1 646563686f 01", True),
     ],
 )
-def test_requests_on_the_wire(command: Command[Any], message: str, repeatable: bool) -> None:
+def test_requests_on_the_wire(command: SmpCommand[Any], message: str, repeatable: bool) -> None:
     assert command.request().encode(1, 9).hex() == message.replace(" ", "")
     assert command.request().repeatable is repeatable
 
@@ -1144,7 +1145,7 @@ def recorded() -> Iterator[tuple[str, Header, Any, bytes]]:
 RECORDED = list(recorded())
 
 
-def typed(name: str, header: Header, body: Any) -> Command[Any] | None:
+def typed(name: str, header: Header, body: Any) -> SmpCommand[Any] | None:
     """The typed command whose answer this is."""
     if name.partition(": ")[2] in UNTYPED:
         return None

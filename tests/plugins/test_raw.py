@@ -130,12 +130,12 @@ def test_bodies_that_cannot_be_sent(body: str, said: str) -> None:
 
 @pytest.mark.parametrize(("typed", "number"), [("777", 777), ("0x309", 777), ("0", 0), ("65535", 65535), ("OS", 0)])
 def test_groups_by_number(typed: str, number: int) -> None:
-    assert commands._group(typed) == number
+    assert commands._group(typed, commands._GROUPS) == number
 
 
 @pytest.mark.parametrize(("typed", "number"), commands._GROUPS.items())
 def test_groups_by_name(typed: str, number: int) -> None:
-    assert commands._group(typed) == number
+    assert commands._group(typed, commands._GROUPS) == number
 
 
 @pytest.mark.parametrize("typed", ["", "nope", "-1", "65536", "1.5"])

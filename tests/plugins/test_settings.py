@@ -16,7 +16,7 @@ from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MalformedReply, NotDone, RequestTimeout, UsageError
 from mcumgrx.events import Note
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Command, SmpError, decode_body
+from mcumgrx.protocol.message import SmpCommand, SmpError, decode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
@@ -542,7 +542,7 @@ def test_every_error_has_its_name(number: int, original: bool) -> None:
         (SaveSettings("a"), "0a00000800030903 a1 646e616d65 6161", False),
     ],
 )
-def test_requests_on_the_wire(command: Command[Any], message: str, repeatable: bool) -> None:
+def test_requests_on_the_wire(command: SmpCommand[Any], message: str, repeatable: bool) -> None:
     assert command.request().encode(1, 9).hex() == message.replace(" ", "")
     assert command.request().repeatable is repeatable
 
@@ -550,7 +550,7 @@ def test_requests_on_the_wire(command: Command[Any], message: str, repeatable: b
 RECORDED = recorded(3)
 
 
-def typed(row: Recorded) -> Command[Any]:
+def typed(row: Recorded) -> SmpCommand[Any]:
     """The typed command whose answer this is."""
     name = row.asked.get("name", "")
     match (row.header.op, row.header.command):

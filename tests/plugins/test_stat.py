@@ -12,7 +12,7 @@ from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MalformedReply, UsageError
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Command, SmpError
+from mcumgrx.protocol.message import SmpCommand, SmpError
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import GroupError, GroupServer, Refused
@@ -254,7 +254,7 @@ def test_every_error_has_its_name(number: int, original: bool) -> None:
         (ReadStatistics("app"), "0800000a00020900 a1 646e616d65 63617070"),
     ],
 )
-def test_requests_on_the_wire(command: Command[Any], message: str) -> None:
+def test_requests_on_the_wire(command: SmpCommand[Any], message: str) -> None:
     assert command.request().encode(1, 9).hex() == message.replace(" ", "")
     assert command.request().repeatable
 
@@ -264,7 +264,9 @@ RECORDED = recorded(2)
 
 @pytest.mark.parametrize("row", RECORDED, ids=str)
 def test_recorded_answers_become_typed_results(row: Recorded) -> None:
-    command: Command[Any] = ListStatistics() if row.header.command == 1 else ReadStatistics(row.asked.get("name", ""))
+    command: SmpCommand[Any] = (
+        ListStatistics() if row.header.command == 1 else ReadStatistics(row.asked.get("name", ""))
+    )
     result = result_or_error(row, command)
     if isinstance(result, StatisticsList):
         assert result == StatisticsList(tuple(row.said["stat_list"]))

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -31,7 +30,7 @@ from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import RawMessage, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Op
-from mcumgrx.protocol.message import Command, Fields
+from mcumgrx.protocol.message import Fields, SmpCommand
 from mcumgrx.protocol.standard import Echo, Params, ReadImageState, Reset
 from mcumgrx.sim.images import build_image
 
@@ -56,12 +55,8 @@ pytestmark = pytest.mark.codec
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown(Command[None]):
+class Unknown(SmpCommand[None], group=999, number=1, what="unknown command"):
     """A command of a group that no device has."""
-
-    what: ClassVar[str] = "unknown command"
-    group: ClassVar[int] = 999
-    command: ClassVar[int] = 1
 
     def parse(self, fields: Fields) -> None:
         return None

@@ -12,7 +12,7 @@ import pytest
 
 from mcumgrx.errors import DeviceError, MalformedReply
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Body, Command, Fields, Reply, decode_body, encode_body
+from mcumgrx.protocol.message import Body, Fields, Reply, SmpCommand, decode_body, encode_body
 from mcumgrx.protocol.standard import (
     UNREADABLE,
     Bootloader,
@@ -40,15 +40,16 @@ HASH = bytes(range(32))
 FIRST_DATA = bytes.fromhex("3db8f396") + bytes(28)
 
 
-def reply_to(command: Command[Any], payload: bytes) -> Reply:
-    return Reply(command.op.reply, 1, 0, command.group, 0, command.command, payload)
+def reply_to(command: SmpCommand[Any], payload: bytes) -> Reply:
+    facts = command.facts
+    return Reply(facts.op.reply, 1, 0, facts.group, 0, facts.number, payload)
 
 
 # -- the table ------------------------------------------------------------------------------------------------------
 
 # (command, its whole message as version 2 with sequence 9, body of an answer, result). Requests and the answers of
 # Zephyr and MCUboot are as recorded, or as laid down in the protocol's documentation.
-TABLE: list[tuple[Command[Any], str, str, object]] = [
+TABLE: list[tuple[SmpCommand[Any], str, str, object]] = [
     (Echo("hello"), "0a00000900000900 a1 6164 6568656c6c6f", "bf 6172 6568656c6c6f ff", "hello"),
     (Echo(""), "0a00000400000900 a1 6164 60", "bf 6172 60 ff", ""),
     (ReadParams(), "0800000100000906 a0", "bf 686275665f73697a65 190180 696275665f636f756e74 04 ff", Params(384, 4)),
@@ -168,10 +169,11 @@ TABLE: list[tuple[Command[Any], str, str, object]] = [
 
 
 @pytest.mark.parametrize(("command", "message", "answer", "result"), TABLE)
-def test_messages_both_ways(command: Command[Any], message: str, answer: str, result: object) -> None:
+def test_messages_both_ways(command: SmpCommand[Any], message: str, answer: str, result: object) -> None:
     expected = bytes.fromhex(message)
     assert command.request().encode(1, 9).hex(" ") == expected.hex(" ")
-    assert Header.unpack(expected) == Header(command.op, 1, 0, len(expected) - 8, command.group, 9, command.command)
+    facts = command.facts
+    assert Header.unpack(expected) == Header(facts.op, 1, 0, len(expected) - 8, facts.group, 9, facts.number)
     assert decode_body(expected[8:]) == command.body()
     assert command.result(reply_to(command, bytes.fromhex(answer))) == result
 
@@ -195,14 +197,14 @@ def test_both_versions_differ_in_the_version_bits_alone(version: int) -> None:
         (EraseImage(), False),
     ],
 )
-def test_what_may_be_sent_again(command: Command[Any], repeatable: bool) -> None:
+def test_what_may_be_sent_again(command: SmpCommand[Any], repeatable: bool) -> None:
     assert command.request().repeatable is repeatable
 
 
 def test_what_takes_long_says_so() -> None:
-    assert EraseImage().timeout_s >= 60
-    assert ReadImageState().timeout_s > 5
-    assert ReadParams().timeout_s is None
+    assert EraseImage().facts.timeout_s >= 60
+    assert ReadImageState().facts.timeout_s > 5
+    assert ReadParams().facts.timeout_s is None
 
 
 @pytest.mark.parametrize(("body", "extra"), [({}, {}), ({"mode": "swap"}, {"mode": "swap"}), ({"mode": None}, {})])
@@ -230,7 +232,7 @@ def test_a_bootloader_whose_mode_is_no_number_is_one_that_is_not_known(body: Bod
         (ReadSlotInfo(), {"images": [{"slots": 5}]}),
     ],
 )
-def test_answers_that_break_the_protocol(command: Command[Any], body: Body) -> None:
+def test_answers_that_break_the_protocol(command: SmpCommand[Any], body: Body) -> None:
     payload = encode_body(body)
     with pytest.raises(MalformedReply) as raised:
         command.result(reply_to(command, payload))
@@ -332,7 +334,7 @@ def rows() -> Iterator[Row]:
 ROWS = list(rows())
 
 
-def our_command(row: Row) -> Command[Any] | None:
+def our_command(row: Row) -> SmpCommand[Any] | None:
     """What we would send for this row's request, or None for a command of a plugin, or one that only a test sends."""
     header, asked = Header.unpack(row.request), row.asked
     if not isinstance(asked, dict) or "__undecodable__" in asked:
@@ -363,7 +365,7 @@ def our_command(row: Row) -> Command[Any] | None:
 FLAGS = ("bootable", "pending", "confirmed", "active", "permanent")
 
 
-def expected_result(command: Command[Any], body: dict[str, Any]) -> object:
+def expected_result(command: SmpCommand[Any], body: dict[str, Any]) -> object:
     """The result that the recorded body means, put together without the code under test."""
     match command:
         case Echo():

@@ -22,7 +22,7 @@ from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Command, Fields
+from mcumgrx.protocol.message import Fields, SmpCommand
 from mcumgrx.protocol.standard import Echo, EraseImage, ReadImageState, Reset
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
@@ -825,9 +825,7 @@ class Vendor(GroupServer):
         self.at_restart()
 
 
-class AskVendor(Command[dict[str, Any]]):
-    group, command, repeatable = 70, 0, True
-
+class AskVendor(SmpCommand[dict[str, Any]], group=70, number=0, repeatable=True):
     def body(self) -> dict[str, Any]:
         return {"val": 1.5, "none": None}
 

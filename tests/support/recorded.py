@@ -11,7 +11,7 @@ import pytest
 
 from mcumgrx.errors import DeviceError
 from mcumgrx.protocol.header import Header
-from mcumgrx.protocol.message import Command, Reply
+from mcumgrx.protocol.message import Reply, SmpCommand
 from mcumgrx.testing.golden import Exchange, read_rows
 
 __all__ = ["Recorded", "recorded", "reply_to", "result_or_error"]
@@ -54,7 +54,7 @@ def recorded(group: int) -> list[Recorded]:
     ]
 
 
-def result_or_error(row: Recorded, command: Command[Any]) -> Any:
+def result_or_error(row: Recorded, command: SmpCommand[Any]) -> Any:
     """The typed result of a recorded answer, or its `DeviceError`, after its numbers have been checked."""
     if "err" not in row.said and row.said.get("rc", 0) == 0:
         return command.result(row.reply)
@@ -62,11 +62,11 @@ def result_or_error(row: Recorded, command: Command[Any]) -> Any:
         command.result(row.reply)
     wanted = row.said.get("err", row.said)
     assert (raised.value.group, raised.value.rc) == (wanted.get("group"), wanted["rc"])
-    if wanted.get("group") is None or command.errors is not None:
+    if wanted.get("group") is None or command.facts.error_table() is not None:
         assert raised.value.name is not None
     return raised.value
 
 
-def reply_to(command: Command[Any], payload: bytes) -> Reply:
+def reply_to(command: SmpCommand[Any], payload: bytes) -> Reply:
     """A version 2 reply to `command`."""
-    return Reply(command.op + 1, 1, 0, command.group, 9, command.command, payload)
+    return Reply(command.facts.op + 1, 1, 0, command.facts.group, 9, command.facts.number, payload)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.events import Event, Progress
-from mcumgrx.plugin_api import CommandContext
+from mcumgrx.plugin_api import CliContext, GroupPlugin
 from mcumgrx.protocol.header import Header
-from mcumgrx.registry import Registry
+from mcumgrx.registry import Registry, default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
@@ -57,7 +57,7 @@ class Desk:
         return run(main())
 
     @property
-    def context(self) -> CommandContext:
+    def context(self) -> CliContext:
         """What the command line gives to a command."""
         return _Context(self)
 
@@ -89,7 +89,7 @@ class CutAnswers(SimulatedTransport):
 
 
 class _Context:
-    """`mcumgrx.plugin_api.CommandContext` without a command line."""
+    """`mcumgrx.plugin_api.CliContext` without a command line."""
 
     timeout_s: float | None = None
 
@@ -99,6 +99,10 @@ class _Context:
     @property
     def progress(self) -> Progress:
         return self._desk.events.append
+
+    @property
+    def groups(self) -> Mapping[int, GroupPlugin]:
+        return default_registry().groups
 
     @property
     def device(self) -> SessionDevice:

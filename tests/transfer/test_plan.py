@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mcumgrx.errors import MalformedReply, McumgrError, MessageTooLarge, TransferStuck
 from mcumgrx.protocol.header import HEADER_SIZE, Op
-from mcumgrx.protocol.message import Body, Command, Fields, Reply, encode_body
+from mcumgrx.protocol.message import Body, Fields, Reply, SmpCommand, encode_body
 from mcumgrx.protocol.standard import UploadChunk, UploadProgress
 from mcumgrx.transfer.plan import Chunk, ImageChunk, ImageUpload, Phase, UploadPlan, largest_data
 
@@ -532,19 +532,16 @@ class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
-    def command(self, offset: int, data: bytes, length: int) -> Command[UploadProgress]:
+    def command(self, offset: int, data: bytes, length: int) -> SmpCommand[UploadProgress]:
         self.asked += 1
         return NamedChunk(offset, data, length)
 
 
 @dataclass(frozen=True, slots=True)
-class NamedChunk(Command[UploadProgress]):
+class NamedChunk(SmpCommand[UploadProgress], group=8, number=0, op=Op.WRITE):
     offset: int
     data: bytes
     length: int
-    group = 8
-    command = 0
-    op = Op.WRITE
 
     def body(self) -> Body:
         return {"name": "/lfs/x", "off": self.offset, "data": self.data} | ({} if self.offset else {"len": self.length})

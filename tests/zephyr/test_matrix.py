@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MessageTooLarge
-from mcumgrx.protocol.message import Command, Fields, SmpError
+from mcumgrx.protocol.message import Fields, SmpCommand, SmpError
 from mcumgrx.protocol.standard import Echo, Params, ReadImageState
 from mcumgrx.registry import default_registry
 
@@ -22,12 +21,8 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown(Command[None]):
+class Unknown(SmpCommand[None], group=999, number=1, what="unknown command"):
     """Of a group that no server has."""
-
-    what: ClassVar[str] = "unknown command"
-    group: ClassVar[int] = 999
-    command: ClassVar[int] = 1
 
     def parse(self, fields: Fields) -> None:
         return None

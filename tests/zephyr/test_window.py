@@ -20,7 +20,7 @@ from mcumgrx.errors import DeviceError
 from mcumgrx.events import Bytes, Event, StageName
 from mcumgrx.mcuboot import load_image
 from mcumgrx.message_size import find_message_size
-from mcumgrx.protocol.message import Command
+from mcumgrx.protocol.message import SmpCommand
 from mcumgrx.protocol.standard import Echo, ReadImageState
 from mcumgrx.registry import default_registry
 
@@ -37,7 +37,7 @@ class Piece:
     def __init__(self, number: int, size: int) -> None:
         self.number = number
         self.text = f"{number:05d}".ljust(size, "x")
-        self.command: Command[str] = Echo(self.text)
+        self.command: SmpCommand[str] = Echo(self.text)
 
 
 class Echoes:

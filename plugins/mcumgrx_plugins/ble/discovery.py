@@ -16,7 +16,7 @@ from bleak.args.bluez import BlueZScannerArgs
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 
-from mcumgrx.plugin_api import Address, Discovered, Report
+from mcumgrx.plugin_api import Address, Discovered, ReportDiscovered
 
 from .trouble import translated
 
@@ -136,7 +136,7 @@ async def unhurried(work: Coroutine[Any, Any, T], patience_s: float = _PATIENCE_
     return task.result()
 
 
-async def watch(timeout_s: float, report: Report, backend: type[BaseBleakScanner] | None = None) -> None:
+async def watch(timeout_s: float, report: ReportDiscovered, backend: type[BaseBleakScanner] | None = None) -> None:
     """Report each Bluetooth LE device whenever it advertises, for `timeout_s` seconds.
 
     Details: `signal_dbm`; `smp`, whether the device was heard to name the SMP service, which not every device that has

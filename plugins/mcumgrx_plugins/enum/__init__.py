@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import CommandPlugin, GroupPlugin, hookimpl
+from mcumgrx.plugin_api import CliCommand, GroupPlugin, hookimpl
 
 _LOAD = "mcumgrx_plugins.enum.commands:"
+
+ENUM = GroupPlugin(
+    10,
+    "enum",
+    "Enumeration of groups",
+    load="mcumgrx_plugins.enum.group:EnumGroup",
+    errors="mcumgrx_plugins.enum.messages:EnumErrorCode",
+)
 
 
 @hookimpl
 def mcumgrx_groups() -> list[GroupPlugin]:
-    return [GroupPlugin(10, "enum", "Enumeration of groups", load="mcumgrx_plugins.enum.group:EnumGroup")]
+    return [ENUM]
 
 
 @hookimpl
-def mcumgrx_commands() -> list[CommandPlugin]:
+def mcumgrx_commands() -> list[CliCommand]:
     return [
-        CommandPlugin("enum list", "List the command groups of the device", load=_LOAD + "list_groups"),
-        CommandPlugin("enum count", "Say how many command groups the device has", load=_LOAD + "count"),
-        CommandPlugin("enum show", "Show what the device tells of its command groups", load=_LOAD + "show"),
+        CliCommand("enum list", "List the command groups of the device", load=_LOAD + "list_groups"),
+        CliCommand("enum count", "Say how many command groups the device has", load=_LOAD + "count"),
+        CliCommand("enum show", "Show what the device tells of its command groups", load=_LOAD + "show"),
     ]

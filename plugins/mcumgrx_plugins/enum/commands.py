@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, command, shown
+from mcumgrx.plugin_api import Argument, CliContext, DeviceError, cli_command, value_text
 
 if TYPE_CHECKING:
     from .messages import GroupDetails
@@ -28,12 +28,16 @@ _WHAT = {
 }
 _FIRST_OF_APPLICATIONS = 64
 
-# The plain code of a server without this command.
-_NOT_SUPPORTED = 8
 
-
-def _what(group: int) -> str:
-    return _WHAT.get(group, "of the application" if group >= _FIRST_OF_APPLICATIONS else "not known to mcumgrx")
+def _words(context: CliContext, groups: Iterable[int | None]) -> dict[int, str]:
+    """What each of these groups is, as plugins know it or SMP itself."""
+    known = {number: f"{one.name}: {one.summary}" for number, one in context.groups.items()} | _WHAT
+    unknown = "not known to mcumgrx"
+    return {
+        one: known.get(one, "of the application" if one >= _FIRST_OF_APPLICATIONS else unknown)
+        for one in groups
+        if one is not None
+    }
 
 
 # -- list and count ---------------------------------------------------------------------------------------------------
@@ -41,25 +45,26 @@ def _what(group: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ListResult:
-    """The numbers of the command groups, in the device's order."""
+    """The numbers of the command groups, in the device's order, and what each is."""
 
     groups: tuple[int, ...]
     extra: dict[str, object] = field(default_factory=dict)
+    what: dict[int, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        rows = [(str(group), _what(group)) for group in self.groups]
-        extra = [f"{key}: {shown(value)}" for key, value in self.extra.items()]
+        rows = [(str(group), self.what.get(group, "")) for group in self.groups]
+        extra = [f"{key}: {value_text(value)}" for key, value in self.extra.items()]
         return [*(_table(rows) or ["the device lists no command group"]), *extra]
 
 
-@command(epilog="mcumgrx enum list -d serial:/dev/ttyACM0")
-async def list_groups(context: CommandContext) -> ListResult:
+@cli_command(epilog="mcumgrx enum list -d serial:/dev/ttyACM0")
+async def list_groups(context: CliContext) -> ListResult:
     """List the command groups of the device (Zephyr 4.0 or later), in the order of its firmware."""
     from .group import EnumGroup
 
     async with context.connect() as client:
         found = await client.group(EnumGroup).groups()
-    return ListResult(found.groups, found.extra)
+    return ListResult(found.groups, found.extra, _words(context, found.groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +75,11 @@ class CountResult:
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        return [str(self.count), *(f"{key}: {shown(value)}" for key, value in self.extra.items())]
+        return [str(self.count), *(f"{key}: {value_text(value)}" for key, value in self.extra.items())]
 
 
-@command(epilog="mcumgrx enum count -d serial:/dev/ttyACM0")
-async def count(context: CommandContext) -> CountResult:
+@cli_command(epilog="mcumgrx enum count -d serial:/dev/ttyACM0")
+async def count(context: CliContext) -> CountResult:
     """Say how many command groups the device has (Zephyr 4.0 or later)."""
     from .group import EnumGroup
 
@@ -97,6 +102,7 @@ class ShowResult:
     absent: tuple[int, ...]
     details: bool
     extra: dict[str, object] = field(default_factory=dict)
+    what: dict[int, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         names = list(dict.fromkeys(key for one in self.groups for key in one.extra))
@@ -105,33 +111,35 @@ class ShowResult:
             rows.append(
                 (
                     "?" if one.group is None else str(one.group),
-                    "" if one.group is None else _what(one.group),
+                    "" if one.group is None else self.what.get(one.group, ""),
                     one.name or "",
                     "" if one.handlers is None else str(one.handlers),
-                    *(shown(one.extra[name]) if name in one.extra else "" for name in names),
+                    *(value_text(one.extra[name]) if name in one.extra else "" for name in names),
                 )
             )
         lines = _table(rows) if self.groups else []
         lines += [f"{group}: the device has no such group" for group in self.absent]
         if not self.details:
             lines.append("(its firmware tells no more: it was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS)")
-        lines += [f"{key}: {shown(value)}" for key, value in self.extra.items()]
+        lines += [f"{key}: {value_text(value)}" for key, value in self.extra.items()]
         return lines or ["the device lists no command group"]
 
 
-@command(
+@cli_command(
     Argument("groups", "numbers of groups; all when there is none", type=int, required=False, many=True),
     epilog="""
     mcumgrx enum show -d serial:/dev/ttyACM0
     mcumgrx enum show 0 1 64 -d serial:/dev/ttyACM0
     """,
 )
-async def show(context: CommandContext, groups: Sequence[int]) -> ShowResult:
+async def show(context: CliContext, groups: Sequence[int]) -> ShowResult:
     """Show what the device tells of its command groups: names, and how many handlers of commands each has.
 
     The number of handlers is the highest command id and one, gaps included. A device that tells no details is asked
     for the list.
     """
+    from mcumgrx.plugin_api import SmpError
+
     from .group import EnumGroup
     from .messages import GroupDetails
 
@@ -141,7 +149,7 @@ async def show(context: CommandContext, groups: Sequence[int]) -> ShowResult:
         try:
             found = await group.details(asked)
         except DeviceError as error:
-            if error.group is not None or error.rc != _NOT_SUPPORTED:
+            if not error.says(SmpError.NOT_SUPPORTED):
                 raise
             known = await group.groups()
             listed = tuple(GroupDetails(one) for one in known.groups if not asked or one in asked)
@@ -149,7 +157,8 @@ async def show(context: CommandContext, groups: Sequence[int]) -> ShowResult:
         else:
             listed, told, extra = found.groups, True, found.extra
     there = {one.group for one in listed}
-    return ShowResult(listed, tuple(one for one in asked if one not in there), told, extra)
+    what = _words(context, [one.group for one in listed])
+    return ShowResult(listed, tuple(one for one in asked if one not in there), told, extra, what)
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, UsageError
-from mcumgrx.protocol.message import SmpError
+from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, SmpError, UsageError
 
 from .messages import (
     CountGroups,
@@ -43,8 +42,6 @@ _SMALL_BUFFER = "the answer does not fit CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE of 
 class EnumGroup(Group):
     """Group 10 of a connected device. Every method raises the errors of `Client.request`."""
 
-    id = 10
-
     async def count(self) -> GroupCount:
         """How many command groups there are."""
         with _explained():
@@ -56,7 +53,7 @@ class EnumGroup(Group):
             try:
                 return await self.request(ListGroups())
             except DeviceError as error:
-                if error.group is not None or error.rc not in _TOO_LARGE:
+                if not error.says(*_TOO_LARGE):
                     raise
             return GroupList(await self._one_by_one())
 
@@ -85,7 +82,7 @@ class EnumGroup(Group):
                 try:
                     found += (await self.request(ReadGroupDetails((number,)))).groups
                 except DeviceError as error:
-                    if error.group is None and error.rc in _TOO_LARGE:
+                    if error.says(*_TOO_LARGE):
                         error.hint = _SMALL_BUFFER
                     raise
             return GroupDetailsList(tuple(found))
@@ -98,8 +95,7 @@ class EnumGroup(Group):
                 one = await self.request(ReadGroupAt(len(found)))
             except DeviceError as error:
                 # Only a device that never said which one is the last.
-                last = SmpError.UNKNOWN if error.group is None else EnumErrorCode.INDEX_TOO_LARGE
-                if found and error.rc == last:
+                if found and error.says(SmpError.UNKNOWN, EnumErrorCode.INDEX_TOO_LARGE):
                     break
                 raise
             found.append(one.group)
@@ -109,10 +105,8 @@ class EnumGroup(Group):
 
 def _too_much(error: DeviceError, asked: int) -> bool:
     """Whether a request that named `asked` groups may have been refused because of their number."""
-    if error.group is not None:
-        return error.rc in _TOO_MANY
     # In SMP version 1, "too many" is the code for any bad value.
-    return error.rc in _TOO_LARGE or (error.rc == SmpError.INVALID and asked > 1)
+    return error.says(*_TOO_MANY, *_TOO_LARGE) or (error.says(SmpError.INVALID) and asked > 1)
 
 
 @contextmanager
@@ -121,6 +115,6 @@ def _explained(hint: str = _NOT_BUILT) -> Iterator[None]:
     try:
         yield
     except DeviceError as error:
-        if error.group is None and error.rc == SmpError.NOT_SUPPORTED:
+        if error.says(SmpError.NOT_SUPPORTED):
             error.hint = hint
         raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, SmpCommand
+
+from . import ENUM
 
 __all__ = [
     "CountGroups",
@@ -39,14 +40,15 @@ class GroupCount:
 
 
 @dataclass(frozen=True, slots=True)
-class CountGroups(Command[GroupCount]):
+class CountGroups(
+    SmpCommand[GroupCount],
+    group=ENUM,
+    number=0,
+    what="count of command groups",
+    repeatable=True,
+    errors=EnumErrorCode,
+):
     """The number of command groups."""
-
-    what: ClassVar[str] = "count of command groups"
-    group: ClassVar[int] = GroupId.ENUMERATION
-    command: ClassVar[int] = 0
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
 
     def parse(self, fields: Fields) -> GroupCount:
         return GroupCount(fields.integer("count"), fields.extra())
@@ -61,14 +63,15 @@ class GroupList:
 
 
 @dataclass(frozen=True, slots=True)
-class ListGroups(Command[GroupList]):
+class ListGroups(
+    SmpCommand[GroupList],
+    group=ENUM,
+    number=1,
+    what="list of command groups",
+    repeatable=True,
+    errors=EnumErrorCode,
+):
     """The numbers of all command groups."""
-
-    what: ClassVar[str] = "list of command groups"
-    group: ClassVar[int] = GroupId.ENUMERATION
-    command: ClassVar[int] = 1
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
 
     def parse(self, fields: Fields) -> GroupList:
         listed = fields.entries("groups")
@@ -89,15 +92,17 @@ class GroupAt:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadGroupAt(Command[GroupAt]):
+class ReadGroupAt(
+    SmpCommand[GroupAt],
+    group=ENUM,
+    number=2,
+    what="query for a command group",
+    repeatable=True,
+    errors=EnumErrorCode,
+):
     """The command group at an index; `INDEX_TOO_LARGE` is the answer behind the last one."""
 
     index: int = 0
-    what: ClassVar[str] = "query for a command group"
-    group: ClassVar[int] = GroupId.ENUMERATION
-    command: ClassVar[int] = 2
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
 
     def body(self) -> Body:
         return {"index": self.index}
@@ -130,15 +135,17 @@ class GroupDetailsList:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadGroupDetails(Command[GroupDetailsList]):
+class ReadGroupDetails(
+    SmpCommand[GroupDetailsList],
+    group=ENUM,
+    number=3,
+    what="query for details of command groups",
+    repeatable=True,
+    errors=EnumErrorCode,
+):
     """Details of `groups`, or of all when there is none. Groups that the device lacks are left out of the answer."""
 
     groups: tuple[int, ...] = ()
-    what: ClassVar[str] = "query for details of command groups"
-    group: ClassVar[int] = GroupId.ENUMERATION
-    command: ClassVar[int] = 3
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = EnumErrorCode
 
     def body(self) -> Body:
         return {"groups": list(self.groups)} if self.groups else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from mcumgrx.errors import MessageTooLarge
-from mcumgrx.plugin_api import Command
+from mcumgrx.plugin_api import SmpCommand
 from mcumgrx.transfer.plan import largest_data
 
 from .messages import WriteFile
@@ -55,7 +55,7 @@ class Step:
 
     def __init__(
         self,
-        command: Command[Any],
+        command: SmpCommand[Any],
         epoch: int,
         *,
         offset: int | None = None,

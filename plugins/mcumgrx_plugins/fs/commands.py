@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mcumgrx.plugin_api import (
     Argument,
-    CommandContext,
+    CliContext,
     Hint,
     McumgrError,
     Note,
@@ -18,9 +18,9 @@ from mcumgrx.plugin_api import (
     Stage,
     StageName,
     UsageError,
-    command,
+    cli_command,
     in_thread,
-    shown,
+    value_text,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PutResult:
         ]
 
 
-@command(
+@cli_command(
     Argument("local", "file to write; - for standard input", type=Path),
     Argument("remote", f"{_REMOTE}; one that ends with / keeps the name"),
     Option("--resume", "Go on with what an interrupted upload has left in the device.", type=bool, default=False),
@@ -99,7 +99,7 @@ class PutResult:
     """,
 )
 async def put(
-    context: CommandContext, local: Path, remote: str, resume: bool, chunk: int | None, window: int | None
+    context: CliContext, local: Path, remote: str, resume: bool, chunk: int | None, window: int | None
 ) -> PutResult:
     """Write the file LOCAL into the device, in place of what is there, and compare its hash in the end.
 
@@ -126,7 +126,7 @@ async def put(
     return PutResult(str(local), path, done.size, done.resumed_from, done.verified_by, elapsed_s)
 
 
-async def _opened(context: CommandContext, local: Path) -> FileContent:
+async def _opened(context: CliContext, local: Path) -> FileContent:
     """What LOCAL holds. Where that takes a while, as with a pipe into which nobody writes, it is told."""
     import asyncio
 
@@ -200,7 +200,7 @@ class PrintedFile:
         return [] if self.text is None else self.text.splitlines()
 
 
-@command(
+@cli_command(
     Argument("remote", _REMOTE),
     Argument("local", "file or directory to write to, - for standard output; default: here", type=Path, required=False),
     Option("--resume", "Go on with what an interrupted download has left (LOCAL.part).", type=bool, default=False),
@@ -212,7 +212,7 @@ class PrintedFile:
     """,
 )
 async def get(
-    context: CommandContext, remote: str, local: Path | None, resume: bool, window: int | None
+    context: CliContext, remote: str, local: Path | None, resume: bool, window: int | None
 ) -> GetResult | PrintedFile:
     """Read the file REMOTE out of the device, and compare its hash in the end.
 
@@ -257,7 +257,7 @@ async def _abandon(destination: Destination, error: BaseException) -> None:
         error.hint = Hint(error.hint, "; ", also) if error.hint else also
 
 
-async def _print(context: CommandContext, remote: str, resume: bool, window: int | None) -> PrintedFile:
+async def _print(context: CliContext, remote: str, resume: bool, window: int | None) -> PrintedFile:
     from .target import StandardOutput, WriteBehind
 
     if resume:
@@ -275,7 +275,7 @@ async def _print(context: CommandContext, remote: str, resume: bool, window: int
 
 
 async def _download(
-    context: CommandContext, remote: str, behind: WriteBehind, resume: bool, window: int | None
+    context: CliContext, remote: str, behind: WriteBehind, resume: bool, window: int | None
 ) -> tuple[FileTransfer, float]:
     import asyncio
 
@@ -317,8 +317,8 @@ class SizeResult:
         return [f"{self.size} bytes"]
 
 
-@command(Argument("remote", _REMOTE), epilog="mcumgrx fs size /lfs1/config.txt -d serial:/dev/ttyACM0")
-async def size(context: CommandContext, remote: str) -> SizeResult:
+@cli_command(Argument("remote", _REMOTE), epilog="mcumgrx fs size /lfs1/config.txt -d serial:/dev/ttyACM0")
+async def size(context: CliContext, remote: str) -> SizeResult:
     """Show how large a file in the device is."""
     from .group import FsGroup
 
@@ -341,11 +341,11 @@ class HashResult:
         return [
             f"{self.type} {self.hash}",
             f"of {self.length} bytes" + (f" from offset {self.offset}" if self.offset else ""),
-            *(f"{key} {shown(value)}" for key, value in self.extra.items()),
+            *(f"{key} {value_text(value)}" for key, value in self.extra.items()),
         ]
 
 
-@command(
+@cli_command(
     Argument("remote", _REMOTE),
     Option("--type", "Type of the hash, such as crc32 or sha256; default: the device's.", metavar="TYPE"),
     Option("--offset", "Where in the file to begin.", type=int, default=0, metavar="BYTES"),
@@ -355,9 +355,7 @@ class HashResult:
     mcumgrx fs hash --type sha256 --offset 16 --length 100 /lfs1/config.txt -d /dev/ttyACM0
     """,
 )
-async def hash_file(
-    context: CommandContext, remote: str, type: str | None, offset: int, length: int | None
-) -> HashResult:
+async def hash_file(context: CliContext, remote: str, type: str | None, offset: int, length: int | None) -> HashResult:
     """Show the hash of a file in the device, or of a part of it. Which types it knows, 'mcumgrx fs hashes' tells."""
     from .group import FsGroup
 
@@ -380,13 +378,13 @@ class HashTypesResult:
         return [
             one.name
             + ("" if one.size is None else f"  {one.size} bytes")
-            + "".join(f"  {key} {shown(value)}" for key, value in one.extra.items())
+            + "".join(f"  {key} {value_text(value)}" for key, value in one.extra.items())
             for one in self.types
         ]
 
 
-@command(epilog="mcumgrx fs hashes -d serial:/dev/ttyACM0")
-async def hashes(context: CommandContext) -> HashTypesResult:
+@cli_command(epilog="mcumgrx fs hashes -d serial:/dev/ttyACM0")
+async def hashes(context: CliContext) -> HashTypesResult:
     """Show which types of hash the device can take of a file."""
     from .group import FsGroup
 
@@ -402,8 +400,8 @@ class CloseResult:
         return ["the device has no file open any more, as it says; nothing can be read that shows it"]
 
 
-@command(epilog="mcumgrx fs close -d serial:/dev/ttyACM0")
-async def close(context: CommandContext) -> CloseResult:
+@cli_command(epilog="mcumgrx fs close -d serial:/dev/ttyACM0")
+async def close(context: CliContext) -> CloseResult:
     """Let the device close the file that a transfer has left open. It does so by itself after a few seconds."""
     from .group import FsGroup
 

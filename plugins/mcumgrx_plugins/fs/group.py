@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from mcumgrx.plugin_api import (
-    Command,
     Delivery,
     DeviceError,
     Group,
@@ -24,6 +23,8 @@ from mcumgrx.plugin_api import (
     Note,
     Progress,
     RequestTimeout,
+    SmpCommand,
+    SmpError,
     StageName,
     UsageError,
     find_message_size,
@@ -32,7 +33,6 @@ from mcumgrx.plugin_api import (
     transfer,
     window_for,
 )
-from mcumgrx.protocol.message import SmpError
 
 from .ahead import ReadAhead
 from .chunks import Step
@@ -110,8 +110,6 @@ class FsGroup(Group):
     Paths are absolute and begin with a mount point. The server has one file open at a time, so transfers are best
     done one after the other.
     """
-
-    id = 8
 
     async def size(self, name: str) -> int:
         """The size of a file in bytes."""
@@ -287,7 +285,7 @@ class FsGroup(Group):
         return None
 
     def _hash_timeout_s(self, length: int) -> float:
-        return self.client.time_for(max(ReadHash.timeout_s or 0.0, length / _HASH_BYTES_PER_S))
+        return self.client.time_for(max(ReadHash.facts.timeout_s or 0.0, length / _HASH_BYTES_PER_S))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -413,7 +411,7 @@ class FsGroup(Group):
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, command: Command[R], *, timeout_s: float | None = None) -> R:
+    async def _ask(self, command: SmpCommand[R], *, timeout_s: float | None = None) -> R:
         """The result of a request that may be repeated; while the device has no buffer for it, it is asked again."""
         for pause_s in _PAUSES_S:
             try:
@@ -452,7 +450,7 @@ def _silent(error: RequestTimeout, plan: FilePutPlan) -> RequestTimeout:
     """Words that fit files."""
     message, hint = error.message, _RESUME
     if isinstance(plan.state, (Prefix, Whole)):
-        message = f"no answer to the {ReadHash.what} within {error.timeout_s:g} s"
+        message = f"no answer to the {ReadHash.facts.what} within {error.timeout_s:g} s"
         hint = "the device may need longer to hash the file: allow more time with --timeout SECONDS"
     elif plan.done_bytes == 0:
         hint = "if the device's buffers are small, try --chunk 64"

@@ -6,9 +6,10 @@ Which chunk when, and what an answer to one means, is the business of `plan`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Hint, MalformedReply, Op, Run
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, Hint, MalformedReply, Op, Run, SmpCommand
+
+from . import FS
 
 __all__ = [
     "CloseFile",
@@ -73,17 +74,18 @@ class FileChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadFile(Command[FileChunk]):
+class ReadFile(
+    SmpCommand[FileChunk],
+    group=FS,
+    number=0,
+    what="file download",
+    repeatable=True,
+    errors=FsErrorCode,
+):
     """The piece of a file at `offset`; how large it is, the device decides."""
 
     name: str
     offset: int
-
-    what: ClassVar[str] = "file download"
-    group: ClassVar[int] = GroupId.FILE_SYSTEM
-    command: ClassVar[int] = 0
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def body(self) -> Body:
         return {"name": self.name, "off": self.offset}
@@ -105,7 +107,7 @@ class FileProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteFile(Command[FileProgress]):
+class WriteFile(SmpCommand[FileProgress], group=FS, number=0, op=Op.WRITE, what="file upload"):
     """A piece of a file, to be written at its end; at offset 0 with the `length` of the whole.
 
     The device neither compares the length with the data nor knows a piece that comes twice: at offset 0 it truncates
@@ -116,12 +118,6 @@ class WriteFile(Command[FileProgress]):
     offset: int
     data: bytes
     length: int | None = None
-
-    what: ClassVar[str] = "file upload"
-    group: ClassVar[int] = GroupId.FILE_SYSTEM
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def body(self) -> Body:
         body: Body = {"name": self.name, "off": self.offset}
@@ -146,16 +142,17 @@ class FileStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStatus(Command[FileStatus]):
+class ReadStatus(
+    SmpCommand[FileStatus],
+    group=FS,
+    number=1,
+    what="file size query",
+    repeatable=True,
+    errors=FsErrorCode,
+):
     """The size of a file."""
 
     name: str
-
-    what: ClassVar[str] = "file size query"
-    group: ClassVar[int] = GroupId.FILE_SYSTEM
-    command: ClassVar[int] = 1
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def body(self) -> Body:
         return {"name": self.name}
@@ -184,7 +181,15 @@ class FileHash:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadHash(Command[FileHash]):
+class ReadHash(
+    SmpCommand[FileHash],
+    group=FS,
+    number=2,
+    what="file hash query",
+    repeatable=True,
+    timeout_s=30.0,
+    errors=FsErrorCode,
+):
     """The hash of a file or of `length` bytes of it; without a type the device's default, which is crc32 or sha256.
 
     The device reads the whole range before it answers.
@@ -194,13 +199,6 @@ class ReadHash(Command[FileHash]):
     hash_type: str | None = None
     offset: int = 0
     length: int | None = None
-
-    what: ClassVar[str] = "file hash query"
-    group: ClassVar[int] = GroupId.FILE_SYSTEM
-    command: ClassVar[int] = 2
-    repeatable: ClassVar[bool] = True
-    timeout_s: ClassVar[float | None] = 30.0
-    errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def body(self) -> Body:
         body: Body = {"name": self.name}
@@ -236,14 +234,15 @@ class HashType:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadHashTypes(Command[tuple[HashType, ...]]):
+class ReadHashTypes(
+    SmpCommand[tuple[HashType, ...]],
+    group=FS,
+    number=3,
+    what="query of hash types",
+    repeatable=True,
+    errors=FsErrorCode,
+):
     """The types of hash that the device can take, in its order."""
-
-    what: ClassVar[str] = "query of hash types"
-    group: ClassVar[int] = GroupId.FILE_SYSTEM
-    command: ClassVar[int] = 3
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def parse(self, fields: Fields) -> tuple[HashType, ...]:
         found = {name: _hash_type(name, item) for name, item in fields.named_maps("types")}
@@ -260,15 +259,16 @@ def _hash_type(name: str, fields: Fields) -> HashType:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseFile(Command[None]):
+class CloseFile(
+    SmpCommand[None],
+    group=FS,
+    number=4,
+    op=Op.WRITE,
+    what="closing of the file",
+    repeatable=True,
+    errors=FsErrorCode,
+):
     """Let the device close the file that it has open, if any (Zephyr 3.3 and later)."""
-
-    what: ClassVar[str] = "closing of the file"
-    group: ClassVar[int] = GroupId.FILE_SYSTEM
-    command: ClassVar[int] = 4
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode]] = FsErrorCode
 
     def parse(self, fields: Fields) -> None:
         return None

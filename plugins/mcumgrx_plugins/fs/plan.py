@@ -38,8 +38,7 @@ from enum import Enum
 from typing import Any
 
 from mcumgrx.errors import PlanRefused, ProtocolError, TransferStuck
-from mcumgrx.plugin_api import Command, DeviceError, Hint, MalformedReply, Run
-from mcumgrx.protocol.message import SmpError
+from mcumgrx.plugin_api import DeviceError, Hint, MalformedReply, Run, SmpCommand, SmpError
 
 from .chunks import Chunks, Content, Step
 from .messages import (
@@ -116,7 +115,7 @@ class Asking(State):
     """One question, and nothing else before its answer."""
 
     @abstractmethod
-    def command(self, up: FilePutPlan) -> Command[Any]: ...
+    def command(self, up: FilePutPlan) -> SmpCommand[Any]: ...
 
     def next(self, up: FilePutPlan) -> Step | None:
         up.waiting = Step(self.command(up), up.chunks.epoch)
@@ -129,7 +128,7 @@ class Close(Asking):
 
     look: bool = False
 
-    def command(self, up: FilePutPlan) -> Command[Any]:
+    def command(self, up: FilePutPlan) -> SmpCommand[Any]:
         return CloseFile()
 
     def answered(self, up: FilePutPlan, piece: Step, result: Any) -> State:
@@ -145,7 +144,7 @@ class Close(Asking):
 class Size(Asking):
     """How much the device has."""
 
-    def command(self, up: FilePutPlan) -> Command[Any]:
+    def command(self, up: FilePutPlan) -> SmpCommand[Any]:
         # The answer to a read of the beginning has the size too, if the device has no query for it.
         return ReadFile(up.name, 0) if up.server.size_by_reading else ReadStatus(up.name)
 
@@ -209,7 +208,7 @@ class Prefix(Asking):
 
     found: int
 
-    def command(self, up: FilePutPlan) -> Command[Any]:
+    def command(self, up: FilePutPlan) -> SmpCommand[Any]:
         return ReadHash(up.name, up.server.hash_types[0], 0, self.found)
 
     def answered(self, up: FilePutPlan, piece: Step, result: FileHash) -> State:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mcumgrx.plugin_api import (
     Argument,
     Bytes,
-    CommandContext,
+    CliContext,
     DeviceError,
     Event,
     Hint,
@@ -25,8 +25,8 @@ from mcumgrx.plugin_api import (
     Stage,
     StageName,
     UsageError,
-    command,
-    shown,
+    cli_command,
+    value_text,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ImageList:
         lines = self._slot_lines() if self.slots else ["the device lists no image"]
         if self.split_status:
             lines.append(f"split status {self.split_status} ({_SPLIT.get(self.split_status, 'unknown')})")
-        return lines + [f"{key} {shown(value)}" for key, value in self.extra.items()]
+        return lines + [f"{key} {value_text(value)}" for key, value in self.extra.items()]
 
     def _slot_lines(self) -> list[str]:
         """Two lines a slot, and those of one image together under its number where there are several."""
@@ -99,17 +99,17 @@ def _described(slot: Slot) -> list[str]:
     return [
         f"{name}  {slot.version or 'no version'}" + (f"  {flags}" if flags else ""),
         f"{indent}  hash {slot.hash.hex() if slot.hash is not None else 'not told'}",
-        *(f"{indent}  {key} {shown(value)}" for key, value in slot.extra.items()),
+        *(f"{indent}  {key} {value_text(value)}" for key, value in slot.extra.items()),
     ]
 
 
-@command(
+@cli_command(
     epilog="""
     mcumgrx image list -d serial:/dev/ttyACM0
     mcumgrx image list --json -d serial:/dev/ttyACM0
     """
 )
-async def list_images(context: CommandContext) -> ImageList:
+async def list_images(context: CliContext) -> ImageList:
     """Show the images in the device: slot, version, state and hash.
 
     Empty slots are not listed; see 'mcumgrx image slots' for those.
@@ -203,7 +203,7 @@ def _next_for(slot: Slot, state: ImageState, padded: bool) -> str:
     return Hint(f"{where}; it will not be booted before it is marked: ", mark)
 
 
-@command(
+@cli_command(
     Argument("file", "signed image, such as zephyr.signed.bin", type=Path),
     Option("--image", "Number of the image (core) that the file is for.", type=int, default=0, metavar="N"),
     _ERASE_TIMEOUT,
@@ -220,7 +220,7 @@ def _next_for(slot: Slot, state: ImageState, padded: bool) -> str:
     epilog="mcumgrx image upload build/zephyr/zephyr.signed.bin -d /dev/ttyACM0",
 )
 async def upload(
-    context: CommandContext,
+    context: CliContext,
     file: Path,
     image: int,
     erase_timeout: float,
@@ -277,7 +277,7 @@ async def upload(
 class _Counting:
     """Passes progress on, and keeps how much had been there before, and how fast the rest came."""
 
-    def __init__(self, context: CommandContext) -> None:
+    def __init__(self, context: CliContext) -> None:
         self._progress = context.progress
         self.resumed_from = 0
         self.speed: Speed | None = None
@@ -304,11 +304,11 @@ class MarkResult:
         return [self.done, "", *ImageList(self.slots).lines()]
 
 
-@command(
+@cli_command(
     Argument("hash", f"{_HASH_ARGUMENT_HELP}; default: the image in the other slot", required=False),
     epilog="mcumgrx image test 4f1c -d /dev/ttyACM0",
 )
-async def test(context: CommandContext, hash: str | None) -> MarkResult:
+async def test(context: CliContext, hash: str | None) -> MarkResult:
     """Mark an image to be booted once.
 
     After the next reset it runs on trial: confirm it, or the reset after that brings the old image back.
@@ -323,11 +323,11 @@ async def test(context: CommandContext, hash: str | None) -> MarkResult:
     return MarkResult("marked to be booted once, at the next reset", wanted.hex(), state.slots)
 
 
-@command(
+@cli_command(
     Argument("hash", f"{_HASH_ARGUMENT_HELP}; default: the running image", required=False),
     epilog="mcumgrx image confirm -d /dev/ttyACM0",
 )
-async def confirm(context: CommandContext, hash: str | None) -> MarkResult:
+async def confirm(context: CliContext, hash: str | None) -> MarkResult:
     """Make an image permanent: the running one, or the one with this hash from the next reset on."""
     from .group import ImageGroup
 
@@ -423,7 +423,7 @@ def _erased_slot(slot: int | None) -> str:
     return "the slot that is not running" if slot is None else f"slot {slot}"
 
 
-@command(
+@cli_command(
     Option(
         "--slot",
         "The slot to erase, counted over all images (2 * image + slot); default: the one not running.",
@@ -433,7 +433,7 @@ def _erased_slot(slot: int | None) -> str:
     _ERASE_TIMEOUT,
     epilog="mcumgrx image erase --slot 1 -d /dev/ttyACM0",
 )
-async def erase(context: CommandContext, slot: int | None, erase_timeout: float) -> EraseResult:
+async def erase(context: CliContext, slot: int | None, erase_timeout: float) -> EraseResult:
     """Erase a slot; this also takes back a mark for the next boot.
 
     Never needed before an upload, which erases by itself. The device answers nothing else meanwhile.
@@ -495,14 +495,14 @@ class SlotList:
         lines = _table(rows)
         for slot in self.slots:
             name = _slot_name(slot.image, slot.slot, several)
-            lines += [f"{name}: {key} {shown(value)}" for key, value in slot.extra.items()]
+            lines += [f"{name}: {key} {value_text(value)}" for key, value in slot.extra.items()]
         return lines
 
 
-@command(epilog="mcumgrx image slots -d /dev/ttyACM0")
-async def slots(context: CommandContext) -> SlotList:
+@cli_command(epilog="mcumgrx image slots -d /dev/ttyACM0")
+async def slots(context: CliContext) -> SlotList:
     """Show the device's slots, their sizes, and with which image number an upload reaches them."""
-    from mcumgrx.protocol.message import SmpError
+    from mcumgrx.plugin_api import SmpError
 
     from .group import ImageGroup
 
@@ -665,12 +665,12 @@ class InspectResult:
         return lines
 
 
-@command(
+@cli_command(
     Argument("files", "signed image, such as zephyr.signed.bin", type=Path, many=True),
     needs_device=False,
     epilog="mcumgrx image inspect build/zephyr/zephyr.signed.bin",
 )
-async def inspect(context: CommandContext, files: Sequence[Path]) -> InspectResult:
+async def inspect(context: CliContext, files: Sequence[Path]) -> InspectResult:
     """Show what image FILES contain, and check their structure and hash. The signature only a device can check."""
     from mcumgrx.errors import ImageError
     from mcumgrx.mcuboot import load_image

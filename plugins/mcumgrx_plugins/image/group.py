@@ -19,6 +19,7 @@ from mcumgrx.plugin_api import (
     Note,
     Progress,
     RequestTimeout,
+    SmpError,
     StageName,
     UsageError,
     find_message_size,
@@ -26,7 +27,6 @@ from mcumgrx.plugin_api import (
     upload,
     window_for,
 )
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
 from .messages import (
@@ -65,8 +65,6 @@ _STAYS_TEST = "reset the device so that it boots the image once, then confirm it
 
 class ImageGroup(Group):
     """Group 1 of a connected device. Every method raises the errors of `Client.request`."""
-
-    id = 1
 
     async def state(self) -> ImageState:
         """The image list. A slot that is empty, half written or without a valid header is missing from it."""
@@ -231,7 +229,7 @@ class ImageGroup(Group):
         except DeviceError as error:
             if tells(error):
                 images = await self._looked_at(repeats=0)
-                slots = await self._sizes() if (error.group, error.rc) in NEEDS_SIZES else None
+                slots = await self._sizes() if error.says(*NEEDS_SIZES) else None
                 hint = refusal_hint(error, replace(asked, images=images, slots=slots))
                 error.hint = hint or error.hint
             raise
@@ -306,4 +304,4 @@ def _number(slots: list[Slot]) -> int | None:
 
 
 def _not_supported(error: DeviceError) -> bool:
-    return error.group is None and error.rc in (SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY)
+    return error.says(SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY)

@@ -6,9 +6,9 @@ a message that nobody but this group uses belongs here.
 
 from __future__ import annotations
 
+from mcumgrx.protocol.codes import ImageErrorCode
 from mcumgrx.protocol.standard import (
     EraseImage,
-    ImageErrorCode,
     ImageState,
     ReadImageState,
     ReadSlotInfo,

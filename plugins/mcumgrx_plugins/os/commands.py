@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, Note, Option, RequestTimeout, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CliContext, Note, Option, RequestTimeout, UsageError, cli_command, value_text
 
 if TYPE_CHECKING:
     from datetime import datetime as Datetime
@@ -42,11 +42,11 @@ class EchoResult:
         return [self.text] if self.same else [self.text, "(this is not what was sent)"]
 
 
-@command(
+@cli_command(
     Argument("text", "what to send"),
     epilog="mcumgrx os echo hello -d serial:/dev/ttyACM0",
 )
-async def echo(context: CommandContext, text: str) -> EchoResult:
+async def echo(context: CliContext, text: str) -> EchoResult:
     """Send TEXT to the device and print what comes back."""
     from .group import OsGroup
 
@@ -82,7 +82,7 @@ _SAID = {
 }
 
 
-@command(
+@cli_command(
     Option("--force", "Restart even if the application objects.", type=bool, default=False),
     Option(
         "--boot-mode",
@@ -91,7 +91,7 @@ _SAID = {
     ),
     epilog="mcumgrx os reset --boot-mode bootloader -d /dev/ttyACM0",
 )
-async def reset(context: CommandContext, force: bool, boot_mode: str | None) -> ResetResult:
+async def reset(context: CliContext, force: bool, boot_mode: str | None) -> ResetResult:
     """Restart the device. It does not wait until the device is back."""
     from .group import Farewell, OsGroup
 
@@ -146,12 +146,12 @@ class ParamsResult:
         return [
             f"buffers          {self.buf_count} of {self.buf_size} bytes",
             f"largest message  {self.largest_message} bytes over this link",
-            *(f"{key:<15}  {shown(value)}" for key, value in self.extra.items()),
+            *(f"{key:<15}  {value_text(value)}" for key, value in self.extra.items()),
         ]
 
 
-@command(epilog="mcumgrx os params -d serial:/dev/ttyACM0")
-async def params(context: CommandContext) -> ParamsResult:
+@cli_command(epilog="mcumgrx os params -d serial:/dev/ttyACM0")
+async def params(context: CliContext) -> ParamsResult:
     """Show the size and number of the device's buffers for SMP messages."""
     from .group import OsGroup
 
@@ -177,7 +177,7 @@ class InfoResult:
         return _table([(one.name, getattr(self.fields, one.name) or "") for one in fields(self.fields)])
 
 
-@command(
+@cli_command(
     Argument("format", "letters of the fields to show as the device puts them, such as sv", required=False),
     Option("--all", "Show all fields as the device puts them, the application's own too.", type=bool, default=False),
     epilog="""
@@ -186,7 +186,7 @@ class InfoResult:
     mcumgrx os info sv -d /dev/ttyACM0
     """,
 )
-async def info(context: CommandContext, format: str | None, all: bool) -> InfoResult:
+async def info(context: CliContext, format: str | None, all: bool) -> InfoResult:
     """Show what the device tells of its firmware: kernel, versions, build, board.
 
     Every field is asked for by itself. With FORMAT or --all the device puts several into one line, in the order s
@@ -230,7 +230,7 @@ class BootloaderResult:
             rows.append(("downgrades", "refused"))
         if self.active_b0_slot is not None:
             rows.append(("started by", f"a first-stage bootloader, from its slot {self.active_b0_slot}"))
-        return _table([*rows, *((key, shown(value)) for key, value in self.extra.items())])
+        return _table([*rows, *((key, value_text(value)) for key, value in self.extra.items())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,21 +243,21 @@ class BootloaderAnswer:
     def lines(self) -> list[str]:
         if not self.answer:
             return ["the device knows this query, and answers nothing"]
-        rows = {key: shown(value) for key, value in self.answer.items()}
+        rows = {key: value_text(value) for key, value in self.answer.items()}
         mode = self.answer.get("mode")
         if self.query == "mode" and isinstance(mode, int) and not isinstance(mode, bool) and mode in _MODES:
             rows["mode"] += f" ({_MODES[mode]})"
         return [f"{key}  {value}" for key, value in rows.items()]
 
 
-@command(
+@cli_command(
     Argument("query", "what to ask instead, such as mode or active_b0_slot", required=False),
     epilog="""
     mcumgrx os bootloader -d /dev/ttyACM0
     mcumgrx os bootloader active_b0_slot -d /dev/ttyACM0
     """,
 )
-async def bootloader(context: CommandContext, query: str | None) -> BootloaderResult | BootloaderAnswer:
+async def bootloader(context: CliContext, query: str | None) -> BootloaderResult | BootloaderAnswer:
     """Show which bootloader the device has, how it updates, and whether it refuses downgrades.
 
     With QUERY, any question that its firmware may know, its answer is shown as it is.
@@ -298,7 +298,7 @@ class DatetimeResult:
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        extra = [f"{key}  {shown(value)}" for key, value in self.extra.items()]
+        extra = [f"{key}  {value_text(value)}" for key, value in self.extra.items()]
         said = ["set, says the device"] if self.set else []
         if not self.text:
             return [*said, "(its clock cannot be read)"]
@@ -310,7 +310,7 @@ class DatetimeResult:
         return [f"{'set to ' if self.set else ''}{self.utc} UTC, {away}", *extra]
 
 
-@command(
+@cli_command(
     Option("--set", "Set it: 'now', or a time such as 2026-02-28T12:34:56 (UTC, or with a zone).", metavar="TIME"),
     epilog="""
     mcumgrx os datetime -d /dev/ttyACM0
@@ -318,7 +318,7 @@ class DatetimeResult:
     mcumgrx os datetime --set 2026-02-28T12:34:56+01:00 -d /dev/ttyACM0
     """,
 )
-async def datetime(context: CommandContext, set: str | None) -> DatetimeResult:
+async def datetime(context: CliContext, set: str | None) -> DatetimeResult:
     """Show the device's clock, or set it and show what it says then.
 
     A device's clock has no time zone: it is taken to run in UTC, and set to UTC, unless it names a zone itself.
@@ -404,7 +404,7 @@ class TasksResult:
                     *_numbers(task.prio, task.tid, task.state),
                     _stack(task.stack_used_bytes, task.stack_size_bytes),
                     *_numbers(*told),
-                    *(shown(task.extra[name]) if name in task.extra else "" for name in names),
+                    *(value_text(task.extra[name]) if name in task.extra else "" for name in names),
                 )
             )
         return [*_table(rows, head=True), *_named(self.extra)]
@@ -423,13 +423,13 @@ def _stack(used: int | None, size: int | None) -> str:
     return f"{used} of {size} bytes" + (f" ({100 * used / size:.0f} %)" if size > 0 else "")
 
 
-@command(
+@cli_command(
     epilog="""
     mcumgrx os tasks -d serial:/dev/ttyACM0
     mcumgrx os tasks --json -d serial:/dev/ttyACM0
     """
 )
-async def tasks(context: CommandContext) -> TasksResult:
+async def tasks(context: CliContext) -> TasksResult:
     """Show the device's threads: priority, state, and how much of each stack has ever been used.
 
     Priorities and states are the numbers of the device's kernel; threads without a name have their priority for it.
@@ -462,7 +462,7 @@ class PoolsResult:
                     pool.name or "(no name)",
                     "" if pool.block_bytes is None else f"{pool.block_bytes} bytes",
                     *_numbers(pool.blocks, pool.free, pool.least_free),
-                    *(shown(pool.extra[name]) if name in pool.extra else "" for name in names),
+                    *(value_text(pool.extra[name]) if name in pool.extra else "" for name in names),
                 )
             )
         sizes = {pool.block_bytes for pool in self.pools}
@@ -470,8 +470,8 @@ class PoolsResult:
         return [*_table(rows, head=True), *heaps, *_named(self.extra)]
 
 
-@command(epilog="mcumgrx os pools -d serial:/dev/ttyACM0")
-async def pools(context: CommandContext) -> PoolsResult:
+@cli_command(epilog="mcumgrx os pools -d serial:/dev/ttyACM0")
+async def pools(context: CliContext) -> PoolsResult:
     """Show the device's memory pools, how full they are and have been (Zephyr 4.4 or later, Apache Mynewt).
 
     Zephyr's pools are its heaps, which have numbers for names and are counted in bytes.
@@ -488,7 +488,7 @@ async def pools(context: CommandContext) -> PoolsResult:
 
 def _named(values: Mapping[str, object]) -> list[str]:
     """A line for each of what an answer holds beside what was asked for."""
-    return [f"{key}: {shown(value)}" for key, value in values.items()]
+    return [f"{key}: {value_text(value)}" for key, value in values.items()]
 
 
 def _table(rows: Sequence[tuple[str, ...]], *, head: bool = False) -> list[str]:

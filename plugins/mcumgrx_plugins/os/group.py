@@ -18,9 +18,9 @@ from mcumgrx.plugin_api import (
     McumgrError,
     NotDone,
     RequestTimeout,
+    SmpError,
     UsageError,
 )
-from mcumgrx.protocol.message import SmpError
 
 from .messages import (
     BOOT_MODE_MAXIMUM,
@@ -90,8 +90,6 @@ class ClockSet:
 class OsGroup(Group):
     """Group 0 of a connected device. Every method raises the errors of `Client.request`."""
 
-    id = 0
-
     async def echo(self, text: str) -> str:
         """Send `text` and get it back; how long it can be, the device's buffers decide."""
         with _needs("CONFIG_MCUMGR_GRP_OS_ECHO", "in MCUboot's recovery that is CONFIG_BOOT_MGMT_ECHO"):
@@ -110,7 +108,7 @@ class OsGroup(Group):
         try:
             await self.console_echo(False)
         except DeviceError as error:
-            if _not_supported(error):
+            if error.says(SmpError.NOT_SUPPORTED):
                 return False
             raise
         return True
@@ -131,7 +129,7 @@ class OsGroup(Group):
             try:
                 return await self.request(ReadDatetime())
             except DeviceError as error:
-                if _is(error, OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
+                if error.says(OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
                     error.hint = _CLOCK_NOT_SET
                 raise
 
@@ -141,8 +139,8 @@ class OsGroup(Group):
             try:
                 await self.request(WriteDatetime(time))
             except DeviceError as error:
-                refused = _is(error, OsErrorCode.INVALID_FORMAT, SmpError.INVALID)
-                if refused or _is(error, OsErrorCode.RTC_COMMAND_FAILED):
+                refused = error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID)
+                if refused or error.says(OsErrorCode.RTC_COMMAND_FAILED):
                     error.hint = _CLOCK_TEXT
                 raise
 
@@ -166,7 +164,7 @@ class OsGroup(Group):
             if lost is not None:
                 lost.hint = f"it cannot be read either: {error}"
                 raise lost from error
-            if isinstance(error, DeviceError) and _is(error, OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
+            if isinstance(error, DeviceError) and error.says(OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
                 raise NotDone("the device took the time, and says that its clock has not been set") from error
             return ClockSet(True, None)
         if found.time is None:
@@ -212,7 +210,7 @@ class OsGroup(Group):
                 # The application's reset hook says no with this code unless it has a better one; MCUboot, while it
                 # writes the image of another core, which a forced reset of an application would break off.
                 error.hint = Hint(error.hint or "try again later", "; ", _LAST_RESORT)
-            elif _not_supported(error):
+            elif error.says(SmpError.NOT_SUPPORTED):
                 error.hint = "its firmware was built without CONFIG_REBOOT"
             raise
         return Farewell.ANSWER
@@ -233,7 +231,7 @@ class OsGroup(Group):
             try:
                 found[name] = await self.info_text(letter)
             except DeviceError as error:
-                if not _is(error, OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
+                if not error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
                     raise
                 refusal = error
         if refusal is not None and not found:
@@ -249,9 +247,9 @@ class OsGroup(Group):
             try:
                 return await self.request(ReadInfo(format))
             except DeviceError as error:
-                if _is(error, OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
+                if error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
                     error.hint = _FORMATS
-                elif error.group is None and error.rc == SmpError.MESSAGE_SIZE:
+                elif error.says(SmpError.MESSAGE_SIZE):
                     error.hint = "ask for fewer fields at once, or raise CONFIG_MCUMGR_GRP_OS_INFO_MAX_RESPONSE_SIZE"
                 raise
 
@@ -288,7 +286,7 @@ class OsGroup(Group):
             try:
                 return await self.request(QueryBootloader(query))
             except DeviceError as error:
-                if _is(error, OsErrorCode.QUERY_YIELDS_NO_ANSWER, SmpError.INVALID, SmpError.NO_ENTRY):
+                if error.says(OsErrorCode.QUERY_YIELDS_NO_ANSWER, SmpError.INVALID, SmpError.NO_ENTRY):
                     error.hint = _QUERIES
                 raise
 
@@ -299,20 +297,11 @@ def _needs(option: str, more: str = "MCUboot's recovery never has this command")
     try:
         yield
     except DeviceError as error:
-        if _not_supported(error):
+        if error.says(SmpError.NOT_SUPPORTED):
             error.hint = f"its firmware was built without CONFIG_MCUMGR_GRP_OS, or without {option}; {more}"
         raise
 
 
-def _not_supported(error: DeviceError) -> bool:
-    return error.group is None and error.rc == SmpError.NOT_SUPPORTED
-
-
-def _is(error: DeviceError, code: OsErrorCode, *plain: SmpError) -> bool:
-    """Whether the refusal is `code` of this group, or one of the plain codes that stand for it in version 1."""
-    return error.rc in plain if error.group is None else (error.group, error.rc) == (OsGroup.id, code)
-
-
 def _cannot_tell(error: DeviceError) -> bool:
     """Whether this refusal means that the device has no answer, rather than none at the moment."""
-    return error.group is not None or error.rc in _CANNOT_TELL
+    return error.group is not None or error.says(*_CANNOT_TELL)

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
-from mcumgrx.plugin_api import Body, Command, Fields, GroupId, MalformedReply, Op, Reply, UsageError, shown
+from mcumgrx.plugin_api import Body, Fields, MalformedReply, Op, Reply, SmpCommand, UsageError, value_text
+from mcumgrx.protocol.codes import OsErrorCode
 from mcumgrx.protocol.standard import (
     Bootloader,
     BootloaderMode,
     Echo,
-    OsErrorCode,
     Params,
     ReadBootloader,
     ReadBootloaderMode,
@@ -25,6 +25,7 @@ from mcumgrx.protocol.standard import (
     Reset,
 )
 
+from . import OS
 from .pairs import map_as_pairs
 
 __all__ = [
@@ -74,13 +75,13 @@ BOOT_MODE_MAXIMUM = 255
 # -- answers with something under each of several names ---------------------------------------------------------------
 
 
-def _result_by_name(command: Command[Result], reply: Reply, *keys: str) -> Result:
-    """`Command.result` of a command whose answer has a map by names, which need not be unique, under one of `keys`."""
+def _result_by_name(command: SmpCommand[Result], reply: Reply, *keys: str) -> Result:
+    """The result of a command whose answer has a map by names, which need not be unique, under one of `keys`."""
     payload = reply.payload
     for key in keys:
         payload = map_as_pairs(payload, key)
     try:
-        return Command.result(command, replace(reply, payload=payload))
+        return SmpCommand.result(command, replace(reply, payload=payload))
     except MalformedReply as error:
         error.payload = reply.payload
         raise
@@ -97,13 +98,13 @@ def _by_name(key: str, value: object) -> tuple[list[tuple[str, Fields]], Body]:
         items = list(zip(value[::2], value[1::2], strict=True))
     else:
         raise MalformedReply(f"{key!r} in it is {'a list' if isinstance(value, list) else 'no list'}, not a map")
-    named = [(name if isinstance(name, str) else shown(name), item) for name, item in items]
+    named = [(name if isinstance(name, str) else value_text(name), item) for name, item in items]
     maps = [(name, Fields(_with_text_keys(item)).lenient) for name, item in named if isinstance(item, dict)]
     return maps, {name: item for name, item in named if not isinstance(item, dict)}
 
 
 def _with_text_keys(value: dict[object, object]) -> Body:
-    return {key if isinstance(key, str) else shown(key): item for key, item in value.items()}
+    return {key if isinstance(key, str) else value_text(key): item for key, item in value.items()}
 
 
 # -- task statistics --------------------------------------------------------------------------------------------------
@@ -142,13 +143,8 @@ class Tasks:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadTasks(Command[Tasks]):
+class ReadTasks(SmpCommand[Tasks], group=OS, number=2, what="task statistics query", repeatable=True):
     """Task statistics. Stack sizes come in words of 4 bytes (Zephyr and Mynewt) and leave here in bytes."""
-
-    what: ClassVar[str] = "task statistics query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 2
-    repeatable: ClassVar[bool] = True
 
     def result(self, reply: Reply) -> Tasks:
         return _result_by_name(self, reply, "tasks")
@@ -210,18 +206,13 @@ _POOLS = ("mpools", "tasks")
 
 
 @dataclass(frozen=True, slots=True)
-class ReadMemoryPools(Command[MemoryPools]):
+class ReadMemoryPools(SmpCommand[MemoryPools], group=OS, number=3, what="memory pool query", repeatable=True):
     """Memory pool statistics, in the three layouts that servers have.
 
     Under `mpools` in Mynewt (newtmgr `mpstat.go`) and Zephyr from pull request 119769 on; under `tasks` in Zephyr 4.4;
     at the top level in Zephyr since pull request 107251, and in its documentation, which writes `nrfree` for `nfree`
     in one of two places.
     """
-
-    what: ClassVar[str] = "memory pool query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 3
-    repeatable: ClassVar[bool] = True
 
     def result(self, reply: Reply) -> MemoryPools:
         return _result_by_name(self, reply, *_POOLS)
@@ -302,13 +293,8 @@ class DeviceTime:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadDatetime(Command[DeviceTime]):
+class ReadDatetime(SmpCommand[DeviceTime], group=OS, number=4, what="clock query", repeatable=True):
     """The device's clock (Zephyr 3.6 and later)."""
-
-    what: ClassVar[str] = "clock query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 4
-    repeatable: ClassVar[bool] = True
 
     def parse(self, fields: Fields) -> DeviceTime:
         text = fields.text("datetime")
@@ -316,7 +302,7 @@ class ReadDatetime(Command[DeviceTime]):
 
 
 @dataclass(frozen=True, slots=True)
-class WriteDatetime(Command[None]):
+class WriteDatetime(SmpCommand[None], group=OS, number=4, op=Op.WRITE, what="clock setting"):
     """Set the device's clock to `time`; one without a time zone counts as UTC.
 
     Sent is UTC, and no zone beside it: Zephyr takes 19 to 25 characters and ignores a zone, Mynewt takes a missing one
@@ -325,10 +311,6 @@ class WriteDatetime(Command[None]):
     """
 
     time: datetime
-    what: ClassVar[str] = "clock setting"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 4
-    op: ClassVar[Op] = Op.WRITE
 
     @property
     def text(self) -> str:
@@ -388,17 +370,13 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadInfo(Command[str]):
+class ReadInfo(SmpCommand[str], group=OS, number=7, what="information query", repeatable=True):
     """Information on the application, as `uname` has it: fields of `format` (default: the kernel's name) in one text.
 
     Their order is the device's and they hold spaces themselves, so that only single ones can be told apart.
     """
 
     format: str | None = None
-    what: ClassVar[str] = "information query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 7
-    repeatable: ClassVar[bool] = True
 
     def body(self) -> Body:
         return {} if self.format is None else {"format": self.format}
@@ -411,14 +389,10 @@ class ReadInfo(Command[str]):
 
 
 @dataclass(frozen=True, slots=True)
-class QueryBootloader(Command[Body]):
+class QueryBootloader(SmpCommand[Body], group=OS, number=8, what="bootloader query", repeatable=True):
     """Any query of the bootloader; the result is the answer as it is."""
 
     query: str
-    what: ClassVar[str] = "bootloader query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 8
-    repeatable: ClassVar[bool] = True
 
     def body(self) -> Body:
         return {"query": self.query}
@@ -428,13 +402,8 @@ class QueryBootloader(Command[Body]):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadActiveB0Slot(Command[int | None]):
+class ReadActiveB0Slot(SmpCommand[int | None], group=OS, number=8, what="bootloader slot query", repeatable=True):
     """The slot that the first-stage bootloader of the nRF Connect SDK (B0) started MCUboot from: 0 or 1."""
-
-    what: ClassVar[str] = "bootloader slot query"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 8
-    repeatable: ClassVar[bool] = True
 
     def body(self) -> Body:
         return {"query": "active_b0_slot"}
@@ -447,15 +416,12 @@ class ReadActiveB0Slot(Command[int | None]):
 
 
 @dataclass(frozen=True, slots=True)
-class ControlConsoleEcho(Command[None]):
+class ControlConsoleEcho(
+    SmpCommand[None], group=OS, number=1, op=Op.WRITE, what="console echo setting", repeatable=True
+):
     """Let the device's console echo what is typed, or not. Zephyr has no such command; MCUboot's recovery says yes."""
 
     on: bool
-    what: ClassVar[str] = "console echo setting"
-    group: ClassVar[int] = GroupId.OS
-    command: ClassVar[int] = 1
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
 
     def body(self) -> Body:
         return {"echo": int(self.on)}

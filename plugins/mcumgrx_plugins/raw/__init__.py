@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import CommandPlugin, hookimpl
+from mcumgrx.plugin_api import CliCommand, hookimpl
 
 
 @hookimpl
-def mcumgrx_commands() -> list[CommandPlugin]:
+def mcumgrx_commands() -> list[CliCommand]:
     return [
-        CommandPlugin("raw", "Send any command of any group, in JSON", load="mcumgrx_plugins.raw.commands:raw"),
+        CliCommand("raw", "Send any command of any group, in JSON", load="mcumgrx_plugins.raw.commands:raw"),
     ]

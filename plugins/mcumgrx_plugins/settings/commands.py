@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mcumgrx.plugin_api import Argument, CommandContext, Hint, Note, Option, Run, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CliContext, Hint, Note, Option, Run, UsageError, cli_command, value_text
 
 _NAME = Argument("name", "of the setting, such as app/interval")
 # What a value can be taken for, and where `GetResult` has it.
@@ -48,12 +48,12 @@ class GetResult:
         if self.size in (1, 2, 4, 8) and not self.sent_as_text:
             rows.append(("uint", str(self.unsigned)))
             rows += [("int", str(self.signed))] if self.signed != self.unsigned else []
-        rows += [(key, shown(value)) for key, value in self.extra.items()]
+        rows += [(key, value_text(value)) for key, value in self.extra.items()]
         width = max(len(key) for key, _ in rows)
         return [f"{key:<{width}}  {value}" for key, value in rows]
 
 
-@command(
+@cli_command(
     _NAME,
     Option("--type", "Show it as this alone; integers are little-endian.", choices=_TYPES),
     Option("--max-size", "Ask for so many bytes at most; by default for all that the device gives.", type=int),
@@ -62,7 +62,7 @@ class GetResult:
     mcumgrx settings get app/interval --type uint -d serial:/dev/ttyACM0
     """,
 )
-async def get(context: CommandContext, name: str, type: str | None, max_size: int | None) -> GetResult:
+async def get(context: CliContext, name: str, type: str | None, max_size: int | None) -> GetResult:
     """Show the value that the setting NAME has in the firmware now.
 
     It is bytes, which only the firmware knows the meaning of: without --type they are shown in every form that fits.
@@ -130,7 +130,7 @@ class SetResult:
         ]
 
 
-@command(
+@cli_command(
     _NAME,
     Argument("value", "as --type says: text, bytes in hexadecimal, or a number"),
     Option("--type", "What VALUE is; integers are sent little-endian.", default="text", choices=_TYPES),
@@ -142,7 +142,7 @@ class SetResult:
     mcumgrx settings set app/offset --type int -d serial:/dev/ttyACM0 -- -5
     """,
 )
-async def set_value(context: CommandContext, name: str, value: str, type: str, size: int | None) -> SetResult:
+async def set_value(context: CliContext, name: str, value: str, type: str, size: int | None) -> SetResult:
     """Give the setting NAME another value in the firmware. It is neither committed nor stored by that.
 
     'settings commit' lets the application use it, 'settings save' keeps it when the device restarts.
@@ -174,8 +174,8 @@ class DeleteResult:
         ]
 
 
-@command(_NAME, epilog="mcumgrx settings delete app/interval -d serial:/dev/ttyACM0")
-async def delete(context: CommandContext, name: str) -> DeleteResult:
+@cli_command(_NAME, epilog="mcumgrx settings delete app/interval -d serial:/dev/ttyACM0")
+async def delete(context: CliContext, name: str) -> DeleteResult:
     """Take the setting NAME out of the device's storage; the firmware has its value until the device restarts."""
     from .group import SettingsGroup
 
@@ -195,8 +195,8 @@ class CommitResult:
         ]
 
 
-@command(epilog="mcumgrx settings commit -d serial:/dev/ttyACM0")
-async def commit(context: CommandContext) -> CommitResult:
+@cli_command(epilog="mcumgrx settings commit -d serial:/dev/ttyACM0")
+async def commit(context: CliContext) -> CommitResult:
     """Let the application use what has been set. It is not stored by that."""
     from .group import SettingsGroup
 
@@ -213,8 +213,8 @@ class LoadResult:
         return ["the device has taken the request to load its settings; it tells neither what it found nor if it could"]
 
 
-@command(epilog="mcumgrx settings load -d serial:/dev/ttyACM0")
-async def load(context: CommandContext) -> LoadResult:
+@cli_command(epilog="mcumgrx settings load -d serial:/dev/ttyACM0")
+async def load(context: CliContext) -> LoadResult:
     """Read all settings from the device's storage, over those that have been set and not saved."""
     from .group import SettingsGroup
 
@@ -239,14 +239,14 @@ class SaveResult:
         ]
 
 
-@command(
+@cli_command(
     Argument("name", "store only this setting and those below it, if the firmware can", required=False),
     epilog="""
     mcumgrx settings save -d serial:/dev/ttyACM0
     mcumgrx settings save app/interval -d serial:/dev/ttyACM0
     """,
 )
-async def save(context: CommandContext, name: str | None) -> SaveResult:
+async def save(context: CliContext, name: str | None) -> SaveResult:
     """Write the settings to the device's storage, so that they are kept when it restarts.
 
     Older firmware ignores NAME and stores all.

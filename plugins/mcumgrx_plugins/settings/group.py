@@ -20,10 +20,10 @@ from mcumgrx.plugin_api import (
     NotDone,
     RequestTimeout,
     Run,
+    SmpError,
     UsageError,
-    shown,
+    value_text,
 )
-from mcumgrx.protocol.message import SmpError
 
 from .messages import (
     CommitSettings,
@@ -71,8 +71,6 @@ class SettingsGroup(Group):
     Zephyr does not tell what came of `commit`, `load` and `save`: the first two are answered alike whatever happened.
     """
 
-    id = 3
-
     async def read(self, name: str, max_size: int | None = None) -> Setting:
         """The value of a setting, cut to `max_size` bytes; the device has a limit of its own.
 
@@ -88,7 +86,7 @@ class SettingsGroup(Group):
             try:
                 return await self.client.request(ReadSetting(name, max_size), repeats=repeats)
             except DeviceError as error:
-                if error.group is None and error.rc == SmpError.MESSAGE_SIZE:
+                if error.says(SmpError.MESSAGE_SIZE):
                     error.hint = _TOO_LARGE
                 raise
 
@@ -99,7 +97,7 @@ class SettingsGroup(Group):
             try:
                 await self.request(WriteSetting(name, value))
             except DeviceError as error:
-                if error.group is None and error.rc == SmpError.INVALID and isinstance(value, bytes):
+                if error.says(SmpError.INVALID) and isinstance(value, bytes):
                     error.hint = _WANTS_TEXT
                 raise
 
@@ -124,7 +122,7 @@ class SettingsGroup(Group):
             return Written(True, None)
         if _is_same(value, found):
             return Written(lost is None, True)
-        has = shown(found.value) if found.value else "nothing"
+        has = value_text(found.value) if found.value else "nothing"
         if lost is not None:
             raise NotDone(f"{name} is not set: {lost.message.partition(';')[0]}, and the device has {has}") from lost
         raise NotDone(
@@ -138,7 +136,7 @@ class SettingsGroup(Group):
             try:
                 await self.request(DeleteSetting(name))
             except DeviceError as error:
-                if error.rc == (SmpError.NO_ENTRY if error.group is None else SettingsErrorCode.KEY_NOT_FOUND):
+                if error.says(SmpError.NO_ENTRY, SettingsErrorCode.KEY_NOT_FOUND):
                     error.hint = _NOTHING_STORED
                 raise
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, MalformedReply, Op
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, MalformedReply, Op, SmpCommand
+
+from . import SETTINGS
 
 __all__ = [
     "CommitSettings",
@@ -62,16 +63,18 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadSetting(Command[Setting]):
+class ReadSetting(
+    SmpCommand[Setting],
+    group=SETTINGS,
+    number=0,
+    what="setting query",
+    repeatable=True,
+    errors=SettingsErrorCode,
+):
     """The value that the firmware has now. A longer one than `max_size` bytes is cut, and nothing says so."""
 
     name: str
     max_size: int | None = None
-    what: ClassVar[str] = "setting query"
-    group: ClassVar[int] = GroupId.SETTINGS
-    command: ClassVar[int] = 0
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
 
     def body(self) -> Body:
         return {"name": self.name} if self.max_size is None else {"name": self.name, "max_size": self.max_size}
@@ -84,7 +87,15 @@ class ReadSetting(Command[Setting]):
 
 
 @dataclass(frozen=True, slots=True)
-class WriteSetting(Command[None]):
+class WriteSetting(
+    SmpCommand[None],
+    group=SETTINGS,
+    number=0,
+    op=Op.WRITE,
+    what="setting",
+    repeatable=True,
+    errors=SettingsErrorCode,
+):
     """Hand a value to the firmware: neither committed nor stored. Zephyr takes bytes, Mynewt a text.
 
     Sending it twice does the same as once.
@@ -92,12 +103,6 @@ class WriteSetting(Command[None]):
 
     name: str
     value: bytes | str
-    what: ClassVar[str] = "setting"
-    group: ClassVar[int] = GroupId.SETTINGS
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
 
     def body(self) -> Body:
         return {"name": self.name, "val": self.value}
@@ -107,16 +112,18 @@ class WriteSetting(Command[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteSetting(Command[None]):
+class DeleteSetting(
+    SmpCommand[None],
+    group=SETTINGS,
+    number=1,
+    op=Op.WRITE,
+    what="deletion of a setting",
+    timeout_s=_STORAGE_TIMEOUT_S,
+    errors=SettingsErrorCode,
+):
     """Take a setting out of the storage. Not repeated: the second time it may be missed."""
 
     name: str
-    what: ClassVar[str] = "deletion of a setting"
-    group: ClassVar[int] = GroupId.SETTINGS
-    command: ClassVar[int] = 1
-    op: ClassVar[Op] = Op.WRITE
-    timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
-    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
 
     def body(self) -> Body:
         return {"name": self.name}
@@ -126,48 +133,52 @@ class DeleteSetting(Command[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class CommitSettings(Command[None]):
+class CommitSettings(
+    SmpCommand[None],
+    group=SETTINGS,
+    number=2,
+    op=Op.WRITE,
+    what="commit of the settings",
+    errors=SettingsErrorCode,
+):
     """Let the application take over what has been written. Not repeated: what it does then is its own business."""
 
-    what: ClassVar[str] = "commit of the settings"
-    group: ClassVar[int] = GroupId.SETTINGS
-    command: ClassVar[int] = 2
-    op: ClassVar[Op] = Op.WRITE
-    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
-
     def parse(self, fields: Fields) -> None:
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class LoadSettings(Command[None]):
+class LoadSettings(
+    SmpCommand[None],
+    group=SETTINGS,
+    number=3,
+    what="loading of the settings",
+    timeout_s=_STORAGE_TIMEOUT_S,
+    changes=True,
+    errors=SettingsErrorCode,
+):
     """Read all settings from the storage, over what has been written since; it has the number of `SaveSettings`."""
 
-    what: ClassVar[str] = "loading of the settings"
-    group: ClassVar[int] = GroupId.SETTINGS
-    command: ClassVar[int] = 3
-    timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
-    changes: ClassVar[bool | None] = True  # a read in form only
-    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
-
     def parse(self, fields: Fields) -> None:
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class SaveSettings(Command[None]):
+class SaveSettings(
+    SmpCommand[None],
+    group=SETTINGS,
+    number=3,
+    op=Op.WRITE,
+    what="saving of the settings",
+    timeout_s=_STORAGE_TIMEOUT_S,
+    errors=SettingsErrorCode,
+):
     """Write all settings to the storage, or those at and below `name`; older servers ignore the name.
 
     Not repeated: a save takes long where flash is erased, and nothing is gained by a second.
     """
 
     name: str | None = None
-    what: ClassVar[str] = "saving of the settings"
-    group: ClassVar[int] = GroupId.SETTINGS
-    command: ClassVar[int] = 3
-    op: ClassVar[Op] = Op.WRITE
-    timeout_s: ClassVar[float | None] = _STORAGE_TIMEOUT_S
-    errors: ClassVar[type[ErrorCode] | None] = SettingsErrorCode
 
     def body(self) -> Body:
         return {} if self.name is None else {"name": self.name}

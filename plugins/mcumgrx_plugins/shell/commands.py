@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Note, RequestTimeout, command
+from mcumgrx.plugin_api import Argument, CliContext, DeviceError, Note, RequestTimeout, cli_command
 
 # Of mcumgrx, for a command that ran on the device and failed; what it returned itself can be negative.
 _REMOTE_FAILED = 13
@@ -32,7 +32,7 @@ class RunResult:
         return plain_text(self.output).splitlines()
 
 
-@command(
+@cli_command(
     Argument("command", "the command and its arguments; a single one is taken as a whole line", many=True),
     epilog="""
     mcumgrx shell run kernel version -d serial:/dev/ttyACM0
@@ -40,7 +40,7 @@ class RunResult:
     mcumgrx shell run -d /dev/ttyACM0 -- log enable dbg -v
     """,
 )
-async def run(context: CommandContext, command: Sequence[str]) -> RunResult:
+async def run(context: CliContext, command: Sequence[str]) -> RunResult:
     """Run a command in the device's shell and print what it writes.
 
     Arguments with spaces reach it as one. Options for it, and not for mcumgrx, go behind --. If the command returns
@@ -85,13 +85,13 @@ class OpenResult:
         return []
 
 
-@command(
+@cli_command(
     epilog="""
     mcumgrx shell open -d serial:/dev/ttyACM0
     mcumgrx shell open -d /dev/ttyACM0 < commands.txt
     """
 )
-async def open_shell(context: CommandContext) -> OpenResult:
+async def open_shell(context: CliContext) -> OpenResult:
     """Type commands for the device's shell, one a line; Ctrl-D ends it.
 
     Every line is sent when it is complete, so the device's own editing and completion do not work; arrow keys recall

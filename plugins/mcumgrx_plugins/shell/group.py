@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcumgrx.plugin_api import DeviceError, Group, Hint, MalformedReply, RequestTimeout
-from mcumgrx.protocol.message import SmpError
+from mcumgrx.plugin_api import DeviceError, Group, Hint, MalformedReply, RequestTimeout, SmpError
 
 from .messages import Execute, ShellOutput, quoted
 
@@ -24,8 +23,6 @@ _SILENT = "the command may still be running: allow it more time with --timeout S
 class ShellGroup(Group):
     """Group 9 of a connected device. Every method raises the errors of `Client.request`."""
 
-    id = 9
-
     async def run(self, argv: Sequence[str], *, timeout_s: float | None = None) -> ShellOutput:
         """Run a command; each of `argv` is one word for it, whatever characters it has.
 
@@ -43,13 +40,12 @@ class ShellGroup(Group):
         try:
             return await self.request(Execute(argv), timeout_s=timeout_s)
         except DeviceError as error:
-            if error.group is None:
-                hints = {
-                    SmpError.MESSAGE_SIZE: _OVERFLOW,
-                    SmpError.NOT_SUPPORTED: _MISSING,
-                    SmpError.INVALID: _INVALID,
-                }
-                error.hint = next((hint for code, hint in hints.items() if code == error.rc), error.hint)
+            hints = (
+                (SmpError.MESSAGE_SIZE, _OVERFLOW),
+                (SmpError.NOT_SUPPORTED, _MISSING),
+                (SmpError.INVALID, _INVALID),
+            )
+            error.hint = next((hint for code, hint in hints if error.says(code)), error.hint)
             raise
         except RequestTimeout as error:
             error.hint = error.hint or _SILENT

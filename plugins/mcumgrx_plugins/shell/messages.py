@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Op, Reply
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, Op, Reply, SmpCommand
+
+from . import SHELL
 
 __all__ = ["Execute", "ShellErrorCode", "ShellOutput", "plain_text", "quoted"]
 
@@ -37,20 +38,21 @@ class ShellOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Execute(Command[ShellOutput]):
+class Execute(
+    SmpCommand[ShellOutput],
+    group=SHELL,
+    number=0,
+    op=Op.WRITE,
+    what="shell command",
+    timeout_s=10.0,
+    errors=ShellErrorCode,
+):
     """Run a command line: the device puts one space between the words of `argv`, and quotes nothing.
 
     It answers when the command has ended, and nothing else meanwhile. What is written later it does not tell.
     """
 
     argv: tuple[str, ...]
-
-    what: ClassVar[str] = "shell command"
-    group: ClassVar[int] = GroupId.SHELL
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    timeout_s: ClassVar[float | None] = 10.0
-    errors: ClassVar[type[ErrorCode]] = ShellErrorCode
 
     def body(self) -> Body:
         return {"argv": list(self.argv)}
@@ -64,7 +66,7 @@ class Execute(Command[ShellOutput]):
 
     # No super(): a class with slots is made anew, and super() would still name the old one.
     def result(self, reply: Reply) -> ShellOutput:
-        return Command.result(self, replace(reply, payload=_with_valid_text(reply.payload)))
+        return SmpCommand.result(self, replace(reply, payload=_with_valid_text(reply.payload)))
 
 
 def _with_valid_text(payload: bytes) -> bytes:

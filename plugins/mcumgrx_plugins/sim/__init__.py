@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import CommandPlugin, TransportPlugin, hookimpl
+from mcumgrx.plugin_api import CliCommand, TransportPlugin, hookimpl
 
 
 @hookimpl
@@ -18,9 +18,9 @@ def mcumgrx_transports() -> list[TransportPlugin]:
 
 
 @hookimpl
-def mcumgrx_commands() -> list[CommandPlugin]:
+def mcumgrx_commands() -> list[CliCommand]:
     return [
-        CommandPlugin(
+        CliCommand(
             "sim serve",
             "Offer a simulated device to any client over UDP, TCP or a pseudo-terminal",
             load="mcumgrx_plugins.sim.commands:serve",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Address, Argument, CommandContext, McumgrError, Note, Option, UsageError, command
+from mcumgrx.plugin_api import Address, Argument, CliContext, McumgrError, Note, Option, UsageError, cli_command
 
 if TYPE_CHECKING:
     from mcumgrx.sim.device import SimulatedDevice
@@ -46,7 +46,7 @@ class Served:
         return [f"carried out {self.requests} requests{lost}, {resets}; version {self.version or 'unknown'} ran last"]
 
 
-@command(
+@cli_command(
     Argument("device", f"the simulated device, as sim:NAME,key=value…; default: {_DEFAULT_DEVICE}", required=False),
     Option("--udp", "Serve on this UDP port, a datagram a message; 0 for one that is free.", type=int, metavar="PORT"),
     Option("--tcp", "Serve on this TCP port, with console framing; 0 for one that is free.", type=int, metavar="PORT"),
@@ -74,7 +74,7 @@ Examples:
 """,
 )
 async def serve(
-    context: CommandContext,
+    context: CliContext,
     device: str | None,
     udp: int | None,
     tcp: int | None,
@@ -126,7 +126,7 @@ async def serve(
     return Served(server.device.requests, server.device.boots - starts, version, server.lost)
 
 
-def _address(context: CommandContext, text: str | None) -> Address:
+def _address(context: CliContext, text: str | None) -> Address:
     if text is not None:
         return Address.parse(text)
     try:
@@ -137,7 +137,7 @@ def _address(context: CommandContext, text: str | None) -> Address:
     return named if named is not None and named.scheme == "sim" else Address.parse(_DEFAULT_DEVICE)
 
 
-def _tell_power(context: CommandContext, device: SimulatedDevice) -> None:
+def _tell_power(context: CliContext, device: SimulatedDevice) -> None:
     from mcumgrx.sim.device import Power
 
     def tell(power: Power) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CommandContext, DeviceError, Hint, Option, Run, UsageError, command, shown
+from mcumgrx.plugin_api import Argument, CliContext, DeviceError, Hint, Option, Run, UsageError, cli_command, value_text
 
 if TYPE_CHECKING:
     from .messages import Counters
@@ -25,12 +25,12 @@ class ListResult:
     extra: dict[str, object] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        extra = [f"{key}: {shown(value)}" for key, value in self.extra.items()]
+        extra = [f"{key}: {value_text(value)}" for key, value in self.extra.items()]
         return [*(self.names or ["the device keeps no statistics"]), *extra]
 
 
-@command(epilog="mcumgrx stat list -d serial:/dev/ttyACM0")
-async def list_groups(context: CommandContext) -> ListResult:
+@cli_command(epilog="mcumgrx stat list -d serial:/dev/ttyACM0")
+async def list_groups(context: CliContext) -> ListResult:
     """List the groups of counters that the device keeps."""
     from .group import StatGroup
 
@@ -71,14 +71,14 @@ class ShowResult:
             lines += [f"{group.name}{kind}"]
             width = max((len(name) for name in group.counters), default=0)
             lines += [f"  {name:<{width}}  {value}" for name, value in group.counters.items()] or ["  no counters"]
-            lines += [f"  {key}: {shown(value)}" for key, value in group.extra.items()]
+            lines += [f"  {key}: {value_text(value)}" for key, value in group.extra.items()]
         for refusal in self.refused:
             lines += [refusal.name, f"  not shown: {refusal.message}"]
             lines += [Hint("  (", refusal.hint, ")")] if refusal.hint else []
         return lines or ["the device keeps no statistics"]
 
 
-@command(
+@cli_command(
     Argument("name", "the group of counters, as 'stat list' shows it", required=False),
     Option("--all", "Show all groups, one after the other.", type=bool, default=False),
     epilog="""
@@ -86,7 +86,7 @@ class ShowResult:
     mcumgrx stat show --all --json -d serial:/dev/ttyACM0
     """,
 )
-async def show(context: CommandContext, name: str | None, all: bool) -> ShowResult:
+async def show(context: CliContext, name: str | None, all: bool) -> ShowResult:
     """Show the counters of the group NAME, or with --all those of every group.
 
     With --all a group that the device refuses, most often because it does not fit one answer, does not keep the

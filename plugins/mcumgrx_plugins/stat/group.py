@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, UsageError
-from mcumgrx.protocol.message import SmpError
+from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, SmpError, UsageError
 
 from .messages import Counters, ListStatistics, ReadStatistics, StatErrorCode, StatisticsList
 
@@ -25,8 +24,6 @@ _NO_SUCH_GROUP = (SmpError.NO_ENTRY, SmpError.UNKNOWN)
 class StatGroup(Group):
     """Group 2 of a connected device. Every method raises the errors of `Client.request`."""
 
-    id = 2
-
     async def names(self) -> StatisticsList:
         """The groups of counters that there are."""
         try:
@@ -47,15 +44,15 @@ class StatGroup(Group):
             return await self.request(ReadStatistics(name))
         except DeviceError as error:
             _explain(error, _TOO_LARGE)
-            if error.group is None and error.rc in _NO_SUCH_GROUP:
+            if error.says(*_NO_SUCH_GROUP):
                 error.hint = StatErrorCode.INVALID_GROUP.hint
-            elif error.group is None and error.rc == SmpError.INVALID:
+            elif error.says(SmpError.INVALID):
                 error.hint = _LONG_NAME
             raise
 
 
 def _explain(error: DeviceError, too_large: str) -> None:
-    if error.group is None and error.rc == SmpError.NOT_SUPPORTED:
+    if error.says(SmpError.NOT_SUPPORTED):
         error.hint = _NOT_BUILT
-    elif error.group is None and error.rc == SmpError.MESSAGE_SIZE:
+    elif error.says(SmpError.MESSAGE_SIZE):
         error.hint = too_large

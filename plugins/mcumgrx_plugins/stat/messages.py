@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from mcumgrx.plugin_api import Body, Command, ErrorCode, Fields, GroupId, Hint, Run
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, Hint, Run, SmpCommand
+
+from . import STAT
 
 __all__ = ["Counters", "ListStatistics", "ReadStatistics", "StatErrorCode", "StatisticsList"]
 
@@ -32,14 +33,15 @@ class StatisticsList:
 
 
 @dataclass(frozen=True, slots=True)
-class ListStatistics(Command[StatisticsList]):
+class ListStatistics(
+    SmpCommand[StatisticsList],
+    group=STAT,
+    number=1,
+    what="statistics list",
+    repeatable=True,
+    errors=StatErrorCode,
+):
     """Which groups of counters there are."""
-
-    what: ClassVar[str] = "statistics list"
-    group: ClassVar[int] = GroupId.STATISTICS
-    command: ClassVar[int] = 1
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = StatErrorCode
 
     def parse(self, fields: Fields) -> StatisticsList:
         listed = fields.entries("stat_list")
@@ -64,15 +66,17 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStatistics(Command[Counters]):
+class ReadStatistics(
+    SmpCommand[Counters],
+    group=STAT,
+    number=0,
+    what="statistics query",
+    repeatable=True,
+    errors=StatErrorCode,
+):
     """The counters of one group. There is no way to ask for some of them: they fit one answer, or are refused."""
 
     name: str
-    what: ClassVar[str] = "statistics query"
-    group: ClassVar[int] = GroupId.STATISTICS
-    command: ClassVar[int] = 0
-    repeatable: ClassVar[bool] = True
-    errors: ClassVar[type[ErrorCode] | None] = StatErrorCode
 
     def body(self) -> Body:
         return {"name": self.name}

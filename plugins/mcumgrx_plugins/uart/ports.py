@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import Address, Discovered, Report, in_thread
+from mcumgrx.plugin_api import Address, Discovered, ReportDiscovered, in_thread
 
 __all__ = ["Lister", "Port", "discover", "list_ports", "watch"]
 
@@ -92,7 +92,7 @@ async def discover(timeout_s: float, lister: Lister = list_ports) -> list[Discov
     return found
 
 
-async def watch(timeout_s: float, report: Report, lister: Lister = list_ports) -> None:
+async def watch(timeout_s: float, report: ReportDiscovered, lister: Lister = list_ports) -> None:
     """Report each serial port once, and return without waiting for others: a scan of ports alone is done at once."""
     for one in await discover(timeout_s, lister):
         report(one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import CommandContext, Hint, Run, UsageError, command
+from mcumgrx.plugin_api import CliContext, Hint, Run, UsageError, cli_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class EraseResult:
         ]
 
 
-@command(epilog="mcumgrx zephyr erase-storage --yes -d serial:/dev/ttyACM0")
-async def erase_storage(context: CommandContext) -> EraseResult:
+@cli_command(epilog="mcumgrx zephyr erase-storage --yes -d serial:/dev/ttyACM0")
+async def erase_storage(context: CliContext) -> EraseResult:
     """Erase the device's storage partition: settings, Bluetooth bonds, and all else that its firmware keeps there.
 
     It asks before, unless --yes is given. What the firmware has in RAM stays until the device restarts.

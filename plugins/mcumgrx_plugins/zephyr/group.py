@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import DeviceError, Group, McumgrError
-from mcumgrx.protocol.message import SmpError
+from mcumgrx.plugin_api import DeviceError, Group, McumgrError, SmpError
 
 from .messages import EraseStorage, ZephyrErrorCode
 
@@ -22,8 +21,6 @@ _UNANSWERED = (
 class ZephyrGroup(Group):
     """Group 63 of a connected device. Every method raises the errors of `Client.request`."""
 
-    id = 63
-
     async def erase_storage(self) -> None:
         """Erase the storage partition: settings, bonds and all else in it. Asked once, never repeated.
 
@@ -38,8 +35,8 @@ class ZephyrGroup(Group):
                 error.hint = _UNANSWERED
             if not isinstance(error, DeviceError):
                 raise
-            if error.group is None and error.rc == SmpError.NOT_SUPPORTED:
+            if error.says(SmpError.NOT_SUPPORTED):
                 error.hint = _NOT_BUILT
-            elif error.group is None and error.rc == SmpError.NO_ENTRY:  # its form in SMP version 1
+            elif error.says(SmpError.NO_ENTRY):  # its form in SMP version 1
                 error.hint = ZephyrErrorCode.FLASH_OPEN_FAILED.hint
             raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from mcumgrx.plugin_api import Command, ErrorCode, Fields, GroupId, Op
+from mcumgrx.plugin_api import ErrorCode, Fields, Op, SmpCommand
+
+from . import ZEPHYR
 
 __all__ = ["EraseStorage", "ZephyrErrorCode"]
 
@@ -20,18 +21,19 @@ class ZephyrErrorCode(ErrorCode):
 
 
 @dataclass(frozen=True, slots=True)
-class EraseStorage(Command[None]):
+class EraseStorage(
+    SmpCommand[None],
+    group=ZEPHYR,
+    number=0,
+    op=Op.WRITE,
+    what="erase of the storage",
+    timeout_s=30.0,
+    errors=ZephyrErrorCode,
+):
     """Erase the partition `storage_partition`: settings, bonds, and whatever else the application keeps there.
 
     Never repeated: what the application has stored since would be lost. It blocks the device meanwhile.
     """
-
-    what: ClassVar[str] = "erase of the storage"
-    group: ClassVar[int] = GroupId.ZEPHYR_BASIC
-    command: ClassVar[int] = 0
-    op: ClassVar[Op] = Op.WRITE
-    timeout_s: ClassVar[float | None] = 30.0
-    errors: ClassVar[type[ErrorCode] | None] = ZephyrErrorCode
 
     def parse(self, fields: Fields) -> None:
         return None
