@@ -47,7 +47,7 @@ from .errors import (
     TransportError,
     UsageError,
 )
-from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, StageName, ignore_progress
+from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, StageName, Status, ignore_progress
 from .hints import Hint, Run
 from .isolation import said
 
@@ -120,6 +120,7 @@ __all__ = [
     "Speed",
     "Stage",
     "StageName",
+    "Status",
     "StreamFraming",
     "Transport",
     "TransportError",

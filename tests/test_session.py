@@ -15,6 +15,7 @@ from mcumgrx.client import Client
 from mcumgrx.contracts import ImageGroup, OsGroup, ReturnHint
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, UsageError, WrongDevice
 from mcumgrx.events import DeviceText, Event, Note
+from mcumgrx.flows import update
 from mcumgrx.link.profile import Learned
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Memory
@@ -42,6 +43,27 @@ def test_connect_gives_a_client_and_closes_it() -> None:
         assert not client.connected
 
     run(main())
+
+
+def test_a_device_can_be_given_as_a_transport() -> None:
+    simulator = SimulatedDevice()
+    simulator.install(build_image("1.0.0", payload_size=2000))
+
+    async def main() -> None:
+        async with mcumgrx.connect(SimulatedTransport(simulator)) as client:
+            assert await client.group(OsGroup).echo("hello") == "hello"
+        device = mcumgrx.device(SimulatedTransport(simulator))
+        assert device.address == "mcumgrx.sim.link.SimulatedTransport"
+        report = await update(device, parse_image(build_image("1.1.0", payload_size=2000)))
+        assert report.summary.startswith("1.1.0 runs")
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", [None, 7, b"sim:", Path("sim")], ids=repr)
+def test_what_cannot_be_a_device_is_told(what: Any) -> None:
+    with pytest.raises(TypeError, match=r"an address or reached by a Transport, not by"):
+        mcumgrx.device(what)
 
 
 def test_connect_closes_after_an_error_inside() -> None:

@@ -259,7 +259,7 @@ class Engine(Generic[P]):
         except DeviceError as error:
             self._refused(flight, error, now)
         except MalformedReply as error:
-            headway.unreadable(error, piece.command.what, reply)
+            headway.unreadable(error, piece.command.facts.what, reply)
             self._window.lost(now)
             plan.lost(piece)
         else:

@@ -122,7 +122,7 @@ class SlowRequest:
             return None
         self._told = True
         left_s = flight.left_at + self.patience_s(flight) - now
-        what = flight.item.command.what
+        what = flight.item.command.facts.what
         why = "the device may be erasing its flash" if what == _OPENING else "the device is at work"
         return f"no answer to the {what} so far: {why}, waiting up to {left_s:.0f} s more"
 

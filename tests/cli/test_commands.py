@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from mcumgrx._version import __version__
 from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
 from mcumgrx.plugin_api import Argument, CliContext, DeviceText, Option, PluginError, UsageError, cli_command
@@ -130,6 +131,40 @@ def test_a_log_file_has_everything_and_stays_plain(cli: Cli, tmp_path: Path) -> 
     assert "mcumgrx.link" in text
     assert "Traceback" in text
     assert "\x1b" not in text
+
+
+def test_a_log_file_tells_what_was_asked_for_and_what_came_of_it(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def logged(*arguments: str) -> str:
+        log = tmp_path / "log.txt"
+        log.unlink(missing_ok=True)
+        cli(*arguments, "--log-file", str(log))
+        return log.read_text("utf-8")
+
+    text = logged("os", "echo", "hello you", "-d", "sim:")
+    assert f"mcumgrx.story: mcumgrx {__version__} (" in text
+    assert f'command: mcumgrx os echo "hello you" -d sim: --log-file {tmp_path}' in text
+    assert "result: hello you\n" in text
+    assert text.splitlines()[-1].endswith("exit code 0 (done)")
+
+    monkeypatch.setenv("MCUMGRX_DEVICE", "sim:,params=no")
+    text = logged("os", "params", "--json")
+    assert "os params, device: sim:,params=no" in text
+    assert "-d comes from MCUMGRX_DEVICE: sim:,params=no" in text
+    assert "error: the device refused the buffer query: " in text
+    assert "hint: " in text
+    assert text.splitlines()[-1].endswith("exit code 5 (device-refused)")
+
+    text = logged("raw", "os", "0", "--write")  # with an event on the way
+    assert "what it has done was not looked at" in text
+    assert "result: {" in text
+
+    for arguments in (["os", "echo"], ["os", "nonsense"]):
+        text = logged(*arguments)
+        assert f"command: mcumgrx {' '.join(arguments)}" in text
+        assert "error: " in text
+        assert text.splitlines()[-1].endswith("exit code 2 (usage)")
 
 
 def odd_log_files(folder: Path) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mcumgrx import errors
@@ -73,6 +75,22 @@ EXITS: list[tuple[Exception, int]] = [
 def test_exit_codes(error: Exception, code: int) -> None:
     assert exit_for(error) == code
     assert explain(error, Situation()).exit == code
+
+
+class Own(McumgrError):
+    """Of a plugin."""
+
+
+@pytest.mark.parametrize(
+    ("exit", "code"),
+    [(70, 70), (Exit.BAD_FILE, 6), (64, 64), (113, 113), (0, 15), (1, 15), (200, 15), (True, 15), ("7", 15)],
+)
+def test_a_plugins_error_has_an_exit_code_of_its_own(exit: Any, code: int) -> None:
+    error = Own("no")
+    error.exit = exit
+    assert exit_for(error) == code
+    assert exit_for(Own("no")) == Exit.FAILED
+    assert "exit" not in explain(error, Situation()).fields
 
 
 def test_every_exception_of_ours_has_a_code_of_its_own() -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -18,7 +19,19 @@ import pytest
 import mcumgrx
 from mcumgrx import registry
 from mcumgrx.cli import tree, words
-from mcumgrx.plugin_api import Argument, CliCommand, CliContext, Event, Note, Option, cli_command, hookimpl
+from mcumgrx.plugin_api import (
+    Argument,
+    CliCommand,
+    CliContext,
+    Event,
+    McumgrError,
+    Note,
+    Option,
+    Stage,
+    Status,
+    cli_command,
+    hookimpl,
+)
 from mcumgrx.registry import Registry
 
 Cli = Callable[..., Any]
@@ -233,6 +246,55 @@ async def stray(context: CliContext) -> str:
     return "returned"
 
 
+class HeadBroken(McumgrError):
+    """A vendor's own."""
+
+    exit = 70
+
+
+class Unworded(McumgrError):
+    """One that never calls the constructor of its base."""
+
+    def __init__(self, sensor: int) -> None:
+        self.sensor = sensor
+
+
+@cli_command(Argument("how", "which error"), needs_device=False)
+async def fail(context: CliContext, how: str) -> None:
+    """Fail."""
+    own = HeadBroken("the self-test failed: sensor 3", hint="replace the head")
+    raise {"own": own, "plain": McumgrError("it failed"), "unworded": Unworded(3)}[how]
+
+
+@dataclass(frozen=True)
+class WarmingUp(Event):
+    """Has no text."""
+
+    degrees: int
+    event: str = "mine"
+
+
+@dataclass(frozen=True)
+class Counted(Event):
+    """Has one."""
+
+    count: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.count} counted"
+
+
+@cli_command(needs_device=False)
+async def tell(context: CliContext) -> str:
+    """Tell of what goes on."""
+    for event in (WarmingUp(21), Counted(3), Stage("calibrate", "both heads"), Status("still at it")):
+        context.progress(event)
+    context.progress(Stage("calibrate", "2 heads", finished=True, elapsed_s=1.5))
+    context.progress({"any": "thing"})  # type: ignore[arg-type]
+    return "told"
+
+
 class Point(EntryPoint):
     """An entry point whose module is here."""
 
@@ -255,6 +317,8 @@ def mcumgrx_commands() -> list[CliCommand]:
         CliCommand("acme interrupt", "Interrupt", load=f"{__name__}:interrupt"),
         CliCommand("acme odd", "Odd", load=f"{__name__}:odd"),
         CliCommand("acme stray", "Stray", load=f"{__name__}:stray"),
+        CliCommand("acme fail", "Fail", load=f"{__name__}:fail"),
+        CliCommand("acme tell", "Tell", load=f"{__name__}:tell"),
         CliCommand("acme gone", "Gone", load="mcumgrx_acme_gone.commands:gone"),
     ]
 
@@ -281,6 +345,39 @@ class TestPlugins:
         assert cli("acme", "say", "hello").out == "hello\n"  # that may be an option of another plugin's, or ours
         monkeypatch.setenv("MCUMGRX_ACME_LOUD", "1")
         assert cli("acme", "say", "hello").out == "HELLO\n"
+
+    def test_an_error_of_its_own_is_no_bug(self, cli: Cli) -> None:
+        ended = cli("acme", "fail", "own")
+        assert (ended.exit, ended.err) == (
+            70,
+            "error: the self-test failed: sensor 3\nhint: replace the head\n",
+        )
+        error = cli("acme", "fail", "own", "--json").error
+        assert (error["exit"], error["code"], error["kind"]) == (70, "failed", "HeadBroken")
+        plain = cli("acme", "fail", "plain", "--json").error
+        assert (plain["exit"], plain["code"], plain["message"]) == (15, "failed", "it failed")
+        unworded = cli("acme", "fail", "unworded", "--json").error
+        assert (unworded["exit"], unworded["message"], unworded["sensor"]) == (15, "3", 3)
+
+    def test_events_of_its_own_are_shown(self, cli: Cli) -> None:
+        ended = cli("acme", "tell")
+        assert (ended.exit, ended.out) == (0, "told\n")
+        assert ended.err.splitlines() == [
+            "warming up: degrees 21, event mine",
+            "3 counted",
+            "calibrate: 2 heads (1.5 s)",
+            "dict: any thing",
+        ]
+        events = [(record.pop("event"), record) for record in cli("acme", "tell", "--json").records[:-1]]
+        assert all(record.pop("schema") == 1 for _, record in events)
+        assert events == [
+            ("warming_up", {"degrees": 21, "event_": "mine"}),
+            ("counted", {"count": 3}),
+            ("stage", {"stage": "calibrate", "text": "both heads", "finished": False, "elapsed_s": 0.0}),
+            ("status", {"text": "still at it"}),
+            ("stage", {"stage": "calibrate", "text": "2 heads", "finished": True, "elapsed_s": 1.5}),
+            ("dict", {"any": "thing"}),
+        ]
 
     def test_one_that_is_switched_off_is_named(self, cli: Cli) -> None:
         ended = cli("idle", "temperature")

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from mcumgrx.cli.command import make_command
 from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout, UsageError
 from mcumgrx.events import Note
+from mcumgrx.plugin_api import ErrorCode, GroupPlugin
+from mcumgrx.protocol.codes import look_for_tables
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import Reply, SmpError
+from mcumgrx.registry import Registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
 from mcumgrx.sim.link import Faults
@@ -50,6 +53,10 @@ class Vendor(GroupServer):
         return {} if self.said is None else self.said
 
 
+class AcmeError(ErrorCode):
+    TOO_HOT = 3, "the head is too hot", "let it cool"
+
+
 def desk(answer: Any = None, **more: Any) -> tuple[Desk, Vendor]:
     made, vendor = Desk(**more), Vendor(answer)
     made.device.add_group(vendor)
@@ -63,6 +70,22 @@ def raw(
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_of_a_plugin_has_its_name_and_its_errors() -> None:
+    acme = GroupPlugin(GROUP, "acme", "Acme heads", load="nowhere:Group", errors=f"{__name__}:AcmeError")
+    made, _ = desk(GroupError(AcmeError.TOO_HOT))
+    registry = Registry(entry_points=[])
+    registry._groups[GROUP] = acme
+    look_for_tables(registry.error_table)
+    made.groups = registry.groups
+    with pytest.raises(DeviceError, match="the head is too hot") as raised:
+        raw(made, "ACME")
+    assert raised.value.says(AcmeError.TOO_HOT)
+    assert raised.value.hint == "let it cool"
+    with pytest.raises(UsageError) as wrong:
+        raw(made, "heads")
+    assert "acme" in str(wrong.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cbor2
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge
+from mcumgrx.former_names import Command
 from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode
 from mcumgrx.protocol.header import GroupId, Header, Op
 from mcumgrx.protocol.message import (
@@ -293,6 +294,142 @@ def test_error_tables_of_plugins() -> None:
     assert raised.value.hint == "wait until it has cooled down"
     with pytest.raises(DeviceError, match="no image"):
         ReadHeater().result(reply({"err": {"group": 1, "rc": 3}}))
+
+
+class VendorError(ErrorCode):
+    TOO_HOT = 259, "the head is too hot", "let it cool"
+
+
+def test_numbers_of_version_1_that_an_application_has_itself() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Ask(SmpCommand[Body], group=70, number=1, op=Op.WRITE, errors=VendorError):
+        def parse(self, fields: Fields) -> Body:
+            return fields.extra()
+
+    def said(rc: int) -> DeviceError:
+        with pytest.raises(DeviceError) as raised:
+            Ask().result(Reply(Op.WRITE_REPLY, 0, 0, 70, 0, 1, encode_body({"rc": rc})))
+        return raised.value
+
+    assert (said(259).group, said(259).name, said(259).hint) == (70, "TOO_HOT", "let it cool")
+    assert said(259).says(VendorError.TOO_HOT)
+    assert (said(260).group, said(260).rc, said(260).code) == (None, 260, None)
+    assert said(8).says(SmpError.NOT_SUPPORTED)
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+class Acme:
+    """What names a group once for all."""
+
+    id = 70
+
+    def error_table(self) -> type[ErrorCode]:
+        return VendorError
+
+
+def test_a_field_can_have_the_name_of_any_fact() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Store(SmpCommand[Body], group=70, number=1, op=Op.WRITE, what="store", timeout_s=3.0):
+        op: str
+        group: int
+        number: int = 5
+        command: int = 6
+        what: str = "gain"
+        errors: tuple[int, ...] = ()
+        timeout_s: float = 1.5
+        repeatable: bool = True
+        changes: bool = False
+
+        def body(self) -> Body:
+            return {"op": self.op, "group": self.group, "what": self.what}
+
+        def parse(self, fields: Fields) -> Body:
+            return fields.extra()
+
+    request = Store("store", 9).request()
+    assert (request.op, request.group, request.command, request.what) == (Op.WRITE, 70, 1, "store")
+    assert (request.repeatable, request.changes) == (False, True)
+    assert decode_body(request.payload) == {"op": "store", "group": 9, "what": "gain"}
+    assert Store.facts.timeout_s == 3.0
+
+
+@pytest.mark.parametrize("name", ["facts", "body", "parse", "request", "result"])
+def test_a_field_cannot_have_the_name_of_a_method(name: str) -> None:
+    with pytest.raises(TypeError, match=f"the field '{name}' of Store"):
+        type("Store", (SmpCommand,), {"__annotations__": {name: int}})
+
+
+def test_a_command_without_a_group_or_a_number_is_told_at_its_definition() -> None:
+    with pytest.raises(TypeError, match="Lacks has no group: class Lacks\\("):
+
+        class Lacks(SmpCommand[None], number=1):
+            pass
+
+    with pytest.raises(TypeError, match="Neither has no group and no number"):
+
+        class Neither(SmpCommand[None]):
+            def parse(self, fields: Fields) -> None:
+                return None
+
+    with pytest.raises(TypeError, match="colour"):
+
+        class Odd(SmpCommand[None], group=1, number=1, colour="red"):
+            pass
+
+
+def test_a_derived_command_takes_over_what_it_does_not_name() -> None:
+    class Vendors(SmpCommand[Body]):
+        """A base for several."""
+
+    class Read(Vendors, group=70, number=1, what="reading", repeatable=True):
+        def parse(self, fields: Fields) -> Body:
+            return fields.extra()
+
+    class ReadMore(Read, number=2):
+        pass
+
+    assert (ReadMore.facts.group, ReadMore.facts.number, ReadMore.facts.what) == (70, 2, "reading")
+    assert (Read.facts.number, Read.facts.errors) == (1, None)
+
+
+def test_a_group_names_its_number_and_its_errors_once() -> None:
+    class Read(SmpCommand[Body], group=Acme(), number=1):
+        def parse(self, fields: Fields) -> Body:
+            return fields.extra()
+
+    assert (Read.facts.group, Read.facts.error_table()) == (70, VendorError)
+    with pytest.raises(DeviceError, match="too hot"):
+        Read().result(Reply(Op.READ_REPLY, 1, 0, 70, 0, 1, encode_body({"err": {"group": 70, "rc": 259}})))
+
+
+def test_commands_from_before_the_contract() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Ask(Command[Body]):
+        what: ClassVar[str] = "question"
+        group, command, op, errors = 70, 1, Op.WRITE, VendorError
+        value: int = 4
+
+        def body(self) -> Body:
+            return {"value": self.value}
+
+        def parse(self, fields: Fields) -> Body:
+            return fields.extra()
+
+    assert Ask(5).request().what == "question"
+    assert (Ask.facts.number, Ask.facts.error_table()) == (1, VendorError)
+
+    with pytest.raises(TypeError, match="the field 'op' of Store"):
+
+        class Store(Command[Body]):
+            group, command = 70, 1
+            op: str = "store"
+
+    with pytest.raises(TypeError, match="has no group"):
+
+        class Lacks(Command[Body]):
+            command = 1
 
 
 @pytest.mark.parametrize("table", [SmpError, OsErrorCode, ImageErrorCode])

@@ -46,6 +46,7 @@ class Desk:
         self.faults = faults if faults is not None else Faults()
         self.transport = SimulatedTransport(self.device, model, faults=self.faults)
         self.events: list[Event] = []
+        self.groups = default_registry().groups
 
     def client(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """What `work` makes of a connected client, in virtual time."""
@@ -102,7 +103,7 @@ class _Context:
 
     @property
     def groups(self) -> Mapping[int, GroupPlugin]:
-        return default_registry().groups
+        return self._desk.groups
 
     @property
     def device(self) -> SessionDevice:
