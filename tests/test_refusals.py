@@ -9,8 +9,7 @@ import pytest
 
 from mcumgrx.errors import DeviceError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image, trailer_magic
-from mcumgrx.protocol.codes import ImageErrorCode
-from mcumgrx.protocol.message import SmpError
+from mcumgrx.protocol.codes import ImageErrorCode, SmpError, error_table
 from mcumgrx.protocol.standard import ImageState, Slot, SlotInfo
 from mcumgrx.refusals import Asked, Doing, refusal_hint, tells
 from mcumgrx.sim.images import build_image
@@ -99,9 +98,14 @@ TABLE = [
 ]
 
 
+def refusal(group: int | None, rc: int) -> DeviceError:
+    table = SmpError if group is None else error_table(group)
+    return DeviceError("no", group=group, rc=rc, code=table and table.find(rc))
+
+
 @pytest.mark.parametrize(("code", "asked", "said", "not_said"), TABLE)
 def test_hints_come_from_the_state(code: tuple[int | None, int], asked: Asked, said: str, not_said: str | None) -> None:
-    error = DeviceError("no", group=code[0], rc=code[1])
+    error = refusal(*code)
     assert tells(error)
     hint = refusal_hint(error, asked)
     assert hint is not None
@@ -111,11 +115,11 @@ def test_hints_come_from_the_state(code: tuple[int | None, int], asked: Asked, s
 
 @pytest.mark.parametrize("code", [(1, 1), (None, 10), (None, 8), (8, 9), (1, 99)])
 def test_other_errors_are_left_to_their_own_hint(code: tuple[int | None, int]) -> None:
-    error = DeviceError("no", group=code[0], rc=code[1])
+    error = refusal(*code)
     assert not tells(error)
     assert refusal_hint(error, ask(U)) is None
 
 
 def test_without_a_list_nothing_is_guessed() -> None:
-    assert refusal_hint(DeviceError("no", group=1, rc=9), ask(U, None)) is None
-    assert refusal_hint(DeviceError("no", group=1, rc=28), ask(C, None)) is None
+    assert refusal_hint(refusal(1, 9), ask(U, None)) is None
+    assert refusal_hint(refusal(1, 28), ask(C, None)) is None
