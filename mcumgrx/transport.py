@@ -74,6 +74,11 @@ class Flow:
     paced: bool = False
     faster: str = ""
 
+    @classmethod
+    def network(cls, faster: str = "a path that loses and delays less") -> Flow:
+        """That of a network of datagrams: more than the device has buffers for, because the network holds the rest."""
+        return cls(strict=False, paced=True, faster=faster)
+
 
 class Transport(ABC):
     """One link. The constructor takes an `Address`, checks its options (`UsageError`), and opens nothing."""

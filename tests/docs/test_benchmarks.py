@@ -112,6 +112,13 @@ def test_many() -> None:
 
 
 @dear
+def test_own_link() -> None:
+    [row] = run("own_link.py", "--quick")["results"]
+    assert row["delay_ms"] == 20
+    assert row["share"] > 0.5
+
+
+@dear
 def test_requests() -> None:
     found = run("requests.py", "--quick")["results"]
     assert set(found) == {"mcumgrx", "reader", "time-out", "endpoint"}

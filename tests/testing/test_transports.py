@@ -85,7 +85,7 @@ class TestSim(TransportContract):
 class UdpEnd(threading.Thread):
     """Answers at a UDP port, whatever event loop there is at the other end."""
 
-    def __init__(self, family: socket.AddressFamily, host: str) -> None:
+    def __init__(self, family: socket.AddressFamily = socket.AF_INET, host: str = "127.0.0.1") -> None:
         super().__init__(daemon=True)
         self._echo = EchoDevice()
         self._socket = socket.socket(family, socket.SOCK_DGRAM)

@@ -137,9 +137,7 @@ class UdpTransport(Transport):
     @property
     def flow(self) -> Flow:
         # What finds no buffer is dropped (measured), so one by one more may be on their way.
-        return Flow(
-            strict=False, paced=True, faster="a path that loses and delays less: a cable, or better radio reception"
-        )
+        return Flow.network("a path that loses and delays less: a cable, or better radio reception")
 
     @property
     def silence_hint(self) -> str | None:
