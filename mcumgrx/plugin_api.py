@@ -79,7 +79,9 @@ __all__ = [
     "CliContext",
     "Client",
     "Command",
+    "CommandContext",
     "CommandFacts",
+    "CommandPlugin",
     "ConnectFailed",
     "ConsoleFraming",
     "DatagramFraming",
@@ -414,6 +416,6 @@ def cli_command(*parameters: Argument | Option, needs_device: bool = True, epilo
 
 # -- names from before 1.0 ------------------------------------------------------------------------------------------
 
-CliCommand = CliCommand
-CliContext = CliContext
+CommandPlugin = CliCommand
+CommandContext = CliContext
 command = cli_command

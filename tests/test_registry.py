@@ -643,6 +643,32 @@ def test_a_group_class_is_its_own(site: Site) -> None:
     assert Registry(entry_points=[]).group(Mine) is Mine
 
 
+def test_plugins_from_before_the_contract_work(site: Site) -> None:
+    site.add(
+        "mcumgrx-old",
+        {"old": "old_plugin"},
+        old_plugin="""
+    from mcumgrx.plugin_api import *
+
+    class Ask(Command):
+        group, command = 70, 1
+        def parse(self, fields): return None
+
+    @hookimpl
+    def mcumgrx_commands():
+        return [CommandPlugin("old go", "Go", load="old_plugin:go")]
+
+    @command(needs_device=False)
+    async def go(context: CommandContext):
+        return Ask.facts.number
+    """,
+    )
+    registry = site.registry()
+    assert record(registry, "old").error is None
+    function, spec = registry.command(registry.commands["old go"])
+    assert (function.__name__, spec.needs_device) == ("go", False)
+
+
 # -- what is missing ------------------------------------------------------------------------------------------------
 
 
