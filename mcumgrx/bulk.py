@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from .client import Client, Stream
+from .client import Client
 from .errors import UploadMismatch
 from .events import Note, Progress, StageName, guarded, ignore_progress
+from .link.stream import Stream
 from .load import ComputerLoad
 from .pause import Pause
 from .protocol.message import Reply

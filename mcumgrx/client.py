@@ -36,7 +36,7 @@ from .protocol.version import VersionChoice
 from .protocol.waiting import Waiting
 from .transport import Flow, Limits, Transport
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Client", "Stream"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Client"]
 
 log = logging.getLogger("mcumgrx.client")
 
@@ -106,13 +106,14 @@ class Client:
         self._groups: dict[type, object] = {}
         self._on_reopened = on_reopened
         self._reopening = asyncio.Lock()
+        self._is_closed = False
         self._params_lock = asyncio.Lock()
         self._silences = 0  # questions that were left unanswered on this connection
         self.profile = LinkProfile() if profile is None else profile
 
     def __repr__(self) -> str:
         ended = "lost" if self._link.was_opened else "not open"
-        state = "closed" if self._link.was_closed else "connected" if self.connected else ended
+        state = "closed" if self._is_closed else "connected" if self.connected else ended
         return f"<Client {self._link.transport!r} {state}>"
 
     # -- opening and closing ---------------------------------------------------------------------------------------
@@ -140,11 +141,11 @@ class Client:
 
     async def close(self) -> None:
         """Close the link, if open; every request that still waits ends with `LinkLost`. Harmless when repeated."""
-        self._on_reopened = None
+        self._is_closed = self._link.was_opened
         await self._link.close()
         if self._reopening.locked():
-            async with self._reopening:
-                await self._link.close()
+            async with self._reopening:  # and closed again
+                pass
 
     async def wait_lost(self) -> McumgrError:
         """Wait until the link ends, however it does; returns the reason: `LinkLost`, or what is wrong with its code."""
@@ -168,7 +169,7 @@ class Client:
             if self._link is not link:
                 return  # for another request
             look, self._on_reopened = self._on_reopened, None
-            if look is None or link.was_closed:
+            if look is None or self._is_closed:
                 raise reason
             log.warning("%s, before it has carried anything: connecting once more", reason)
             await link.close()
@@ -176,6 +177,9 @@ class Client:
             try:
                 await again.open(_REOPEN_TIMEOUT_S)
                 self._link = again
+                if self._is_closed:  # meanwhile
+                    await again.close()
+                    raise reason
                 look()
             except WrongDevice as error:
                 again.end(LinkLost(error.message, address=error.address, hint=error.hint))

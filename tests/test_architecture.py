@@ -80,6 +80,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.client",
         "mcumgrx.errors",
         "mcumgrx.events",
+        "mcumgrx.link.stream",
         "mcumgrx.load",
         "mcumgrx.pause",
         "mcumgrx.protocol",

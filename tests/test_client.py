@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from mcumgrx.client import Client, Stream
+from mcumgrx.client import Client
 from mcumgrx.errors import (
     ConnectFailed,
     DeviceError,
@@ -22,6 +22,7 @@ from mcumgrx.errors import (
     RequestTimeout,
 )
 from mcumgrx.group import Group
+from mcumgrx.link.stream import Stream
 from mcumgrx.protocol import codec
 from mcumgrx.protocol.framing import Framing, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Header

@@ -95,6 +95,7 @@ class Asking:
         finally:
             for call in self._calls:
                 link.forget(call)
+                call.owner = None
                 self.may_have_arrived |= call.may_have_arrived
         raise self._silence(link, attempts)
 

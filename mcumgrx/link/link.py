@@ -99,11 +99,6 @@ class Link:
         """Whether it is open, as far as is known."""
         return self._ended is not None and not self._ended.done()
 
-    @property
-    def was_closed(self) -> bool:
-        """Whether somebody has asked for its end."""
-        return self._closing is not None
-
     async def open(self, timeout_s: float) -> None:
         """Open it; nothing is sent yet. Raises `DeviceNotFound` or `ConnectFailed`."""
         transport = self.transport
@@ -256,8 +251,7 @@ class Link:
         return call
 
     def forget(self, call: Call) -> None:
-        """Its owner wants to hear no more of it. What the link has not begun is not sent."""
-        call.owner = None
+        """Nobody waits for its answer any more. What the link has not begun is not sent."""
         if call.state is State.ANSWERED or call.state is State.GIVEN_UP:
             return
         if self._outbox.withdraw(call):

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from ..errors import McumgrError
 from ..protocol.message import Reply, Request
-from .call import Call
+from .call import Call, State
 from .link import Link
 
 __all__ = ["Stream"]
@@ -28,8 +28,9 @@ class Stream(Generic[T]):
     Arguments:
         room: so many requests of all users together may be on their way.
         on_reply: called with the item of a request and its reply.
-        on_left: called with the item when the link has taken all of the request, which may be before `send` returns:
-            until then it waits for the link, and its silence says nothing of the device.
+        on_left: called with the item when the link has taken all of the request, which may be before `send` returns, or
+            when it is answered or forgotten already: until then it waits for the link, and its silence says nothing of
+            the device.
         on_room: called when the requests of others have made room that `send` did not find before.
         on_failure: called once when the link has ended, or does not take a message.
         on_garbled: called with how many answers have come damaged, be it to requests of the stream or to others.
@@ -74,7 +75,7 @@ class Stream(Generic[T]):
 
     def forget(self, call: Call) -> None:
         """Its answer is of no interest any more; its place is free. Harmless when repeated."""
-        if call.owner is self:
+        if call.state is not State.ANSWERED and call.state is not State.GIVEN_UP:
             self._link.forget(call)
             self._link.slots.leave()
 
@@ -86,7 +87,9 @@ class Stream(Generic[T]):
         """Forget all; others find the client as it was before. Harmless when repeated."""
         self._on_failure = None
         for call in self._link.calls:
-            self.forget(call)
+            if call.owner is self:
+                self.forget(call)
+                call.owner = None
         if self in self._link.users:
             self._link.users.remove(self)
             self._link.slots.release(self)
@@ -98,9 +101,9 @@ class Stream(Generic[T]):
         self._on_left(call.item)
 
     def answered(self, call: Call, reply: Reply) -> None:
-        call.owner = None
-        self._link.slots.leave()
-        self._on_reply(call.item, reply)
+        if call.state is State.ANSWERED:
+            self._link.slots.leave()
+            self._on_reply(call.item, reply)
 
     def failed(self, call: Call, error: McumgrError) -> None:
         self.ended(error)

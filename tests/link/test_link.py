@@ -11,47 +11,9 @@ import pytest
 from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost, PluginError, RequestTimeout, TransportError
 from mcumgrx.protocol.codec import build_message
-from mcumgrx.protocol.framing import Framing, StreamFraming
-from mcumgrx.protocol.header import REQUEST_OPS
 from mcumgrx.protocol.standard import Echo, EraseImage
 from mcumgrx.sim.loop import run
-from mcumgrx.transport import Limits, Transport
-
-
-class Wire(Transport):
-    """The five methods that a transport needs. Its far end answers each echo after `delay_s`, if it is to."""
-
-    def __init__(self, delay_s: float = 0.01) -> None:
-        self.delay_s = delay_s
-        self.silent = False
-        self.sent: list[Sequence[bytes]] = []
-        self.arriving: asyncio.Queue[bytes] = asyncio.Queue()
-        self.heard: Callable[[bytes], None] = self.arriving.put_nowait
-        self.device = StreamFraming(ops=REQUEST_OPS)
-
-    async def open(self, timeout_s: float) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def send(self, writes: Sequence[bytes]) -> None:
-        self.take(writes)
-
-    def take(self, writes: Sequence[bytes]) -> None:
-        self.sent.append(writes)
-        for op, version, _, group, sequence, command, payload in self.device.feed(b"".join(writes)):
-            answer = build_message(op | 1, version, 0, group, sequence, command, payload.replace(b"\x61d", b"\x61r", 1))
-            if not self.silent:
-                asyncio.get_running_loop().call_later(self.delay_s, self.heard, answer)
-
-    async def receive(self) -> bytes:
-        return await self.arriving.get()
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(2048)
-
-    def framing(self) -> Framing:
-        return StreamFraming()
+from tests.support.wire import Wire
 
 
 class Hearing(Wire):
