@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 from mcumgrx.plugin_api import (
@@ -187,8 +188,6 @@ class FsGroup(Group):
         """
         offset, size, digest = 0, None, Digest()
         if resume:
-            if not isinstance(sink, PartialFile):
-                raise TypeError("a download can only be resumed into a file that can be read and sought")
             offset, size, digest = await self._resumed(name, sink, progress)
         into = _Into(sink, digest)
         delivery = Delivery(into.write)
@@ -214,24 +213,32 @@ class FsGroup(Group):
             if into.error is not None:
                 raise into.error from None
             raise
-        found = await self._any_hash(name, plan.size) if plan.size else None
-        if found is not None and found.output != digest.value(found.type):
-            raise FileDamaged(
-                f"the {found.type} of what has arrived is not that of the file in the device",
-                size=plan.size,
-                hint="the file may have changed while it was read: read it again",
-            )
-        by = found.type if found is not None else None if plan.grown else "size"
+        by = await self._compared(plan, digest)
         if plan.grown:
             text = f"{name} has grown while it was read: these are its first {plan.size:,} bytes"
             progress(Note(text, warning=True))
         return FileTransfer(name, plan.size, offset, by, plan.retransmissions, plan.grown)
 
-    async def _resumed(self, name: str, file: PartialFile, progress: Progress) -> tuple[int, int | None, Digest]:
+    async def _compared(self, plan: FileGetPlan, digest: Digest) -> str | None:
+        """By what the device's file was found to be that which has arrived. Raises `FileDamaged` where it is not."""
+        found = await self._any_hash(plan.name, plan.size) if plan.size else None
+        if found is None:
+            return None if plan.grown else "size"
+        if found.output != digest.value(found.type):
+            raise FileDamaged(
+                f"the {found.type} of what has arrived is not that of the file in the device",
+                size=plan.size,
+                hint="the file may have changed while it was read: read it again",
+            )
+        return found.type
+
+    async def _resumed(self, name: str, file: Sink, progress: Progress) -> tuple[int, int | None, Digest]:
         """Where to go on with what the file holds already: at its end, or at the start if it is of no use.
 
         The size of the device's file comes with it if it is known, and the hashes of what is there.
         """
+        if not isinstance(file, PartialFile):
+            raise TypeError("a download can only be resumed into a file that can be read and sought")
         content = await in_thread(FileContent, file)
         if content.size:
             size = await self._size_anyhow(name)
@@ -308,70 +315,49 @@ class FsGroup(Group):
         Raises `PlanRefused` where nothing (0 bytes) would have to replace something, which the device cannot do;
         `FileDamaged` where the device does not have what was sent; `TransferStuck`; `LocalFileError`.
         """
-        if isinstance(source, FileContent):
-            return await self._upload(source, name, resume, chunk_bytes, window, progress)
-        if isinstance(source, bytes):
-            content = FileContent(io.BytesIO(source))
-        elif isinstance(source, AsyncIterable):
-            content = await collected(source)
-        else:
-            content = await in_thread(content_of, source)
-        with content:
-            return await self._upload(content, name, resume, chunk_bytes, window, progress)
-
-    async def _upload(
-        self,
-        content: FileContent,
-        name: str,
-        resume: bool,
-        chunk_bytes: int | None,
-        window: int | None,
-        progress: Progress,
-    ) -> FileTransfer:
-        async with ReadAhead(content) as ahead:
-            return await self._put(ahead, name, resume, chunk_bytes, window, progress)
-
-    async def _put(
-        self,
-        ahead: ReadAhead,
-        name: str,
-        resume: bool,
-        chunk_bytes: int | None,
-        window: int | None,
-        progress: Progress,
-    ) -> FileTransfer:
         client = self.client
-        params = await client.params()
-        plan = FilePutPlan(
-            ahead,
-            name,
-            message_bytes=client.limits.message(params.buf_size if params is not None else None),
-            chunk_bytes=chunk_bytes,
-            resume=resume,
-        )
-        width = await self._window(name, window, progress, plan)
-        wanted = plan.message_bytes
-        begin_bytes = await find_message_size(client, wanted, plan.least_bytes, harmless=True)
-
-        def slow_s(step: Step) -> float:
-            return self._hash_timeout_s(plan.size) if isinstance(step.command, ReadHash) else client.timeout_s
-
-        try:
-            with _explaining(name, writing=ahead.size):
+        async with _content(source) as content, ReadAhead(content) as ahead:
+            params = await client.params()
+            plan = FilePutPlan(
+                ahead,
+                name,
+                message_bytes=client.limits.message(params.buf_size if params is not None else None),
+                chunk_bytes=chunk_bytes,
+                resume=resume,
+            )
+            width = await self._window(name, window, progress, plan)
+            wanted = plan.message_bytes
+            begin_bytes = await find_message_size(client, wanted, plan.least_bytes, harmless=True)
+            async with self._writing(plan, content):
                 await transfer(
                     client,
                     plan,
                     width,
-                    slow_s=slow_s,
+                    slow_s=partial(self._slow_s, plan.size),
                     begin_bytes=begin_bytes,
                     progress=progress,
                     stage=StageName.UPLOAD,
                     pause=ahead.pause,
                 )
+            if grown := await in_thread(content.check_unchanged):
+                text = (
+                    f"the file here has grown by {grown:,} bytes while it was sent: {name} has the {plan.size:,} before"
+                )
+                progress(Note(text, warning=True))
+        if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:
+            client.profile.proves(wanted)
+        return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
+
+    @asynccontextmanager
+    async def _writing(self, plan: FilePutPlan, content: FileContent) -> AsyncIterator[None]:
+        """What ends an upload gets words that fit files, and leaves none open in the device."""
+        try:
+            with _explaining(plan.name, writing=plan.size):
+                yield
         except DeviceError as error:
             if error.says(FsErrorCode.FILE_WRITE_FAILED):
                 error.hint = (
-                    f"its file system is probably full: this file has {ahead.size} bytes, and while a file is "
+                    f"its file system is probably full: this file has {plan.size} bytes, and while a file is "
                     "replaced, the old one needs room too"
                 )
             with suppress(McumgrError):
@@ -383,14 +369,11 @@ class FsGroup(Group):
             error.hint = error.hint or _RESUME
             raise
         except FileDamaged:
-            await in_thread(ahead.content.check_unchanged)  # then it is not the device that is to blame
+            await in_thread(content.check_unchanged)  # then it is not the device that is to blame
             raise
-        if grown := await in_thread(ahead.content.check_unchanged):
-            text = f"the file here has grown by {grown:,} bytes while it was sent: {name} has the {plan.size:,} before"
-            progress(Note(text, warning=True))
-        if chunk_bytes is None and plan.message_bytes == wanted and not plan.resumed_from:
-            client.profile.proves(wanted)
-        return FileTransfer(name, plan.size, plan.resumed_from, plan.verified_by, plan.retransmissions)
+
+    def _slow_s(self, size: int, step: Step) -> float:
+        return self._hash_timeout_s(size) if isinstance(step.command, ReadHash) else self.client.timeout_s
 
     async def _window(self, name: str, most: int | None, progress: Progress, plan: FilePutPlan | None = None) -> Any:
         """The window for as much of a file on its way as device and link have room for, and as the caller wants."""
@@ -444,6 +427,22 @@ class _Into:
         except Exception as error:
             self.error = error
             raise McumgrError("what has arrived cannot be written") from error
+
+
+@asynccontextmanager
+async def _content(source: Source) -> AsyncIterator[FileContent]:
+    """What is to be sent, closed in the end if it was made here."""
+    if isinstance(source, FileContent):
+        yield source
+        return
+    if isinstance(source, bytes):
+        content = FileContent(io.BytesIO(source))
+    elif isinstance(source, AsyncIterable):
+        content = await collected(source)
+    else:
+        content = await in_thread(content_of, source)
+    with content:
+        yield content
 
 
 def _silent(error: RequestTimeout, plan: FilePutPlan) -> RequestTimeout:
