@@ -3,7 +3,7 @@
     python dev.py demo|demo-ble|test|test-zephyr|test-ble|lint|types|docs|bench|fuzz|soak|build|clean [-- ARGUMENTS]
 
 What is after ``--`` goes to the tool that is run. The environment is ``.venv``; a stamp in it says what it was made
-from, so that the next run starts at once and an edited ``ext/_codec.pyx`` is compiled again.
+from, so that the next run starts at once and an edited source of the codec is compiled again.
 
 Environment variables: MCUMGRX_EXT (require, off) and CC as in setup.py; MCUMGRX_VENV, another folder than ``.venv``;
 FIRMWARE and DEVICE for demo and test-ble; SOAK_MINUTES.
@@ -39,6 +39,7 @@ VENV_PYTHON = os.path.join(SCRIPTS, "python.exe" if os.name == "nt" else "python
 STAMP = os.path.join(VENV, "mcumgrx-dev.json")
 UNFINISHED = os.path.join(VENV, "mcumgrx-dev.unfinished")
 PACKAGE = os.path.join(ROOT, "mcumgrx")
+COMPILED = ["ext/_codec.pyx", "mcumgrx/_pycbor.py", "mcumgrx/_cbor.pxd"]
 
 
 def say(text):
@@ -82,7 +83,7 @@ def wanted():
     build = tomllib.loads(read("pyproject.toml").decode("utf-8"))["build-system"]["requires"]
     switches = [os.environ.get(name, "") for name in ("MCUMGRX_EXT", "CC", "CFLAGS", "LDFLAGS")]
     return {
-        "extension": digest(read("ext/_codec.pyx"), read("setup.py"), json.dumps([build, switches]).encode("utf-8")),
+        "extension": digest(*map(read, COMPILED), read("setup.py"), json.dumps([build, switches]).encode("utf-8")),
         "project": digest(read("pyproject.toml"), read("setup.py"), read("mcumgrx/_version.py")),
     }
 
@@ -106,7 +107,7 @@ def extensions_in_place():
     return [
         os.path.join(PACKAGE, name)
         for name in os.listdir(PACKAGE)
-        if name.startswith("_codec.") and name.endswith((".so", ".pyd"))
+        if name.startswith(("_codec.", "_cbor.")) and name.endswith((".so", ".pyd"))
     ]
 
 

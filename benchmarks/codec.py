@@ -20,6 +20,7 @@ Rows:
 * *console frame*: 4 KB to lines of at most 127 bytes, and back. The peer is `smp.packet`; it is given its lines one at
   a time, ours has to find them.
 * *reassembly*: 2.4 KB in 10 fragments to a decoded header with its payload. The peer is the codec's Python twin.
+* *CBOR*: the image list of two slots to Python values. The peer is `cbor2`.
 """
 
 from __future__ import annotations
@@ -236,6 +237,25 @@ def reassembly_row(codecs: dict[str, ModuleType]) -> Row:
     )
 
 
+def cbor_row(codecs: dict[str, ModuleType]) -> Row:
+    import cbor2
+
+    flags = {"bootable": True, "pending": False, "confirmed": True, "active": True, "permanent": False}
+    slots = [{"slot": number, "version": "1.2.3", "hash": bytes(range(32)), **flags} for number in range(2)]
+    payload = cbor2.dumps({"images": slots, "splitStatus": 0})
+    assert all(codec.decode_item(payload, 32) == cbor2.loads(payload) for codec in codecs.values())
+    compiled, python = codecs["compiled"], codecs["python"]
+    return Row(
+        "CBOR of an image list, decode",
+        "cbor2",
+        {
+            "cbor2": lambda: cbor2.loads(payload),
+            "codec": lambda: compiled.decode_item(payload, 32),
+            "codec, in Python": lambda: python.decode_item(payload, 32),
+        },
+    )
+
+
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +349,7 @@ def main() -> None:
     if codec.IMPLEMENTATION != "compiled":
         sys.exit(f"error: the compiled codec is not in use: {codec.FALLBACK_REASON}")
     codecs: dict[str, ModuleType] = {"compiled": _codec, "python": _pycodec}
-    rows = [*upload_rows(codecs), *console_rows(codecs), reassembly_row(codecs)]
+    rows = [*upload_rows(codecs), *console_rows(codecs), reassembly_row(codecs), cbor_row(codecs)]
     gc.collect()
     gc.disable()
     found = summary(rows, *((7, 0.002) if arguments.quick else (41, 0.01)))

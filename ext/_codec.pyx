@@ -2,17 +2,17 @@
 """The compiled codec; compiles to `mcumgrx._codec`.
 
 Here: the same names, results and exceptions as in `mcumgrx/_pycodec.py`, which is the description of what they do and
-why. Not here: anything that the reference does not have.
+why. Not here: anything that the reference does not have; and the reading of CBOR, whose one source is
+`mcumgrx/_pycbor.py`.
 
 The boundary is crossed once per chunk, not once per field: `Reassembler.feed` returns decoded headers with their
-payloads, `ConsoleDecoder.feed` checked messages, `build_console_frame` all lines at once. Bytes come in through `PyObject_GetBuffer`, which for arguments of a few bytes costs a half of what a typed
-memoryview does. Every length is checked before the first pointer is read.
+payloads, `ConsoleDecoder.feed` checked messages, `build_console_frame` all lines at once. Bytes come in through
+`PyObject_GetBuffer`, which for arguments of a few bytes costs a half of what a typed memoryview does. Every length is
+checked before the first pointer is read.
 
 The GIL is held throughout, and is the only guard: one `Reassembler` or `ConsoleDecoder` must not be fed by several
 threads at once.
 """
-
-import struct
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -24,6 +24,8 @@ from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memmove
+
+from mcumgrx._cbor import decode_item
 
 cdef extern from "Python.h":
     # Cython's own declaration has no room for NULL, which clips instead of raising OverflowError.
@@ -939,183 +941,3 @@ def read_upload_offset(payload):
         return offset
     finally:
         PyBuffer_Release(&view)
-
-
-# --- CBOR of answers ------------------------------------------------------------------------------------------------
-
-cdef enum:
-    MAX_DEPTH = 256  # of `max_depth`: far below what C can stack
-    INDEFINITE = 31
-    BREAK = 0xFF
-    # Major types of CBOR, as numbers.
-    M_UINT = 0
-    M_NEGATIVE = 1
-    M_BYTES = 2
-    M_TEXT = 3
-    M_LIST = 4
-    M_TAG = 6
-    M_SIMPLE = 7
-
-cdef object _half = struct.Struct(">e").unpack, _single = struct.Struct(">f").unpack
-cdef object _double = struct.Struct(">d").unpack
-
-
-def decode_item(data, max_depth):
-    """The first CBOR item of `data`, of the part of CBOR that SMP has."""
-    cdef Py_buffer view
-    cdef _Items items
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        items = _Items.__new__(_Items)
-        items.max_depth = <int>_field("max_depth", max_depth, 1, MAX_DEPTH)
-        items.data = <const uint8_t *>view.buf
-        items.size = view.len
-        return items.item(0)
-    finally:
-        PyBuffer_Release(&view)
-
-
-@cython.final
-cdef class _Items:
-    """Reads items one after the other (RFC 8949, section 3)."""
-
-    cdef const uint8_t *data
-    cdef Py_ssize_t size
-    cdef Py_ssize_t at
-    cdef int max_depth
-    # Of the head that was read last: before anything else is read they are copied.
-    cdef int major
-    cdef int info
-    cdef unsigned long long argument
-
-    cdef object item(self, int depth):
-        cdef Py_ssize_t start = self.at
-        cdef bytes whole
-        self._head()
-        if self.major == M_UINT:
-            return self.argument
-        if self.major == M_NEGATIVE:
-            return -1 - <object>self.argument
-        if self.major == M_BYTES:
-            return self._string(M_BYTES, self.info, self.argument)
-        if self.major == M_TEXT:
-            whole = self._string(M_TEXT, self.info, self.argument)
-            return whole.decode("utf-8", "replace")
-        if self.major == M_TAG:
-            raise ValueError(f"has a tag at byte {start}, which SMP does not know")
-        if self.major == M_SIMPLE:
-            return self._simple(start)
-        if depth == self.max_depth:
-            raise ValueError(f"is nested more than {self.max_depth} levels deep")
-        if self.major == M_LIST:
-            return self._list(self.info, self.argument, depth + 1)
-        return self._map(self.info, self.argument, depth + 1)
-
-    cdef object _simple(self, Py_ssize_t start):
-        if self.info == 20:
-            return False
-        if self.info == 21:
-            return True
-        if self.info == 22 or self.info == 23:
-            return None
-        if self.info == 25:
-            return _half(self.data[start + 1:start + 3])[0]
-        if self.info == 26:
-            return _single(self.data[start + 1:start + 5])[0]
-        if self.info == 27:
-            return _double(self.data[start + 1:start + 9])[0]
-        return self._no_item(start)
-
-    cdef int _head(self) except -1:
-        """Read the head of the next item."""
-        cdef Py_ssize_t start = self.at, width, index
-        cdef uint8_t first
-        if start == self.size:
-            self._cut()
-        first = self.data[start]
-        self.major = first >> 5
-        self.info = first & 0x1F
-        self.argument = 0
-        self.at += 1
-        if self.info < 24:
-            self.argument = self.info
-        elif self.info < 28:
-            width = 1 << (self.info - 24)
-            if self.size - self.at < width:
-                self._cut()
-            for index in range(width):
-                self.argument = self.argument << 8 | self.data[self.at + index]
-            self.at += width
-        elif self.info != INDEFINITE or self.major < M_BYTES or self.major > 5:
-            self._no_item(start)
-        return 0
-
-    cdef bytes _string(self, int major, int info, unsigned long long argument):
-        cdef Py_ssize_t start
-        cdef list pieces
-        if info != INDEFINITE:
-            return self._bytes(argument)
-        pieces = []
-        while not self._at_break():
-            start = self.at
-            self._head()
-            if self.major != major or self.info == INDEFINITE:
-                self._no_item(start)
-            pieces.append(self._bytes(self.argument))
-        return b"".join(pieces)
-
-    cdef bytes _bytes(self, unsigned long long size):
-        cdef Py_ssize_t start = self.at
-        if size > <unsigned long long>(self.size - start):
-            self._cut()
-        self.at += <Py_ssize_t>size
-        return PyBytes_FromStringAndSize(<const char *>self.data + start, <Py_ssize_t>size)
-
-    cdef list _list(self, int info, unsigned long long count, int depth):
-        cdef list found = []
-        if info == INDEFINITE:
-            while not self._at_break():
-                found.append(self.item(depth))
-            return found
-        if count > <unsigned long long>(self.size - self.at):
-            self._cut()
-        while count:
-            found.append(self.item(depth))
-            count -= 1
-        return found
-
-    cdef dict _map(self, int info, unsigned long long count, int depth):
-        cdef dict found = {}
-        cdef object key
-        if info == INDEFINITE:
-            while not self._at_break():
-                key = self._key(depth)
-                found[key] = self.item(depth)
-            return found
-        if count > <unsigned long long>(self.size - self.at) // 2:
-            self._cut()
-        while count:
-            key = self._key(depth)
-            found[key] = self.item(depth)
-            count -= 1
-        return found
-
-    cdef object _key(self, int depth):
-        if self.at < self.size and self.data[self.at] >> 5 > M_TEXT:
-            raise ValueError(f"has a key at byte {self.at} that is neither text nor a number")
-        return self.item(depth)
-
-    cdef bint _at_break(self) except -1:
-        """Whether the end of an item without a length comes next; it is passed."""
-        if self.at == self.size:
-            self._cut()
-        if self.data[self.at] != BREAK:
-            return False
-        self.at += 1
-        return True
-
-    cdef int _cut(self) except -1:
-        raise ValueError(f"is cut off: it ends after {self.size} bytes, inside a value")
-
-    cdef int _no_item(self, Py_ssize_t start) except -1:
-        raise ValueError(f"has the byte {self.data[start]:02x} at {start}, where a value should begin")

@@ -1,9 +1,9 @@
 """Readable reference of the compiled codec ``ext/_codec.pyx``.
 
 Here: the SMP header (pack, unpack), one whole message in one allocation, the cutting of datagrams and streams into
-messages, the console lines of serial ports, the reading of CBOR as far as SMP has it, and the one CBOR map that travels
-often enough to be laid by hand, that of an image upload. Not here: other CBOR to be sent (that is cbor2's), sequence
-numbers, input or output.
+messages, the console lines of serial ports, and the one CBOR map that travels often enough to be laid by hand, that of
+an image upload. The reading of CBOR comes from `mcumgrx._pycbor`. Not here: other CBOR to be sent (that is cbor2's),
+sequence numbers, input or output.
 
 The two modules have the same names, results and exceptions; the tests compare them. Import neither directly: take the
 names from `mcumgrx.protocol.codec`, which picks one.
@@ -38,6 +38,8 @@ import re
 import struct
 from enum import Enum, auto
 from typing import TYPE_CHECKING, SupportsIndex, final
+
+from mcumgrx._pycbor import decode_item
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -630,148 +632,3 @@ def _head(major: int, number: int, largest: int = 0xFFFFFFFF) -> bytes:
     if number < 0x10000:
         return _HEAD16.pack(major | 25, number)
     return _HEAD32.pack(major | 26, number)
-
-
-# --- CBOR of answers ------------------------------------------------------------------------------------------------
-
-
-def decode_item(data: BytesLike, max_depth: int) -> object:
-    """The first CBOR item of `data`; what stands behind it is ignored, as servers do.
-
-    Answers come from a device that nobody vouches for, so this reads what SMP consists of, and nothing that a general
-    decoder has beside it: integers of 64 bits, byte and text strings in one piece or several, lists and maps with or
-    without a length, true, false, null, and floating point numbers, which vendors use. No tags: big numbers, shared
-    references, dates or patterns are never built. `undefined` is read as null. Bytes in a text that are not UTF-8, such
-    as those of a character that was cut, become U+FFFD. Of equal keys the last one counts.
-
-    The memory that is taken is bounded by the bytes that are there: a length is believed only as far as they go.
-
-    Raises ValueError, whose text goes on from "it": for an end inside an item, lists and maps of more than `max_depth`
-    levels, a tag, a first byte without meaning, and a key that is no number, text or byte string.
-    """
-    return _Items(bytes(_view(data)), _field("max_depth", max_depth, 1, _MAX_DEPTH)).item(0)
-
-
-_MAX_DEPTH = 256  # of `max_depth`: far below what Python and C can stack
-
-_INDEFINITE = 31
-_BREAK = 0xFF
-_SIMPLE: dict[int, object] = {20: False, 21: True, 22: None, 23: None}
-_FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
-
-
-class _Items:
-    """Reads items one after the other (RFC 8949, section 3)."""
-
-    def __init__(self, data: bytes, max_depth: int) -> None:
-        self._data = data
-        self._at = 0
-        self._max_depth = max_depth
-
-    def item(self, depth: int) -> object:
-        start = self._at
-        major, info, argument = self._head()
-        if major == 0:
-            return argument
-        if major == 1:
-            return -1 - argument
-        if major in (2, 3):
-            whole = self._string(major, info, argument)
-            return whole if major == 2 else whole.decode("utf-8", "replace")
-        if major == 6:
-            raise ValueError(f"has a tag at byte {start}, which SMP does not know")
-        if major == 7:
-            if info in _SIMPLE:
-                return _SIMPLE[info]
-            if info in _FLOATS:
-                number: float = _FLOATS[info].unpack_from(self._data, start + 1)[0]
-                return number
-            raise self._no_item(start)
-        if depth == self._max_depth:
-            raise ValueError(f"is nested more than {self._max_depth} levels deep")
-        return self._list(info, argument, depth + 1) if major == 4 else self._map(info, argument, depth + 1)
-
-    def _head(self) -> tuple[int, int, int]:
-        """Major type, additional information and argument of the next item, of which the head is passed."""
-        start = self._at
-        left = len(self._data) - start - 1
-        if left < 0:
-            raise self._cut()
-        first = self._data[start]
-        major, info = first >> 5, first & 0x1F
-        self._at += 1
-        if info < 24:
-            return major, info, info
-        if info < 28:
-            width = 1 << (info - 24)
-            if left < width:
-                raise self._cut()
-            self._at += width
-            return major, info, int.from_bytes(self._data[start + 1 : self._at], "big")
-        if info == _INDEFINITE and 2 <= major <= 5:
-            return major, info, 0
-        raise self._no_item(start)
-
-    def _string(self, major: int, info: int, argument: int) -> bytes:
-        if info != _INDEFINITE:
-            return self._bytes(argument)
-        pieces: list[bytes] = []
-        while not self._at_break():
-            start = self._at
-            piece, piece_info, size = self._head()
-            if piece != major or piece_info == _INDEFINITE:
-                raise self._no_item(start)
-            pieces.append(self._bytes(size))
-        return b"".join(pieces)
-
-    def _bytes(self, size: int) -> bytes:
-        start = self._at
-        if size > len(self._data) - start:
-            raise self._cut()
-        self._at += size
-        return self._data[start : self._at]
-
-    def _list(self, info: int, count: int, depth: int) -> list[object]:
-        if info == _INDEFINITE:
-            found: list[object] = []
-            while not self._at_break():
-                found.append(self.item(depth))
-            return found
-        if count > len(self._data) - self._at:
-            raise self._cut()
-        return [self.item(depth) for _ in range(count)]
-
-    def _map(self, info: int, count: int, depth: int) -> dict[object, object]:
-        found: dict[object, object] = {}
-        if info == _INDEFINITE:
-            while not self._at_break():
-                key = self._key(depth)
-                found[key] = self.item(depth)
-            return found
-        if count > (len(self._data) - self._at) // 2:
-            raise self._cut()
-        for _ in range(count):
-            key = self._key(depth)
-            found[key] = self.item(depth)
-        return found
-
-    def _key(self, depth: int) -> object:
-        start = self._at
-        # Others could be equal to a number (true, 1.0), or could not be looked up (lists).
-        if start < len(self._data) and self._data[start] >> 5 > 3:
-            raise ValueError(f"has a key at byte {start} that is neither text nor a number")
-        return self.item(depth)
-
-    def _at_break(self) -> bool:
-        """Whether the end of an item without a length comes next; it is passed."""
-        if self._at == len(self._data):
-            raise self._cut()
-        found = self._data[self._at] == _BREAK
-        self._at += found
-        return found
-
-    def _cut(self) -> ValueError:
-        return ValueError(f"is cut off: it ends after {len(self._data)} bytes, inside a value")
-
-    def _no_item(self, start: int) -> ValueError:
-        return ValueError(f"has the byte {self._data[start]:02x} at {start}, where a value should begin")
