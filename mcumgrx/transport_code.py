@@ -70,7 +70,7 @@ def name_of(transport: Transport) -> str:
 
 def stands_for(transport: Transport, quick: str, slow: str) -> bool:
     """Whether its method `quick` does what `slow` does, only quicker: not where `slow` alone was overridden."""
-    for place in (getattr(transport, "__dict__", {}), *map(vars, type(transport).__mro__)):
+    for place in (_own(transport), *map(vars, type(transport).__mro__)):
         if quick in place or slow in place:
             return quick in place
     return False
@@ -78,4 +78,9 @@ def stands_for(transport: Transport, quick: str, slow: str) -> bool:
 
 def hears(transport: Transport, notice: str) -> bool:
     """Whether it wants to be told, as most do not."""
-    return getattr(type(transport), notice) is not getattr(Transport, notice)
+    return getattr(type(transport), notice) is not getattr(Transport, notice) or notice in _own(transport)
+
+
+def _own(transport: Transport) -> dict[str, object]:
+    """What somebody has put into the object itself, as tests do."""
+    return getattr(transport, "__dict__", {})

@@ -72,7 +72,7 @@ class Link:
         self.versions = VersionChoice() if versions is None else versions
         self.heard_at: float | None = None
         self.users: list[Owner] = []
-        self._outbox = Outbox(transport, self.end)
+        self._outbox = Outbox(transport, self._failed)
         self.loop: asyncio.AbstractEventLoop  # these from `open` on
         self._table: Table
         self._reader: asyncio.Task[None]
@@ -115,14 +115,14 @@ class Link:
                 )
             opening.result()
             self._table = Table(asking(transport, "framing", transport.framing))
+            if stands_for(transport, "deliver_to", "receive"):
+                asking(transport, "deliver_to", lambda: transport.deliver_to(self._delivered))
         except BaseException:
             opening.cancel()
             await asyncio.shield(self._give_back(opening))
             raise
         self.loop = asyncio.get_running_loop()
         self._ended = self.loop.create_future()
-        if stands_for(transport, "deliver_to", "receive"):
-            asking(transport, "deliver_to", lambda: transport.deliver_to(self._delivered))
         self._reader = asyncio.create_task(self._read(), name="mcumgrx link reader")
 
     async def close(self) -> None:
@@ -338,7 +338,7 @@ class Link:
         elif isinstance(error, McumgrError):
             self.end(LinkLost(f"the link failed: {error}", hint=error.hint))
         else:  # a mistake of ours: still nobody may hang
-            log.error("what the link has received could not be dealt with", exc_info=error)
+            log.error("the link is given up", exc_info=error)
             self.end(LinkLost(f"the link was given up: {error!r}"))
 
     def _take(self, chunk: bytes) -> None:

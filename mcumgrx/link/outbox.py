@@ -33,12 +33,12 @@ class Outbox:
     """What has been given to send over one open link.
 
     Arguments:
-        ended: called when sending shows that the link has ended, or that the transport is broken.
+        failed: called when sending shows that the link has ended, that the transport is broken, or an owner.
     """
 
-    def __init__(self, transport: Transport, ended: Callable[[McumgrError], None]) -> None:
+    def __init__(self, transport: Transport, failed: Callable[[Exception], None]) -> None:
         self._transport = transport
-        self._ended = ended
+        self._failed = failed
         self._offers = stands_for(transport, "offer", "send")
         self._knows_queue = hears(transport, "queued_s")
         self._waiting: deque[Call] = deque()
@@ -133,6 +133,8 @@ class Outbox:
                 else:
                     self._moved_at = loop.time()
                     _left(call)
+        except Exception as error:
+            self._failed(error)
         finally:
             self._sender = self._leaving = None
             self._waiting.clear()
@@ -141,7 +143,7 @@ class Outbox:
         """Whether it is the end; otherwise a message was not sent, and that is all."""
         is_end = isinstance(error, (LinkLost, PluginError))
         if is_end:
-            self._ended(error)
+            self._failed(error)
         return is_end
 
 

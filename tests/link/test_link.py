@@ -171,3 +171,41 @@ def test_what_overrides_receive_alone_is_heard_through_it() -> None:
         assert wire.received == 1
 
     run(main())
+
+
+# -- what owners do --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["on_left", "on_reply"])
+def test_a_mistake_of_a_listener_ends_the_link_and_hangs_nobody(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    def takes(*_: object) -> None: ...
+
+    async def main() -> None:
+        async with Client(Wire(), in_flight=2) as client:
+            told: list[Exception] = []
+            listeners: Any = {"on_left": takes, "on_reply": takes, where: fails}
+            stream = client.stream(2, on_room=takes, on_failure=told.append, **listeners)
+            stream.send(Echo("x").request(), "x")
+            with pytest.raises(LinkLost, match="given up: ZeroDivisionError"):
+                await client.request(EraseImage())
+            assert [str(error) for error in told] == ["the link was given up: ZeroDivisionError('oops')"]
+
+    run(main())
+    assert "oops" in caplog.text
+
+
+def test_a_late_answer_is_taken_by_a_request_that_waits_for_its_next_turn() -> None:
+    async def main() -> None:
+        wire = Wire(delay_s=1.5)
+        async with Client(wire) as client:
+            first = asyncio.create_task(client.request(Echo("first"), timeout_s=1.0))
+            await asyncio.sleep(0.5)
+            wire.delay_s = 3.0
+            assert await client.request(Echo("second"), timeout_s=4.0) == "second"
+            assert await first == "first"
+        assert len(wire.sent) == 2
+
+    run(main())
