@@ -253,8 +253,8 @@ class SimulatedTransport(Transport):
         if fate.cut:
             self.cut()
             raise self._open_error()
-        for _ in range(fate.copies):
-            for arrival, part in parts:
+        for copy in range(fate.copies):
+            for arrival, part in [(parts[-1][0], writes)] if copy else parts:  # the second copy behind the first
                 delay_s = arrival + fate.delay_s - now
                 if at_once and delay_s <= 0 and not runner.agenda.due(now):
                     self._arrived(connection, part)
