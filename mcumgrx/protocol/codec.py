@@ -31,8 +31,8 @@ __all__ = [
 IMPLEMENTATION: Literal["compiled", "python"]
 FALLBACK_REASON: str
 
-if TYPE_CHECKING:
-    from mcumgrx._codec import (
+if TYPE_CHECKING:  # its types are those of both
+    from mcumgrx._pycodec import (
         HEADER_SIZE,
         ConsoleDecoder,
         Reassembler,
@@ -49,35 +49,12 @@ else:
     try:
         if os.environ.get("MCUMGRX_PURE_PYTHON", "") not in ("", "0"):
             raise ImportError("MCUMGRX_PURE_PYTHON is set")
-        from mcumgrx._codec import (
-            HEADER_SIZE,
-            ConsoleDecoder,
-            Reassembler,
-            build_console_frame,
-            build_message,
-            build_upload,
-            decode_item,
-            pack_header,
-            read_upload_offset,
-            split_messages,
-            unpack_header,
-        )
+        import mcumgrx._codec as _chosen
     except ImportError as error:
         # Not wanted, not built here (no compiler), or built for something else: slower, but all of it works.
-        from mcumgrx._pycodec import (
-            HEADER_SIZE,
-            ConsoleDecoder,
-            Reassembler,
-            build_console_frame,
-            build_message,
-            build_upload,
-            decode_item,
-            pack_header,
-            read_upload_offset,
-            split_messages,
-            unpack_header,
-        )
+        import mcumgrx._pycodec as _chosen
 
         IMPLEMENTATION, FALLBACK_REASON = "python", str(error)
     else:
         IMPLEMENTATION, FALLBACK_REASON = "compiled", ""
+    globals().update((name, getattr(_chosen, name)) for name in _chosen.__all__)

@@ -145,7 +145,7 @@ def test_sdist_holds_the_sources_and_nothing_generated(sdist: Path) -> None:
     assert sdist.name == f"mcumgrx-{__version__}.tar.gz"
     assert {
         *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "dev.py", "Makefile"),
-        *("ext/_codec.pyx", "mcumgrx/_codec.pyi", "mcumgrx/_pycodec.py", "mcumgrx/_cbor.pxd", "mcumgrx/py.typed"),
+        *("ext/_codec.pyx", "mcumgrx/_pycodec.py", "mcumgrx/_cbor.pxd", "mcumgrx/py.typed"),
         *("plugins/mcumgrx_plugins/__init__.py", "tests/conftest.py", "tests/protocol/test_codec.py"),
     } <= names
     assert not [name for name in names if name.endswith((".c", ".html", ".so", ".pyd", ".pyc"))]
@@ -160,7 +160,7 @@ def test_wheel_owns_two_names_and_no_sources_of_the_extension(wheel: Path, compi
         f"mcumgrx-{__version__}.dist-info",
     }
     assert not [name for name in names if name.endswith((".pyx", ".pxd", ".c", ".pyc")) or "/tests/" in name]
-    assert {"mcumgrx/py.typed", "mcumgrx/_codec.pyi", "mcumgrx_plugins/py.typed"} <= set(names)
+    assert {"mcumgrx/py.typed", "mcumgrx_plugins/py.typed"} <= set(names)
     for plugin in PLUGINS:
         assert f"mcumgrx_plugins/{plugin}/__init__.py" in names
     for extension in ("mcumgrx/_codec.", "mcumgrx/_cbor."):

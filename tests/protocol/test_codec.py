@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import base64
 import importlib.util
+import inspect
 import os
 import random
 import re
@@ -21,6 +22,7 @@ import cbor2
 import pytest
 
 import mcumgrx
+from mcumgrx import _pycodec as reference
 from mcumgrx.protocol import codec as chosen
 
 RESPONSES = 1 << 1 | 1 << 3
@@ -786,6 +788,26 @@ class TestChoice:
         for name in codec.__all__:
             assert hasattr(chosen, name)
             assert hasattr(codec, name)
+
+    def test_both_take_the_same_arguments(self, codec: ModuleType) -> None:
+        """The types are those of the reference."""
+
+        def parameters(function: Any) -> list[tuple[str, Any]]:
+            return [(one.name, one.default) for one in inspect.signature(function).parameters.values()]
+
+        for name in reference.__all__:
+            ours, theirs = getattr(codec, name), getattr(reference, name)
+            if inspect.isclass(theirs):
+                shown = {method for method in vars(theirs) if not method.startswith("_")}
+                assert shown == {method for method in vars(ours) if not method.startswith("_")}
+                for method in shown:
+                    assert callable(getattr(ours, method)) == callable(getattr(theirs, method))
+                    if callable(getattr(theirs, method)):
+                        assert parameters(getattr(ours, method)) == parameters(getattr(theirs, method)), method
+            elif callable(theirs):
+                assert parameters(ours) == parameters(theirs), name
+        codec.Reassembler(max_length=100, ops=255)
+        codec.ConsoleDecoder(max_length=100, ops=255, max_text=100)
 
 
 class TestAgainstSmp:
