@@ -7,11 +7,12 @@ group's business, what the bytes mean the protocol's, how they travel the transp
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from .errors import (
     ConnectFailed,
@@ -443,6 +444,6 @@ class Client:
 
 def _itself(kind: type[G]) -> Callable[[Client], G]:
     """Where nothing is known of plugins: a class of groups stands for itself, and nothing fills a role."""
-    if Protocol in kind.__bases__:
+    if inspect.isabstract(kind):
         raise PluginError(f"no plugin supplies {kind.__name__}")
     return kind

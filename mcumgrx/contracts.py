@@ -1,11 +1,13 @@
-"""The behaviour that flows ask for, as protocols: a device that can be lost and found, and the groups they use.
+"""The behaviour that flows ask for: a device that can be lost and found, and the roles of the groups they use.
 
-A flow never imports a plugin or a session. `connection.group(ImageGroup)` gives whatever registered group fills that
-role, so another implementation can stand in.
+A flow never imports a plugin or a session. `connection.group(ImageGroup)` gives the group that fills that role for this
+device, so another implementation can stand in: a class derived from `Group` and from the role. What a role gets later
+has a default, so that those that fill it go on working.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -125,27 +127,32 @@ class UploadOptions:
     session: bytes | None = None
 
 
-class ImageGroup(Protocol):
+class ImageGroup(ABC):
     """Command group 1 as flows use it. Every method raises the errors of `Client.request`.
 
     A device's "yes" is no proof, nor is a missing answer a "no": what `test`, `confirm` and `erase` have done is looked
     up in the image list where the answer does not show it.
     """
 
+    @abstractmethod
     async def state(self) -> ImageState:
         """The image list."""
 
+    @abstractmethod
     async def upload(
         self, image: Image, options: UploadOptions = UploadOptions(), progress: Progress = ignore_progress
     ) -> UploadProgress:
         """Transfer the image into the slot that the device chooses; resumes what an earlier attempt has left."""
 
+    @abstractmethod
     async def test(self, hash: bytes) -> ImageState:
         """Mark the image with this hash TLV to be booted once; the image list as it is then."""
 
+    @abstractmethod
     async def confirm(self, hash: bytes | None = None) -> ImageState:
         """Make the image with this hash permanent; without a hash, the running one. The image list as it is then."""
 
+    @abstractmethod
     async def erase(self, slot: int | None = None, *, timeout_s: float = 60.0) -> bool | None:
         """Erase a slot (2 · image + slot); by default the one that is not running.
 
@@ -155,16 +162,20 @@ class ImageGroup(Protocol):
 
     async def slots(self) -> tuple[SlotInfo, ...] | None:
         """The slots and their sizes, or None when the device cannot tell."""
+        return None
 
 
-class OsGroup(Protocol):
+class OsGroup(ABC):
     """Command group 0 as flows use it."""
 
+    @abstractmethod
     async def echo(self, text: str) -> str:
         """Send a text and get it back."""
 
+    @abstractmethod
     async def reset(self, *, force: bool = False, boot_mode: int | None = None) -> None:
         """Restart the device. A missing answer or a lost link counts as done; a refusal raises `DeviceError`."""
 
     async def bootloader(self) -> Bootloader:
         """The bootloader's name and mode; `Bootloader()` with everything unknown when the device cannot tell."""
+        return Bootloader()

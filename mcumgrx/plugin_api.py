@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .address import Address, OptionReader
     from .bulk import Delivery, transfer, upload, window_for
     from .client import Client
-    from .contracts import Device
+    from .contracts import Device, ImageGroup, OsGroup
     from .former_names import Command
     from .group import Group
     from .message_size import find_message_size
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .transport import Discovered, Flow, Limits, Transport
 
 __all__ = [
+    "API_VERSION",
     "Address",
     "Argument",
     "Body",
@@ -101,6 +102,7 @@ __all__ = [
     "GroupId",
     "GroupPlugin",
     "Hint",
+    "ImageGroup",
     "Limits",
     "LinkLost",
     "MalformedReply",
@@ -110,6 +112,7 @@ __all__ = [
     "Op",
     "Option",
     "OptionReader",
+    "OsGroup",
     "Pause",
     "PluginError",
     "Progress",
@@ -143,6 +146,13 @@ __all__ = [
 
 PROJECT = "mcumgrx"
 
+API_VERSION = "1.0"
+"""Of this contract, in the sense of semantic versioning: what is here stays, and works as it says, until 2.0.
+
+A plugin that needs what a later version has says so by an `API_VERSION` of its own in the module that its entry point
+names, and is told of where it is older; its distribution by `dependencies = ["mcumgrx>=…"]`.
+"""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -157,6 +167,8 @@ _LATE = {
     "window_for": "bulk",
     "Client": "client",
     "Device": "contracts",
+    "ImageGroup": "contracts",
+    "OsGroup": "contracts",
     "Group": "group",
     "Pause": "pause",
     "in_thread": "threads",
@@ -229,7 +241,9 @@ class GroupPlugin:
     Attributes:
         load: `package.module:Class` of the `Group`.
         errors: `package.module:Class` of the `ErrorCode` table of the group's own codes, imported when one comes.
-        fills: name of the class in `mcumgrx.contracts` whose role it can take in flows, or None.
+        fills: name of the role (`"ImageGroup"`, `"OsGroup"`) that the class, derived from it too, takes in flows. It
+            does so for devices that are reached by a link of the same plugin, or whose user names it (`roles`); for all
+            where the plugin that is mcumgrx's own is switched off.
     """
 
     id: int

@@ -24,8 +24,8 @@ import pluggy
 
 from .errors import ErrorCode, McumgrError, PluginError, UsageError
 from .isolation import is_wanted, printable, said
-from .plugin_api import PROJECT, CliCommand, CliSpec, GroupPlugin, Hooks, TransportPlugin
-from .repair import SWITCH, other_version, repair, requirements
+from .plugin_api import API_VERSION, PROJECT, CliCommand, CliSpec, GroupPlugin, Hooks, TransportPlugin
+from .repair import OURS, SWITCH, other_version, repair, requirements
 
 if TYPE_CHECKING:
     from .address import Address
@@ -38,8 +38,15 @@ __all__ = ["ENTRY_POINTS", "RESERVED_COMMANDS", "PluginRecord", "Registry", "def
 ENTRY_POINTS = "mcumgrx"
 """The entry-point group that plugins are found in."""
 
-RESERVED_COMMANDS = frozenset({"cache", "capture", "demo", "dfu", "doctor", "help", "plugins", "scan"})
-"""First words of commands that belong to the core: no plugin can take them."""
+RESERVED_COMMANDS = frozenset(
+    """
+    cache capture config crash demo device dfu doctor enum fleet fs help image log os plugins raw run scan settings
+    shell sim split stat transport update zephyr
+    """.split()  # noqa: SIM905 - a list of them would fill a page
+)
+"""First words of commands that belong to mcumgrx and its own plugins, today or some day: no other plugin has them."""
+
+_FIRST_OF_APPLICATIONS = 64
 
 _OUR_DISTRIBUTION = "mcumgrx"
 
@@ -50,6 +57,7 @@ _LOAD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 Description = TransportPlugin | GroupPlugin | CliCommand
+Roles = Mapping[type, "type[Group] | str"]
 D = TypeVar("D", bound=Description)
 
 
@@ -64,6 +72,8 @@ class PluginRecord:
         error: what is wrong with it, or None. The parts in `supplies` work all the same.
         disabled: switched off by the user, and not even imported.
         warnings: what of it is left alone; it works without.
+        requires: which mcumgrx its distribution wants, as `mcumgrx>=1,<2`; empty where it does not say.
+        api: the version of the plugin contract that it names by `API_VERSION`; empty for this one.
     """
 
     name: str
@@ -74,6 +84,8 @@ class PluginRecord:
     hint: str | None = None
     disabled: bool = False
     warnings: tuple[str, ...] = ()
+    requires: str = ""
+    api: str = ""
 
 
 class Registry:
@@ -96,7 +108,7 @@ class Registry:
     ) -> None:
         self._transports: dict[str, TransportPlugin] = {}
         self._groups: dict[int, GroupPlugin] = {}
-        self._roles: dict[str, GroupPlugin] = {}
+        self._roles: dict[str, list[GroupPlugin]] = {}
         self._commands: dict[str, CliCommand] = {}
         self._owners: dict[Description, PluginRecord] = {}
         self._packages: dict[str, PluginRecord] = {}  # those of other distributions, by the name they are imported by
@@ -147,22 +159,33 @@ class Registry:
                 raise
             raise self._broken(plugin, f"cannot make a transport of {str(address)!r}: {said(error)}", error) from error
 
-    def group(self, kind: type) -> type[Group]:
+    def group(self, kind: type, roles: Roles | None = None, link: str = "") -> type[Group]:
         """The class for `kind`: a `Group` class is its own, a role of `mcumgrx.contracts` is filled by a plugin.
 
-        Raises `PluginError` when no plugin fills the role.
+        Of several, the one that `roles` names; else that of the plugin whose link, by its scheme, leads to the device;
+        else the first one, which is ours. Raises `PluginError` when there is none.
         """
         from .group import Group
 
         if issubclass(kind, Group):
             return kind
-        plugin = self._roles.get(kind.__name__) if kind.__module__ == "mcumgrx.contracts" else None
-        if plugin is None:
-            raise PluginError(f"no plugin supplies {kind.__name__}", hint=self._not_loaded() or _NOT_INSTALLED)
+        chosen = (roles or {}).get(kind)
+        if isinstance(chosen, type):
+            if not issubclass(chosen, kind) or not issubclass(chosen, Group):
+                raise PluginError(f"{chosen.__name__} is no {kind.__name__}: it is derived from that, and from Group")
+            return chosen
+        plugins = self._roles.get(kind.__name__, []) if kind.__module__ == "mcumgrx.contracts" else []
+        if chosen is not None:
+            plugins = [one for one in plugins if chosen in (one.name, self._owner(one))]
+        if not plugins:
+            who = "no plugin" if chosen is None else f"no plugin {chosen!r}"
+            raise PluginError(f"{who} supplies {kind.__name__}", hint=self._not_loaded() or _NOT_INSTALLED)
+        transport = self._transports.get(link)
+        beside = [one for one in plugins if transport is not None and self._owner(one) == self._owner(transport)]
+        plugin = (beside or plugins)[0]
         found = cast("type[Group]", self.resolve(plugin, plugin.load))
-        missing = [name for name in vars(kind) if not name.startswith("_") and not hasattr(found, name)]
-        if missing:
-            raise self._broken(plugin, f"{plugin.load} cannot be a {kind.__name__}: it lacks {', '.join(missing)}")
+        if not issubclass(found, kind):
+            raise self._broken(plugin, f"{plugin.load} is no {kind.__name__} of mcumgrx.contracts")
         return found
 
     def error_table(self, group: int) -> type[ErrorCode] | None:
@@ -271,6 +294,7 @@ class Registry:
         manager.add_hookspecs(Hooks)
         with loading.guarded("it cannot be imported"):
             module = point.load()
+            loading.look_at(module)
             with loading.guarded("its hooks do not fit this version of mcumgrx"):
                 manager.register(module, name=loading.found.name)
                 for name in _unknown_hooks(manager, module):
@@ -338,20 +362,17 @@ class Registry:
         taking.loadable("load")
         if plugin.errors is not None:
             taking.loadable("errors")
-        if taking.sound and plugin.id in self._groups:
+        if taking.sound and plugin.fills is None and plugin.id < _FIRST_OF_APPLICATIONS and loading.found.stranger:
+            taking.refuse(f"numbers below {_FIRST_OF_APPLICATIONS} belong to SMP itself")
+        # Another implementation of one of SMP's own groups stands beside ours.
+        elif taking.sound and plugin.fills is None and plugin.id in self._groups:
             taking.conflict(f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}")
         if not taking.sound:
             return
-        self._groups[plugin.id] = plugin
+        self._groups.setdefault(plugin.id, plugin)
         loading.take(plugin, f"group {plugin.id} {plugin.name}")
-        if plugin.fills is None:
-            return
-        if plugin.fills in self._roles:
-            # The group works by its own class; only flows do not use it.
-            owner = self._owner_name(self._roles[plugin.fills])
-            taking.conflict(f"the role {plugin.fills} is filled by the plugin {owner}; disable that to use this one")
-        else:
-            self._roles[plugin.fills] = plugin
+        if plugin.fills is not None:
+            self._roles.setdefault(plugin.fills, []).append(plugin)
 
     def _take_command(self, loading: _Loading, plugin: CliCommand) -> None:
         taking = _Taking(loading, f"the command {_shown(plugin.name)}", plugin)
@@ -362,8 +383,9 @@ class Registry:
         if not taking.sound:
             return
         first = plugin.name.split(" ")[0]
-        if first in RESERVED_COMMANDS:
-            taking.refuse(f"{first!r} belongs to mcumgrx itself")
+        if loading.found.stranger and (first in RESERVED_COMMANDS or first != loading.found.word):
+            whose = "belongs to mcumgrx itself" if first in RESERVED_COMMANDS else "is not the name of the plugin"
+            taking.refuse(f"{first!r} {whose}; its commands begin with {loading.found.word!r}")
             return
         for name, other in self._commands.items():
             # "acme" cannot be both a command and a group of commands.
@@ -374,6 +396,10 @@ class Registry:
         loading.take(plugin, f"command {plugin.name}")
 
     # -- errors ----------------------------------------------------------------------------------------------------
+
+    def _owner(self, plugin: Description) -> str:
+        record = self._owners.get(plugin)
+        return "" if record is None else record.name
 
     def _owner_name(self, plugin: Description) -> str:
         record = self._owners.get(plugin)
@@ -469,6 +495,11 @@ class _Found:
     def ours(self) -> bool:
         return self.key == _OUR_DISTRIBUTION
 
+    @property
+    def stranger(self) -> bool:
+        """Whether it comes from another distribution: neither with mcumgrx, nor from who has made the registry."""
+        return not self.ours and self.point is not None and self.point.dist is not None
+
     def is_named_in(self, names: set[str]) -> bool:
         """By its own name, that of its distribution, or both: two plugins can have one name."""
         spelled = {
@@ -479,6 +510,11 @@ class _Found:
             f"{self.key}:{self.name}",
         }
         return not names.isdisjoint(spelled)
+
+    @property
+    def word(self) -> str:
+        """The first word of its commands: its name, in the letters that commands have."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
     @property
     def alone(self) -> str:
@@ -543,6 +579,7 @@ class _Loading:
         self.found = found
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self.api = ""
         self.supplies: list[str] = []
         self.taken: list[Description] = []
         self.disabled = False
@@ -559,6 +596,21 @@ class _Loading:
                 raise
             self._raised = error
             self.errors.append(f"{problem}: {said(error)}")
+
+    def look_at(self, module: object) -> None:
+        """Note which version of the contract it was written for, where it tells."""
+        wanted = getattr(module, "API_VERSION", API_VERSION)
+        if wanted == API_VERSION:
+            return
+        self.api = str(wanted)
+        numbers = re.fullmatch(r"(\d+)\.(\d+)", self.api)
+        ours = tuple(int(part) for part in API_VERSION.split("."))
+        if numbers is None:
+            self.warnings.append(f"its API_VERSION {_shown(wanted)} is none, such as {API_VERSION!r}")
+        elif (int(numbers[1]), int(numbers[2])) > ours or int(numbers[1]) != ours[0]:
+            self.warnings.append(
+                f"it was written for version {self.api} of the plugin contract; this one is {API_VERSION}"
+            )
 
     def conflict(self, problem: str) -> None:
         """Somebody else has what it wants."""
@@ -579,7 +631,9 @@ class _Loading:
             error=_joined(self.errors),
             hint=self._hint(name, distribution),
             disabled=self.disabled,
-            warnings=tuple(self.warnings),
+            warnings=tuple(printable(one) for one in self.warnings),
+            requires=printable(next((one for one in self.found.requires if OURS.match(one)), "")),
+            api=printable(self.api),
         )
 
     def _hint(self, name: str, distribution: str) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ._version import __version__
 
-__all__ = ["SWITCH", "other_version", "repair", "requirements"]
+__all__ = ["OURS", "SWITCH", "other_version", "repair", "requirements"]
 
 SWITCH = "MCUMGRX_DISABLE_PLUGINS"
 
@@ -31,7 +31,7 @@ def other_version(
         error: what it raised.
         newer: it has something that only a newer version can know.
     """
-    wanted = next((found for text in requires if (found := _OURS.match(text))), None)
+    wanted = next((found for text in requires if (found := OURS.match(text))), None)
     bounds = re.sub(r"[\s()]", "", wanted[1]) if wanted else ""
     if bounds and (too_new := _excludes(bounds)):
         kind = "newer" if too_new > 0 else "older"
@@ -47,7 +47,7 @@ def other_version(
     return None
 
 
-_OURS = re.compile(r"mcumgrx\s*(?:\[[^\]]*\])?\s*(\(?[<>=!~][^;]*)", re.IGNORECASE)
+OURS = re.compile(r"mcumgrx\s*(?:\[[^\]]*\])?\s*(\(?[<>=!~][^;]*)", re.IGNORECASE)
 _BOUND = re.compile(r"(>=|>|~=|==|<=|<)v?(\d+(?:\.\d+)*)")
 
 

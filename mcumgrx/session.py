@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from .address import Address
 from .boot_text import BootText
@@ -19,7 +20,7 @@ from .events import DeviceText, Note, Progress, ignore_progress
 from .link.profile import LinkProfile
 from .memory import MOST_ID, Memory, Remembered, tells_apart
 from .protocol.codes import look_for_tables
-from .registry import Registry, default_registry
+from .registry import Registry, Roles, default_registry
 from .transport import Transport
 
 __all__ = ["SessionDevice", "connect", "device"]
@@ -53,6 +54,7 @@ class SessionDevice:
         on_text: gets what the device prints, besides the `progress` of `rediscover`.
         memory: where to keep what transfers learn of the device, for the next program; None for nowhere.
         name: what tells the device from all others, where the link cannot, or says it of an adapter in between.
+        roles: who fills the roles of `contracts` for this device; see `connect`.
     """
 
     def __init__(
@@ -65,10 +67,13 @@ class SessionDevice:
         on_text: Callable[[str], None] | None = None,
         memory: Memory | None = None,
         name: str | None = None,
+        roles: Roles | None = None,
     ) -> None:
         self._address = address
         self._transport = transport
         self._registry = registry
+        self._roles = roles
+        self._link = address.scheme if isinstance(address, Address) else ""
         self._timeout_s = timeout_s
         self._on_text = on_text
         self._remembered = Remembered(memory)
@@ -108,7 +113,7 @@ class SessionDevice:
         client = Client(
             self._transport,
             timeout_s=self._timeout_s,
-            groups=self._registry.group,
+            groups=partial(self._registry.group, roles=self._roles, link=self._link),
             on_text=self._hear,
             profile=profile,
             on_reopened=on_reopened,
@@ -281,6 +286,7 @@ def device(
     registry: Registry | None = None,
     memory: Memory | None = None,
     name: str | None = None,
+    roles: Roles | None = None,
 ) -> SessionDevice:
     """The device at `address`, or at the other end of a transport, not yet connected.
 
@@ -299,6 +305,7 @@ def device(
         on_text=on_text,
         memory=memory,
         name=name,
+        roles=roles,
     )
 
 
@@ -322,6 +329,7 @@ async def connect(
     registry: Registry | None = None,
     memory: Memory | None = None,
     name: str | None = None,
+    roles: Roles | None = None,
 ) -> AsyncIterator[Client]:
     """Open the device at `address`, and close it in every case.
 
@@ -339,8 +347,12 @@ async def connect(
             `mcumgrx.memory.Memory()`. Default: nothing is kept.
         name: what tells the device from all others, for `memory`; default: what the link says, such as the USB serial
             number. Without either nothing is kept.
+        roles: which group fills a role of `mcumgrx.contracts` for this device, where it is not the usual one: a class
+            derived from `Group` and the role, or the name of the plugin that has it: `{ImageGroup: "acme"}`.
     """
-    found = device(address, timeout_s=timeout_s, on_text=on_text, registry=registry, memory=memory, name=name)
+    found = device(
+        address, timeout_s=timeout_s, on_text=on_text, registry=registry, memory=memory, name=name, roles=roles
+    )
     try:
         yield await found.connect()
     finally:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from .protocol.framing import Framing
@@ -195,8 +195,27 @@ class Transport(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """One device that a scan has found. `address` can be passed to `connect` as it is."""
+    """One device that a scan has found. `address` can be passed to `connect` as it is.
+
+    Attributes:
+        details: what else is known, by names for people whose endings are units (`distance_m`).
+        signal_dbm: how strongly it is received.
+        smp: whether it says that it offers SMP; None where such devices do not say so.
+        last_seen_s: its age at the report, in seconds.
+        identity: as `Transport.identity` will tell it.
+    """
 
     address: str
     name: str = ""
     details: dict[str, object] = field(default_factory=dict)
+    _: KW_ONLY
+    signal_dbm: int | None = None
+    smp: bool | None = None
+    last_seen_s: float | None = None
+    identity: str | None = None
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """All that is known of it beside address and name."""
+        named = {name: getattr(self, name) for name in ("signal_dbm", "smp", "last_seen_s", "identity")}
+        return {**{name: value for name, value in named.items() if value is not None}, **self.details}

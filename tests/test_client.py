@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -863,8 +864,9 @@ async def test_groups_are_found_by_type() -> None:
     class Mine(Group):
         pass
 
-    class Role(Protocol):
-        pass
+    class Role(ABC):
+        @abstractmethod
+        def play(self) -> None: ...
 
     def find(kind: type) -> type[Group]:
         if kind in (Role, Mine):

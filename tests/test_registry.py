@@ -38,7 +38,7 @@ OURS = """
 """
 
 PARTS = """
-    from mcumgrx.plugin_api import Argument, Group, Transport, UsageError, cli_command
+    from mcumgrx.plugin_api import Argument, Group, OsGroup, Transport, UsageError, cli_command
 
     class Wire(Transport):
         limits = None
@@ -57,12 +57,12 @@ PARTS = """
     class Unfinished(Transport):
         pass
 
-    class Ours(Group):
+    class Ours(Group, OsGroup):
         def echo(self): ...
         def reset(self): ...
         def bootloader(self): ...
 
-    class Narrow(Group):
+    class Narrow(Group, OsGroup):
         def echo(self): ...
 
     class Other(Group): ...
@@ -147,6 +147,9 @@ ACME = """
     def mcumgrx_commands():
         return (CliCommand("acme heat", "Heat", load="acme_parts:echo"),)
 """
+
+
+TWIN = ACME.replace("acme heat", "twin heat")
 
 
 def test_a_third_party_plugin_stands_beside_ours(site: Site) -> None:
@@ -296,14 +299,14 @@ def test_a_broken_plugin_is_reported_and_stops_nobody(site: Site, trouble: str) 
         ('TransportPlugin("x", "x", load="a:b", watch="nowhere")', "its watch cannot be"),
         ('TransportPlugin("x", "x", load="a:b", aliases=["y"])', "its aliases cannot be"),
         ('TransportPlugin(7, "x", load="a:b")', "its scheme cannot be 7"),
-        ('GroupPlugin(0, "os2", "x", load="a:b")', "the number is taken by the plugin 'ours'"),
+        ('GroupPlugin(0, "os2", "x", load="a:b")', "numbers below 64 belong to SMP itself"),
         ('GroupPlugin(65536, "x", "x", load="a:b")', "its id cannot be 65536"),
         ('GroupPlugin(-1, "x", "x", load="a:b")', "its id cannot be -1"),
         ('GroupPlugin(True, "x", "x", load="a:b")', "its id cannot be True"),
         ('GroupPlugin("9", "x", "x", load="a:b")', "its id cannot be '9'"),
         ('GroupPlugin(9, "x", "x", load="a:b", fills="no role")', "its fills cannot be 'no role'"),
-        ('CliCommand("os echo", "x", load="a:b")', "taken by 'os echo' of the plugin 'ours'"),
-        ('CliCommand("os", "x", load="a:b")', "taken by 'os echo' of the plugin 'ours'"),
+        ('CliCommand("os echo", "x", load="a:b")', "'os' belongs to mcumgrx itself"),
+        ('CliCommand("os", "x", load="a:b")', "'os' belongs to mcumgrx itself"),
         ('CliCommand("one two three", "x", load="a:b")', "one word or two"),
         ('CliCommand("Upper case", "x", load="a:b")', "one word or two"),
         ('CliCommand("two  spaces", "x", load="a:b")', "one word or two"),
@@ -317,7 +320,7 @@ def test_a_bad_description_is_refused_and_the_rest_of_its_plugin_works(site: Sit
     hook, good = {
         "TransportPlugin": ("mcumgrx_transports", 'TransportPlugin("good", "x", load="a:b")'),
         "GroupPlugin": ("mcumgrx_groups", 'GroupPlugin(200, "good", "x", load="a:b")'),
-        "CliCommand": ("mcumgrx_commands", 'CliCommand("good", "x", load="a:b")'),
+        "CliCommand": ("mcumgrx_commands", 'CliCommand("bad good", "x", load="a:b")'),
     }[item.partition("(")[0]]
     source = f"""
     from mcumgrx.plugin_api import CliCommand, GroupPlugin, TransportPlugin, hookimpl
@@ -344,29 +347,101 @@ def test_a_name_that_is_a_command_cannot_become_a_group_of_commands(site: Site) 
 
     @hookimpl
     def mcumgrx_commands():
-        return [CliCommand("heat", "x", load="a:b"), CliCommand("heat more", "x", load="a:b")]
+        return [CliCommand("bad", "x", load="a:b"), CliCommand("bad more", "x", load="a:b")]
     """
     site.add("mcumgrx-bad", {"bad": "bad_plugin"}, bad_plugin=source)
     registry = site.registry()
-    assert list(registry.commands) == ["heat"]
-    assert "taken by 'heat' of the plugin itself" in str(record(registry, "bad").error)
+    assert list(registry.commands) == ["bad"]
+    assert "taken by 'bad' of the plugin itself" in str(record(registry, "bad").error)
 
 
-def test_a_role_that_is_filled_leaves_the_second_group_usable_by_its_number(site: Site) -> None:
+def test_a_role_is_filled_for_the_devices_that_it_is_meant_for(site: Site) -> None:
     source = """
-    from mcumgrx.plugin_api import GroupPlugin, hookimpl
+    from mcumgrx.plugin_api import GroupPlugin, TransportPlugin, hookimpl
 
     @hookimpl
     def mcumgrx_groups():
-        return [GroupPlugin(100, "os2", "x", load="acme_parts:Other", fills="OsGroup")]
+        return [
+            GroupPlugin(0, "os2", "x", load="acme_parts:Ours", fills="OsGroup"),
+            GroupPlugin(100, "os3", "x", load="acme_parts:Other"),
+        ]
+
+    @hookimpl
+    def mcumgrx_transports():
+        return [TransportPlugin("acme", "Acme radio", load="acme_parts:Wire")]
     """
     site.add("mcumgrx-acme", {"acme": "acme_plugin"}, acme_plugin=source, acme_parts=PARTS)
     site.add_ours()
     registry = site.registry()
     assert_ours_work(registry)
-    assert record(registry, "acme").supplies == ("group 100 os2",)
-    assert "the role OsGroup is filled by the plugin 'ours'" in str(record(registry, "acme").error)
-    assert "OsGroup" not in str(registry.groups[0].load)
+    assert record(registry, "acme").error is None
+    assert record(registry, "acme").supplies == ("transport acme", "group 0 os2", "group 100 os3")
+    assert registry.groups[0].name == "os"
+
+    def of(roles: dict[type, Any] | None = None, link: str = "") -> str:
+        return registry.group(OsGroup, roles, link).__module__
+
+    assert (of(), of(link="wire"), of(link="acme")) == ("ours_parts", "ours_parts", "acme_parts")
+    assert (of({OsGroup: "acme"}), of({OsGroup: "os2"}), of({OsGroup: "os"}, "acme")) == (
+        "acme_parts",
+        "acme_parts",
+        "ours_parts",
+    )
+    assert of({ImageGroup: "acme"}) == "ours_parts"
+    with pytest.raises(PluginError, match="no plugin 'nobody' supplies OsGroup"):
+        of({OsGroup: "nobody"})
+
+    class Mine(Group):
+        pass
+
+    with pytest.raises(PluginError, match="Mine is no OsGroup: it is derived from that, and from Group"):
+        of({OsGroup: Mine})
+    assert site.registry("ours").group(OsGroup).__module__ == "acme_parts"  # where ours is switched off
+
+
+def test_what_belongs_to_smp_and_to_mcumgrx_is_taken_by_nobody_else(site: Site) -> None:
+    source = """
+    from mcumgrx.plugin_api import CliCommand, GroupPlugin, hookimpl
+
+    @hookimpl
+    def mcumgrx_groups():
+        return [GroupPlugin(63, "low", "x", load="a:b"), GroupPlugin(64, "high", "x", load="a:b")]
+
+    @hookimpl
+    def mcumgrx_commands():
+        words = ["acme-two", "acme-two go", "acme", "scan", "log show", "heat"]
+        return [CliCommand(word, "x", load="a:b") for word in words]
+    """
+    site.add("mcumgrx-acme", {"Acme_Two": "acme_plugin"}, acme_plugin=source)
+    registry = site.registry()
+    assert list(registry.groups) == [64]
+    assert list(registry.commands) == ["acme-two"]
+    error = str(record(registry, "Acme_Two").error)
+    assert "the group 63: numbers below 64 belong to SMP itself" in error
+    for word in ("scan", "log"):
+        assert f"{word!r} belongs to mcumgrx itself; its commands begin with 'acme-two'" in error
+    for word in ("acme", "heat"):
+        assert f"{word!r} is not the name of the plugin; its commands begin with 'acme-two'" in error
+
+
+@pytest.mark.parametrize(
+    ("version", "warning"),
+    [
+        ("'1.0'", None),
+        ("'0.9'", "it was written for version 0.9 of the plugin contract; this one is 1.0"),
+        ("'1.7'", "it was written for version 1.7 of the plugin contract; this one is 1.0"),
+        ("'2.0'", "it was written for version 2.0 of the plugin contract; this one is 1.0"),
+        ("7", "its API_VERSION 7 is none, such as '1.0'"),
+        ("'new\\nline'", "is none, such as '1.0'"),
+    ],
+)
+def test_the_version_of_the_contract_that_a_plugin_names_is_read(site: Site, version: str, warning: str | None) -> None:
+    source = textwrap.dedent(ACME) + f"\nAPI_VERSION = {version}\n"
+    requires = "mcumgrx>=0.1,<2"
+    site.add("mcumgrx-acme", {"acme": "acme_plugin"}, requires=requires, acme_plugin=source, acme_parts=PARTS)
+    acme = record(site.registry(), "acme")
+    assert (acme.error, acme.requires, len(acme.supplies)) == (None, requires, 3)
+    assert (acme.api, acme.warnings) == ("", ()) if warning is None else (warning in acme.warnings[0])
 
 
 # -- names of plugins -----------------------------------------------------------------------------------------------
@@ -475,9 +550,9 @@ def test_the_environment_switches_plugins_off(site: Site, monkeypatch: pytest.Mo
 
 
 def test_of_two_plugins_of_one_name_the_second_is_switched_off_alone(site: Site) -> None:
-    site.add("mcumgrx-one", {"twin": "acme_plugin"}, acme_plugin=ACME, acme_parts=PARTS)
-    site.add("mcumgrx-two", {"twin": "two_plugin"}, two_plugin=ACME)
-    site.add("twin", {"twin": "three_plugin"}, three_plugin=ACME)
+    site.add("mcumgrx-one", {"twin": "acme_plugin"}, acme_plugin=TWIN, acme_parts=PARTS)
+    site.add("mcumgrx-two", {"twin": "two_plugin"}, two_plugin=TWIN)
+    site.add("twin", {"twin": "three_plugin"}, three_plugin=TWIN)
     one, two, three = site.registry().plugins
     assert one.error is None
     assert "the name is taken by the plugin of mcumgrx-one" in str(two.error)
@@ -489,8 +564,8 @@ def test_of_two_plugins_of_one_name_the_second_is_switched_off_alone(site: Site)
 
 
 def test_a_name_that_is_free_because_its_first_owner_is_switched_off(site: Site) -> None:
-    site.add("mcumgrx-one", {"twin": "acme_plugin"}, acme_plugin=ACME, acme_parts=PARTS)
-    site.add("mcumgrx-two", {"twin": "two_plugin"}, two_plugin=ACME)
+    site.add("mcumgrx-one", {"twin": "acme_plugin"}, acme_plugin=TWIN, acme_parts=PARTS)
+    site.add("mcumgrx-two", {"twin": "two_plugin"}, two_plugin=TWIN)
     one, two = site.registry("mcumgrx-one").plugins
     assert (one.disabled, one.supplies) == (True, ())
     assert two.error is None
@@ -608,7 +683,8 @@ def test_what_cannot_be_a_transport_is_an_error_naming_plugin_and_distribution(
     ("load", "number", "expected"),
     [
         ("late_parts:Wire", 0, "is not a Group class"),
-        ("late_parts:Narrow", 0, "cannot be a OsGroup: it lacks reset, bootloader"),
+        ("late_parts:Other", 0, "is no OsGroup of mcumgrx.contracts"),
+        ("late_parts:Narrow", 0, "lacks reset"),
     ],
 )
 def test_what_cannot_be_the_group_is_an_error(site: Site, load: str, number: int, expected: str) -> None:
@@ -738,7 +814,7 @@ def test_all_our_plugins_work() -> None:
         assert spec.epilog, f"{command.name} shows no example"
     assert registry.group(OsGroup).__module__ == "mcumgrx_plugins.os.group"
     assert registry.group(ImageGroup).__module__ == "mcumgrx_plugins.image.group"
-    assert not RESERVED_COMMANDS & {name.split(" ")[0] for name in registry.commands}
+    assert {name.split(" ")[0] for name in registry.commands} <= RESERVED_COMMANDS
 
 
 def test_ours_are_installed_and_loaded_once() -> None:

@@ -36,6 +36,8 @@ class PluginList:
                 lines += _wrapped(f"{kind} {unbroken}", indent, " " * (len(kind) + 1))
             if one.error:
                 lines += _wrapped(f"error: {one.error}", indent, "       ")
+            for warning in one.warnings:
+                lines += _wrapped(f"warning: {warning}", indent, "         ")
             if one.hint:
                 lines += _wrapped(f"hint: {one.hint}", indent, "      ")
         return lines

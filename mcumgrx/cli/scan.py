@@ -207,7 +207,7 @@ class Search:
 
     async def _look(self, plugin: TransportPlugin, timeout_s: float) -> None:
         def report(one: Discovered) -> None:
-            self._see(Found(plugin.scheme, str(one.address), str(one.name), dict(one.details)))
+            self._see(Found(plugin.scheme, str(one.address), str(one.name), one.facts))
 
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):

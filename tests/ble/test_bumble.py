@@ -170,11 +170,11 @@ async def test_scan() -> None:
     other.names_service = False
     async with Central.in_range_of(Radio(), other, peripheral()) as central:
         found = await discover(0.3, backend=central.stack.scanner)
-    assert [(one.address, one.name, one.details["smp"]) for one in found] == [
+    assert [(one.address, one.name, one.smp) for one in found] == [
         (f"ble:{ADDRESS}", "smp-rig", True),
         ("ble:00:11:22:33:44:66", "Kettle", False),
     ]
-    assert found[0].details["signal_dbm"] == -50
+    assert found[0].signal_dbm == -50
 
 
 @virtual

@@ -171,12 +171,12 @@ async def test_scan(daemon: Daemon) -> None:
     other.service = None
     async with EmulatedBluez(daemon, other, peripheral()):
         found = await discover(0.3)
-    assert [(one.address, one.name, one.details["smp"]) for one in found] == [
+    assert [(one.address, one.name, one.smp) for one in found] == [
         (f"ble:{ADDRESS}", "smp-rig", True),
         ("ble:00:11:22:33:44:66", "Kettle, 2nd", False),
     ]
-    assert found[0].details["signal_dbm"] == -42
-    seen = found[0].details["last_seen_s"]
+    assert found[0].signal_dbm == -42
+    seen = found[0].last_seen_s
     assert isinstance(seen, float)
     assert 0 <= seen < 10
 

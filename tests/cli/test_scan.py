@@ -25,6 +25,7 @@ from mcumgrx.cli.command import make_command
 from mcumgrx.cli.scan import Found, ScanResult, scan
 from mcumgrx.cli.tables import Row, Table
 from mcumgrx.cli.terminal import TerminalRenderer
+from mcumgrx.plugin_api import Discovered
 from mcumgrx.registry import Registry
 
 from .test_renderers import ANSI, Screen
@@ -253,6 +254,12 @@ def test_without_probe_nothing_is_opened(run: Run, lab: Any) -> None:
 
 def found(address: str, name: str = "", **details: object) -> Found:
     return Found("ble", address, name, details)
+
+
+def test_what_a_device_says_of_itself_is_told_beside_what_only_its_link_knows() -> None:
+    assert Discovered("acme:1").facts == {}
+    one = Discovered("acme:1", "One", {"batch": 7}, signal_dbm=0, smp=False, last_seen_s=1.5, identity="A1")
+    assert one.facts == {"signal_dbm": 0, "smp": False, "last_seen_s": 1.5, "identity": "A1", "batch": 7}
 
 
 def test_details_are_told_with_their_units() -> None:

@@ -532,7 +532,7 @@ async def test_silence_is_a_time_out() -> None:
 async def test_scan() -> None:
     (found,) = await discover(0.05, OtherScanner)
     assert (found.address, found.name) == (f"ble:{ADDRESS}", "Widget")
-    assert found.details["smp"] is True
+    assert found.smp is True
 
 
 async def test_where_the_mac_hides_addresses() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from bleak import BleakScanner
@@ -139,8 +139,8 @@ async def unhurried(work: Coroutine[Any, Any, T], patience_s: float = _PATIENCE_
 async def watch(timeout_s: float, report: ReportDiscovered, backend: type[BaseBleakScanner] | None = None) -> None:
     """Report each Bluetooth LE device whenever it advertises, for `timeout_s` seconds.
 
-    Details: `signal_dbm`; `smp`, whether the device was heard to name the SMP service, which not every device that has
-    it does; `last_seen_s`, 0 at the moment of the report. Raises `ConnectFailed` where there is no Bluetooth.
+    `smp` says whether the device was heard to name the SMP service, which not every device that has it does. Raises
+    `ConnectFailed` where there is no Bluetooth.
     """
     names: dict[str, str] = {}
     offers: set[str] = set()
@@ -153,10 +153,15 @@ async def watch(timeout_s: float, report: ReportDiscovered, backend: type[BaseBl
         if sighting.offers_smp:
             offers.add(address)
         signal = sighting.advertisement.rssi
-        details: dict[str, object] = {} if signal == _NO_SIGNAL else {"signal_dbm": signal}
-        details["smp"] = address in offers
-        details["last_seen_s"] = 0.0
-        report(Discovered(str(Address("ble", address)), names.get(address, ""), details))
+        report(
+            Discovered(
+                str(Address("ble", address)),
+                names.get(address, ""),
+                signal_dbm=None if signal == _NO_SIGNAL else signal,
+                smp=address in offers,
+                last_seen_s=0.0,
+            )
+        )
 
     try:
         async with listening(listen, backend=backend):
@@ -173,14 +178,9 @@ async def discover(timeout_s: float, backend: type[BaseBleakScanner] | None = No
     heard: dict[str, tuple[Discovered, float]] = {}
     await watch(timeout_s, lambda one: heard.update({one.address: (one, loop.time())}), backend)
     now = loop.time()
-    found = [
-        Discovered(one.address, one.name, {**one.details, "last_seen_s": round(now - at_s, 1)})
-        for one, at_s in heard.values()
-    ]
-    return sorted(found, key=lambda one: (not one.details["smp"], -_signal(one), one.address))
+    found = [replace(one, last_seen_s=round(now - at_s, 1)) for one, at_s in heard.values()]
+    return sorted(found, key=lambda one: (not one.smp, -_signal(one), one.address))
 
 
 def _signal(one: Discovered) -> int:
-    signal = one.details.get("signal_dbm", _NO_SIGNAL)
-    assert isinstance(signal, int)
-    return signal
+    return _NO_SIGNAL if one.signal_dbm is None else one.signal_dbm

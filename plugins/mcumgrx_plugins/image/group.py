@@ -27,6 +27,7 @@ from mcumgrx.plugin_api import (
     upload,
     window_for,
 )
+from mcumgrx.plugin_api import ImageGroup as ImageRole
 from mcumgrx.refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
 from .messages import (
@@ -63,7 +64,7 @@ _MAYBE_ERASED = "the slot may be erased all the same: look at the image list"
 _STAYS_TEST = "reset the device so that it boots the image once, then confirm it"
 
 
-class ImageGroup(Group):
+class ImageGroup(Group, ImageRole):
     """Group 1 of a connected device. Every method raises the errors of `Client.request`."""
 
     async def state(self) -> ImageState:

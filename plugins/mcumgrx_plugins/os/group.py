@@ -21,6 +21,7 @@ from mcumgrx.plugin_api import (
     SmpError,
     UsageError,
 )
+from mcumgrx.plugin_api import OsGroup as OsRole
 
 from .messages import (
     BOOT_MODE_MAXIMUM,
@@ -87,7 +88,7 @@ class ClockSet:
     now: DeviceTime | None
 
 
-class OsGroup(Group):
+class OsGroup(Group, OsRole):
     """Group 0 of a connected device. Every method raises the errors of `Client.request`."""
 
     async def echo(self, text: str) -> str:
