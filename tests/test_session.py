@@ -16,11 +16,12 @@ from mcumgrx.contracts import ImageGroup, OsGroup, ReturnHint
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, UsageError, WrongDevice
 from mcumgrx.events import DeviceText, Event, Note
 from mcumgrx.flows import update
+from mcumgrx.group import Group
 from mcumgrx.link.profile import Learned
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Memory
 from mcumgrx.protocol.message import SmpCommand
-from mcumgrx.protocol.standard import Echo, EraseImage
+from mcumgrx.protocol.standard import Bootloader, Echo, EraseImage
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
@@ -56,6 +57,27 @@ def test_a_device_can_be_given_as_a_transport() -> None:
         assert device.address == "mcumgrx.sim.link.SimulatedTransport"
         report = await update(device, parse_image(build_image("1.1.0", payload_size=2000)))
         assert report.summary.startswith("1.1.0 runs")
+
+    run(main())
+
+
+class LoudOs(Group, OsGroup):
+    """Fills a role with nothing but what has no default."""
+
+    async def echo(self, text: str) -> str:
+        return (await self.request(Echo(text))).upper()
+
+    async def reset(self, *, force: bool = False, boot_mode: int | None = None) -> None:
+        raise NotImplementedError
+
+
+def test_a_role_can_be_filled_for_one_device() -> None:
+    async def main() -> None:
+        async with mcumgrx.connect("sim:", roles={OsGroup: LoudOs}) as client:
+            assert await client.group(OsGroup).echo("hello") == "HELLO"
+            assert await client.group(OsGroup).bootloader() == Bootloader()
+        async with mcumgrx.connect("sim:") as client:
+            assert await client.group(OsGroup).echo("hello") == "hello"
 
     run(main())
 
