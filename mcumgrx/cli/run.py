@@ -25,12 +25,11 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     from ..threads import DaemonThreads
 
     result: list[T] = []
-    failure: BaseException | None = None
+    failures: list[BaseException] = []
 
     with interruptions() as signals:
 
         async def guarded() -> None:
-            nonlocal failure
             loop = asyncio.get_running_loop()
             loop.set_default_executor(DaemonThreads())  # nothing that hangs there keeps the process
             task = asyncio.current_task()
@@ -47,14 +46,14 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 try:
                     result.append(await work())
                 except BaseException as error:  # a SystemExit, say, would end the loop without closing anything
-                    failure = error
+                    failures.append(error)
 
         try:
             asyncio.run(guarded())
         except BaseException as error:
-            failure = failure or error
+            failures.append(error)
         if not result and signals.number is not None:  # whatever goes wrong while closing: it was the user who ended it
-            raise UserInterrupt from failure
-    if failure is not None and not result:
-        raise failure
+            raise UserInterrupt from next(iter(failures), None)
+    if not result:
+        raise failures[0]
     return result[0]

@@ -49,6 +49,7 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx_plugins.fs import commands
+from mcumgrx_plugins.fs import plan as put_plan
 from mcumgrx_plugins.fs.chunks import Step
 from mcumgrx_plugins.fs.get_plan import FileGetPlan, Reading
 from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
@@ -509,18 +510,68 @@ def answering(plan: FilePutPlan, *answers: object) -> list[SmpCommand[Any]]:
     return asked
 
 
-def refusal(rc: int, group: int | None = 8, **more: object) -> DeviceError:
-    said = {"err": {"group": group, "rc": rc}} if group is not None else {"rc": rc}
-    code = (SmpError if group is None else FsErrorCode).find(rc)
-    return DeviceError("no", group=group, rc=rc, code=code, reply={**said, **more})
-
-
 def last(plan: FilePutPlan) -> SmpCommand[Any]:
     step = plan.next()
     assert step is not None
     if step.slow:
         plan.put_off(step)  # so that it is the next one again
     return step.command
+
+
+def refusal(rc: int, group: int | None = 8, **more: object) -> DeviceError:
+    said = {"err": {"group": group, "rc": rc}} if group is not None else {"rc": rc}
+    code = (SmpError if group is None else FsErrorCode).find(rc)
+    return DeviceError("no", group=group, rc=rc, code=code, reply={**said, **more})
+
+
+HASH_OF_50 = FileHash("sha256", 0, 50, hashlib.sha256(content(200)[:50]).digest())
+HASH_OF_ALL = FileHash("sha256", 0, 200, hashlib.sha256(content(200)).digest())
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "follows"),
+    [
+        (put_plan.Close(look=True), None, put_plan.SIZE),
+        (put_plan.Close(look=True), refusal(8, None), put_plan.SIZE),
+        (put_plan.Close(), None, put_plan.FIRST),
+        (put_plan.Close(), "lost", put_plan.Close()),
+        (put_plan.SIZE, FileStatus(50), put_plan.Prefix(50)),
+        (put_plan.SIZE, FileStatus(0), put_plan.FIRST),
+        (put_plan.SIZE, FileStatus(201), put_plan.FIRST),
+        (put_plan.SIZE, refusal(3), put_plan.FIRST),
+        (put_plan.SIZE, refusal(8, None), put_plan.SIZE),
+        (put_plan.Prefix(50), HASH_OF_50, put_plan.BODY),
+        (put_plan.Prefix(50), HASH_OF_ALL, put_plan.FIRST),
+        (put_plan.Prefix(50), refusal(13), put_plan.Prefix(50)),
+        (put_plan.Prefix(50), refusal(16), put_plan.FIRST),
+        (put_plan.Prefix(50), "lost", put_plan.Prefix(50)),
+        (put_plan.FIRST, FileProgress(FIRST), put_plan.BODY),
+        (put_plan.FIRST, FileProgress(0), put_plan.Close()),
+        (put_plan.FIRST, refusal(10), put_plan.Close()),
+        (put_plan.FIRST, "lost", put_plan.Close()),
+        (put_plan.BODY, FileProgress(SECOND), put_plan.BODY),
+        (put_plan.BODY, FileProgress(7), put_plan.Close(look=True)),
+        (put_plan.BODY, refusal(11, len=7), put_plan.Close(look=True)),
+        (put_plan.BODY, "lost", put_plan.BODY),
+        (put_plan.END, None, put_plan.WHOLE),
+        (put_plan.WHOLE, HASH_OF_ALL, put_plan.DONE),
+        (put_plan.WHOLE, HASH_OF_50, put_plan.END),
+        (put_plan.WHOLE, refusal(13), put_plan.WHOLE),
+        (put_plan.WHOLE, refusal(8, None), put_plan.LENGTH),
+        (put_plan.WHOLE, "lost", put_plan.WHOLE),
+        (put_plan.LENGTH, FileStatus(200), put_plan.DONE),
+        (put_plan.LENGTH, FileStatus(199), put_plan.END),
+        (put_plan.LENGTH, refusal(3), put_plan.END),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_follows_in_each_state(state: put_plan.State, answer: object, follows: put_plan.State) -> None:
+    plan, _ = upload_plan(200)
+    if state is put_plan.BODY:
+        answering(plan, FileProgress(FIRST))
+    plan.state = state
+    answering(plan, answer)
+    assert plan.state == follows
 
 
 def test_old_servers_tell_the_right_offset_beside_a_plain_code() -> None:
