@@ -3,6 +3,7 @@
 ::
 
     python benchmarks/cpu.py [--quick] [--rounds N] [--json]
+    python benchmarks/cpu.py --before CHECKOUT [--quick] [--rounds N] [--json]
 
 *Stages.* CPU time for a chunk, its answer included, in microseconds: console lines with messages of 380 bytes, and
 datagrams of 1472. Each of these is measured by itself:
@@ -23,6 +24,11 @@ given back for a while: what there is more of afterwards is all that was asked f
 objects that Python keeps to use them again, count for nothing. Beside it, by how many blocks a chunk leaves more behind
 than it found, between the first and the last quarter of an upload: nothing may pile up.
 
+*Before.* With `--before` only this is measured: what a chunk of a whole upload costs in another checkout of this
+repository, whose codec is built, and in this one, over UDP (datagrams of 1472 bytes) and a pseudo-terminal (console
+lines, messages of 380). They take turns, so that what else the machine does meets both; the median of the quotients
+counts.
+
 *Memory.* Uploads of files of several sizes, opened by `load_image`, over the link in memory: the peak of what Python
 has allocated, the image included, and the blocks that are left after it. Then whole transfers over UDP in a process of
 their own: how much its anonymous memory (Linux: `RssAnon`, without mapped files) grows over that of a connected client
@@ -38,6 +44,7 @@ import ctypes
 import gc
 import hashlib
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -285,6 +292,47 @@ async def upload_over_udp(address: str, source: bytes) -> float:
         return 1e6 * (time.process_time() - begin) / window.numbers
 
 
+# --- another checkout -----------------------------------------------------------------------------------------------
+
+SERVED: dict[str, tuple[tuple[str, ...], int]] = {"UDP": (("--udp", "0"), 2048), "pty": (("--pty", "--baud", "0"), 384)}
+
+
+def chunk_cost(checkout: Path, address: str, size: int) -> float:
+    """Microseconds for a chunk of an upload of `size` bytes, by the code in `checkout`, in a process of its own."""
+    path = os.pathsep.join(str(checkout / part) for part in (".", "plugins"))
+    words = [sys.executable, str(Path(__file__).with_name("_chunks.py")), address, str(size)]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    if done.returncode:
+        raise SystemExit(f"error: the upload by {checkout} failed: {done.stderr.strip()}")
+    found = json.loads(done.stdout)
+    if not Path(found["from"]).resolve().is_relative_to(checkout.resolve()):
+        raise SystemExit(f"error: {found['from']} was measured, and not {checkout}")
+    return float(found["us"])
+
+
+def compared(before: Path, size: int, rounds: int) -> dict[str, dict[str, float]]:
+    """For each link: the medians of both, and of their quotients."""
+    here = Path(__file__).resolve().parent.parent
+    found = {}
+    for name, (link, buffers) in SERVED.items():
+        if "--pty" in link and sys.platform == "win32":
+            continue
+        with devices(1, "--instant", link=link, buf_size=buffers, slot_size=4 * MIB) as (address,):
+            pairs = [(chunk_cost(before, address, size), chunk_cost(here, address, size)) for _ in range(rounds)]
+        found[name] = {
+            "before_us": statistics.median(one for one, _ in pairs),
+            "now_us": statistics.median(other for _, other in pairs),
+            "quotient": statistics.median(other / one for one, other in pairs),
+        }
+    return found
+
+
+def show_compared(found: dict[str, dict[str, float]]) -> None:
+    print("CPU for a chunk of an upload, us")
+    for name, row in found.items():
+        print(f"  {name:<5}{row['before_us']:>8.1f} before,{row['now_us']:>8.1f} now: {row['quotient'] - 1:+.1%}")
+
+
 # --- allocations ----------------------------------------------------------------------------------------------------
 
 
@@ -476,18 +524,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer chunks and rounds, smaller transfers")
     parser.add_argument("--rounds", type=int, help="rounds, of which the median counts [default: 5]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare uploads with those of this checkout")
     parser.add_argument("--transfer", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.transfer is not None:
         print(json.dumps(asyncio.run(transfer_once(*arguments.transfer))))
         return
+    found: dict[str, Any]
     rounds = arguments.rounds if arguments.rounds is not None else 2 if arguments.quick else 5
     if rounds < 1:
         parser.error("--rounds must be at least 1")
-    source = build_image("1.1.0", payload_size=500_000 if arguments.quick else 2_000_000)
+    size = 500_000 if arguments.quick else 2_000_000 if arguments.before is None else 3_900_000
+    if arguments.before is not None:
+        found = {"benchmark": "cpu", "rounds": rounds, "before": compared(arguments.before, size, rounds)}
+        print(json.dumps(found, indent=2)) if arguments.json else show_compared(found["before"])
+        return
+    source = build_image("1.1.0", payload_size=size)
     with devices(1, "--instant", slot_size=4 * MIB) as (address,):
         udp = [asyncio.run(upload_over_udp(address, source)) for _ in range(rounds)]
-    found: dict[str, Any] = {
+    found = {
         "benchmark": "cpu",
         "codec": IMPLEMENTATION,
         "rounds": rounds,

@@ -37,13 +37,13 @@ DEFAULTS = {"erase": 0, "buf_size": 2048, "slot_size": 4194304}
 
 
 @contextmanager
-def devices(count: int, *flags: str, **options: int) -> Iterator[list[str]]:
-    """So many served devices, with `options` of `sim:`; gives their addresses."""
+def devices(count: int, *flags: str, link: Sequence[str] = ("--udp", "0"), **options: int) -> Iterator[list[str]]:
+    """So many served devices, with `options` of `sim:`, on the `link` that `sim serve` names; gives their addresses."""
     given = ",".join(f"{key}={value}" for key, value in (DEFAULTS | options).items())
     with ExitStack() as stack:
         processes = []
         for number in range(count):
-            words = ["sim", "serve", f"sim:many{number},{given}", "--udp", "0", *flags, "--json"]
+            words = ["sim", "serve", f"sim:many{number},{given}", *link, *flags, "--json"]
             process = subprocess.Popen(
                 [sys.executable, "-m", "mcumgrx", *words],
                 stdin=subprocess.DEVNULL,
