@@ -304,10 +304,10 @@ class _Driver:
 
     def _pump(self) -> None:
         """Send what may be sent."""
-        if not self._running():
+        stream = self._stream
+        if stream is None or not self._running():
             return
-        engine, stream, now = self._engine, self._stream, self._loop.time()
-        assert stream is not None
+        engine, now = self._engine, self._loop.time()
         try:
             while flight := engine.request(now, not stream.full and self._delivery.bytes < _MOST_UNDELIVERED):
                 flight.call = stream.send(flight.request, flight)

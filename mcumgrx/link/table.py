@@ -96,7 +96,8 @@ class Table:
         if self._heard is not None:
             self._own = _as_echoed(writes)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %d/%d seq %d %d B", request.what, request.group, request.command, sequence, request.size)
+            facts = request.facts
+            log.debug("%s %d/%d seq %d %d B", facts.what, facts.group, facts.number, sequence, request.size)
         return call
 
     def receive(self, chunk: bytes) -> list[tuple[Call, Reply]]:
@@ -108,9 +109,9 @@ class Table:
             reply = Reply(op, version, flags, group, sequence, command, payload)
             call = self._calls.get(sequence)
             if call is not None:
-                request = call.request
+                facts = call.request.facts
                 # `op | 1` is `op.reply` without the look-up of its name, which costs as much as laying the message.
-                if group != request.group or command != request.command or op != request.op | 1:
+                if group != facts.group or command != facts.number or op != facts.op | 1:
                     call = None
             if call is None:
                 self.ignored += 1

@@ -49,20 +49,28 @@ _SHOWN_RSN = 200
 
 @dataclass(slots=True)
 class Request:
-    """One request, ready but for its sequence number.
+    """One request, ready but for its sequence number: what it has in common with others of its kind, and its map.
 
-    `what` names it for people. `repeatable` says that sending it twice does the same as sending it once, so that it
-    may be repeated when no answer comes: true for what only reads, and for chunks that carry their offset. `changes`
-    says that the device is not the same afterwards.
+    `facts.repeatable` says that sending it twice does the same as sending it once, so that it may be repeated when no
+    answer comes: true for what only reads, and for chunks that carry their offset. `facts.changes` says that the device
+    is not the same afterwards.
     """
 
-    op: Op
-    group: int
-    command: int
+    facts: CommandFacts
     payload: bytes
-    what: str = "request"
-    repeatable: bool = False
-    changes: bool = False
+
+    @property
+    def what(self) -> str:
+        """Its name for people."""
+        return self.facts.what
+
+    @property
+    def repeatable(self) -> bool:
+        return self.facts.repeatable
+
+    @property
+    def changes(self) -> bool:
+        return self.facts.changes
 
     @property
     def size(self) -> int:
@@ -71,13 +79,14 @@ class Request:
 
     def encode(self, version: int, sequence: int) -> bytes:
         """The message on the wire. Raises `MessageTooLarge` where the length field cannot hold it."""
-        if len(self.payload) > MAX_PAYLOAD:
+        facts, payload = self.facts, self.payload
+        if len(payload) > MAX_PAYLOAD:
             raise MessageTooLarge(
-                f"the {self.what} of {self.size} bytes is larger than SMP allows",
+                f"the {facts.what} of {self.size} bytes is larger than SMP allows",
                 size=self.size,
                 limit=HEADER_SIZE + MAX_PAYLOAD,
             )
-        return codec.build_message(self.op, version, 0, self.group, sequence, self.command, self.payload)
+        return codec.build_message(facts.op, version, 0, facts.group, sequence, facts.number, payload)
 
 
 @dataclass(slots=True)  # frozen, it would take six times as long to make, as the request does that it answers
@@ -522,9 +531,7 @@ class SmpCommand(Generic[Result]):
 
     def request(self) -> Request:
         """The request on the wire, but for its sequence number."""
-        facts = self.facts
-        payload = encode_body(self.body())
-        return Request(facts.op, facts.group, facts.number, payload, facts.what, facts.repeatable, facts.changes)
+        return Request(self.facts, encode_body(self.body()))
 
     def result(self, reply: Reply) -> Result:
         """What `reply` says: the typed result, or `DeviceError` or `MalformedReply` raised."""

@@ -315,7 +315,7 @@ class WriteImageState(
         return _image_state(fields)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each chunk: see `Reply`
 class UploadProgress:
     """The device's answer to a chunk: the `offset` it wants next. `match` is its own final check, where it has one."""
 

@@ -29,6 +29,11 @@ class Waiting:
         self._next_s = _FIRST_PAUSE_S
         self._told = False
 
+    @property
+    def began(self) -> bool:
+        """Whether it has said so, and has not gone on since."""
+        return self._since is not None
+
     def seconds(self, now: float) -> float:
         return 0.0 if self._since is None else now - self._since
 

@@ -58,9 +58,15 @@ class BriefWindow(Window[T]):
         self._next_at = now + self._gap_s
         return super().sent(item, now, measured=measured)
 
-    def _measure(self, flight: Flight[T], seconds: float) -> None:
-        super()._measure(flight, seconds)
-        if flight.depth or self._min_rtt_s is None or seconds < _LEAST_TRIP_S or self.losses:
+    def answered(self, flight: Flight[T], now: float) -> list[Flight[T]]:
+        overtaken = super().answered(flight, now)
+        if flight.measured and not flight.depth and not self.losses:
+            self._spread(now - flight.sent_at)
+        return overtaken
+
+    def _spread(self, seconds: float) -> None:
+        """A round trip has taken so long: there may be more of them at once."""
+        if self._min_rtt_s is None or seconds < _LEAST_TRIP_S:
             return
         self._work_s = max(self._work_s, seconds - self._min_rtt_s)
         self._gap_s = max(seconds / _PART, _EASE * self._work_s)

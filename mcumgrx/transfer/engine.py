@@ -61,6 +61,7 @@ class Engine(Generic[P]):
 
     Attributes:
         send_at: when `request` may have another one, where that is a matter of time; else infinite.
+        notes: what there is to say. To be emptied by who says it.
         forgotten: flights whose answers nobody waits for any more. To be emptied by who forgets them.
     """
 
@@ -89,6 +90,7 @@ class Engine(Generic[P]):
         self._silence = Silence(plan, window, timeout_s, stage)
         self._slow = SlowRequest(window, profile, slow_s, again_s)
         self._headway = Headway(plan)
+        self.notes = self._headway.notes
         self._behind: Any | None = None  # to be sent behind a slow request
         self._held_at: float | None = None
         self._answers_are_files = stage is StageName.DOWNLOAD
@@ -108,11 +110,6 @@ class Engine(Generic[P]):
     def ended(self) -> bool:
         """Whether nothing more is to be done now: the plan is done, or waits for something else."""
         return self._plan.done or self._plan.needs_settling
-
-    @property
-    def notes(self) -> list[str]:
-        """What there is to say; to be emptied by who says it."""
-        return self._headway.notes
 
     @property
     def strays_until(self) -> float:
@@ -180,9 +177,10 @@ class Engine(Generic[P]):
 
     def left(self, flight: Flight[Any], now: float, queued_s: float) -> None:
         """The link has taken it, and has `queued_s` seconds of messages in its queue: time-outs count from there."""
-        window = self._window
-        self._timing.left(flight, now, queued_s, last=flight.number == window.numbers - 1)
-        window.air_s = self._timing.air_s(self._answer_bytes) if self._timing.wire_bytes else 0.0
+        window, timing = self._window, self._timing
+        timing.left(flight, now, queued_s, last=flight.number == window.numbers - 1)
+        if timing.wire_bytes or window.air_s:
+            window.air_s = timing.air_s(self._answer_bytes)
 
     @property
     def _answer_bytes(self) -> int:
@@ -219,11 +217,12 @@ class Engine(Generic[P]):
             self._sizes.gap()
         if plan.done_bytes > done:
             window.advanced(now)
-            self._slow.advanced()
+            if self._slow.losses:
+                self._slow.advanced()
             if not overtaken:
                 meter.advanced(done)
             self._sizes.advanced(flight)
-        if window.silenced:
+        if window.unread and window.silenced:
             self._lost_at_once(now)
 
     def garbled(self, count: int, now: float) -> bool:
@@ -263,7 +262,8 @@ class Engine(Generic[P]):
             self._window.lost(now)
             plan.lost(piece)
         else:
-            headway.readable()
+            if headway.unread:
+                headway.readable()
 
     def _refused(self, flight: Flight[Any], error: DeviceError, now: float) -> None:
         plan, piece = self._plan, flight.item

@@ -37,12 +37,12 @@ class Flight(Generic[T]):
         "taken",
     )
 
-    def __init__(self, item: T, number: int, sent_at: float, depth: int, measured: bool) -> None:
+    def __init__(self, item: T, number: int, sent_at: float, measured: bool) -> None:
         self.item = item
         self.number = number
         self.sent_at = sent_at
         self.queued_s = 0.0
-        self.depth = depth
+        self.depth = 0
         self.measured = measured
         self.taken = False
         self.late = False

@@ -36,6 +36,7 @@ class Headway:
     Attributes:
         paused_until: nothing is sent before.
         notes: what there is to say of it, for whoever tells it.
+        unread: answers in a row of which nothing could be made.
     """
 
     def __init__(self, plan: TransferPlan[Any]) -> None:
@@ -47,7 +48,7 @@ class Headway:
         self._stalls = 0
         self._busy = Waiting()
         self._stalled = Waiting(_STALLED_S)
-        self._garbled = 0
+        self.unread = 0
         self._alike: tuple[bytes, int] = (b"", 0)  # the last of them, and how often in a row
 
     def begin(self, now: float) -> None:
@@ -65,19 +66,26 @@ class Headway:
         plan = self._plan
         if plan.done_bytes > done:
             self._advanced_at = now
-            self._busy.end()
+            if self._busy.began:
+                self._busy.end()
         elif plan.done_bytes < done:
             self._falls += 1
-        before, self._stalls = self._stalls, plan.stalls
-        if not plan.stalls:
-            self._stalled.end()
-        elif plan.stalls > before and not self._wait(self._stalled, now, "asks again for what it has been sent"):
-            raise plan.stuck(self._stalled.seconds(now))
+        if plan.stalls or self._stalls:
+            self._stall(now)
         if plan.setbacks == setbacks:
             return
         silent_s = now - self._advanced_at
         if self._falls > _FALLS or silent_s > max(_STALLED_S, _FALLS * window.rto_s):
             raise plan.stuck(silent_s)
+
+    def _stall(self, now: float) -> None:
+        """The device asks for the very piece that it has had, or goes on after that."""
+        plan, before = self._plan, self._stalls
+        self._stalls = plan.stalls
+        if not plan.stalls:
+            self._stalled.end()
+        elif plan.stalls > before and not self._wait(self._stalled, now, "asks again for what it has been sent"):
+            raise plan.stuck(self._stalled.seconds(now))
 
     def busy(self, why: str, now: float) -> bool:
         """The device `why`: let it have some time. False when it has had enough."""
@@ -85,16 +93,16 @@ class Headway:
 
     def readable(self) -> None:
         """Something could be made of an answer."""
-        self._garbled, self._alike = 0, (b"", 0)
+        self.unread, self._alike = 0, (b"", 0)
 
     def unreadable(self, error: MalformedReply, what: str, reply: Reply) -> None:
         """Nothing can be made of the answer to `what`. Raises `error` when the device means it.
 
         A part of it may have got lost where nothing checks that (Bluetooth LE, raw UART).
         """
-        self._garbled += 1
+        self.unread += 1
         self._alike = (reply.payload, self._alike[1] + 1 if reply.payload == self._alike[0] else 1)
-        if self._garbled > _GARBLED or self._alike[1] >= _GARBLED_ALIKE:
+        if self.unread > _GARBLED or self._alike[1] >= _GARBLED_ALIKE:
             error.concerns(what, reply.payload)
             raise error
 

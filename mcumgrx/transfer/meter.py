@@ -109,8 +109,11 @@ class Meter:
     def advanced(self, done: int) -> None:
         """An answer has brought the transfer on from there, and none before it was lost."""
         plan = self._plan
-        if done >= plan.resumed_from and not (plan.done and self.chunk_bytes):
-            self.chunk_bytes = plan.done_bytes - done  # the last one is shorter than those before
+        chunk_bytes = plan.done_bytes - done
+        if chunk_bytes == self.chunk_bytes or done < plan.resumed_from:
+            return
+        if not (plan.done and self.chunk_bytes):  # the last one is shorter than those before
+            self.chunk_bytes = chunk_bytes
 
     def forget_trips(self) -> None:
         """What requests seemed to take on the link was wrong, and with it when they have left."""

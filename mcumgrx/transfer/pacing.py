@@ -145,6 +145,7 @@ class Pacing:
         size: requests on their way at this pace.
         at_once: up to so many on their way, the next one need not wait for the gap.
         saturated: a faster pace did not make the answers come faster.
+        numbers: that of the next request, and `advances`: answers that brought the transfer on; the window keeps both.
     """
 
     def __init__(self, buffers: int, widest: int, min_rtt_s: float | None = None) -> None:
@@ -155,10 +156,10 @@ class Pacing:
         self.at_once = buffers
         self.saturated = False
         self._min_rtt_s = min_rtt_s
-        self._numbers = 0
+        self.numbers = 0
+        self.advances = 0
         self._answered = -1  # the last one
         self._set_from = 0  # the first one at this pace
-        self._advances = 0  # answers that brought the transfer on
         self._trips = _Trips()
         self._losses = _Losses()
         self._good_s = math.inf  # the shortest gap that has passed
@@ -168,10 +169,6 @@ class Pacing:
         self._round = _Round()
 
     # -- what happens --------------------------------------------------------------------------------------------------
-
-    def sent(self, number: int) -> None:
-        """The request with this number has left."""
-        self._numbers = number + 1
 
     def answered(self, number: int, now: float, trip_s: float | None) -> None:
         """The answer to it has come; `trip_s` is None where that tells nothing of others.
@@ -187,16 +184,12 @@ class Pacing:
         elif number >= self._round.ends:
             self._end_round(self.gap_s, number, now)
 
-    def advanced(self) -> None:
-        """An answer has brought the transfer on."""
-        self._advances += 1
-
     def lost(self, now: float, *, all_of_them: bool) -> None:
         """Something got lost; `all_of_them` if nothing else has been answered either."""
         gap_s = self.gap_s
         if gap_s is None or (self._answered <= self._set_from and not all_of_them):
             return  # what got lost was sent at another pace
-        soon = self._losses.another(self._advances, self.size)
+        soon = self._losses.another(self.advances, self.size)
         if gap_s > self._good_s:
             self._set(self._good_s, now)
         elif gap_s < self._good_s:
@@ -273,15 +266,15 @@ class Pacing:
         self.size = min(float(self.widest), max(float(self.buffers), size))
         # Several at once come back at once, in bunches: only as long as the buffers are enough for a round trip.
         self.at_once = self.buffers if shortest_s < (self.buffers + 1) * gap_s else 1
-        self._set_from = self._numbers
+        self._set_from = self.numbers
         self._losses.excused = False
         self._rounds = 0
         self._begin_round(now)
 
     def _begin_round(self, now: float, number: int | None = None) -> None:
         """After something has changed, or after the answer to `number`."""
-        start = self._numbers if number is None else number
-        self._round = _Round(start, self._numbers, now, filling=number is None)
+        start = self.numbers if number is None else number
+        self._round = _Round(start, self.numbers, now, filling=number is None)
 
     def _end_round(self, gap_s: float, number: int, now: float) -> None:
         if self._round.filling:

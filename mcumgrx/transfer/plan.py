@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
 from ..protocol import codec
-from ..protocol.message import Reply, Request, SmpCommand
+from ..protocol.message import Body, Reply, Request, SmpCommand
 from ..protocol.standard import UploadChunk, UploadProgress
 
 __all__ = [
@@ -148,25 +148,49 @@ class UploadMessages(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class ImageChunk(UploadChunk):
+class ImageChunk(SmpCommand[UploadProgress]):
     """An `UploadChunk` that is laid, and whose usual answer is read, by the codec instead of a CBOR library.
 
     Only the time differs, not a byte; whatever the codec does not hold goes the general way.
     """
 
-    # No super() in these: a class with slots is made anew, and super() would still name the old one.
+    # Made for each few hundred bytes: a dataclass that is frozen would cost six times as much.
+    __slots__ = ("data", "image", "length", "offset", "sha", "upgrade")
+
+    facts = UploadChunk.facts
+
+    def __init__(self, offset: int, data: bytes, image: int | None = None) -> None:
+        self.offset = offset
+        self.data = data
+        self.image = image
+        self.length: int | None = None
+        self.sha: bytes | None = None
+        self.upgrade = False
+
+    @classmethod
+    def opening(
+        cls, offset: int, data: bytes, length: int | None, image: int | None, sha: bytes | None, upgrade: bool
+    ) -> ImageChunk:
+        """With what belongs to the first one."""
+        chunk = cls(offset, data, image)
+        chunk.length, chunk.sha, chunk.upgrade = length, sha, upgrade
+        return chunk
+
+    @property
+    def general(self) -> UploadChunk:
+        """The same, as CBOR lays and reads it."""
+        return UploadChunk(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
 
     def request(self) -> Request:
         payload = codec.build_upload(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
-        if payload is None:
-            return UploadChunk.request(self)
-        facts = self.facts
-        return Request(facts.op, facts.group, facts.number, payload, facts.what, facts.repeatable, facts.changes)
+        return self.general.request() if payload is None else Request(self.facts, payload)
 
     def result(self, reply: Reply) -> UploadProgress:
         offset = codec.read_upload_offset(reply.payload)
-        return UploadChunk.result(self, reply) if offset is None else UploadProgress(offset)
+        return self.general.result(reply) if offset is None else UploadProgress(offset, None, _NO_MORE)
+
+
+_NO_MORE: Body = {}  # beside the offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +205,8 @@ class ImageUpload:
         if offset > 0:
             # MCUboot's recovery up to Zephyr 3.4 takes the number of each chunk anew, and 0 where there is none: the
             # rest of an image for another core would go over the running application (zephyr #60198). Others ignore it.
-            return ImageChunk(offset, data, image=self.image or None)
-        return ImageChunk(offset, data, length, self.image, self.sha, self.upgrade)
+            return ImageChunk(offset, data, self.image or None)
+        return ImageChunk.opening(offset, data, length, self.image, self.sha, self.upgrade)
 
     def smaller(self) -> ImageUpload | None:
         """The same upload with a shorter first message, or None when nothing can be left out.
@@ -246,23 +270,27 @@ class _Cutter:
         self._source = source
         self._size = len(source)
         self._chunk_bytes = chunk_bytes
-        self._fixed: dict[int, int] = {}  # what the rest of a message takes, by kind of offset
+        self._rooms: dict[int, int] = {}  # data that fits, by kind of offset; and for messages of what size
+        self._rooms_for = 0
         self._messages = messages
         self._fit(message_bytes)
         self.least_bytes = self._least()
 
     def chunk(self, offset: int, epoch: int, message_bytes: int, alignment: int) -> Chunk:
         """The chunk at `offset`, as large as messages allow. Raises `MessageTooLarge` where nothing fits."""
-        size = self._room(offset, message_bytes)
+        # From 32 on, offsets of as many bits take as many bytes: encoding one of them tells for all.
+        kind = offset if offset < 32 else 32 + offset.bit_length()
+        if message_bytes != self._rooms_for or (size := self._rooms.get(kind)) is None:
+            size = self._room(offset, kind, message_bytes)
         if self._chunk_bytes is not None:
             size = min(size, max(self._chunk_bytes, FIRST_DATA_MINIMUM if offset == 0 else 1))
         if offset == 0 and size < min(FIRST_DATA_MINIMUM, self._size):
             self._fit(message_bytes)  # the message size was made smaller since
-            size = self._room(offset, message_bytes)
+            size = self._room(offset, kind, message_bytes)
         end = offset + size
         if end >= self._size:
             end = self._size
-        elif offset and end - end % alignment > offset:
+        elif alignment > 1 and offset and end - end % alignment > offset:
             # Not the opening chunk: it is alone, so a cut costs nothing, and its answer may tell that there is no unit.
             end -= end % alignment
         if end <= offset:
@@ -273,13 +301,12 @@ class _Cutter:
             )
         return Chunk(offset, end, epoch, self._messages.command(offset, bytes(self._source[offset:end]), self._size))
 
-    def _room(self, offset: int, message_bytes: int) -> int:
-        # From 32 on, offsets of as many bits take as many bytes: encoding one of them tells for all.
-        kind = offset if offset < 32 else -offset.bit_length()
-        fixed = self._fixed.get(kind)
-        if fixed is None:
-            fixed = self._fixed[kind] = self._fixed_bytes(self._messages, offset)
-        return largest_data(message_bytes, fixed)
+    def _room(self, offset: int, kind: int, message_bytes: int) -> int:
+        if message_bytes != self._rooms_for:
+            self._rooms.clear()
+            self._rooms_for = message_bytes
+        size = self._rooms[kind] = largest_data(message_bytes, self._fixed_bytes(self._messages, offset))
+        return size
 
     def _fit(self, message_bytes: int) -> None:
         """Make the messages as small as needed for the first chunk to hold an image header."""
@@ -297,7 +324,7 @@ class _Cutter:
                 )
             current = shorter
         self._messages = current
-        self._fixed.clear()
+        self._rooms.clear()
 
     def _least(self) -> int:
         """The smallest message that can open the transfer, whatever has to be left out of it."""
@@ -412,7 +439,8 @@ class UploadPlan:
                 self._opening_answer(chunk, offset)
         elif offset > self.done_bytes:
             self._advance(offset)
-            self._learn_alignment(chunk, offset)
+            if offset != chunk.end or self.alignment > 1:
+                self._learn_alignment(chunk, offset)
             if offset < chunk.end and chunk.epoch == self._epoch:
                 # Either the end of this chunk was cut off, or one before it is missing.
                 self._go_back(offset, counts=offset <= chunk.offset)

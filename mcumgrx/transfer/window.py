@@ -91,6 +91,7 @@ class Window(Generic[T]):
         air_s: seconds that an answer takes on the link; to be set when that is known.
         losses: gaps, refusals for want of a buffer, and time-outs, since the beginning.
         numbers: that of the next request.
+        unread: of what is on its way, so many have been answered, though not readably; which ones is not known.
     """
 
     def __init__(self, buffers: int, *, most: int | None = None, strict: bool = True, patience_s: float = 5.0) -> None:
@@ -106,10 +107,10 @@ class Window(Generic[T]):
         self.line = LineQuality()
         self.rto = Rto(patience_s)
         self._ceiling = Ceiling(self.widest)
+        self.unread = 0
         self._flights: deque[Flight[T]] = deque()
         self._late = 0
         self._strict = strict
-        self._gone = 0  # of these, so many have been answered, though not readably; which ones is not known
         self._last_answered = -1
         self._reacted_before = 0  # to losses of requests with lower numbers
 
@@ -118,21 +119,21 @@ class Window(Generic[T]):
     @property
     def in_flight(self) -> int:
         """Requests that are waited for, which those are not whose time is up."""
-        return max(0, len(self._flights) - self._late - self._gone)
+        return max(0, len(self._flights) - self._late - self.unread)
 
     @property
     def unanswered(self) -> int:
         """Requests that may still lie in the device."""
-        return len(self._flights) - self._gone
+        return len(self._flights) - self.unread
 
     @property
     def silenced(self) -> bool:
         """All that is waited for has been answered, and none of it readably."""
-        return self._gone > 0 and self._late < len(self._flights) <= self._late + self._gone
+        return self.unread > 0 and self._late < len(self._flights) <= self._late + self.unread
 
     def wait_s(self, now: float) -> float | None:
         """0 if a request may be sent at `now`, else the seconds until it may, or None as long as no answer comes."""
-        unanswered = len(self._flights) - self._gone
+        unanswered = len(self._flights) - self.unread
         if unanswered - self._late >= self.size or unanswered >= self.most_unanswered:
             return None
         return 0.0
@@ -141,9 +142,11 @@ class Window(Generic[T]):
         """A request leaves at `now`. `measured` is false where its round trip tells nothing of the next one's, because
         the device erases, for example.
         """
-        flight = Flight(item, self.numbers, now, len(self._flights) - self._late, measured)
-        self.numbers += 1
-        self._flights.append(flight)
+        flights, number = self._flights, self.numbers
+        flight = Flight(item, number, now, measured)
+        flight.depth = len(flights) - self._late
+        self.numbers = number + 1
+        flights.append(flight)
         return flight
 
     # -- what happened -------------------------------------------------------------------------------------------------
@@ -163,20 +166,20 @@ class Window(Generic[T]):
                 line.outcomes.append(True)
                 if first.late and not first.depth and first.measured and self._strict:
                     line.lost_alone()
-        if self._gone:
-            self._gone = min(max(0, self._gone - len(overtaken)), len(flights))
+        if self.unread:
+            self.unread = min(max(0, self.unread - len(overtaken)), len(flights))
         line.outcomes.append(False)
         line.answers += 1
         if number > self._last_answered:
             self._last_answered = number
         if flight.measured:
-            self._measure(flight, now - flight.sent_at)
+            self.rto.measure(now - flight.sent_at, flight.depth)
         return overtaken
 
     def garbled(self) -> None:
         """An answer has come of which nothing can be read; most likely the one to what was sent first."""
         self.line.damaged()
-        self._gone = min(self._gone + 1, len(self._flights))
+        self.unread = min(self.unread + 1, len(self._flights))
 
     def advanced(self, now: float) -> None:
         """An answer has brought the transfer on."""
@@ -255,7 +258,7 @@ class Window(Generic[T]):
         while (at := self.expires_at()) is not None and at <= now:
             gone.append(self._flights.popleft())
             self._late -= 1
-            self._gone = max(0, self._gone - 1)
+            self.unread = max(0, self.unread - 1)
             self.line.outcomes.append(True)
         return gone
 
@@ -263,11 +266,8 @@ class Window(Generic[T]):
         """Forget all that is on its way; returns it."""
         gone = list(self._flights)
         self._flights.clear()
-        self._late = self._gone = 0
+        self._late = self.unread = 0
         return gone
-
-    def _measure(self, flight: Flight[T], seconds: float) -> None:
-        self.rto.measure(seconds, flight.depth)
 
 
 class PacedWindow(Window[T]):
@@ -297,30 +297,33 @@ class PacedWindow(Window[T]):
         return self.pacing.saturated
 
     def wait_s(self, now: float) -> float | None:
-        wait_s = super().wait_s(now)
-        if wait_s is None or self.in_flight < self.pacing.at_once:
-            return wait_s
-        return max(0.0, self._next_at - now)
+        unanswered = len(self._flights) - self.unread
+        in_flight = unanswered - self._late
+        if in_flight >= self.size or unanswered >= self.most_unanswered:
+            return None
+        return 0.0 if in_flight < self.pacing.at_once else max(0.0, self._next_at - now)
 
     def sent(self, item: T, now: float, *, measured: bool = True) -> Flight[T]:
         flight = super().sent(item, now, measured=measured)
-        self.pacing.sent(flight.number)
-        if (gap_s := self.pacing.gap_s) is not None:
+        pacing = self.pacing
+        pacing.numbers = self.numbers
+        if (gap_s := pacing.gap_s) is not None:
             made_up_s = min(_LATE_S, (self.buffers - 1) * gap_s)
             # The device is not busy for longer than with all that is on its way.
             self._next_at = min(max(now - made_up_s, self._next_at) + gap_s, now + self.in_flight * gap_s)
         return flight
 
     def answered(self, flight: Flight[T], now: float) -> list[Flight[T]]:
-        overtaken = super().answered(flight, now)
+        overtaken, pacing = super().answered(flight, now), self.pacing
         if self.size >= self.buffers:
-            self.pacing.answered(flight.number, now, now - flight.sent_at if flight.measured else None)
-            self._keep_pace()
+            pacing.answered(flight.number, now, now - flight.sent_at if flight.measured else None)
+            if pacing.gap_s is not None:
+                self.size = pacing.size
         return overtaken
 
     def advanced(self, now: float) -> None:
         self.rto.backoff = 1.0
-        self.pacing.advanced()
+        self.pacing.advances += 1
         if self.size < self.buffers:
             self.size += 1
 
@@ -332,8 +335,4 @@ class PacedWindow(Window[T]):
         self.pacing.lost(now, all_of_them=not self.in_flight)
         # The one that left last keeps the device busy for longer than was thought.
         self._next_at += max(0.0, self.pacing.gap_s - before_s)
-        self._keep_pace()
-
-    def _keep_pace(self) -> None:
-        if self.pacing.gap_s is not None:
-            self.size = self.pacing.size
+        self.size = self.pacing.size

@@ -9,12 +9,11 @@ import pytest
 
 from mcumgrx.link.call import Call, State
 from mcumgrx.link.outbox import Outbox
-from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Request
+from mcumgrx.protocol.standard import ReadParams
 from mcumgrx.sim.loop import run
 from tests.support.wire import Wire
 
-REQUEST = Request(Op.READ, 0, 6, b"\xa0")
+REQUEST = ReadParams().request()
 
 
 class Slow(Wire):

@@ -16,16 +16,18 @@ from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import Op
 from mcumgrx.protocol.message import Request, encode_body
-from mcumgrx.protocol.standard import Echo
+from mcumgrx.protocol.standard import Echo, ReadParams, UploadChunk
 
 pytestmark = pytest.mark.codec
 
-READ = Request(Op.READ, 0, 6, encode_body({}), "buffer query", True)
-WRITE = Request(Op.WRITE, 1, 1, encode_body({"off": 0, "data": b"x"}), "image upload", True)
+READ = ReadParams().request()
+CHUNK = UploadChunk.facts
+WRITE = Request(CHUNK, encode_body({"off": 0, "data": b"x"}))
 
 
 def reply_to(request: Request, sequence: int, body: dict[str, object] | None = None, **changes: int) -> bytes:
-    fields = {"op": request.op.reply, "version": 1, "flags": 0, "group": request.group, "command": request.command}
+    facts = request.facts
+    fields = {"op": facts.op.reply, "version": 1, "flags": 0, "group": facts.group, "command": facts.number}
     fields.update(changes)
     return codec.build_message(
         fields["op"],
@@ -198,13 +200,13 @@ def test_a_partial_message_is_kept_while_another_request_may_get_it() -> None:
 def test_a_message_longer_than_the_length_field_is_refused() -> None:
     table = Table(DatagramFraming())
     with pytest.raises(MessageTooLarge) as caught:
-        table.open(Request(Op.WRITE, 1, 1, bytes(70_000)))
+        table.open(Request(CHUNK, bytes(70_000)))
     assert (caught.value.size, caught.value.limit) == (70_008, 65_543)
 
 
 def test_fragments_go_out_in_writes_of_the_link() -> None:
     table = Table(StreamFraming())
-    sent = table.open(Request(Op.WRITE, 1, 1, bytes(50)), write_bytes=20)
+    sent = table.open(Request(CHUNK, bytes(50)), write_bytes=20)
     assert [len(write) for write in sent.writes] == [20, 20, 18]
 
 
@@ -235,6 +237,6 @@ def test_what_is_exchanged_is_logged_on_demand(caplog: pytest.LogCaptureFixture)
         reply = reply_to(READ, table.open(READ).sequence)
         table.receive(reply + reply)
     sent, answered, ignored = caplog.messages
-    assert sent.startswith(f"{READ.what} {READ.group}/{READ.command} seq 1 ")
-    assert answered.startswith(f"reply {READ.group}/{READ.command} seq 1 ")
+    assert sent.startswith(f"{READ.what} {READ.facts.group}/{READ.facts.number} seq 1 ")
+    assert answered.startswith(f"reply {READ.facts.group}/{READ.facts.number} seq 1 ")
     assert ignored == f"ignored {answered}"

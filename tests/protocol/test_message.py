@@ -349,7 +349,8 @@ def test_a_field_can_have_the_name_of_any_fact() -> None:
             return fields.extra()
 
     request = Store("store", 9).request()
-    assert (request.op, request.group, request.command, request.what) == (Op.WRITE, 70, 1, "store")
+    facts = request.facts
+    assert (facts.op, facts.group, facts.number, request.what) == (Op.WRITE, 70, 1, "store")
     assert (request.repeatable, request.changes) == (False, True)
     assert decode_body(request.payload) == {"op": "store", "group": 9, "what": "gain"}
     assert Store.facts.timeout_s == 3.0
@@ -624,7 +625,7 @@ def test_a_request_on_the_wire() -> None:
 
 
 def test_a_message_larger_than_the_length_field() -> None:
-    request = Request(Op.WRITE, 1, 1, bytes(0x10000), "image upload")
+    request = Request(UploadChunk.facts, bytes(0x10000))
     with pytest.raises(MessageTooLarge, match="image upload of 65544 bytes") as raised:
         request.encode(1, 0)
     assert (raised.value.size, raised.value.limit) == (65544, 65543)

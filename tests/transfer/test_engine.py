@@ -61,10 +61,8 @@ class Bench:
         self.now += after_s
         if body is None:
             body = {"off": flight.item.end} if isinstance(flight.item, Chunk) else {"r": ""}
-        request = flight.request
-        self.engine.reply(
-            flight, Reply(request.op | 1, 1, 0, request.group, 0, request.command, encode_body(body)), self.now
-        )
+        facts = flight.request.facts
+        self.engine.reply(flight, Reply(facts.op | 1, 1, 0, facts.group, 0, facts.number, encode_body(body)), self.now)
 
     def opened(self) -> Bench:
         """With the opening chunk answered."""
