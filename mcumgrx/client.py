@@ -337,13 +337,14 @@ class Client:
         return self._link.versions.answers
 
     async def meet(self, question: SmpCommand[R]) -> None:
-        """Ask `question`, which does no harm, if the device has answered nothing so far; what it answers is ignored.
+        """Ask `question`, which does no harm, of a device that has answered nothing so far, or not the last time.
 
         For before what may take a minute, or is tried in several ways: none of that is for a device that is not there.
+        What it answers is ignored.
         Where the caller has said how long an answer may take, it is asked once less: `params` has stayed unanswered.
         Raises `RequestTimeout`, `LinkLost`.
         """
-        if not self.answered:
+        if self._link.is_quiet:
             with suppress(DeviceError, MalformedReply):
                 await self.request(question, repeats=1 if self._is_bounded else None)
 

@@ -86,12 +86,9 @@ class _Found:
 async def _probe(client: Client, sizes: list[int]) -> _Found:
     """Try these sizes, the largest first, until one arrives."""
     found = _Found()
-    silent: int | None = None  # the largest of which nothing came back
     # What is not answered may lie in the device, which may be busy for once. Where one too many does harm, no more are
     # sent in a row than there is room for, and the last of them is waited for like any other request.
-    room = len(sizes) * 2
-    if client.flow.strict:
-        room = client.profile.receive_buffers
+    most = room = client.profile.receive_buffers if client.flow.strict else len(sizes) * 2
     for size in sizes:
         repeats = 1 if room > 2 else 0
         room -= 1 + repeats
@@ -99,16 +96,19 @@ async def _probe(client: Client, sizes: list[int]) -> _Found:
             arrives = await _echoes(client, size, repeats=repeats, patient=room < 1 or size == sizes[-1])
         except RequestTimeout as error:
             found.silence, arrives = error, False
-            silent = silent or size
+            if found.refused is None and size != sizes[-1]:
+                # Was it the size, or does the device answer nothing? If it does, it may have had a bad moment.
+                try:
+                    await _echoes(client, sizes[-1], patient=True)
+                except RequestTimeout as silence:
+                    return _Found(silence=silence)
+                with suppress(RequestTimeout):
+                    arrives = await _echoes(client, size, repeats=0)
+                room = most - 1
         if arrives:
             found.size = size
             break
         found.refused = size
-    if found.size is not None and silent is not None and found.refused is not None:
-        # Now that the device answers: was it the size, or had the device, or the line, a bad moment?
-        with suppress(RequestTimeout):
-            if await _echoes(client, silent, repeats=0):
-                found.size, found.refused = silent, None
     return found
 
 

@@ -189,6 +189,7 @@ class Asking:
     def _silence(self, link: Link, attempts: int) -> RequestTimeout:
         times = "" if attempts == 1 else f", asked {attempts} times"
         more, hint = link.silence()
+        link.silent_at = link.loop.time()
         return RequestTimeout(
             f"no answer to the {self.request.what} within {self.timeout_s:g} s{times}{more}",
             what=self.request.what,

@@ -55,6 +55,7 @@ class Link:
     Attributes:
         versions: which version of SMP to speak, by what has been answered so far.
         heard_at: when the device was last heard, on the clock of the loop; None before the first time.
+        silent_at: when a request was last given up because no answer came.
         users: who hears of damage and of the end beside the owners of calls.
     """
 
@@ -71,6 +72,7 @@ class Link:
         self.text = DeviceText(on_text)
         self.versions = VersionChoice() if versions is None else versions
         self.heard_at: float | None = None
+        self.silent_at = -_NEVER
         self.users: list[Owner] = []
         self._outbox = Outbox(transport, self._failed)
         self.loop: asyncio.AbstractEventLoop  # these from `open` on
@@ -217,6 +219,11 @@ class Link:
     def air_s(self, size: int) -> float:
         """Estimated seconds that a message of `size` bytes takes; 0 where that is not known."""
         return self._outbox.byte_s * size * _FRAMED
+
+    @property
+    def is_quiet(self) -> bool:
+        """The device has answered nothing at all, or has not been heard since it left a request unanswered."""
+        return not self.versions.answers or self.heard_at is None or self.heard_at < self.silent_at
 
     def silence(self) -> tuple[str, str | None]:
         """What there is to say of a device that has not answered: an addition to the message, and a hint."""

@@ -95,3 +95,52 @@ def test_it_is_told_soon(
     assert re.search(rf"no answer to the {asked} within 1 s(, asked [23] times)?[;\n]", ended.err), ended.err
     assert "hint: " in ended.err
     assert stopwatch.elapsed_s < 5.5
+
+
+class Mute:
+    """A device that falls silent after so many answers."""
+
+    def __init__(self, answers: int) -> None:
+        self.left = answers
+        self.since = 0.0
+        self._handle = SimulatedDevice.handle
+
+    def __call__(self, device: SimulatedDevice, message: bytes, now: float) -> Answer:
+        self.left -= 1
+        if self.left < 0:
+            return Answer((), 0.0)
+        self.since = now
+        return self._handle(device, message, now)
+
+
+# How long it takes until it is told, at most. An update looks once more what the device does now.
+FALLING_SILENT = {
+    "image upload app.bin --erase-timeout 1.5": 6.5,
+    "fs put app.bin /lfs1/app.bin": 6.5,
+    "fs get /big/file.bin out.bin": 6.5,
+    "dfu app.bin --erase-timeout 1.5": 12.5,
+}
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3, 5, 9, 20])
+@pytest.mark.parametrize("link", ["ideal", "ble", "uart", "datagram"])
+@pytest.mark.parametrize(("command", "most_s"), FALLING_SILENT.items(), ids=FALLING_SILENT)
+def test_so_is_one_that_falls_silent(
+    cli: Cli,
+    stopwatch: Stopwatch,
+    image_file: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    most_s: float,
+    link: str,
+    answers: int,
+) -> None:
+    mute = Mute(answers)
+    monkeypatch.setattr(SimulatedDevice, "handle", lambda *arguments: mute(*arguments))
+    monkeypatch.chdir(tmp_path)
+    Path("app.bin").write_bytes(Path(image_file("1.1.0", payload_size=20_000)).read_bytes())
+    device = f"sim:,link={link},big_file=60000,slot_size=65536,erase=0.3"
+    ended = cli(*command.split(), "-d", device, "--timeout", "1", "--yes")
+    assert ended.exit == 4, ended.err
+    assert stopwatch.elapsed_s - mute.since < most_s, ended.err

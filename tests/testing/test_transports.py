@@ -22,8 +22,10 @@ from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
 from mcumgrx.testing.transports import EchoDevice, Link, TransportContract
 from mcumgrx_plugins.sim.transport import SimTransport
+from mcumgrx_plugins.uart.ports import Port
 from mcumgrx_plugins.uart.serial_port import SerialTransport
 from mcumgrx_plugins.uart.tcp import TcpTransport
+from mcumgrx_plugins.uart.usb import UsbTransport
 from mcumgrx_plugins.udp.transport import UdpTransport
 
 from ..support import proactor
@@ -221,3 +223,14 @@ if sys.platform != "win32":
     class TestSerialOnAProactor(TestSerial):
         def run(self, main: Coroutine[Any, Any, None]) -> None:
             proactor.run(main)
+
+    class TestUsb(TestSerial):
+        """Found by its id; its serial number tells that it is the same one."""
+
+        @asynccontextmanager
+        async def link(self) -> AsyncIterator[Link]:
+            end = PtyEnd(EchoDevice(type(self).framing))
+            end.start()
+            ports = [Port(end.path, vendor=0x2FE3, product=4, serial_number="A1")]
+            yield Link(UsbTransport(Address.parse("usb:2fe3:0004"), lambda: ports), end.vanish)
+            end.vanish()
