@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
 
@@ -354,6 +354,29 @@ class Fields:
             raise self._bad(key, value, "a map")
         return _with_text_keys(value)
 
+    def nested(self, key: str) -> Fields:
+        """The map `key`, to be read like this one. Raises `MalformedReply` for anything but a map, and for none."""
+        return self._entry_like(self.map(key), key)
+
+    def optional_nested(self, key: str) -> Fields | None:
+        """The map `key`, or None where there is none."""
+        value = self._get(key)
+        if isinstance(value, dict):
+            return self._entry_like(_with_text_keys(value), key)
+        return self._passed_over(key, value, "a map", None)
+
+    def integers(self, key: str) -> list[int]:
+        """The integers of the list `key`; a missing one is empty. What is none in it is passed over."""
+        return [value for value in self._listed(key, "an integer", _is_int) if _is_int(value)]
+
+    def numbers(self, key: str) -> list[float]:
+        """The numbers, with or without a fraction, of the list `key`; otherwise as `integers`."""
+        return [float(value) for value in self._listed(key, "a number", _is_number) if _is_number(value)]
+
+    def texts(self, key: str) -> list[str]:
+        """The texts of the list `key`; otherwise as `integers`."""
+        return [value for value in self._listed(key, "text", _is_text) if _is_text(value)]
+
     def named_maps(self, key: str) -> Iterator[tuple[str, Fields]]:
         """The maps in the map `key` with their names; a missing map is empty. What is no map in it is passed over.
 
@@ -368,6 +391,20 @@ class Fields:
                 yield name, self._entry(item, where)
             else:
                 log.info("passed over: %s in the reply is %s, not a map", where, _kind(item))
+
+    def _entry_like(self, body: Body, key: str) -> Fields:
+        fields = Fields(body)
+        fields._tolerant, fields._where = self._tolerant, self._name(key)
+        return fields
+
+    def _listed(self, key: str, wanted: str, fits: Callable[[object], bool]) -> list[object]:
+        values = self.values(key)
+        odd = [index for index, value in enumerate(values) if not fits(value)]
+        if odd:  # and stay in `extra`, as they are
+            self._read.discard(key)
+            what = f"{len(odd)} of {len(values)} entries of {self._name(key)} in the reply are not {wanted}"
+            log.info("passed over: %s; the first, [%d], is %s", what, odd[0], _kind(values[odd[0]]))
+        return values
 
     def extra(self) -> Body:
         """Keys that were not read, or not as what they are: newer servers add some, and they are shown, not dropped."""
@@ -420,6 +457,10 @@ class Fields:
 
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
 
 
 def _is_flag(value: object) -> TypeGuard[int]:

@@ -444,6 +444,35 @@ def test_tables_of_error_codes_have_a_sentence_for_each(table: type[ErrorCode]) 
 # -- fields ---------------------------------------------------------------------------------------------------------
 
 
+def test_fields_of_maps_in_maps_and_of_lists() -> None:
+    fields = Fields(
+        {
+            "head": {"t": 21.5, "name": "left", "limits": {"max": 80}, 7: "no text", "more": 1},
+            "n": [1, 2],
+            "f": [1, 2.5],
+            "s": ["a", "b"],
+            "odd": [1, "x", True, 2],
+            "flat": 3,
+        }
+    )
+    head = fields.nested("head")
+    assert (head.number("t"), head.optional_text("name"), head.nested("limits").integer("max")) == (21.5, "left", 80)
+    assert head.extra() == {"more": 1}
+    assert (fields.integers("n"), fields.numbers("f"), fields.texts("s")) == ([1, 2], [1.0, 2.5], ["a", "b"])
+    assert (fields.integers("none"), fields.optional_nested("none")) == ([], None)
+    assert fields.integers("odd") == [1, 2]
+    assert fields.extra() == {"odd": [1, "x", True, 2], "flat": 3}
+    assert fields.lenient.optional_nested("flat") is None
+    with pytest.raises(MalformedReply, match=r"it lacks 'none'"):
+        fields.nested("none")
+    with pytest.raises(MalformedReply, match=r"'flat' in it is an integer, not a map"):
+        fields.optional_nested("flat")
+    with pytest.raises(MalformedReply, match=r"'flat' in it is an integer, not a list"):
+        fields.texts("flat")
+    with pytest.raises(MalformedReply, match=r"it lacks 'head'\['limits'\]\['min'\]"):
+        fields.nested("head").nested("limits").integer("min")
+
+
 def test_fields_by_type() -> None:
     fields = Fields({"n": 5, "t": "x", "d": b"y", "f": True, "old": 1, "new": [1], "list": [{"a": 1}, {"b": 2}]})
     assert fields.integer("n") == 5

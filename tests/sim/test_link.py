@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cbor2
@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcumgrx.client import Client
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError, RequestTimeout, UsageError
+from mcumgrx.errors import ConnectFailed, DeviceError, DeviceNotFound, LinkLost, McumgrError, RequestTimeout, UsageError
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Fields, SmpCommand
+from mcumgrx.protocol.message import Fields, SmpCommand, SmpError
 from mcumgrx.protocol.standard import Echo, EraseImage, ReadImageState, Reset
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
@@ -825,9 +825,12 @@ class Vendor(GroupServer):
         self.at_restart()
 
 
+@dataclass(frozen=True)
 class AskVendor(SmpCommand[dict[str, Any]], group=70, number=0, repeatable=True):
+    value: Any = 1.5
+
     def body(self) -> dict[str, Any]:
-        return {"val": 1.5, "none": None}
+        return {"val": self.value, "none": None}
 
     def parse(self, fields: Fields) -> dict[str, Any]:
         return dict(fields.extra())
@@ -837,13 +840,13 @@ def broken(call: Call) -> Any:
     return {"v": {}["missing"]}
 
 
-def ask_vendor(handler: Callable[[Call], Any]) -> dict[str, Any]:
+def ask_vendor(handler: Callable[[Call], Any], value: Any = 1.5) -> dict[str, Any]:
     device = new_device()
     device.add_group(Vendor(handler))
 
     async def main() -> dict[str, Any]:
         async with Client(SimulatedTransport(device)) as client:
-            return await client.request(AskVendor())
+            return await client.request(AskVendor(value))
 
     return run(main())
 
@@ -857,6 +860,18 @@ def test_a_group_reads_floats_and_null() -> None:
     assert ask_vendor(lambda call: call.read(val="any", none="any")) == {"val": 1.5, "none": None}
 
 
+@pytest.mark.parametrize(
+    ("value", "read"), [(1.5, True), (2, True), (-3, True), (True, False), ("1", False), (None, False)]
+)
+def test_a_group_reads_numbers_with_or_without_a_fraction(value: Any, read: bool) -> None:
+    if read:
+        assert ask_vendor(lambda call: call.read(val="number"), value) == {"val": value}
+    else:
+        with pytest.raises(DeviceError) as raised:
+            ask_vendor(lambda call: call.read(val="number"), value)
+        assert raised.value.says(SmpError.INVALID)
+
+
 def test_not_a_number_is_answered_as_such() -> None:
     assert math.isnan(ask_vendor(lambda call: {"v": float("nan")})["v"])
 
@@ -868,6 +883,7 @@ def test_not_a_number_is_answered_as_such() -> None:
         (lambda call: {"v": object()}, "the answer to command 0 of its group 70 .vendor.: TypeError"),
         (lambda call: None, "returned NoneType for an answer"),
         (lambda call: {"v": 1 << 64}, "the answer to command 0"),
+        (lambda call: call.read(val="float"), "TypeError: 'float' is no kind of value"),
     ],
 )
 def test_a_mistake_in_a_group_is_told_at_once(handler: Callable[[Call], Any], named: str) -> None:

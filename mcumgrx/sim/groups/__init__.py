@@ -47,7 +47,8 @@ MISSING = 0xFFFFFFFF
 MAX_NESTING = 16
 """Levels of maps and arrays in a request. Zephyr's limit depends on the build (10 were seen to work)."""
 
-Kind = Literal["uint", "int", "text", "bytes", "flag", "any"]
+Kind = Literal["uint", "int", "number", "text", "bytes", "flag", "any"]
+"""`uint` and `int` have 32 bits, a `number` may have a fraction, `any` is whatever CBOR has, null included."""
 
 
 class Refused(Exception):
@@ -301,8 +302,13 @@ def _value(payload: bytes, start: int, end: int, kind: Kind) -> Any:
         if payload[start] not in (0xF4, 0xF5):
             raise ValueError("not true or false")
         return payload[start] == 0xF5
-    if kind == "any":
-        return cbor2.loads(payload[start:end])
+    if kind in ("any", "number"):
+        value = cbor2.loads(payload[start:end])
+        if kind == "number" and type(value) not in (int, float):
+            raise ValueError("not a number")
+        return value
+    if kind not in ("uint", "int"):
+        raise TypeError(f"{kind!r} is no kind of value")  # a mistake of the handler, not of the request
     if major not in (0, 1) or argument is None or (major == 1 and kind == "uint"):
         raise ValueError(f"not {kind}")
     # size_t and int32_t of a 32-bit device
