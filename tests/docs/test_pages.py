@@ -140,7 +140,7 @@ def test_what_the_readme_says_is_where_it_is() -> None:
             named.add(where.rstrip("/"))
         if not inside:
             folder = line.split(" ")[0]
-    private = {"__init__.py", "__main__.py", "_version.py", "_pycodec.py"}
+    private = {"__init__.py", "__main__.py", "_version.py", "_pycodec.py", "_pycbor.py"}
     core = {f"mcumgrx/{path.name}" for path in (ROOT / "mcumgrx").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert core - {f"mcumgrx/{name}" for name in (*private, "__pycache__")} <= named
 
