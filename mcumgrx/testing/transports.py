@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from unittest import SkipTest
 
 from ..errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError
-from ..plugin_api import DatagramFraming, Flow, Framing, Limits, Transport
+from ..plugin_api import Client, DatagramFraming, Flow, Framing, Limits, Transport
 from ..protocol.codec import build_message
 from ..protocol.framing import RawMessage
 from ..protocol.header import REQUEST_OPS, GroupId, Op, Version
@@ -107,6 +107,14 @@ class TransportContract(ABC):
         async def work(link: Link) -> None:
             talk = await _opened(link)
             assert await talk.echo("hello") == "hello"
+
+        self._with(work)
+
+    def test_clients_come_and_go(self) -> None:
+        async def work(link: Link) -> None:
+            for text in ("one", "two"):
+                async with Client(link.transport) as client:
+                    assert await client.request(Echo(text)) == text
 
         self._with(work)
 
