@@ -254,6 +254,7 @@ class Link:
             self._outbox.put(call)
         except BaseException:
             self.forget(call)
+            call.owner = None
             raise
         return call
 
