@@ -247,6 +247,7 @@ class _Driver:
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._now: float | None = None  # while requests are being sent
         self._held_up = False  # the last timer was late, and the answers were given time
         self._telling: asyncio.Handle | None = None
         self._report_at = -_NEVER
@@ -302,24 +303,28 @@ class _Driver:
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def _pump(self, now: float | None = None) -> None:
         """Send what may be sent."""
         stream = self._stream
         if stream is None or not self._running():
             return
-        engine, now = self._engine, self._loop.time()
+        engine = self._engine
+        self._now = now = self._loop.time() if now is None else now
         try:
             while flight := engine.request(now, not stream.full and self._delivery.bytes < _MOST_UNDELIVERED):
                 flight.call = stream.send(flight.request, flight)
         except Exception as error:  # a mistake of a plan, too: nobody may hang
             self._fail(error)
             return
+        finally:
+            self._now = None
         if self._timer is None or engine.send_at < self._timer_at:
             self._set_timer(engine.send_at if engine.send_at < _NEVER else engine.next_time())
 
     def _left(self, flight: Flight[Any]) -> None:
         """The link has taken the request."""
-        self._engine.left(flight, self._loop.time(), self._client.queued_s())
+        now = self._loop.time() if self._now is None else self._now
+        self._engine.left(flight, now, self._client.queued_s())
         if flight.call is not None and self._timer is not None:
             # It was not taken at once, and the timer was set for the slowest link there is.
             self._set_timer(min(self._timer_at, self._engine.next_time()))
@@ -336,13 +341,13 @@ class _Driver:
             return
         if now >= self._report_at or self._delivery.bytes:
             self._tell_soon()
-        self._go_on()
+        self._go_on(now)
 
     def _garbled(self, count: int) -> None:
         if self._engine.garbled(count, self._loop.time()):
             self._loop.call_soon(self._look)  # when what has come with it is taken
 
-    def _go_on(self) -> None:
+    def _go_on(self, now: float | None = None) -> None:
         """After something has happened."""
         engine, stream = self._engine, self._stream
         if engine.forgotten and stream is not None:
@@ -353,7 +358,7 @@ class _Driver:
             engine.forgotten.clear()
         if engine.notes:
             self._tell_soon()
-        self._pump()
+        self._pump(now)
 
     def _pause_changed(self) -> None:
         self._engine.hold(self._pause is not None and self._pause.held, self._loop.time())

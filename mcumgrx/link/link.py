@@ -19,7 +19,7 @@ from ..protocol.message import Request
 from ..protocol.version import VersionChoice
 from ..transport import Flow, Limits, Transport
 from ..transport_code import asking, calling, fault_of, hears, stands_for, told
-from .call import Call, Owner, State
+from .call import ANSWERED, GIVEN_UP, Call, Owner
 from .outbox import Outbox
 from .slots import Slots
 from .table import Table
@@ -260,7 +260,7 @@ class Link:
 
     def forget(self, call: Call) -> None:
         """Nobody waits for its answer any more. What the link has not begun is not sent."""
-        if call.state is State.ANSWERED or call.state is State.GIVEN_UP:
+        if call.state is ANSWERED or call.state is GIVEN_UP:
             return
         if self._outbox.withdraw(call):
             self._table.withdraw(call)

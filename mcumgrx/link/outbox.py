@@ -16,7 +16,7 @@ from functools import partial
 from ..errors import LinkLost, McumgrError, PluginError
 from ..transport import Transport
 from ..transport_code import calling, hears, name_of, stands_for, told
-from .call import Call, State
+from .call import LEAVING, QUEUED, SENT, Call
 
 __all__ = ["Outbox"]
 
@@ -62,7 +62,7 @@ class Outbox:
 
     def withdraw(self, call: Call) -> bool:
         """Do not send it any more; false if the link has begun, or has it already."""
-        if call.state is not State.QUEUED or call not in self._waiting:
+        if call.state is not QUEUED or call not in self._waiting:
             return False
         self._waiting.remove(call)
         return True
@@ -121,7 +121,7 @@ class Outbox:
         try:
             while self._waiting:
                 self._leaving = call = self._waiting.popleft()
-                call.state = State.LEAVING
+                call.state = LEAVING
                 call.may_have_arrived = True
                 self._moved_at = loop.time()
                 try:
@@ -149,7 +149,7 @@ class Outbox:
 
 def _left(call: Call) -> None:
     """The link has all of it."""
-    if call.state is State.QUEUED or call.state is State.LEAVING:  # an answer may be quicker
-        call.state = State.SENT
+    if call.state is QUEUED or call.state is LEAVING:  # an answer may be quicker
+        call.state = SENT
     if call.owner is not None:
         call.owner.left(call)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from ..errors import McumgrError
 from ..protocol.message import Reply, Request
-from .call import Call, State
+from .call import ANSWERED, GIVEN_UP, Call
 from .link import Link
 
 __all__ = ["Stream"]
@@ -75,7 +75,7 @@ class Stream(Generic[T]):
 
     def forget(self, call: Call) -> None:
         """Its answer is of no interest any more; its place is free. Harmless when repeated."""
-        if call.state is not State.ANSWERED and call.state is not State.GIVEN_UP:
+        if call.state is not ANSWERED and call.state is not GIVEN_UP:
             self._link.forget(call)
             self._link.slots.leave()
 
@@ -101,7 +101,7 @@ class Stream(Generic[T]):
         self._on_left(call.item)
 
     def answered(self, call: Call, reply: Reply) -> None:
-        if call.state is State.ANSWERED:
+        if call.state is ANSWERED:
             self._link.slots.leave()
             self._on_reply(call.item, reply)
 

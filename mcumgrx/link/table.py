@@ -18,7 +18,7 @@ from ..errors import ProtocolError
 from ..protocol.framing import Framing
 from ..protocol.header import Version
 from ..protocol.message import Reply, Request
-from .call import Call, Owner, State
+from .call import ANSWERED, GIVEN_UP, Call, Owner
 
 __all__ = ["Table"]
 
@@ -61,7 +61,7 @@ class Table:
     @property
     def in_flight(self) -> int:
         """Calls that are neither answered nor given up."""
-        return sum(call.state is not State.GIVEN_UP for call in self._calls.values())
+        return sum(call.state is not GIVEN_UP for call in self._calls.values())
 
     @property
     def discarded(self) -> int:
@@ -117,18 +117,18 @@ class Table:
                 self.ignored += 1
             else:
                 found.append((call, reply))
-                if call.state is not State.GIVEN_UP:
-                    call.state = State.ANSWERED
+                if call.state is not GIVEN_UP:
+                    call.state = ANSWERED
                     del self._calls[sequence]
                     self._heard = None
             if log.isEnabledFor(logging.DEBUG):
-                log.debug("%s%s", "" if call is not None and call.state is State.ANSWERED else "ignored ", reply)
+                log.debug("%s%s", "" if call is not None and call.state is ANSWERED else "ignored ", reply)
         return found
 
     def give_up(self, call: Call, now: float) -> None:
         """Its time is up, or nobody wants its answer: its number rests. Harmless when repeated, or answered."""
-        if call.state is not State.ANSWERED and call.state is not State.GIVEN_UP:
-            call.state = State.GIVEN_UP
+        if call.state is not ANSWERED and call.state is not GIVEN_UP:
+            call.state = GIVEN_UP
             call.rests_until = now + _REST_S
 
     def time_out(self, call: Call, now: float) -> bool:
@@ -138,7 +138,7 @@ class Table:
 
     def withdraw(self, call: Call) -> None:
         """It was never sent: its number is free."""
-        call.state = State.GIVEN_UP
+        call.state = GIVEN_UP
         self._calls.pop(call.sequence, None)
 
     def reset(self) -> None:
@@ -157,9 +157,9 @@ class Table:
         for ahead in range(_NUMBERS):
             sequence = (self._next + ahead) % _NUMBERS
             call = self._calls.get(sequence)
-            if call is None or (call.state is State.GIVEN_UP and call.rests_until <= now):
+            if call is None or (call.state is GIVEN_UP and call.rests_until <= now):
                 return sequence
-        resting = [call for call in self._calls.values() if call.state is State.GIVEN_UP]
+        resting = [call for call in self._calls.values() if call.state is GIVEN_UP]
         if not resting:
             raise ProtocolError(f"{_NUMBERS} requests are waiting for their answers")
         return min(resting, key=lambda call: call.rests_until).sequence

@@ -263,6 +263,10 @@ class Phase(Enum):
     DONE = "done"
 
 
+# Looking one up by its class takes as long as a whole call (Python 3.11), and each chunk would do so five times.
+_FIRST, _BODY, _SETTLE, _FORGOTTEN, _DONE = Phase
+
+
 class _Cutter:
     """Cuts `source` into chunks that fit messages."""
 
@@ -368,7 +372,7 @@ class UploadPlan:
         self.size = len(source)
         self.message_bytes = message_bytes
         self.alignment = alignment
-        self.phase = Phase.FIRST
+        self.phase = _FIRST
         self.done_bytes = 0
         self.resumed_from = 0
         self.match: bool | None = None  # the device's final check, where it makes one
@@ -389,7 +393,7 @@ class UploadPlan:
 
     @property
     def done(self) -> bool:
-        return self.phase is Phase.DONE
+        return self.phase is _DONE
 
     @property
     def least_bytes(self) -> int:
@@ -399,40 +403,55 @@ class UploadPlan:
     @property
     def needs_settling(self) -> bool:
         """The device must be asked whether it has the whole, and `settled` told the answer, before anything else."""
-        return self.phase is Phase.SETTLE or self.phase is Phase.FORGOTTEN
+        return self.phase is _SETTLE or self.phase is _FORGOTTEN
 
     def next(self) -> Chunk | None:
         """The chunk to send now, or None while answers must be awaited (or the transfer is done)."""
-        if self.phase is Phase.BODY:
-            return self._chunk(self._next) if self._next < self.size else None
-        if self.phase is Phase.FIRST and self._opening is None:
+        if self.phase is _BODY:
+            offset = self._next
+            if offset >= self.size:
+                return None
+        elif self.phase is _FIRST and self._opening is None:
+            offset = 0
+        else:
+            return None
+        chunk = self._cutter.chunk(offset, self._epoch, self.message_bytes, self.alignment)
+        if self.phase is _FIRST:
             self._unanswered_openings += 1
             # Alone, because the device erases first, and because its answer tells where to go on.
-            self._opening = self._chunk(0)
-            return self._opening
-        return None
+            self._opening = chunk
+        self._next = end = chunk.end
+        if end <= self._furthest:
+            self.retransmissions += 1
+        else:
+            self._furthest = end
+        if end == self.size:
+            self.tail = True
+        return chunk
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
-    def answered(self, piece: Chunk, result: UploadProgress) -> None:
-        self.acknowledged(piece, result.offset, result.match)
-
     def acknowledged(self, chunk: Chunk, offset: int, match: bool | None = None) -> None:
-        """The answer to `chunk`: the device wants `offset` next.
+        """The answer to `chunk`: the device wants `offset` next. Raises as `answered` does."""
+        self.answered(chunk, UploadProgress(offset, match))
+
+    def answered(self, piece: Chunk, result: UploadProgress) -> None:
+        """The answer to `piece`.
 
         Raises `MalformedReply` for an offset beyond the end, and `TransferStuck` when the device keeps losing it all.
         """
+        chunk, offset = piece, result.offset
         if chunk.offset == 0:
             self._unanswered_openings -= 1
         if chunk is self._opening:
             self._opening = None
-        if self.phase is Phase.DONE:
+        if self.phase is _DONE:
             return  # an answer to a duplicate; once complete, the server starts again at 0 (Zephyr)
         if not 0 <= offset <= self.size:
             raise MalformedReply(f"the device asks for offset {offset} of {self.size} bytes")
-        if match is not None and offset == self.size:
-            self.match = match  # anywhere else it compares nothing
-        if self.phase is Phase.FIRST:
+        if result.match is not None and offset == self.size:
+            self.match = result.match  # anywhere else it compares nothing
+        if self.phase is _FIRST:
             # The answer to an earlier copy of the opening chunk will do; one from before a restart will not.
             if chunk.offset == 0 and chunk.epoch >= self._opening_epoch:
                 self._opening = None
@@ -462,9 +481,9 @@ class UploadPlan:
         """
         if chunk is self._opening:
             self._opening = None
-        if self.phase is Phase.FIRST:
+        if self.phase is _FIRST:
             self._epoch += 1
-        elif self.phase is Phase.BODY and chunk.epoch == self._epoch:
+        elif self.phase is _BODY and chunk.epoch == self._epoch:
             # One loss, one reaction: the others of its window are its consequence.
             self._go_back(self.done_bytes, counts=False)
 
@@ -473,18 +492,18 @@ class UploadPlan:
 
     def doubt(self) -> None:
         """All has been sent and no answer comes any more: only the device's state can tell whether it has the whole."""
-        if self.tail and self.phase is Phase.BODY:
-            self.phase = Phase.SETTLE
+        if self.tail and self.phase is _BODY:
+            self.phase = _SETTLE
 
     def settled(self, complete: bool) -> None:
         """The device has been asked: it holds the whole (`complete`), or it does not."""
         if complete and self.needs_settling:
             self.done_bytes = self.size
-            self.phase = Phase.DONE
-        elif self.phase is Phase.FORGOTTEN:
+            self.phase = _DONE
+        elif self.phase is _FORGOTTEN:
             self._restart()
-        elif self.phase is Phase.SETTLE:
-            self.phase = Phase.BODY
+        elif self.phase is _SETTLE:
+            self.phase = _BODY
             self.tail = False
             self._go_back(self.done_bytes)  # then it was the last request that was lost, not its answer
 
@@ -495,7 +514,7 @@ class UploadPlan:
 
     def undone(self) -> None:
         """The device has the whole no more, although it had taken it: from the start."""
-        if self.phase is Phase.DONE:
+        if self.phase is _DONE:
             self._unanswered_openings = 0
             self._restart()
 
@@ -529,7 +548,7 @@ class UploadPlan:
             self.stalls += 1
             self._epoch += 1
             return
-        self.phase = Phase.BODY
+        self.phase = _BODY
         if offset > chunk.end or chunk.end - offset >= ALIGNMENT_MAXIMUM:
             self.resumed_from = offset  # the device kept the session of an earlier attempt with this sha
         self.done_bytes = 0
@@ -545,7 +564,7 @@ class UploadPlan:
             self._furthest = max(self._furthest, offset)
         self.stalls = 0
         if offset == self.size:
-            self.phase = Phase.DONE
+            self.phase = _DONE
 
     def _learn_alignment(self, chunk: Chunk, offset: int) -> None:
         """What the answer to `chunk` tells of the unit in which the device writes.
@@ -569,12 +588,12 @@ class UploadPlan:
         self._next = offset
         self.done_bytes = offset
         if self.needs_settling:
-            self.phase = Phase.BODY
+            self.phase = _BODY
 
     def _session_gone(self) -> None:
         """The device wants offset 0 after progress: it was reset or erased, or it has finished (Zephyr clears then)."""
         if self.tail:
-            self.phase = Phase.FORGOTTEN
+            self.phase = _FORGOTTEN
         else:
             self._restart()
 
@@ -595,15 +614,4 @@ class UploadPlan:
         self.match = None
         self.tail = False
         self._opening = None
-        self.phase = Phase.FIRST
-
-    def _chunk(self, offset: int) -> Chunk:
-        chunk = self._cutter.chunk(offset, self._epoch, self.message_bytes, self.alignment)
-        self._next = end = chunk.end
-        if end <= self._furthest:
-            self.retransmissions += 1
-        else:
-            self._furthest = end
-        if end == self.size:
-            self.tail = True
-        return chunk
+        self.phase = _FIRST
