@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
+from api import plugin_surface, python_surface, simulation_surface
 
 from mcumgrx import errors
 from mcumgrx.cli.arguments import global_options
@@ -267,6 +268,9 @@ def _prose(text: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "plugin-surface": plugin_surface,
+    "python-surface": python_surface,
+    "simulation-surface": simulation_surface,
     "command-table": command_table,
     "address-table": address_table,
     "command-reference": command_reference,

@@ -81,7 +81,7 @@ async def upload(
     timeout_s: float | None = None,
     settled: Callable[[], Awaitable[bool]],
     progress: Progress = ignore_progress,
-    stage: StageName = StageName.UPLOAD,
+    stage: str = StageName.UPLOAD,
     pause: Pause | None = None,
 ) -> UploadProgress:
     """Carry out the upload `plan`, whose `message_bytes` is the most that link and device take.
@@ -145,7 +145,7 @@ async def transfer(
     slow_s: Callable[[P], float],
     begin_bytes: int = 0,
     progress: Progress = ignore_progress,
-    stage: StageName,
+    stage: str,
     pause: Pause | None = None,
     delivery: Delivery | None = None,
 ) -> None:
@@ -167,7 +167,7 @@ def _engine(
     client: Client,
     plan: TransferPlan[P],
     window: Window[Any],
-    stage: StageName,
+    stage: str,
     timeout_s: float,
     slow_s: Callable[[P], float],
     *,

@@ -38,16 +38,38 @@ from .errors import (
     DeviceNotFound,
     ErrorCode,
     Exit,
+    FlowError,
+    FramingError,
+    ImageError,
     LinkLost,
     MalformedReply,
     McumgrError,
+    MessageTooLarge,
     NotDone,
+    Outcome,
+    PlanRefused,
     PluginError,
+    ProtocolError,
     RequestTimeout,
+    TransferStuck,
     TransportError,
+    UploadMismatch,
     UsageError,
+    WrongDevice,
 )
-from .events import Bytes, DeviceText, Event, Note, Progress, Speed, Stage, StageName, Status, ignore_progress
+from .events import (
+    Bytes,
+    DeviceText,
+    Event,
+    Limit,
+    Note,
+    Progress,
+    Speed,
+    Stage,
+    StageName,
+    Status,
+    ignore_progress,
+)
 from .hints import Hint, Run
 from .isolation import said
 
@@ -57,17 +79,65 @@ if TYPE_CHECKING:
     from .address import Address, OptionReader
     from .bulk import Delivery, transfer, upload, window_for
     from .client import Client
-    from .contracts import Device, ImageGroup, OsGroup
+    from .contracts import Connection, Device, ImageGroup, OsGroup, ReturnHint, UploadOptions
     from .former_names import Command
     from .group import Group
+    from .mcuboot import (
+        Dependency,
+        FileBytes,
+        Image,
+        ImageFlag,
+        ImageHeader,
+        Tlv,
+        TlvType,
+        Version,
+        load_image,
+    )
     from .message_size import find_message_size
     from .pause import Pause
-    from .protocol.codes import SmpError
+    from .protocol.codes import ImageErrorCode, OsErrorCode, SmpError
     from .protocol.console import ConsoleFraming
     from .protocol.framing import DatagramFraming, Framing, StreamFraming
     from .protocol.header import GroupId, Op
-    from .protocol.message import Body, CommandFacts, Fields, Reply, SmpCommand, raise_for_error
+    from .protocol.message import (
+        Body,
+        CommandFacts,
+        Fields,
+        HasErrors,
+        Reply,
+        Request,
+        SmpCommand,
+        raise_for_error,
+    )
+    from .protocol.standard import (
+        Bootloader,
+        BootloaderMode,
+        Echo,
+        EraseImage,
+        ImageState,
+        Params,
+        ReadBootloader,
+        ReadBootloaderMode,
+        ReadImageState,
+        ReadParams,
+        ReadSlotInfo,
+        Reset,
+        Slot,
+        SlotInfo,
+        UploadProgress,
+        WriteImageState,
+    )
     from .threads import in_thread
+    from .transfer.plan import (
+        ImageUpload,
+        Piece,
+        Source,
+        TransferPlan,
+        UploadMessages,
+        UploadPlan,
+        largest_data,
+    )
+    from .transfer.window import Window
     from .transport import Discovered, Flow, Limits, Transport
 
 __all__ = [
@@ -75,6 +145,8 @@ __all__ = [
     "Address",
     "Argument",
     "Body",
+    "Bootloader",
+    "BootloaderMode",
     "Bytes",
     "CliCommand",
     "CliContext",
@@ -84,59 +156,108 @@ __all__ = [
     "CommandFacts",
     "CommandPlugin",
     "ConnectFailed",
+    "Connection",
     "ConsoleFraming",
     "DatagramFraming",
     "Delivery",
+    "Dependency",
     "Device",
     "DeviceError",
     "DeviceNotFound",
     "DeviceText",
     "Discovered",
+    "Echo",
+    "EraseImage",
     "ErrorCode",
     "Event",
     "Exit",
     "Fields",
+    "FileBytes",
     "Flow",
+    "FlowError",
     "Framing",
+    "FramingError",
     "Group",
     "GroupId",
     "GroupPlugin",
+    "HasErrors",
     "Hint",
+    "Image",
+    "ImageError",
+    "ImageErrorCode",
+    "ImageFlag",
     "ImageGroup",
+    "ImageHeader",
+    "ImageState",
+    "ImageUpload",
+    "Limit",
     "Limits",
     "LinkLost",
     "MalformedReply",
     "McumgrError",
+    "MessageTooLarge",
     "NotDone",
     "Note",
     "Op",
     "Option",
     "OptionReader",
+    "OsErrorCode",
     "OsGroup",
+    "Outcome",
+    "Params",
     "Pause",
+    "Piece",
+    "PlanRefused",
     "PluginError",
     "Progress",
+    "ProtocolError",
+    "ReadBootloader",
+    "ReadBootloaderMode",
+    "ReadImageState",
+    "ReadParams",
+    "ReadSlotInfo",
     "Reply",
     "ReportDiscovered",
+    "Request",
     "RequestTimeout",
+    "Reset",
+    "ReturnHint",
     "Run",
+    "Slot",
+    "SlotInfo",
     "SmpCommand",
     "SmpError",
+    "Source",
     "Speed",
     "Stage",
     "StageName",
     "Status",
     "StreamFraming",
+    "Tlv",
+    "TlvType",
+    "TransferPlan",
+    "TransferStuck",
     "Transport",
     "TransportError",
     "TransportPlugin",
+    "UploadMessages",
+    "UploadMismatch",
+    "UploadOptions",
+    "UploadPlan",
+    "UploadProgress",
     "UsageError",
+    "Version",
+    "Window",
+    "WriteImageState",
+    "WrongDevice",
     "cli_command",
     "command",
     "find_message_size",
     "hookimpl",
     "ignore_progress",
     "in_thread",
+    "largest_data",
+    "load_image",
     "raise_for_error",
     "transfer",
     "upload",
@@ -158,39 +279,56 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 # Where the names live that are resolved on first use.
 _LATE = {
-    "Address": "address",
-    "OptionReader": "address",
-    "Delivery": "bulk",
-    "find_message_size": "message_size",
-    "transfer": "bulk",
-    "upload": "bulk",
-    "window_for": "bulk",
-    "Client": "client",
-    "Device": "contracts",
-    "ImageGroup": "contracts",
-    "OsGroup": "contracts",
-    "Group": "group",
-    "Pause": "pause",
-    "in_thread": "threads",
-    "ConsoleFraming": "protocol.console",
-    "DatagramFraming": "protocol.framing",
-    "Framing": "protocol.framing",
-    "StreamFraming": "protocol.framing",
-    "GroupId": "protocol.header",
-    "Op": "protocol.header",
-    "SmpError": "protocol.codes",
-    "Body": "protocol.message",
-    "CommandFacts": "protocol.message",
-    "Fields": "protocol.message",
-    "Reply": "protocol.message",
-    "SmpCommand": "protocol.message",
-    "raise_for_error": "protocol.message",
-    "Command": "former_names",
-    "Discovered": "transport",
-    "Flow": "transport",
-    "Limits": "transport",
-    "Transport": "transport",
+    name: module
+    for module, names in {
+        "address": "Address OptionReader",
+        "bulk": "Delivery transfer upload window_for",
+        "client": "Client",
+        "contracts": "Connection Device ImageGroup OsGroup ReturnHint UploadOptions",
+        "former_names": "Command",
+        "group": "Group",
+        "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader Tlv TlvType Version load_image",
+        "message_size": "find_message_size",
+        "pause": "Pause",
+        "protocol.codes": "ImageErrorCode OsErrorCode SmpError",
+        "protocol.console": "ConsoleFraming",
+        "protocol.framing": "DatagramFraming Framing StreamFraming",
+        "protocol.header": "GroupId Op",
+        "protocol.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",
+        "protocol.standard": "Bootloader BootloaderMode Echo EraseImage ImageState Params ReadBootloader "
+        "ReadBootloaderMode ReadImageState ReadParams ReadSlotInfo Reset Slot SlotInfo UploadProgress WriteImageState",
+        "threads": "in_thread",
+        "transfer.plan": "ImageUpload Piece Source TransferPlan UploadMessages UploadPlan largest_data",
+        "transfer.window": "Window",
+        "transport": "Discovered Flow Limits Transport",
+    }.items()
+    for name in names.split()
 }
+
+
+# Of these, plugins only pass on what they get; this is what they may ask besides.
+PROMISED: Mapping[str, tuple[str, ...]] = {
+    "Client": (
+        "answered",
+        "connected",
+        "group",
+        "last_heard_s",
+        "limits",
+        "optional",
+        "params",
+        "request",
+        "time_for",
+        "wait_lost",
+    ),
+    "FileBytes": (),
+    "UploadPlan": ("__init__", "done"),
+    "Window": (),
+}
+
+
+def home_of(name: str) -> str | None:
+    """The module in which a public name lives that is resolved on first use."""
+    return f"{__package__}.{_LATE[name]}" if name in _LATE else None
 
 
 def __getattr__(name: str) -> object:

@@ -56,12 +56,6 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.protocol",
         "mcumgrx.transport",
     },
-    "mcumgrx.refusals": {
-        "mcumgrx.errors",
-        "mcumgrx.mcuboot",
-        "mcumgrx.protocol.codes",
-        "mcumgrx.protocol.standard",
-    },
     "mcumgrx.transfer": {
         "mcumgrx.errors",
         "mcumgrx.events",
@@ -104,10 +98,12 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.former_names",
         "mcumgrx.group",
         "mcumgrx.isolation",
+        "mcumgrx.mcuboot",
         "mcumgrx.message_size",
         "mcumgrx.pause",
         "mcumgrx.protocol",
         "mcumgrx.threads",
+        "mcumgrx.transfer",
         "mcumgrx.transport",
     },
     "mcumgrx.isolation": set(),
@@ -164,32 +160,8 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.cli": {"mcumgrx"},
 }
 
-# Plugins use what any other plugin can use; these need more, because they fill a role that flows ask for, or offer
-# what the core has.
-PLUGINS: dict[str, set[str]] = {
-    "mcumgrx_plugins": {"mcumgrx.plugin_api"},
-    "mcumgrx_plugins.os": {
-        "mcumgrx.plugin_api",
-        "mcumgrx.protocol.codes:OsErrorCode",
-        "mcumgrx.protocol.standard",
-    },
-    "mcumgrx_plugins.image": {
-        "mcumgrx.contracts",
-        "mcumgrx.errors",
-        "mcumgrx.mcuboot",
-        "mcumgrx.plugin_api",
-        "mcumgrx.protocol.codes:ImageErrorCode",
-        "mcumgrx.protocol.standard",
-        "mcumgrx.transfer.plan",
-        "mcumgrx.refusals",
-    },
-    "mcumgrx_plugins.fs": {
-        "mcumgrx.errors",
-        "mcumgrx.plugin_api",
-        "mcumgrx.transfer.plan:largest_data",
-    },
-    "mcumgrx_plugins.sim": {"mcumgrx.mcuboot", "mcumgrx.plugin_api", "mcumgrx.sim"},
-}
+# Ours use what every plugin can use, and no more.
+PLUGINS: dict[str, set[str]] = {"mcumgrx_plugins": {"mcumgrx.plugin_api", "mcumgrx.sim"}}
 
 # Foreign packages, and the only places that may import them.
 FOREIGN: dict[str, set[str]] = {

@@ -139,7 +139,7 @@ def test_no_text_names_a_command_for_a_device_that_nobody_completes() -> None:
 
 # -- the tables of errors -------------------------------------------------------------------------------------------
 
-# Their sentence says all there is; what to do follows from the state (`mcumgrx.refusals`), or there is nothing to do.
+# Their sentence says all there is; what to do follows from the state (`image/refusals.py`), or there is nothing to do.
 _SAY_ALL = {SmpError.OK, SmpError.BAD_STATE}
 
 

@@ -73,7 +73,7 @@ class Engine(Generic[P]):
         profile: LinkProfile,
         limits: Limits,
         flow: Flow,
-        stage: StageName,
+        stage: str,
         timeout_s: float,
         slow_s: Callable[[P], float],
         again_s: float | None = None,
@@ -93,7 +93,7 @@ class Engine(Generic[P]):
         self.notes = self._headway.notes
         self._behind: Any | None = None  # to be sent behind a slow request
         self._held_at: float | None = None
-        self._answers_are_files = stage is StageName.DOWNLOAD
+        self._answers_are_files = stage == StageName.DOWNLOAD
         self.meter = Meter(
             plan,
             window,

@@ -69,7 +69,7 @@ class Meter:
         profile: LinkProfile,
         limits: Limits,
         flow: Flow,
-        stage: StageName,
+        stage: str,
         load: Callable[[float], float | None],
     ) -> None:
         self.slowest_s: float | None = None
@@ -197,7 +197,7 @@ class Meter:
         if not timing.wire_bytes:
             return 0.0
         carried = timing.sent_bytes
-        if self._stage is StageName.DOWNLOAD:
+        if self._stage == StageName.DOWNLOAD:
             carried = self._plan.done_bytes - self._plan.resumed_from  # a little less than what the answers take
         return timing.wire_s / timing.wire_bytes * carried
 

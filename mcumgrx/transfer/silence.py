@@ -23,7 +23,7 @@ _RESUME = "the device keeps its place: run the same command again to go on from 
 class Silence:
     """Of the device, in one transfer. `timeout_s`: seconds in which an ordinary request is answered."""
 
-    def __init__(self, plan: TransferPlan[Any], window: Window[Any], timeout_s: float, stage: StageName) -> None:
+    def __init__(self, plan: TransferPlan[Any], window: Window[Any], timeout_s: float, stage: str) -> None:
         self.timeout_s = timeout_s
         self._plan = plan
         self._window = window

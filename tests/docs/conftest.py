@@ -30,4 +30,5 @@ def examples() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def generate() -> ModuleType:
+    sys.modules["api"] = _load("api")  # as the folder of a script that is run is on the path
     return _load("generate")

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from mcumgrx.errors import MessageTooLarge
-from mcumgrx.plugin_api import SmpCommand
-from mcumgrx.transfer.plan import largest_data
+from mcumgrx.plugin_api import MessageTooLarge, SmpCommand, largest_data
 
 from .messages import WriteFile
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from mcumgrx.errors import TransferStuck
-from mcumgrx.plugin_api import DeviceError, MalformedReply
+from mcumgrx.plugin_api import DeviceError, MalformedReply, TransferStuck
 
 from .messages import FileChunk, ReadFile
 from .plan import FileDamaged

@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mcumgrx.errors import ImageError
-from mcumgrx.plugin_api import McumgrError
+from mcumgrx.plugin_api import ImageError, McumgrError
 
 __all__ = [
     "Digest",

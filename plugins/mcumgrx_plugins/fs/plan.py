@@ -37,8 +37,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from mcumgrx.errors import PlanRefused, ProtocolError, TransferStuck
-from mcumgrx.plugin_api import DeviceError, Hint, MalformedReply, Run, SmpCommand, SmpError
+from mcumgrx.plugin_api import (
+    DeviceError,
+    Hint,
+    MalformedReply,
+    PlanRefused,
+    ProtocolError,
+    Run,
+    SmpCommand,
+    SmpError,
+    TransferStuck,
+)
 
 from .chunks import Chunks, Content, Step
 from .messages import (

@@ -30,8 +30,7 @@ from mcumgrx.plugin_api import (
 )
 
 if TYPE_CHECKING:
-    from mcumgrx.errors import FlowError, PlanRefused
-    from mcumgrx.mcuboot import Image
+    from mcumgrx.plugin_api import FlowError, Image, PlanRefused
 
     from .group import ImageGroup
     from .messages import ImageState, Slot, SlotInfo
@@ -177,7 +176,7 @@ def _place(image: Image, number: int, state: ImageState) -> _Place:
     if number:
         # The primary slot of another core cannot be read by the application that answers, and is not listed.
         return _Place(None, f"not checked: the device does not list it, as some do with image {number}")
-    from mcumgrx.errors import FlowError
+    from mcumgrx.plugin_api import FlowError
 
     raise FlowError(
         f"the upload of {image.version} is complete, but the device does not list it", stage=StageName.UPLOAD
@@ -234,8 +233,7 @@ async def upload(
     """
     import asyncio
 
-    from mcumgrx.contracts import UploadOptions
-    from mcumgrx.mcuboot import load_image
+    from mcumgrx.plugin_api import UploadOptions, load_image
 
     from .group import ImageGroup
 
@@ -384,7 +382,7 @@ async def _other_hash(group: ImageGroup) -> bytes:
 
 
 def _refused(message: str, hint: str) -> PlanRefused:
-    from mcumgrx.errors import PlanRefused
+    from mcumgrx.plugin_api import PlanRefused
 
     return PlanRefused(message, hint=hint)
 
@@ -457,7 +455,7 @@ async def erase(context: CliContext, slot: int | None, erase_timeout: float) -> 
 
 
 def _still_there(slot: int | None) -> FlowError:
-    from mcumgrx.errors import FlowError
+    from mcumgrx.plugin_api import FlowError
 
     return FlowError(
         f"not erased: the device said yes, but its image list still shows the image in {_erased_slot(slot)}",
@@ -562,7 +560,7 @@ class FileFacts:
 
     @classmethod
     def of(cls, image: Image, file: str) -> FileFacts:
-        from mcumgrx.mcuboot import TlvType
+        from mcumgrx.plugin_api import TlvType
 
         return cls(
             file=file,
@@ -672,8 +670,7 @@ class InspectResult:
 )
 async def inspect(context: CliContext, files: Sequence[Path]) -> InspectResult:
     """Show what image FILES contain, and check their structure and hash. The signature only a device can check."""
-    from mcumgrx.errors import ImageError
-    from mcumgrx.mcuboot import load_image
+    from mcumgrx.plugin_api import ImageError, load_image
 
     images: list[FileFacts] = []
     refused: list[FileRefused] = []

@@ -10,17 +10,20 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
-from mcumgrx.contracts import UploadOptions
-from mcumgrx.errors import FlowError, MalformedReply, McumgrError, Outcome
-from mcumgrx.mcuboot import Image
 from mcumgrx.plugin_api import (
     DeviceError,
+    FlowError,
     Group,
+    Image,
+    MalformedReply,
+    McumgrError,
     Note,
+    Outcome,
     Progress,
     RequestTimeout,
     SmpError,
     StageName,
+    UploadOptions,
     UsageError,
     find_message_size,
     ignore_progress,
@@ -28,7 +31,6 @@ from mcumgrx.plugin_api import (
     window_for,
 )
 from mcumgrx.plugin_api import ImageGroup as ImageRole
-from mcumgrx.refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
 from .messages import (
     EraseImage,
@@ -42,6 +44,7 @@ from .messages import (
     UploadProgress,
     WriteImageState,
 )
+from .refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
 __all__ = ["ImageGroup"]
 

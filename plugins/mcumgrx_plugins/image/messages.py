@@ -6,18 +6,19 @@ a message that nobody but this group uses belongs here.
 
 from __future__ import annotations
 
-from mcumgrx.protocol.codes import ImageErrorCode
-from mcumgrx.protocol.standard import (
+from mcumgrx.plugin_api import (
     EraseImage,
+    ImageErrorCode,
     ImageState,
+    ImageUpload,
     ReadImageState,
     ReadSlotInfo,
     Slot,
     SlotInfo,
+    UploadPlan,
     UploadProgress,
     WriteImageState,
 )
-from mcumgrx.transfer.plan import ImageUpload, UploadPlan
 
 __all__ = [
     "EraseImage",

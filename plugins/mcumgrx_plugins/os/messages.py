@@ -12,17 +12,24 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TypeVar
 
-from mcumgrx.plugin_api import Body, Fields, MalformedReply, Op, Reply, SmpCommand, UsageError, value_text
-from mcumgrx.protocol.codes import OsErrorCode
-from mcumgrx.protocol.standard import (
+from mcumgrx.plugin_api import (
+    Body,
     Bootloader,
     BootloaderMode,
     Echo,
+    Fields,
+    MalformedReply,
+    Op,
+    OsErrorCode,
     Params,
     ReadBootloader,
     ReadBootloaderMode,
     ReadParams,
+    Reply,
     Reset,
+    SmpCommand,
+    UsageError,
+    value_text,
 )
 
 from . import OS

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mcumgrx.mcuboot import ImageFlag, Version
-from mcumgrx.plugin_api import Address, OptionReader, UsageError
+from mcumgrx.plugin_api import Address, ImageFlag, OptionReader, UsageError, Version
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, BootPolicy, Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.files import MAX_SEEK, FsConfig, FsMount

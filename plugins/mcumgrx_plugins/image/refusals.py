@@ -12,11 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import DeviceError, ErrorCode
-from .hints import Hint, Run
-from .mcuboot import Image
-from .protocol.codes import ImageErrorCode, SmpError
-from .protocol.standard import ImageState, Slot, SlotInfo
+from mcumgrx.plugin_api import (
+    DeviceError,
+    ErrorCode,
+    Hint,
+    Image,
+    ImageErrorCode,
+    ImageState,
+    Run,
+    Slot,
+    SlotInfo,
+    SmpError,
+)
 
 __all__ = ["Asked", "Doing", "refusal_hint"]
 

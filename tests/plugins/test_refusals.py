@@ -11,8 +11,8 @@ from mcumgrx.errors import DeviceError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image, trailer_magic
 from mcumgrx.protocol.codes import ImageErrorCode, SmpError, error_table
 from mcumgrx.protocol.standard import ImageState, Slot, SlotInfo
-from mcumgrx.refusals import Asked, Doing, refusal_hint, tells
 from mcumgrx.sim.images import build_image
+from mcumgrx_plugins.image.refusals import Asked, Doing, refusal_hint, tells
 
 FILE = parse_image(build_image("1.1.0", payload_size=2000))
 PADDED = parse_image((FILE.data.ljust(8192 - 16, b"\xff")) + trailer_magic(16))
