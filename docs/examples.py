@@ -41,7 +41,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT_S = 50
+TIMEOUT_S = 150
 
 _FENCE = re.compile(r"^(?P<ticks>```+)(?P<language>[\w{}-]*)\s*$")
 _COMMENT = re.compile(r"^<!-- (?P<key>file|same as|not executed|needs): (?P<value>.+?) -->$")

@@ -37,7 +37,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.write_bytes(bytes(range(256)) * 24)
 
     def imgtool(*arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", "imgtool.main", *arguments], check=True, capture_output=True, timeout=30)
+        subprocess.run([sys.executable, "-m", "imgtool.main", *arguments], check=True, capture_output=True, timeout=100)
 
     imgtool("keygen", "--key", str(key), "--type", "ecdsa-p256")
     sizes = ("--header-size", "0x200", "--pad-header", "--slot-size", "0x80000", "--align", "4")

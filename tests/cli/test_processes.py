@@ -130,7 +130,7 @@ def test_a_closed_pipe_does_not_end_an_upload(tmp_path: Path, desk: str, image_f
     assert process.stdout is not None
     assert process.stdout.readline().startswith("upload: ")
     process.stdout.close()
-    assert process.wait(50) == 0
+    assert process.wait(100) == 0
     assert cli("image", "list", "-d", desk, "--json").result["slots"][1]["version"] == "1.1.0"
 
 
@@ -178,7 +178,7 @@ def on_terminal(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int,
         process = start(tmp_path, *arguments, stdout=theirs, stderr=theirs, variables=variables)
         os.close(theirs)
         text = read_all(ours)
-        return process.wait(30), text
+        return process.wait(100), text
     finally:
         os.close(ours)
 
@@ -257,7 +257,7 @@ def test_a_question_on_a_terminal(typed: str, code: int, end: str) -> None:
         os.close(theirs)
         os.write(ours, typed.encode())
         text = read_all(ours)
-        assert process.wait(20) == code
+        assert process.wait(100) == code
         assert text.splitlines()[-1].endswith(end)
     finally:
         os.close(ours)

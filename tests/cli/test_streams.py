@@ -23,7 +23,7 @@ class Stuck(io.StringIO):
 
     def write(self, text: str, /) -> int:
         self.reached.set()
-        self.go_on.wait(20)
+        self.go_on.wait(100)
         return super().write(text)
 
 
@@ -43,7 +43,7 @@ def test_a_terminal_that_is_stopped_holds_up_nobody(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stderr", terminal)
     with standard_streams() as now, now.beside() as outlet:
         write_line(now.err, "first")
-        assert terminal.reached.wait(20)
+        assert terminal.reached.wait(100)
         write_line(now.err, "second")
         assert not outlet.drain(0.0)
         print("printed by a plugin")
@@ -58,7 +58,7 @@ def test_what_waits_to_be_written_does_not_fill_the_memory(monkeypatch: pytest.M
     go_on = threading.Event()
 
     def write(text: str) -> None:
-        go_on.wait(20)
+        go_on.wait(100)
         written.append(text)
 
     outlet = Outlet("test")

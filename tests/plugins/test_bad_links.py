@@ -65,7 +65,7 @@ def device(answer: bytes | None) -> Iterator[str]:
         yield os.ttyname(slave)
     finally:
         os.write(slave, b"the end")
-        thread.join(5)
+        thread.join(50)
         os.close(master)
         os.close(slave)
 

@@ -179,7 +179,7 @@ def test_waiting_for_a_pipe_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     desk.events = Listening(lambda event: told.set() if isinstance(event, Note) else None)
 
     def write_when_told() -> None:
-        told.wait(20)
+        told.wait(100)
         pipe.write_bytes(b"at last")
 
     async def work() -> None:
@@ -469,7 +469,7 @@ class Slow:
         self.go_on = threading.Event()
 
     def write(self, data: bytes, /) -> None:
-        self.go_on.wait(20)
+        self.go_on.wait(100)
         if data == b"bad":
             raise LocalFileError("no", path="x")
         self.got += data
@@ -519,7 +519,7 @@ def test_a_reader_that_does_not_read_keeps_nobody(monkeypatch: pytest.MonkeyPatc
     asyncio.run(work())
     assert not ended.is_set()
     os.close(reading)
-    assert ended.wait(20)
+    assert ended.wait(100)
     os.close(writing)
 
 

@@ -117,7 +117,7 @@ def threads_end() -> None:
     """The port was given back: no thread holds it. The last one may still be on its way out."""
     for thread in threading.enumerate():
         if thread.name.startswith("serial "):
-            thread.join(5)
+            thread.join(50)
             assert not thread.is_alive()
 
 

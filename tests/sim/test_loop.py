@@ -63,7 +63,7 @@ def test_a_thread_is_waited_for_while_the_clock_stands_still() -> None:
         loop = asyncio.get_running_loop()
 
         def work() -> str:
-            assert gate.wait(30)
+            assert gate.wait(100)
             return "done"
 
         # A timer that is due long before the thread has ended, by a clock that does not run meanwhile.
