@@ -702,7 +702,7 @@ async def test_a_device_that_no_longer_reads_ends_the_link(
     monkeypatch.setattr(uart, "_STALLED_S", 0.1)
     peer.deaf()
     waiting = asyncio.create_task(link.receive())
-    monkeypatch.setattr(link, "_wire_baud", 10**9)  # a pseudo-terminal takes nothing like the time of its baud rate
+    monkeypatch.setattr(link._wire, "baud", 10**9)  # a pseudo-terminal takes nothing like the time of its baud rate
     with pytest.raises(LinkLost, match="no more bytes"):
         await link.send([bytes(1_000_000)])
     with pytest.raises(LinkLost, match="no more bytes"):

@@ -1,14 +1,18 @@
-"""Which framing a UART speaks: `AutoFraming` finds out. `PromptFraming` lets its transport see what a device prints."""
+"""Which framing a UART speaks, found out by `AutoFraming`; and whether a shell has it, which `ShellPrompt` sees."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Callable
 from enum import Enum
 
 from mcumgrx.plugin_api import ConsoleFraming, StreamFraming
 
-__all__ = ["PROBE", "AutoFraming", "Kind", "PromptFraming"]
+__all__ = ["PROBE", "AutoFraming", "Kind", "PromptFraming", "ShellPrompt"]
+
+log = logging.getLogger("mcumgrx.uart")
 
 # op, version, flags, group, sequence, command, payload: a message as every framing returns it.
 RawMessage = tuple[int, int, int, int, int, int, bytes]
@@ -17,6 +21,11 @@ RawMessage = tuple[int, int, int, int, int, int, bytes]
 # request of a client can be confused with it, because they echo with a write.
 PROBE = bytes.fromhex("00000004 0000ff00 a1616460")
 _PROBE_REPLY = (1, 0, 0xFF, 0)  # op, group, sequence, command
+
+# The prompt of Zephyr's shells, whatever the board has made of its name: "uart:~$ ". The newline that goes out in front
+# of the first message calls it forth.
+_PROMPT = re.compile(rb"\w:~\$ ")
+_PROMPT_BYTES = 5
 
 # So many requests in a row without an answer, and the device may have become another: its bootloader.
 _DOUBT_AFTER = 2
@@ -27,6 +36,27 @@ class Kind(Enum):
 
     CONSOLE = "console"
     RAW = "raw"
+
+
+class ShellPrompt:
+    """Whether a shell has the port. `known`: it has, or has not; None to look for its prompt."""
+
+    def __init__(self, known: bool | None) -> None:
+        self.is_there = bool(known)
+        self._known = known
+        self._last = b""  # of what the device has printed
+
+    def opened(self) -> None:
+        self.is_there, self._last = bool(self._known), b""
+
+    def hear(self, text: bytes) -> None:
+        if self._known is not None or self.is_there:
+            return
+        seen = self._last + text
+        self._last = seen[1 - _PROMPT_BYTES :]
+        if _PROMPT.search(seen):
+            log.info("the device is a shell")
+            self.is_there = True
 
 
 class PromptFraming(ConsoleFraming):

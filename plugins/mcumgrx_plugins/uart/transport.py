@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from mcumgrx.plugin_api import (
     Address,
@@ -28,15 +25,13 @@ from mcumgrx.plugin_api import (
     Transport,
 )
 
-from .framing import PROBE, AutoFraming, Kind, PromptFraming
+from .framing import PROBE, AutoFraming, Kind, PromptFraming, ShellPrompt
 from .stream import ByteStream, StreamEnded
+from .wire import Noise, Wire
 
 __all__ = ["UartTransport"]
 
 log = logging.getLogger("mcumgrx.uart")
-
-# A start, eight data bits and a stop.
-_BITS_PER_BYTE = 10
 
 # A newline ends rubbish in the device's line buffer; a shell takes a frame that follows it within 50 ms for more text.
 # 10 ms more for drivers that send in USB frames and timer ticks.
@@ -57,32 +52,12 @@ _PROBE_S = 1.0
 # USB endpoint holds them. After this long nothing will.
 _STALLED_S = 10.0
 
-# What arrives faster than this for long is no answer of a device: 12 Mbaud and USB full speed bring half as much. It is
-# left in the system's buffers, which drop it, so that a stream of noise leaves the processor to others.
-_MAX_BYTES_PER_S = 2_000_000
-_BURST_BYTES = 256 * 1024
-
-# So many bytes at once, one time after the other for so long, are no answers either: those leave gaps.
-_CROWD = 2048
-_CROWDED_S = 0.05
-
 # Default NETBUF_SIZE of Zephyr is 384, of MCUboot's raw recovery 1024; older ones and small devices have 256. There are
 # no line buffers to overrun.
 _RAW_SAFE_MESSAGE = 256
 
 # A shell's transport has two buffers in front of the server's: of three requests at once it takes two.
 _SHELL_REQUESTS = 2
-
-# The prompt of Zephyr's shells, whatever the board has made of its name: "uart:~$ ". The newline that goes out in front
-# of the first message calls it forth.
-_PROMPT = re.compile(rb"\w:~\$ ")
-_PROMPT_BYTES = 5
-
-# An answer that comes when, at the baud rate, half of its request cannot have left, comes over no UART of that speed.
-_TOO_EARLY = 0.5
-
-# Of messages that were never answered, so many are remembered; an answer may still come.
-_MOST_SENT = 64
 
 _FASTER_BAUD = (
     "the line is what takes the time: a higher baud rate is faster, in the address (baud=N) and in the device "
@@ -92,12 +67,6 @@ _FASTER_LINES = (
     "more line buffers in the device let it take larger messages at once: CONFIG_UART_MCUMGR_RX_BUF_COUNT, "
     "CONFIG_UART_MCUMGR_RX_BUF_SIZE"
 )
-
-
-class _Sent(NamedTuple):
-    writes: Sequence[bytes]
-    size: int
-    end: int  # of all bytes that were sent, up to it
 
 
 class UartTransport(Transport):
@@ -121,14 +90,14 @@ class UartTransport(Transport):
     def __init__(self, address: Address, options: OptionReader, *, baud: int | None = None) -> None:
         self._address = str(address)
         self._name = address.target
-        self._told_baud = baud
-        self._wire_baud = baud  # None where it tells nothing
+        self._wire = Wire(baud)
+        self._noise = Noise()
         framing = options.choice("framing", "console", ("console", "raw", "auto"))
         self._framing_kind = None if framing == "auto" else Kind(framing)
         self._line_length = options.integer("line", 127, minimum=32, maximum=0xFFFF)
         self._pause_s = options.number("pause", 0, maximum=60_000) / 1000
         shell = options.choice("shell", "auto", ("auto", "yes", "no"))
-        self._shell = None if shell == "auto" else shell == "yes"
+        self._shell = ShellPrompt(None if shell == "auto" else shell == "yes")
         options.finish()
         self._limits = {
             Kind.CONSOLE: Limits(
@@ -141,21 +110,12 @@ class UartTransport(Transport):
         self._stream: ByteStream | None = None
         self._auto: AutoFraming | None = None
         self._last_kind = Kind.CONSOLE  # what `auto` found last, tried first
-        self._prompted = False  # a shell's prompt was seen
-        self._printed = b""  # the last of what the device has printed
         self._loop: asyncio.AbstractEventLoop
         self._awake = False  # the device's line buffer is known to be empty
         self._in_step = False  # a raw device is known to wait for a header
-        self._sent_at = 0.0  # loop time when the last byte handed over will have left
-        self._sent_bytes = 0
-        self._sent: deque[_Sent] = deque(maxlen=_MOST_SENT)  # the messages in it
         self._back_in_step = asyncio.Event()
         self._ready_at = 0.0  # loop time when what is held back will be handed over
         self._later: asyncio.Task[None] | None = None  # hands it over
-        self._allowance = float(_BURST_BYTES)
-        self._asked_at = 0.0  # loop time of the last call of `receive`, and of its return
-        self._returned_at = 0.0
-        self._crowded_since: float | None = None  # since then each call has returned much
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address}>"
@@ -182,13 +142,11 @@ class UartTransport(Transport):
                 address=self._address,
                 hint="what it was used for before may not be done yet: unplug the device, or try again",
             ) from error
-        self._wire_baud = self._told_baud
-        self._prompted = False
-        self._printed = b""
+        self._wire.opened()
+        self._shell.opened()
         self._awake = False
         self._in_step = True
-        self._sent_at = self._ready_at = 0.0
-        self._sent.clear()
+        self._ready_at = 0.0
 
     async def close(self) -> None:
         later, self._later = self._later, None
@@ -228,8 +186,8 @@ class UartTransport(Transport):
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
         if taken:
-            self._note(writes, len(message))
-            self._count_sent(len(message))
+            self._wire.begins(writes, len(message))
+            self._wire.takes(len(message), self._loop.time())
         return taken
 
     def _held_back_s(self) -> float:
@@ -241,7 +199,7 @@ class UartTransport(Transport):
         return 0.0
 
     def _silence_left_s(self) -> float:
-        return max(0.0, self._sent_at + _RAW_SILENCE_S - self._loop.time())
+        return max(0.0, self._wire.ends_at + _RAW_SILENCE_S - self._loop.time())
 
     async def _send_later(
         self, stream: ByteStream, writes: Sequence[bytes], previous: asyncio.Task[None] | None
@@ -272,7 +230,7 @@ class UartTransport(Transport):
         message = b"".join(writes)
         if self._auto is not None:
             message = self._auto.lay_out(message, self._kind)
-        self._note(writes, len(message))
+        self._wire.begins(writes, len(message))
         if self._kind is Kind.RAW:
             self._in_step = True
             await self._write(stream, message)
@@ -294,33 +252,24 @@ class UartTransport(Transport):
         self._awake = True
 
     async def _write(self, stream: ByteStream, data: bytes) -> None:
-        self._count_sent(len(data))
+        self._wire.takes(len(data), self._loop.time())
         try:
             await stream.write(data, self._on_wire_s() + _STALLED_S)
         except TimeoutError:
             stalled = TimeoutError(f"it has taken no more bytes for {_STALLED_S:g} s")
             await stream.close(stalled)
             raise StreamEnded from stalled
-        if self._wire_baud is None:
-            self._sent_at = self._loop.time()
-
-    def _count_sent(self, size: int) -> None:
-        """So many bytes are handed over now: when the last of them will have left."""
-        now = self._loop.time()
-        if self._wire_baud is None:
-            self._sent_at = now
-        else:
-            self._sent_at = max(self._sent_at, now) + size * _BITS_PER_BYTE / self._wire_baud
+        self._wire.takes(0, self._loop.time())
 
     def queued_s(self) -> float:
-        if self._stream is None or (self._wire_baud is None and self._later is None):
+        if self._stream is None or (self._wire.baud is None and self._later is None):
             return 0.0
         now = self._loop.time()
         held_s = max(0.0, self._ready_at - now) if self._pending(self._later) else 0.0
         return self._on_wire_s() + held_s
 
     def _on_wire_s(self) -> float:
-        return max(0.0, self._sent_at - self._loop.time())
+        return self._wire.left_s(self._loop.time())
 
     @staticmethod
     def _pending(task: asyncio.Task[None] | None) -> bool:
@@ -331,11 +280,11 @@ class UartTransport(Transport):
     def framing(self) -> Framing:
         self._auto = None
         if self._framing_kind is None:
-            self._auto = AutoFraming(self._line_length, self._hear)
+            self._auto = AutoFraming(self._line_length, self._shell.hear)
             return self._auto
         if self._framing_kind is Kind.RAW:
             return StreamFraming()
-        return PromptFraming(self._line_length, self._hear)
+        return PromptFraming(self._line_length, self._shell.hear)
 
     @property
     def _kind(self) -> Kind:
@@ -350,12 +299,11 @@ class UartTransport(Transport):
 
     @property
     def flow(self) -> Flow:
-        faster = _FASTER_LINES if self._wire_baud is None else _FASTER_BAUD
+        faster = _FASTER_LINES if self._wire.baud is None else _FASTER_BAUD
         if self._kind is Kind.RAW:
             # Its driver hands over single bytes, and a lost one costs a silence of three seconds.
             return Flow(most=1, faster=faster)
-        shell = self._prompted if self._shell is None else self._shell
-        return Flow(most=_SHELL_REQUESTS if shell else None, faster=faster)
+        return Flow(most=_SHELL_REQUESTS if self._shell.is_there else None, faster=faster)
 
     async def _find_framing(self, stream: ByteStream, auto: AutoFraming) -> bool:
         """Ask in each framing; whether an answer came."""
@@ -381,11 +329,6 @@ class UartTransport(Transport):
 
     # -- what the transport hears --------------------------------------------------------------------------------------
 
-    def _note(self, writes: Sequence[bytes], size: int) -> None:
-        """A message goes out, as so many bytes."""
-        self._sent_bytes += size
-        self._sent.append(_Sent(writes, size, self._sent_bytes))
-
     def given_up(self) -> None:
         """Half of a message may lie in the device's buffer, and must not spoil the next."""
         self._awake = False
@@ -402,66 +345,22 @@ class UartTransport(Transport):
 
     def answered(self, writes: Sequence[bytes]) -> None:
         """Nothing of what was sent up to there is on the wire or in half a buffer any more."""
-        sent = next((sent for sent in self._sent if sent.writes is writes), None)
-        if sent is None:
-            return
-        self._sent.remove(sent)
-        behind = self._sent_bytes - sent.end
-        if behind == 0 and self._kind is Kind.RAW:
+        if self._wire.answered(writes, self._loop.time()) and self._kind is Kind.RAW:
             # The last of all: it was late, not lost.
             self._in_step = True
             self._back_in_step.set()
-        baud = self._wire_baud
-        if baud is None:
-            return
-        early_s = self._sent_at - behind * _BITS_PER_BYTE / baud - self._loop.time()
-        if early_s <= 0:
-            return
-        self._sent_at -= early_s
-        if early_s > _TOO_EARLY * sent.size * _BITS_PER_BYTE / baud:
-            # USB CDC ACM and pseudo-terminals take any baud rate and keep to none.
-            log.debug("%s is faster than %d baud", self._name, baud)
-            self._wire_baud = None
-            self._sent_at = self._loop.time()
-
-    def _hear(self, text: bytes) -> None:
-        """Look for a shell's prompt."""
-        if self._prompted or self._shell is not None:
-            return
-        seen = self._printed + text
-        self._printed = seen[1 - _PROMPT_BYTES :]
-        if _PROMPT.search(seen):
-            log.info("%s is a shell", self._name)
-            self._prompted = True
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
     async def receive(self) -> bytes:
-        await self._hold_noise()
+        if (pause_s := self._noise.pause_s(self._loop.time())) > 0:
+            await asyncio.sleep(pause_s)
         try:
             data = await self._opened().read()
         except StreamEnded as end:
             raise self._ended(end) from end.__cause__
-        self._allowance -= len(data)
-        self._returned_at = self._loop.time()
-        if len(data) < _CROWD:
-            self._crowded_since = None
-        elif self._crowded_since is None:
-            self._crowded_since = self._returned_at
+        self._noise.brought(len(data), self._loop.time())
         return data
-
-    async def _hold_noise(self) -> None:
-        """Pause before reading on, if what arrives is more than any device has to say."""
-        now = self._loop.time()
-        earned = (now - self._asked_at) * _MAX_BYTES_PER_S
-        self._asked_at = now
-        self._allowance = min(float(_BURST_BYTES), self._allowance + earned)
-        pause_s = -self._allowance / _MAX_BYTES_PER_S
-        if self._crowded_since is not None and now - self._crowded_since > _CROWDED_S:
-            # It does not end. As long a pause as it took to digest leaves half of the processor to others.
-            pause_s = max(pause_s, now - self._returned_at)
-        if pause_s > 0:
-            await asyncio.sleep(pause_s)
 
     # -- errors --------------------------------------------------------------------------------------------------------
 
