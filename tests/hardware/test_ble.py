@@ -52,8 +52,8 @@ async def test_scan(device_address: str, note: Note) -> None:
     names = ", ".join(one.name or one.address for one in heard) or "nobody"
     assert fitting, f"{device_address} was not heard in {_SCAN_S:g} s; heard were {names}"
     note("name", fitting[0].name)
-    note("signal_dbm", fitting[0].details.get("signal_dbm"))
-    note("advertises_smp", fitting[0].details["smp"])
+    note("signal_dbm", fitting[0].signal_dbm)
+    note("advertises_smp", fitting[0].smp)
 
 
 async def test_connect(device_address: str, note: Note) -> None:
