@@ -25,6 +25,9 @@ log = logging.getLogger("mcumgrx.link")
 # No link is slower: 300 baud. So long the bytes of a message may take before the link is called stuck.
 _SLOWEST_BYTES_S = 30.0
 
+# A link that has told nothing of its speed with so many messages will not do so any more.
+_TELLING = 32
+
 # A transport that says its queue takes longer is not believed.
 _MOST_QUEUED_S = 600.0
 
@@ -46,6 +49,7 @@ class Outbox:
         self._sender: asyncio.Task[None] | None = None
         self._moved_at = -math.inf  # when the link last took a message, or began one
         self._doubted = False
+        self._to_learn = _TELLING if self._knows_queue else 0  # messages from which its speed may still be learned
         self.byte_s = 0.0
         """Seconds that the link takes for a byte, by its own estimate; 0 as long as that is not known."""
 
@@ -100,7 +104,7 @@ class Outbox:
             await asyncio.gather(self._sender, return_exceptions=True)
 
     def _offer(self, call: Call) -> bool:
-        learns = self._knows_queue and not self.byte_s
+        learns = self._to_learn > 0
         before_s = self.queued_s() if learns else 0.0
         try:
             taken = self._transport.offer(call.writes)
@@ -111,6 +115,7 @@ class Outbox:
         if taken:
             if learns:
                 self.byte_s = max(0.0, self.queued_s() - before_s) / max(1, call.size)
+                self._to_learn = 0 if self.byte_s else self._to_learn - 1
             call.may_have_arrived = True
             _left(call)
         return taken
