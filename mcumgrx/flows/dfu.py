@@ -96,7 +96,8 @@ async def _plan(job: Job) -> Plan:
         stage.result = "connected"
     with job.stage(StageName.READ, "reading the device") as stage:
         state = await job.link.run(partial(_read, job))
-        job.met(state.images)
+        job.listed = job.before = state.images
+        job.old = job.target.active(state.images)
         stage.result = _described(state, job.policy.image)
     with job.stage(StageName.PLAN, "planning") as stage:
         plan = make_plan(job.image, state, job.policy)

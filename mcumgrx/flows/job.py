@@ -5,7 +5,6 @@ The steps (`steps`, `proof`) share it; what they ask of the device goes over `li
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,15 +86,6 @@ class Job:
     def confirmed(self) -> bool:
         """Whether the new image runs for good, by the last list."""
         return self.target.confirmed(self.listed)
-
-    def begin_anew(self) -> None:
-        """An upload that the device may have begun is not to be gone on with."""
-        self.session = secrets.token_bytes(16)
-
-    def met(self, images: ImageState) -> None:
-        """This is what the device lists before anything is changed."""
-        self.listed = self.before = images
-        self.old = self.target.active(images)
 
     async def list(self) -> ImageState:
         """The image list, asked for if it may have changed."""

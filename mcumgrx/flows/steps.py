@@ -9,6 +9,7 @@ is lost on the way.
 
 from __future__ import annotations
 
+import secrets
 from typing import Protocol
 
 from ..contracts import Connection, ImageGroup, OsGroup, UploadOptions
@@ -40,7 +41,7 @@ class Erasing:
         most = f"{job.policy.erase_timeout_s:g} s"
         with job.stage(StageName.ERASE, f"erasing, which can take a minute; waiting for up to {most}") as stage:
             job.listed = None
-            job.begin_anew()
+            job.session = secrets.token_bytes(16)  # so that an upload from before is not gone on with
             try:
                 gone = await job.link.run(self.over)
             except DeviceError as error:

@@ -241,10 +241,7 @@ async def upload(
         raise UsageError("--image starts at 0, --window and --chunk at 1, and --erase-timeout is more than 0")
     loaded = load_image(file)
     if loaded.padded:
-        effect = "for good, with no way back" if loaded.pad_confirmed else "for a test boot"
-        text = f"the file is padded: in a slot of its size ({loaded.size:,} bytes) any reset installs it {effect}. "
-        trimmed = Run("dfu", str(file), "--image", str(image), "--trim", "--mode", "upload-only")
-        context.progress(Note(Hint(text, trimmed, " sends it without its padding"), warning=True))
+        context.progress(_padding_warning(loaded, file, image))
     options = UploadOptions(image, erase_timeout, chunk, window, upgrade_only)
     progress = _Counting(context)
     async with context.connect() as client:
@@ -270,6 +267,13 @@ async def upload(
         slot=place.slot,
         placed=place.text,
     )
+
+
+def _padding_warning(loaded: Image, file: Path, image: int) -> Note:
+    effect = "for good, with no way back" if loaded.pad_confirmed else "for a test boot"
+    text = f"the file is padded: in a slot of its size ({loaded.size:,} bytes) any reset installs it {effect}. "
+    trimmed = Run("dfu", str(file), "--image", str(image), "--trim", "--mode", "upload-only")
+    return Note(Hint(text, trimmed, " sends it without its padding"), warning=True)
 
 
 class _Counting:
