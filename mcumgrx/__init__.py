@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .mcuboot import Image, load_image
     from .pause import Pause
     from .session import connect, device
+    from .updating import update
 
 _LATE = {
     "Address": "address",
@@ -57,6 +58,7 @@ _LATE = {
     "connect": "session",
     "device": "session",
     "load_image": "mcuboot",
+    "update": "updating",
     # The whole tree of exceptions.
     "ConnectFailed": "errors",
     "DeviceError": "errors",
@@ -83,6 +85,7 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "connect",
     "device",
     "load_image",
+    "update",
     "Address",
     "Client",
     "Image",

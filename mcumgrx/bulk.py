@@ -142,21 +142,22 @@ async def transfer(
     window: Window[Any],
     *,
     timeout_s: float | None = None,
-    slow_s: Callable[[P], float],
+    slow_s: Callable[[P], float] | None = None,
     begin_bytes: int = 0,
     progress: Progress = ignore_progress,
     stage: str,
     pause: Pause | None = None,
     delivery: Delivery | None = None,
 ) -> None:
-    """Carry out any other plan. `slow_s`: seconds for the answer to a slow request. See `upload`.
+    """Carry out any other plan. `slow_s`: seconds for the answer to a slow request; default: `timeout_s`. See `upload`.
 
     `begin_bytes`: the size of the first messages, where that is more than what is known to arrive. It does no harm if
     they do not: they are sent smaller then. `delivery`: what the plan puts there is passed on as the transfer goes.
     """
     if timeout_s is None:
         timeout_s = client.timeout_s
-    engine = _engine(client, plan, window, stage, timeout_s, slow_s, begin_bytes=begin_bytes)
+    usual_s = timeout_s
+    engine = _engine(client, plan, window, stage, usual_s, slow_s or (lambda _: usual_s), begin_bytes=begin_bytes)
     running = _Driver(client, engine, plan, window, progress, pause=pause, delivery=delivery)
     while not plan.done:
         await running.run()

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .contracts import Connection, Device, ImageGroup, OsGroup, ReturnHint, UploadOptions
     from .former_names import Command
+    from .fragments import read_data, write_data
     from .group import Group
     from .mcuboot import (
         Dependency,
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
         UploadPlan,
         largest_data,
     )
+    from .transfer.reading import Fragment, ReadPlan
     from .transfer.window import Window
     from .transport import Discovered, Flow, Limits, Transport
 
@@ -175,6 +177,7 @@ __all__ = [
     "FileBytes",
     "Flow",
     "FlowError",
+    "Fragment",
     "Framing",
     "FramingError",
     "Group",
@@ -215,6 +218,7 @@ __all__ = [
     "ReadBootloaderMode",
     "ReadImageState",
     "ReadParams",
+    "ReadPlan",
     "ReadSlotInfo",
     "Reply",
     "ReportDiscovered",
@@ -259,10 +263,12 @@ __all__ = [
     "largest_data",
     "load_image",
     "raise_for_error",
+    "read_data",
     "transfer",
     "upload",
     "value_text",
     "window_for",
+    "write_data",
 ]
 
 PROJECT = "mcumgrx"
@@ -286,6 +292,8 @@ _LATE = {
         "client": "Client",
         "contracts": "Connection Device ImageGroup OsGroup ReturnHint UploadOptions",
         "former_names": "Command",
+        "fragments": "read_data write_data",
+        "transfer.reading": "Fragment ReadPlan",
         "group": "Group",
         "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader Tlv TlvType Version load_image",
         "message_size": "find_message_size",
@@ -311,9 +319,11 @@ PROMISED: Mapping[str, tuple[str, ...]] = {
     "Client": (
         "answered",
         "connected",
+        "flow",
         "group",
         "last_heard_s",
         "limits",
+        "meet",
         "optional",
         "params",
         "request",
@@ -321,6 +331,7 @@ PROMISED: Mapping[str, tuple[str, ...]] = {
         "wait_lost",
     ),
     "FileBytes": (),
+    "ReadPlan": ("__init__", "changed", "done", "stuck"),
     "UploadPlan": ("__init__", "done"),
     "Window": (),
 }

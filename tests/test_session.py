@@ -53,6 +53,10 @@ def test_a_device_can_be_given_as_a_transport() -> None:
     async def main() -> None:
         async with mcumgrx.connect(SimulatedTransport(simulator)) as client:
             assert await client.group(OsGroup).echo("hello") == "hello"
+        with pytest.raises(TypeError, match=r"an update is of a device, as mcumgrx.device\(…\) makes one"):
+            await update(SimulatedTransport(simulator), None)  # type: ignore[arg-type]
+        newest = parse_image(build_image("1.2.0", payload_size=2000))
+        assert (await mcumgrx.update(SimulatedTransport(simulator), newest)).summary.startswith("1.2.0 runs")
         device = mcumgrx.device(SimulatedTransport(simulator))
         assert device.address == "mcumgrx.sim.link.SimulatedTransport"
         report = await update(device, parse_image(build_image("1.1.0", payload_size=2000)))

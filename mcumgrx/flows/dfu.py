@@ -62,6 +62,10 @@ async def update(
     planned, and whatever the device or the link says on the way: `DeviceError`, `RequestTimeout`, `TransportError`,
     `ProtocolError`.
     """
+    if not hasattr(device, "rediscover"):
+        raise TypeError(
+            f"an update is of a device, as mcumgrx.device(…) makes one; {device!r} is for mcumgrx.update(…)"
+        )
     begin = now()
     job = Job(device, image, policy, progress, pause)
     try:

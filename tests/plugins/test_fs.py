@@ -48,10 +48,11 @@ from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
+from mcumgrx.transfer.reading import Reading
 from mcumgrx_plugins.fs import commands
 from mcumgrx_plugins.fs import plan as put_plan
 from mcumgrx_plugins.fs.chunks import Step
-from mcumgrx_plugins.fs.get_plan import FileGetPlan, Reading
+from mcumgrx_plugins.fs.get_plan import FileGetPlan
 from mcumgrx_plugins.fs.group import FileTransfer, FsGroup, Source
 from mcumgrx_plugins.fs.local import LocalFileError
 from mcumgrx_plugins.fs.messages import (

@@ -1,216 +1,33 @@
-"""The plan of a file's download: which part is asked for next, and what to do with what comes. No sending, no waiting.
-
-The size that the device tells first is that of the download. What comes behind that meanwhile is left out: a log only
-ever becomes longer, so that its beginning is consistent. Whether it is the same in the end, a hash tells.
-
-It is a `mcumgrx.transfer.plan.TransferPlan`. Each request names its offset, and can be repeated in any order. How
-much the device puts into an answer, the first one shows.
-"""
+"""The plan of a file's download. Whether the file is the same in the end, a hash tells."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 
-from mcumgrx.plugin_api import DeviceError, MalformedReply, TransferStuck
+from mcumgrx.plugin_api import ReadPlan, TransferStuck
 
-from .messages import FileChunk, ReadFile
+from .messages import ReadFile
 from .plan import FileDamaged
 
-__all__ = ["FileGetPlan", "Reading"]
-
-# How far a download reads on behind what is missing: answers, twice as many as any window is wide, and bytes.
-_AHEAD = 256
-_AHEAD_BYTES = 2 * 1024 * 1024
+__all__ = ["FileGetPlan"]
 
 
-class Reading:
-    """The request for what is at `offset`, up to `end` if the device puts as much into its answer as usual.
-
-    `expected`: its answer may still come, as far as is known.
-    """
-
-    __slots__ = ("command", "end", "expected", "offset")
-
-    slow = False
-
-    def __init__(self, command: ReadFile, offset: int, end: int) -> None:
-        self.command = command
-        self.offset = offset
-        self.end = end
-        self.expected = True
-
-    def __repr__(self) -> str:
-        return f"<Reading {self.offset} to {self.end}>"
-
-
-class FileGetPlan:
-    """The reading of the file `name` from `offset` on; a `TransferPlan`.
-
-    Arguments:
-        deliver: called with the data, in order.
-        size: of the whole file, where it is known; it must be unless `offset` is 0.
-
-    Attributes:
-        until: no further than this for now; None for the end of the file. See `go_on`.
-        size: 0 as long as it is not known.
-        message_bytes: of the answers, about, once one is known; the device decides.
-        left_open: the device has not closed the file, which it does by itself after it has sent the end of it.
-        grown: there is more behind the `size` bytes that were told first, as in a log that is written to meanwhile.
-    """
-
-    tail = False  # an answer that stays out can always be asked for again
-    needs_settling = False
-    stalls = 0  # each request brings what it asks for, or the file has changed
+class FileGetPlan(ReadPlan):
+    """The reading of the file `name`."""
 
     def __init__(
         self, name: str, deliver: Callable[[bytes], object], *, offset: int = 0, size: int | None = None
     ) -> None:
-        if offset > 0 and size is None:
-            raise ValueError("only the answer at offset 0 tells the size")
+        super().__init__(lambda at: ReadFile(name, at), deliver, offset=offset, size=size)
         self.name = name
-        self.size = size or 0
-        self.until: int | None = None
-        self.done_bytes = self.resumed_from = offset
-        self.retransmissions = 0
-        self.setbacks = 0
-        self.left_open = False
-        self.grown = False
-        self.message_bytes = self.least_bytes = ReadFile(name, 0xFFFFFFFF).request().size
-        self._deliver = deliver
-        self._size_known = size is not None
-        self._piece: int | None = None  # bytes of data in an answer
-        self._first: Reading | None = None  # on its way
-        self._next = offset
-        self._missing: list[tuple[int, int, bool]] = []  # a heap: from, to, whether it was asked for before
-        self._early: dict[int, bytes] = {}  # what came before something in front of it
-        self._early_from: list[int] = []  # a heap of its keys
-
-    @property
-    def done(self) -> bool:
-        return self._size_known and self.done_bytes >= self._end
-
-    @property
-    def whole(self) -> bool:
-        """Whether all of the file has been delivered."""
-        return self._size_known and self.done_bytes >= self.size
-
-    @property
-    def _end(self) -> int:
-        return self.size if self.until is None else min(self.size, self.until)
-
-    def go_on(self, size: int) -> None:
-        """Be `done` when `size` bytes more, or a little more, have been delivered. Nothing is on its way now."""
-        self.until = self.done_bytes + size
-        self._next = self.done_bytes
-        self._first = None
-        self._missing.clear()
-
-    def doubt(self) -> None:
-        pass  # see `tail`
-
-    def next(self) -> Reading | None:
-        if self._piece is None:
-            if self._first is not None or self.done:
-                return None
-            # Alone: nobody knows yet where the next one has to begin.
-            self._first = Reading(ReadFile(self.name, self._next), self._next, self._next)
-            return self._first
-        while self._missing:
-            start, end, again = heapq.heappop(self._missing)
-            start = max(start, self.done_bytes)
-            early = self._early.get(start)
-            if early is not None:
-                start += len(early)
-            if start < end:
-                self.retransmissions += again
-                return Reading(ReadFile(self.name, start), start, end)
-        start = self._next
-        if start >= self._end or start - self.done_bytes >= min(_AHEAD * self._piece, max(_AHEAD_BYTES, self._piece)):
-            return None
-        self._next = min(start + self._piece, self.size)
-        return Reading(ReadFile(self.name, start), start, self._next)
-
-    def answered(self, piece: Reading, result: FileChunk) -> None:
-        """Raises `MalformedReply` for an answer to another question, `FileDamaged` where the file has changed."""
-        piece.expected = False
-        self._check(piece.offset, result)
-        data = result.data
-        if piece.offset + len(data) > self.size:
-            data = data[: self.size - piece.offset]
-            self.grown = True
-        end = piece.offset + len(data)
-        self.left_open = self.grown or not 0 < self.size <= end
-        if piece is self._first or self._piece is None:
-            self._first = None
-            self._next = max(self._next, end)
-        if end < self.size or self._piece is None:
-            self._piece = len(data) or 1
-            self.message_bytes = self.least_bytes + len(data)
-        if end < piece.end:
-            heapq.heappush(self._missing, (end, piece.end, False))
-        if piece.offset <= self.done_bytes:
-            self._pass_on(piece.offset, data)
-            while self._early_from and self._early_from[0] <= self.done_bytes:
-                start = heapq.heappop(self._early_from)
-                self._pass_on(start, self._early.pop(start))
-        elif (known := self._early.get(piece.offset)) is None or len(known) < len(data):
-            if known is None:
-                heapq.heappush(self._early_from, piece.offset)
-            self._early[piece.offset] = data
-
-    def refused(self, piece: Reading, error: DeviceError) -> bool:
-        return False
-
-    def overtaken(self, piece: Reading) -> None:
-        if piece.expected:
-            self.setbacks += 1
-            self.lost(piece)
-
-    def lost(self, piece: Reading) -> None:
-        if piece.expected:
-            piece.expected = False
-            if piece is self._first:
-                self._first = None
-                self.retransmissions += 1
-            else:
-                heapq.heappush(self._missing, (piece.offset, piece.end, True))
-
-    def put_off(self, piece: Reading) -> None:
-        self.lost(piece)
 
     def stuck(self, seconds: float) -> TransferStuck:
-        return TransferStuck(
-            f"for {seconds:.0f} s no answer has brought what comes at offset {self.done_bytes} of the file",
-            offset=self.done_bytes,
-            size=self.size,
-            hint="read it again with --resume; the device's log may tell more",
-        )
+        error = super().stuck(seconds)
+        error.message += " of the file"
+        error.hint = "read it again with --resume; the device's log may tell more"
+        return error
 
-    def _pass_on(self, start: int, data: bytes) -> None:
-        fresh = data[self.done_bytes - start :] if start < self.done_bytes else data
-        if fresh:
-            self.done_bytes += len(fresh)
-            self._deliver(fresh)
-
-    def _check(self, offset: int, chunk: FileChunk) -> None:
-        if chunk.offset != offset:
-            raise MalformedReply(f"it has the data at offset {chunk.offset}, and {offset} was asked for")
-        if not self._size_known:
-            if chunk.length is None:
-                raise MalformedReply("it lacks 'len'")
-            if chunk.length < 0:
-                raise MalformedReply(f"it says that the file has {chunk.length} bytes")
-            self.size = chunk.length
-            self._size_known = True
-        elif chunk.length is not None and chunk.length < self.size:
-            raise self._changed(f"it had {self.size} bytes and has {chunk.length}")
-        elif chunk.length is not None and chunk.length > self.size:
-            self.grown = True
-        if not chunk.data and offset < self.size:
-            raise self._changed(f"it ends before {offset} of {self.size} bytes")
-
-    def _changed(self, how: str) -> FileDamaged:
+    def changed(self, how: str) -> FileDamaged:
         return FileDamaged(
             f"the file has changed while it was read: {how}",
             size=self.size,

@@ -37,7 +37,7 @@ from mcumgrx.plugin_api import (
 
 from .ahead import ReadAhead
 from .chunks import Step
-from .get_plan import FileGetPlan, Reading
+from .get_plan import FileGetPlan
 from .local import Digest
 from .messages import (
     CloseFile,
@@ -160,7 +160,7 @@ class FsGroup(Group):
         while not plan.whole:
             plan.go_on(_READ_BYTES)
             with _explaining(name):
-                await transfer(self.client, plan, window, slow_s=self._usual_s, stage=StageName.DOWNLOAD)
+                await transfer(self.client, plan, window, stage=StageName.DOWNLOAD)
             arrived = pieces.copy()
             pieces.clear()
             for piece in arrived:
@@ -199,7 +199,6 @@ class FsGroup(Group):
                     self.client,
                     plan,
                     width,
-                    slow_s=self._usual_s,
                     progress=progress,
                     stage=StageName.DOWNLOAD,
                     delivery=delivery,
@@ -388,9 +387,6 @@ class FsGroup(Group):
             told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
             progress(Note(f"window {window.widest} instead of {most}: the device {told}"))
         return window
-
-    def _usual_s(self, piece: Reading) -> float:
-        return self.client.timeout_s
 
     # -- asking -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mcumgrx.plugin_api import Body, ErrorCode, Fields, Hint, MalformedReply, Op, Run, SmpCommand
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, Fragment, Hint, MalformedReply, Op, Run, SmpCommand
 
 from . import FS
 
@@ -64,12 +64,9 @@ class FsErrorCode(ErrorCode):
 
 
 @dataclass(frozen=True, slots=True)
-class FileChunk:
+class FileChunk(Fragment):
     """A piece of a file, empty at its end and behind; its `length`, the size of the whole, comes only at offset 0."""
 
-    offset: int
-    data: bytes
-    length: int | None = None
     extra: Body = field(default_factory=dict)
 
 
