@@ -393,6 +393,21 @@ def circle(modules: dict[str, Source], room: str) -> list[str]:
     return []
 
 
+SYNCHRONOUS = ("mcumgrx.protocol", "mcumgrx.transfer")
+
+
+def awaits(modules: dict[str, Source]) -> list[str]:
+    """Everything that waits, or lets others, where bytes and the time come in and values go out."""
+    kinds = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    return [
+        f"{where(source, node.lineno)}: {source.name} awaits; whoever uses it does"
+        for source in modules.values()
+        if any(within(source.name, package) for package in SYNCHRONOUS)
+        for node in ast.walk(source.tree)
+        if isinstance(node, kinds)
+    ]
+
+
 @pytest.fixture(scope="module")
 def modules() -> dict[str, Source]:
     return sources(("mcumgrx", ROOT), ("mcumgrx_plugins", ROOT / "plugins"))
@@ -416,6 +431,10 @@ def test_only_the_command_line_prints(modules: dict[str, Source]) -> None:
 
 def test_time_comes_from_the_running_loop(modules: dict[str, Source]) -> None:
     assert clocks(modules) == []
+
+
+def test_what_decides_never_awaits(modules: dict[str, Source]) -> None:
+    assert awaits(modules) == []
 
 
 def test_the_tables_name_what_exists(modules: dict[str, Source]) -> None:
@@ -499,6 +518,7 @@ def test_the_checker_catches_printing_and_clocks(tmp_path: Path) -> None:
             "mcumgrx/client.py": "import time\nnow = time.monotonic()\nprint(now)",
             "mcumgrx/flows/a.py": "import sys\nsys.stderr.write('x')\nasync def f(time):\n    time.sleep(1)",
             "mcumgrx/cli/ok.py": "print('hello')",
+            "mcumgrx/transfer/a.py": "async def f(x):\n    await x",
             "mcumgrx/sim/b.py": "from datetime import datetime\nnow = datetime.now()",
         },
     )
@@ -506,6 +526,10 @@ def test_the_checker_catches_printing_and_clocks(tmp_path: Path) -> None:
     assert [sentence.partition(": ")[2] for sentence in printing(planted)] == [
         "mcumgrx.client prints; only mcumgrx.cli does",
         "mcumgrx.flows.a uses sys.stderr; only mcumgrx.cli does",
+    ]
+    assert [sentence.partition(": ")[2] for sentence in awaits(planted)] == [
+        "mcumgrx.transfer.a awaits; whoever uses it does",
+        "mcumgrx.transfer.a awaits; whoever uses it does",
     ]
     assert sorted(sentence.partition(": ")[2] for sentence in clocks(planted)) == [
         "mcumgrx.client uses time.monotonic; time comes from the loop",

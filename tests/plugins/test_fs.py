@@ -14,7 +14,7 @@ import sys
 import threading
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcumgrx.bulk import Delivery
 from mcumgrx.cli.exit_codes import Exit, exit_for
 from mcumgrx.client import Client
 from mcumgrx.errors import (
@@ -46,7 +47,7 @@ from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.groups import Call, GroupError, Refused
 from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.images import build_image
-from mcumgrx.sim.link import Faults, LinkModel
+from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
 from mcumgrx.transfer.reading import Reading
 from mcumgrx_plugins.fs import commands
@@ -1400,6 +1401,41 @@ def test_a_sink_that_fails_leaves_the_client_as_it_was() -> None:
     assert desk.group(twice) == wanted
     assert wanted.startswith(sink.getvalue())
     assert 2000 < len(sink.getvalue()) < 5000
+
+
+class AtOnce(SimulatedTransport):
+    """Answers in the moment in which it is asked, so that the task that reads never lets others have their turn."""
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        super().__init__(device, LinkModel.datagram())
+        self.answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def offer(self, writes: Sequence[bytes]) -> bool:
+        for reply in self.device.handle(b"".join(writes), 0.0).replies:
+            self.answers.put_nowait(reply)
+        return True
+
+    async def receive(self) -> bytes:
+        return await self.answers.get()
+
+
+@pytest.mark.parametrize("most", [1, 1 << 20])
+def test_what_a_sink_has_not_got_is_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    kept = []
+
+    class Watched(Delivery):
+        def put(self, data: bytes) -> None:
+            super().put(data)
+            kept.append(self.bytes)
+
+    monkeypatch.setattr("mcumgrx.bulk._MOST_UNDELIVERED", most)
+    monkeypatch.setattr("mcumgrx_plugins.fs.group.Delivery", Watched)
+    wanted = content(20_000)
+    desk, sink = Files(server({"x": wanted})), io.BytesIO()
+    desk.transport = AtOnce(desk.device)
+    desk.group(lambda group: group.download(NAME, sink))
+    assert sink.getvalue() == wanted
+    assert (max(kept) < 2000) is (most == 1)
 
 
 def test_a_source_that_is_closed_meanwhile() -> None:
