@@ -2,7 +2,8 @@
 
 A message that is too large for a buffer on the way is lost without a word: a device may have room for 2048 bytes, but
 only two line buffers of a UART in front of them, or no reassembly behind Bluetooth LE. So what is larger than always
-works has to prove itself, and what gets lost again and again is sent smaller.
+works has to prove itself, and what gets lost again and again is sent smaller: path-MTU probing in the manner of
+RFC 8899, in which what carries the data is also what probes.
 """
 
 from __future__ import annotations
