@@ -13,7 +13,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbus_fast import Message
     from dbus_fast.aio import MessageBus
 
-__all__ = ["Bluez", "Use", "direct_line", "leave", "turn"]
+__all__ = ["Bluez", "Turns", "Use", "direct_line", "leave"]
 
 log = logging.getLogger("mcumgrx.ble")
 
@@ -284,12 +284,19 @@ def _agree(message: Message, path: str) -> Message | bool:
     return Message.new_error(message, "org.bluez.Error.Rejected", "there is nobody to ask")
 
 
-@asynccontextmanager
-async def turn(path: str) -> AsyncIterator[None]:
-    """Meanwhile nobody else in this event loop connects to the device at this path."""
-    locks = _turns.setdefault(asyncio.get_running_loop(), {})
-    async with locks.setdefault(path, asyncio.Lock()):
-        yield
+class Turns(AsyncExitStack):
+    """Devices that one link connects; meanwhile nobody else in this event loop does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paths: set[str] = set()
+
+    async def take(self, path: str) -> None:
+        """Wait for one's turn with the device at this path, unless one has it."""
+        if path not in self._paths:
+            locks = _turns.setdefault(asyncio.get_running_loop(), {})
+            await self.enter_async_context(locks.setdefault(path, asyncio.Lock()))
+            self._paths.add(path)
 
 
 async def leave(client: BleakClient) -> bool:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
 from typing import NamedTuple, Self
@@ -41,8 +40,9 @@ from mcumgrx.plugin_api import (
     UsageError,
 )
 
-from .bluez import Bluez, direct_line, leave, turn
+from .bluez import Bluez, Turns, direct_line, leave
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
+from .inbox import Inbox
 from .pace import Pace
 from .trouble import (
     PAIRING_HINT,
@@ -214,7 +214,7 @@ class BleTransport(Transport):
         link = self._link = _Link(self._address, self._shown(), direct=self._stack.client is None)
         self._scanning = False
         try:
-            async with asyncio.timeout(timeout_s) as limit, link.turns_held, direct_line(link.direct) as bluez:
+            async with asyncio.timeout(timeout_s) as limit, link.turns, direct_line(link.direct) as bluez:
                 if bluez is not None:
                     await bluez.refresh()
                 await self._establish(link, bluez, timeout_s)
@@ -250,7 +250,6 @@ class BleTransport(Transport):
             link.check()
             characteristic = self._find_characteristic(client)
             link.characteristic = characteristic
-            link.with_response = "write-without-response" not in characteristic.properties
             with link.watched():
                 await self._subscribe(link, client, characteristic)
                 link.bluez_write_bytes = await self._ask_bluez(client)
@@ -331,9 +330,7 @@ class BleTransport(Transport):
 
         Raises `ConnectFailed` if the device stays in use, and what bleak raises.
         """
-        if path not in link.turns:
-            await link.turns_held.enter_async_context(turn(path))
-            link.turns.add(path)
+        await link.turns.take(path)
         connected = False
         try:
             while True:
@@ -547,9 +544,9 @@ class BleTransport(Transport):
         return Flow(faster=_FASTER)
 
     def framing(self) -> StreamFraming:
-        link = self._opened()
-        link.stream = StreamFraming()
-        return link.stream
+        inbox = self._opened().inbox
+        inbox.framing = StreamFraming()
+        return inbox.framing
 
     def answered(self, writes: Sequence[bytes]) -> None:
         if self._link is not None:
@@ -589,7 +586,7 @@ class BleTransport(Transport):
             with link.watched():
                 async with asyncio.timeout(_SUBSCRIBE_S):
                     await client.stop_notify(characteristic)
-                    link.drop_partial()
+                    link.inbox.drop_partial()
                     await client.start_notify(characteristic, link.heard)
         except LinkLost:
             raise
@@ -607,13 +604,14 @@ class BleTransport(Transport):
         client = link.client
         assert client is not None
         assert link.characteristic is not None
+        with_response = "write-without-response" not in link.characteristic.properties
         loop = asyncio.get_running_loop()
         begin = loop.time()
         for pause_s in _pauses():
-            if not link.with_response:
+            if not with_response:
                 await _until_ready(client)
             try:
-                await client.write_gatt_char(link.characteristic, data, response=link.with_response)
+                await client.write_gatt_char(link.characteristic, data, response=with_response)
                 return
             except Exception as error:
                 if not passing(error) or loop.time() - begin > _WRITE_REFUSED_S:
@@ -644,7 +642,8 @@ class BleTransport(Transport):
         ) from error
 
     async def receive(self) -> bytes:
-        return await self._opened().receive()
+        link = self._opened()
+        return await link.inbox.next(link.check)
 
     def _opened(self) -> _Link:
         if self._link is None:
@@ -697,28 +696,23 @@ class _Link:
     def __init__(self, address: str, shown: str, *, direct: bool) -> None:
         self.direct = direct  # over the system's own stack, which can be asked
         self.path: str | None = None  # of the device, as BlueZ knows it
-        self.turns: set[str] = set()  # paths of the devices that nobody else in this program connects meanwhile
-        self.turns_held = AsyncExitStack()
+        self.turns = Turns()  # devices that nobody else in this program connects meanwhile
         self.refusal: ConnectFailed | DeviceNotFound | None = None  # what is in the way, until now
         self.client: BleakClient | None = None
         self.characteristic: BleakGATTCharacteristic | None = None
-        self.with_response = False
         self.bluez_write_bytes: int | None = None
         self.borrowed = False  # somebody else connected the client, and will disconnect it
         self.restore: Callable[[], None] = lambda: None  # gives a client its own callback back
         self.subscribing = False
         self.out_of_step = False  # the device may wait for the rest of a message that will not come
         self.pace = Pace()
-        self.stream: StreamFraming | None = None
-        self.inbox: deque[bytes | None] = deque()  # None: the device does not go on with the message before
+        self.inbox = Inbox()
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._loop = asyncio.get_running_loop()
         self._watched: asyncio.Task[object] | None = None  # what the end of the link interrupts
         self._interrupted = False
         self._address = address
         self._shown = shown
         self._established = False
-        self._news: asyncio.Future[None] | None = None
 
     def connected(self) -> None:
         """bleak has connected; from now on the end of the connection is the end of the link."""
@@ -734,18 +728,12 @@ class _Link:
     def heard(self, _: BleakGATTCharacteristic, data: bytearray) -> None:
         """Called by bleak with each notification."""
         if data and not self.lost.done():
-            self.inbox.append(bytes(data))
-            self._tell()
-
-    def drop_partial(self) -> None:
-        """What comes from now on is the beginning of a message."""
-        self.inbox.append(None)
-        self._tell()
+            self.inbox.put(bytes(data))
 
     def end(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
-            self._tell()
+            self.inbox.wake()
             if self._watched not in (None, asyncio.current_task()):
                 self._interrupted = self._watched.cancel()
 
@@ -757,25 +745,6 @@ class _Link:
     def error(self) -> LinkLost:
         reason = self.lost.result()
         return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=_HINTS.get(reason))
-
-    async def receive(self) -> bytes:
-        while True:
-            while not self.inbox:
-                self.check()
-                self._news = self._loop.create_future()
-                try:
-                    await self._news
-                finally:
-                    self._news = None
-            chunk = self.inbox.popleft()
-            if chunk is not None:
-                return chunk
-            if self.stream is not None:
-                self.stream.reset()
-
-    def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
