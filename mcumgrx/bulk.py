@@ -78,7 +78,6 @@ async def upload(
     *,
     window: Window[Any] | None = None,
     first_timeout_s: float = 60.0,
-    timeout_s: float | None = None,
     settled: Callable[[], Awaitable[bool]],
     progress: Progress = ignore_progress,
     stage: str = StageName.UPLOAD,
@@ -90,7 +89,6 @@ async def upload(
         window: default: one request at a time.
         first_timeout_s: seconds for the answer to the opening chunk, during which the device may erase. Where that is
             known to take less (`Learned.erase_s`), and one request more does no harm, the chunk is sent again before.
-        timeout_s: seconds for the other chunks; default: the client's.
         settled: asks the device whether it holds the whole; called only when the answer to the last chunk is lost.
         pause: holds it.
 
@@ -99,15 +97,13 @@ async def upload(
     """
     learned = client.profile.learned
     plan.alignment = max(plan.alignment, learned.alignment)
-    if timeout_s is None:
-        timeout_s = client.timeout_s
     again_s: float | None = None
     if learned.erase_s is not None and not client.flow.strict:
-        again_s = max(timeout_s, _USUAL * learned.erase_s)
+        again_s = max(client.timeout_s, _USUAL * learned.erase_s)
     if window is None:
         window = Window(1, patience_s=client.timeout_s)
-    engine = _engine(client, plan, window, stage, timeout_s, lambda _: first_timeout_s, again_s=again_s)
-    running = _Driver(client, engine, plan, window, progress, pause=pause)
+    engine = _engine(client, plan, window, stage, slow_s=lambda _: first_timeout_s, again_s=again_s)
+    running = _Driver(client, engine, progress, pause)
     while not plan.done:
         await running.run()
         if plan.needs_settling:
@@ -141,7 +137,6 @@ async def transfer(
     plan: TransferPlan[P],
     window: Window[Any],
     *,
-    timeout_s: float | None = None,
     slow_s: Callable[[P], float] | None = None,
     begin_bytes: int = 0,
     progress: Progress = ignore_progress,
@@ -149,45 +144,28 @@ async def transfer(
     pause: Pause | None = None,
     delivery: Delivery | None = None,
 ) -> None:
-    """Carry out any other plan. `slow_s`: seconds for the answer to a slow request; default: `timeout_s`. See `upload`.
+    """Carry out any other plan; see `upload`.
 
-    `begin_bytes`: the size of the first messages, where that is more than what is known to arrive. It does no harm if
-    they do not: they are sent smaller then. `delivery`: what the plan puts there is passed on as the transfer goes.
+    Arguments:
+        slow_s: seconds for the answer to a slow request; default: the client's.
+        begin_bytes: the size of the first messages, where that is more than what is known to arrive. It does no harm if
+            they do not: they are sent smaller then.
+        delivery: what the plan puts there is passed on as the transfer goes.
     """
-    if timeout_s is None:
-        timeout_s = client.timeout_s
-    usual_s = timeout_s
-    engine = _engine(client, plan, window, stage, usual_s, slow_s or (lambda _: usual_s), begin_bytes=begin_bytes)
-    running = _Driver(client, engine, plan, window, progress, pause=pause, delivery=delivery)
+    usual_s = client.timeout_s
+    slow_s = slow_s or (lambda _: usual_s)
+    engine = _engine(client, plan, window, stage, slow_s=slow_s, begin_bytes=begin_bytes)
+    running = _Driver(client, engine, progress, pause, delivery)
     while not plan.done:
         await running.run()
     running.report()
 
 
-def _engine(
-    client: Client,
-    plan: TransferPlan[P],
-    window: Window[Any],
-    stage: str,
-    timeout_s: float,
-    slow_s: Callable[[P], float],
-    *,
-    again_s: float | None = None,
-    begin_bytes: int = 0,
-) -> Engine[P]:
-    return Engine(
-        plan,
-        window,
-        profile=client.profile,
-        limits=client.limits,
-        flow=client.flow,
-        stage=stage,
-        timeout_s=timeout_s,
-        slow_s=slow_s,
-        again_s=again_s,
-        begin_bytes=begin_bytes,
-        load=ComputerLoad().share,
-    )
+def _engine(client: Client, plan: TransferPlan[P], window: Window[Any], stage: str, **more: Any) -> Engine[P]:
+    load = ComputerLoad().share
+    usual_s = client.timeout_s
+    profile, limits, flow = client.profile, client.limits, client.flow
+    return Engine(plan, window, profile, limits, flow, stage=stage, timeout_s=usual_s, load=load, **more)
 
 
 class Delivery:
@@ -227,17 +205,12 @@ class _Driver:
         self,
         client: Client,
         engine: Engine[Any],
-        plan: TransferPlan[Any],
-        window: Window[Any],
         progress: Progress,
-        *,
         pause: Pause | None = None,
         delivery: Delivery | None = None,
     ) -> None:
         self._client = client
         self._engine = engine
-        self._plan = plan
-        self._window = window
         # What listens is foreign code: it is called in the caller's context, and what it raises changes nothing.
         self._progress = guarded(progress)
         self._context = contextvars.copy_context()
@@ -260,7 +233,7 @@ class _Driver:
         self._finished = self._loop.create_future()
         self._engine.begin(self._loop.time(), held=pause is not None and pause.held)
         self._stream = stream = self._client.stream(
-            self._window.most_unanswered,
+            self._engine.window.most_unanswered,
             on_reply=self._answered,
             on_left=self._left,
             on_room=self._pump,
@@ -282,7 +255,7 @@ class _Driver:
                     handle.cancel()
             self._timer = self._telling = None
             self._delivery.pass_on()
-            if self._told != self._plan.done_bytes:
+            if self._told != self._engine.plan.done_bytes:
                 self.report()
 
     async def wait_for_strays(self) -> None:
@@ -425,7 +398,7 @@ class _Driver:
     def report(self) -> None:
         """Tell how far it is."""
         now = self._loop.time()
-        self._told = self._plan.done_bytes
+        self._told = self._engine.plan.done_bytes
         self._progress(self._engine.meter.read(now))
         told_at = self._loop.time()
         self._report_at = told_at + max(_REPORT_S, _LISTENS * (told_at - now))

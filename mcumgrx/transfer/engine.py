@@ -69,10 +69,10 @@ class Engine(Generic[P]):
         self,
         plan: TransferPlan[P],
         window: Window[Any],
-        *,
         profile: LinkProfile,
         limits: Limits,
         flow: Flow,
+        *,
         stage: str,
         timeout_s: float,
         slow_s: Callable[[P], float],
@@ -82,8 +82,8 @@ class Engine(Generic[P]):
     ) -> None:
         self.send_at = _NEVER
         self.forgotten: list[Flight[Any]] = []
-        self._plan = plan
-        self._window = window
+        self.plan = plan
+        self.window = window
         self._profile = profile
         self._timing = LinkTiming()
         self._sizes = SizeTrials(plan, window, profile, limits, begin_bytes=begin_bytes)
@@ -109,7 +109,7 @@ class Engine(Generic[P]):
     @property
     def ended(self) -> bool:
         """Whether nothing more is to be done now: the plan is done, or waits for something else."""
-        return self._plan.done or self._plan.needs_settling
+        return self.plan.done or self.plan.needs_settling
 
     @property
     def strays_until(self) -> float:
@@ -118,7 +118,7 @@ class Engine(Generic[P]):
 
     def begin(self, now: float, *, held: bool = False) -> None:
         """Nothing is on its way, and the time of the device's silence begins."""
-        self._window.clear()
+        self.window.clear()
         self._slow.flight = self._behind = None
         self._silence.heard(now)
         self._headway.begin(now)
@@ -150,7 +150,7 @@ class Engine(Generic[P]):
             return None
         if self._slow.flight is not None or self._held_at is not None:
             return None
-        window = self._window
+        window = self.window
         wait_s = window.wait_s(now)
         if wait_s != 0.0:
             if wait_s is not None:
@@ -158,16 +158,16 @@ class Engine(Generic[P]):
             return None
         if not room:
             return None
-        piece = self._plan.next()
+        piece = self.plan.next()
         if piece is None:
             if not window.unanswered and not self.ended:  # a mistake of a plan: nobody may hang
-                raise RuntimeError(f"{self._plan!r} has nothing to send, waits for nothing, and is not done")
+                raise RuntimeError(f"{self.plan!r} has nothing to send, waits for nothing, and is not done")
             return None
         return self._sends(piece, now)
 
     def _sends(self, item: Any, now: float) -> Flight[Any]:
         slow = item.slow
-        flight = self._window.sent(item, now, measured=not slow)
+        flight = self.window.sent(item, now, measured=not slow)
         flight.request = request = item.command.request()
         flight.size = request.size
         self._timing.sends(flight, now)
@@ -177,7 +177,7 @@ class Engine(Generic[P]):
 
     def left(self, flight: Flight[Any], now: float, queued_s: float) -> None:
         """The link has taken it, and has `queued_s` seconds of messages in its queue: time-outs count from there."""
-        window, timing = self._window, self._timing
+        window, timing = self.window, self._timing
         timing.left(flight, now, queued_s, last=flight.number == window.numbers - 1)
         if timing.wire_bytes or window.air_s:
             window.air_s = timing.air_s(self._answer_bytes)
@@ -188,13 +188,13 @@ class Engine(Generic[P]):
         if not self._answers_are_files:
             return _ANSWER_BYTES
         params = self._profile.params
-        return max(self._plan.message_bytes, _FILE_ANSWER_BYTES if params is None else params.buf_size)
+        return max(self.plan.message_bytes, _FILE_ANSWER_BYTES if params is None else params.buf_size)
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 
     def reply(self, flight: Flight[Any], reply: Reply, now: float) -> None:
         """Its answer has come."""
-        plan, window, meter, piece = self._plan, self._window, self.meter, flight.item
+        plan, window, meter, piece = self.plan, self.window, self.meter, flight.item
         self._silence.heard(now)
         setbacks, done = plan.setbacks, plan.done_bytes
         if not self._timing.answered(flight, now):
@@ -232,8 +232,8 @@ class Engine(Generic[P]):
         """
         self._silence.heard(now)
         for _ in range(count):
-            self._window.garbled()
-        return self._window.silenced
+            self.window.garbled()
+        return self.window.silenced
 
     def _overtake(self, overtaken: list[Flight[Any]], piece: Any, now: float) -> None:
         """These were sent before `piece`, which is answered, and will not be."""
@@ -242,9 +242,9 @@ class Engine(Generic[P]):
             if other.item.__class__ is Probing:
                 continue
             if piece.__class__ is not Probing:
-                self._plan.overtaken(other.item)
+                self.plan.overtaken(other.item)
                 continue
-            self._plan.lost(other.item)  # the device answers, but not to this
+            self.plan.lost(other.item)  # the device answers, but not to this
             if other.item.slow:
                 self._slow.lost(other)
                 self._sizes.slow_lost(self._slow.losses)
@@ -252,21 +252,21 @@ class Engine(Generic[P]):
 
     def _take(self, flight: Flight[Any], reply: Reply, now: float) -> None:
         """Tell the plan what the device says."""
-        plan, piece, headway = self._plan, flight.item, self._headway
+        plan, piece, headway = self.plan, flight.item, self._headway
         try:
             plan.answered(piece, piece.command.result(reply))
         except DeviceError as error:
             self._refused(flight, error, now)
         except MalformedReply as error:
             headway.unreadable(error, piece.command.facts.what, reply)
-            self._window.lost(now)
+            self.window.lost(now)
             plan.lost(piece)
         else:
             if headway.unread:
                 headway.readable()
 
     def _refused(self, flight: Flight[Any], error: DeviceError, now: float) -> None:
-        plan, piece = self._plan, flight.item
+        plan, piece = self.plan, flight.item
         # Of those that were there together, the first one has made the others smaller.
         cut = error.says(SmpError.CORRUPT)
         if cut and (flight.size > self._sizes.size.current or self._sizes.too_large()):
@@ -275,7 +275,7 @@ class Engine(Generic[P]):
             why = "is busy" if error.says(SmpError.BUSY) else "has no memory for the request"
             if not self._headway.busy(why, now):
                 raise error
-            self._window.lost(now)
+            self.window.lost(now)
             plan.put_off(piece)
         elif not plan.refused(piece, error):
             raise error
@@ -289,7 +289,7 @@ class Engine(Generic[P]):
 
     def next_time(self) -> float:
         """When `tick` is to be called, unless something happens before; infinite for never."""
-        window, slow = self._window, self._slow
+        window, slow = self.window, self._slow
         if slow.flight is not None:
             at = slow.next_time(slow.flight)
         else:
@@ -303,7 +303,7 @@ class Engine(Generic[P]):
 
         True if all that was on its way is given up, so that a message of which a part has come will not be completed.
         """
-        window = self._window
+        window = self.window
         for gone in window.expire(now):
             self._forget(gone)
         if window.silenced:
@@ -333,7 +333,7 @@ class Engine(Generic[P]):
 
     def _time_out(self, now: float) -> None:
         """Nothing has been answered for longer than it should take."""
-        window, silence = self._window, self._silence
+        window, silence = self.window, self._silence
         waited_s = window.rto_s
         self._give_up()
         window.lost(now)
@@ -343,12 +343,12 @@ class Engine(Generic[P]):
     def _lost_at_once(self, now: float) -> None:
         """Of what is on its way there will be no answer that can be read."""
         self._give_up()
-        self._window.lost(now)
+        self.window.lost(now)
         self._sizes.damaged()
 
     def _give_up(self) -> None:
         """Nobody waits any longer for what is on its way; what comes all the same is still taken."""
         self._slow.flight = self._behind = None
-        for flight in self._window.time_out():
+        for flight in self.window.time_out():
             if flight.item.__class__ is not Probing:
-                self._plan.lost(flight.item)
+                self.plan.lost(flight.item)

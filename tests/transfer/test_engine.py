@@ -32,9 +32,9 @@ class Bench:
         self.engine: Engine[Chunk] = Engine(
             self.plan,
             window,
-            profile=self.profile,
-            limits=more.pop("limits", Limits(safe_message=MESSAGE)),
-            flow=Flow(strict=strict),
+            self.profile,
+            more.pop("limits", Limits(safe_message=MESSAGE)),
+            Flow(strict=strict),
             stage=StageName.UPLOAD,
             timeout_s=USUAL_S,
             slow_s=lambda piece: FIRST_S,
