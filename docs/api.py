@@ -70,11 +70,13 @@ def simulation_surface() -> str:
 
 _SIMULATION = (
     "mcumgrx.sim.device",
+    "mcumgrx.sim.files",
     "mcumgrx.sim.groups",
     "mcumgrx.sim.images",
     "mcumgrx.sim.link",
     "mcumgrx.sim.loop",
     "mcumgrx.testing.golden",
+    "mcumgrx.testing.groups",
     "mcumgrx.testing.transports",
 )
 
