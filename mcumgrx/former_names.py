@@ -5,13 +5,25 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from .protocol.message import Result, SmpCommand
+from .protocol.header import Op
+from .protocol.message import CommandFacts, Result, SmpCommand
 
 __all__ = ["Command"]
 
-_KEYWORDS = {name: name for name in ("group", "op", "what", "repeatable", "timeout_s", "changes", "errors")} | {
-    "command": "number"
-}
+_KEYWORDS = {name: name for name in ("group", "op", "what", "repeatable", "timeout_s", "changes", "errors")}
+_KEYWORDS["command"] = "number"
+
+
+class _Facts:
+    """Read from the attributes of the class when they are needed: some are set after its definition."""
+
+    def __get__(self, command: object, kind: type) -> CommandFacts:
+        given: dict[str, Any] = {_KEYWORDS[name]: getattr(kind, name, None) for name in _KEYWORDS}
+        given = {name: value for name, value in given.items() if value is not None}
+        lacks = [name for name, keyword in (("group", "group"), ("command", "number")) if keyword not in given]
+        if lacks:
+            raise TypeError(f"the command {kind.__name__} has no {' and no '.join(lacks)}")
+        return CommandFacts(**{"changes": given.get("op") is Op.WRITE, **given})
 
 
 class Command(SmpCommand[Result]):
@@ -19,14 +31,12 @@ class Command(SmpCommand[Result]):
 
     __slots__ = ()
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        own = vars(cls)
-        annotations = inspect.get_annotations(cls)
-        for name in _KEYWORDS:
-            if name in annotations and "ClassVar" not in str(annotations[name]):
+    facts = _Facts()
+
+    def __init_subclass__(cls) -> None:
+        for name, kind in inspect.get_annotations(cls).items():
+            if name in _KEYWORDS and "ClassVar" not in str(kind):
                 raise TypeError(
                     f"the field {name!r} of {cls.__name__} has the name of a constant of every command: give those as "
                     f"keywords, class {cls.__name__}(SmpCommand[...], group=..., number=..., op=...)"
                 )
-        facts = {_KEYWORDS[name]: own[name] for name in _KEYWORDS if own.get(name) is not None}
-        super().__init_subclass__(**facts, **keywords)

@@ -34,7 +34,7 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.events": set(),
     "mcumgrx.address": {"mcumgrx.errors"},
     "mcumgrx.mcuboot": {"mcumgrx.errors"},
-    "mcumgrx.former_names": {"mcumgrx.protocol.message"},
+    "mcumgrx.former_names": {"mcumgrx.protocol"},
     "mcumgrx.protocol": {"mcumgrx.errors", "mcumgrx._codec", "mcumgrx._pycodec"},
     "mcumgrx.transport": {"mcumgrx.errors", "mcumgrx.address", "mcumgrx.protocol.framing"},
     "mcumgrx.group": {"mcumgrx.protocol.message", "mcumgrx.client"},

@@ -427,10 +427,13 @@ def test_commands_from_before_the_contract() -> None:
             group, command = 70, 1
             op: str = "store"
 
-    with pytest.raises(TypeError, match="has no group"):
+    class Late(Command[Body]):
+        command = 1
 
-        class Lacks(Command[Body]):
-            command = 1
+    with pytest.raises(TypeError, match="the command Late has no group"):
+        Late().request()
+    Late.group = 70  # type: ignore[attr-defined]
+    assert (Late().request().facts.group, Late().request().facts.number) == (70, 1)
 
 
 @pytest.mark.parametrize("table", [SmpError, OsErrorCode, ImageErrorCode])
