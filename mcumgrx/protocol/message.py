@@ -539,25 +539,35 @@ class SmpCommand(Generic[Result]):
         **more: Any,
     ) -> None:
         super().__init_subclass__()
-        if taken := _METHODS.intersection(inspect.get_annotations(cls)):
+        fields = inspect.get_annotations(cls)
+        if taken := _METHODS.intersection(fields):
             raise TypeError(f"the field {min(taken)!r} of {cls.__name__} has the name of a method of every command")
+        for name in _KEYWORDS.intersection(vars(cls)).difference(fields):
+            if not hasattr(vars(cls)[name], "__get__"):
+                raise TypeError(
+                    f"{name!r} of {cls.__name__} is a keyword: class {cls.__name__}(SmpCommand[…], {name}=…)"
+                )
         if "facts" in cls.__dict__:
             return  # `dataclass` makes a class with slots anew, and has no keywords for it
         named: dict[str, Any] = {**more}
         if group is not None:
-            named["group"] = group if isinstance(group, int) else group.id
+            named["group"] = group if isinstance(group, int) else getattr(group, "id", group)
             named["errors"] = None if isinstance(group, int) else group
         if number is not None:
             named["number"] = number
+        for name, most in (("group", 0xFFFF), ("number", 0xFF)):
+            if name in named and not (isinstance(named[name], int) and 0 <= named[name] <= most):
+                raise TypeError(f"the {name} of {cls.__name__} is {named[name]!r}, not a number from 0 to {most}")
         if errors is not None:
             named["errors"] = errors
         known: CommandFacts | None = getattr(cls, "facts", None)
+        if known is None or "op" in named:
+            named.setdefault("changes", named.get("op") is Op.WRITE)
         if known is not None:
             cls.facts = replace(known, **named)
         elif "group" in named and "number" in named:
-            named.setdefault("changes", named.get("op") is Op.WRITE)
             cls.facts = CommandFacts(**named)
-        elif named or "parse" in cls.__dict__:
+        elif len(named) > 1 or "parse" in cls.__dict__:  # one is `changes`, which nobody has named
             lacks = [name for name in ("group", "number") if name not in named]
             example = f"class {cls.__name__}(SmpCommand[…], group=…, number=…)"
             raise TypeError(f"the command {cls.__name__} has no {' and no '.join(lacks)}: {example}")
@@ -588,4 +598,5 @@ class SmpCommand(Generic[Result]):
             raise
 
 
+_KEYWORDS = frozenset({"group", "number", "command", "op", "what", "repeatable", "timeout_s", "changes", "errors"})
 _METHODS = frozenset({"body", "facts", "parse", "request", "result"})

@@ -374,6 +374,21 @@ def test_a_command_without_a_group_or_a_number_is_told_at_its_definition() -> No
             def parse(self, fields: Fields) -> None:
                 return None
 
+    with pytest.raises(TypeError, match="'op' of Stray is a keyword: class Stray\\(SmpCommand\\[…\\], op=…\\)"):
+
+        class Stray(SmpCommand[None], group=70, number=1):
+            op = Op.WRITE
+
+    with pytest.raises(TypeError, match="the number of Large is 256, not a number from 0 to 255"):
+
+        class Large(SmpCommand[None], group=70, number=256):
+            pass
+
+    with pytest.raises(TypeError, match="the group of Named is 'heater', not a number from 0 to 65535"):
+
+        class Named(SmpCommand[None], group="heater", number=1):  # type: ignore[arg-type]
+            pass
+
     with pytest.raises(TypeError, match="colour"):
 
         class Odd(SmpCommand[None], group=1, number=1, colour="red"):
@@ -391,7 +406,11 @@ def test_a_derived_command_takes_over_what_it_does_not_name() -> None:
     class ReadMore(Read, number=2):
         pass
 
+    class Write(Read, op=Op.WRITE):
+        pass
+
     assert (ReadMore.facts.group, ReadMore.facts.number, ReadMore.facts.what) == (70, 2, "reading")
+    assert (Read.facts.changes, Write.facts.op, Write.facts.changes) == (False, Op.WRITE, True)
     assert (Read.facts.number, Read.facts.errors) == (1, None)
 
 
