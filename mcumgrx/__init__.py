@@ -45,15 +45,29 @@ if TYPE_CHECKING:
         UsageError,
         WrongDevice,
     )
+    from .flows import DfuPolicy, Ending, Mode, OnPlan, Plan, Report, StepDone
     from .mcuboot import Image, load_image
+    from .memory import Memory
     from .pause import Pause
-    from .session import connect, device
+    from .registry import Registry, Roles
+    from .session import SessionDevice, connect, device
     from .updating import update
 
 _LATE = {
     "Address": "address",
     "Client": "client",
+    "DfuPolicy": "flows",
+    "Ending": "flows",
     "Image": "mcuboot",
+    "Memory": "memory",
+    "Mode": "flows",
+    "OnPlan": "flows",
+    "Plan": "flows",
+    "Registry": "registry",
+    "Report": "flows",
+    "Roles": "registry",
+    "SessionDevice": "session",
+    "StepDone": "flows",
     "Pause": "pause",
     "connect": "session",
     "device": "session",
@@ -88,8 +102,19 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "update",
     "Address",
     "Client",
+    "DfuPolicy",
+    "Ending",
     "Image",
+    "Memory",
+    "Mode",
+    "OnPlan",
     "Pause",
+    "Plan",
+    "Registry",
+    "Report",
+    "Roles",
+    "SessionDevice",
+    "StepDone",
     "ConnectFailed",
     "DeviceError",
     "DeviceNotFound",

@@ -314,7 +314,7 @@ _LATE = {
 }
 
 
-# Of these, plugins only pass on what they get; this is what they may ask besides.
+# Of these, plugins and scripts only pass on what they get; this is what they may ask besides.
 PROMISED: Mapping[str, tuple[str, ...]] = {
     "Client": (
         "answered",
@@ -331,7 +331,10 @@ PROMISED: Mapping[str, tuple[str, ...]] = {
         "wait_lost",
     ),
     "FileBytes": (),
+    "Memory": ("__init__", "path"),
+    "Plan": ("as_dict", "from_version", "image", "notes", "slot", "texts", "to_version", "warnings"),
     "ReadPlan": ("__init__", "changed", "done", "stuck"),
+    "Registry": ("__init__", "commands", "groups", "transports"),
     "UploadPlan": ("__init__", "done"),
     "Window": (),
 }

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 import mcumgrx
+import mcumgrx_plugins
 from mcumgrx import plugin_api
 from mcumgrx.registry import default_registry
 
@@ -21,6 +22,8 @@ ROOT = Path(mcumgrx.__file__).parent
 
 
 def test_every_public_name_is_there() -> None:
+    for module in (mcumgrx, mcumgrx_plugins):
+        assert all(getattr(module, name) is not None for name in module.__all__)
     assert len(set(plugin_api.__all__)) == len(plugin_api.__all__)
     for name in plugin_api.__all__:
         assert getattr(plugin_api, name) is not None, name
@@ -35,9 +38,9 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 
 def our_types() -> set[str]:
-    """The names of all classes of the core."""
+    """The names of all classes of the core and the built-in plugins."""
     found: set[str] = set()
-    for path in ROOT.rglob("*.py"):
+    for path in (*ROOT.rglob("*.py"), *Path(mcumgrx_plugins.__file__).parent.rglob("*.py")):
         if not path.is_relative_to(ROOT / "cli"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             found |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -52,9 +55,11 @@ def signatures(name: str, thing: Any) -> Iterator[tuple[str, str]]:
         return
     if dataclasses.is_dataclass(thing):
         for field in dataclasses.fields(thing):
+            if field.name not in plugin_api.PROMISED.get(name, (field.name,)):
+                continue
             yield f"{name}.{field.name}", str(field.type)
     for kind in thing.__mro__:
-        if not kind.__module__.startswith("mcumgrx"):
+        if not kind.__module__.startswith("mcumgrx") or (kind is not thing and kind.__name__ in plugin_api.__all__):
             continue
         for part, value in vars(kind).items():
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
@@ -66,12 +71,13 @@ def signatures(name: str, thing: Any) -> Iterator[tuple[str, str]]:
 
 
 def test_no_private_type_is_in_a_public_signature() -> None:
-    public = {*plugin_api.__all__, *mcumgrx.__all__}
+    public = {*plugin_api.__all__, *mcumgrx.__all__, *mcumgrx_plugins.__all__}
     private = our_types() - public
     leaks = [
         f"{where}: {word}"
-        for name in plugin_api.__all__
-        for where, text in signatures(name, getattr(plugin_api, name))
+        for module in (plugin_api, mcumgrx, mcumgrx_plugins)
+        for name in module.__all__
+        for where, text in signatures(name, getattr(module, name))
         for word in re.findall(r"\b[A-Z]\w+", text)
         if word in private
     ]
