@@ -90,9 +90,20 @@ class Bench:
     def hear_nothing(self) -> list[int]:
         """Send and wait until that ends it. Returns what was sent."""
         sent: list[int] = []
-        while True:
+        for _ in range(1000):
             sent += self.send()
             self.wait()
+        return sent
+
+    def hear_no_openings(self) -> None:
+        """The device gets all but the opening chunks, until that ends it."""
+        for _ in range(1000):
+            self.send()
+            self.out = [flight for flight in self.out if not flight.item.slow]
+            if self.out:
+                self.answer(self.take())
+            else:
+                self.wait()
 
     def say(self, body: dict[str, object], times: int = 10_000) -> None:
         """The device says this to all that it is sent, until that ends it."""
@@ -250,6 +261,24 @@ def test_an_opening_that_was_quicker_before_is_sent_once_more() -> None:
     bench.answer(bench.take(1))
     bench.to_the_end()
     assert bench.plan.done
+
+
+def test_of_an_opening_and_its_copy_one_answer_is_waited_for() -> None:
+    bench = Bench(buffers=1, again_s=8.0)
+    bench.send()
+    while bench.now < 8.0:
+        bench.wait()
+    bench.send()
+    bench.answer(bench.take())
+    assert bench.send()[0] > 0
+
+
+def test_a_device_that_answers_all_but_the_opening_is_given_up() -> None:
+    bench = Bench()
+    with pytest.raises(RequestTimeout, match="stuck at 0 %") as raised:
+        bench.hear_no_openings()
+    assert raised.value.attempts == 5
+    assert bench.now < 10
 
 
 def test_without_room_on_the_link_nothing_is_sent_behind() -> None:
@@ -446,10 +475,10 @@ def test_what_is_held_sends_nothing_and_takes_answers() -> None:
 
 def test_the_time_in_which_it_was_held_counts_for_nothing() -> None:
     bench = Bench().wide()
+    bench.send()
     bench.engine.hold(True, bench.now)
     bench.now += 1000
     bench.engine.hold(False, bench.now)
-    bench.send()
     bench.wait()  # a loss, and not the end
     bench.out.clear()
     bench.to_the_end()
