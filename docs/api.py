@@ -115,6 +115,8 @@ def _class(name: str, kind: type) -> Iterator[str]:
     yield head + (_signature(kind) if _is_made(kind) and (promised is None or "__init__" in promised) else "")
     if issubclass(kind, McumgrError):
         return
+    if promised is not None and dataclasses.is_dataclass(kind):
+        yield from (f"    {field.name}: {field.type}" for field in dataclasses.fields(kind) if field.name in promised)
     for part, value in sorted(vars(kind).items()):
         if part.startswith("_") or (promised is not None and part not in promised):
             continue

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mcumgrx.address import Address
+from mcumgrx.cli.plugins import PluginList
 from mcumgrx.contracts import ImageGroup, OsGroup
 from mcumgrx.errors import PluginError, UsageError
 from mcumgrx.plugin_api import Group
@@ -442,6 +443,8 @@ def test_the_version_of_the_contract_that_a_plugin_names_is_read(site: Site, ver
     acme = record(site.registry(), "acme")
     assert (acme.error, acme.requires, len(acme.supplies)) == (None, requires, 3)
     assert (acme.api, acme.warnings) == ("", ()) if warning is None else (warning in acme.warnings[0])
+    shown = " ".join(" ".join(PluginList((acme,)).lines()).split())
+    assert (f"warning: {acme.warnings[0]}" in shown) if warning else "warning" not in shown
 
 
 # -- names of plugins -----------------------------------------------------------------------------------------------
