@@ -443,33 +443,37 @@ def test_a_pause_is_not_taken_for_a_size_that_does_not_arrive() -> None:
     assert (learned.message_bytes, learned.refused_bytes) == (CONFIG.buf_size, None)
 
 
-# One buffer beside that for the answer: there is no room for a probe behind the opening chunk.
+# One buffer beside that for the answer: there is no room for a probe behind the opening chunk that has arrived.
 NARROW = replace(CONFIG, buf_count=2)
 
 
-def lost_opening() -> Faults:
-    """The first opening chunk does not arrive."""
+def lost_opening(*, probes: bool = False) -> Faults:
+    """The first opening chunk does not arrive; nor what is sent behind it, with `probes`."""
     seen: list[int] = []
 
     def first(number: int, message: bytes) -> bool:
         if b"clen" in message[:32]:
             seen.append(number)
             return len(seen) == 1
-        return False
+        return probes and len(seen) == 1
 
     return Faults(drop_requests=first)
 
 
-def test_a_lost_opening_is_noticed_after_the_time_that_an_erase_takes() -> None:
-    unknown_s, _ = upload_with(Learned(), LinkModel.ble(), NARROW, lost_opening())
+def test_a_lost_opening_is_noticed_by_a_short_request_behind_it_even_where_there_is_one_buffer() -> None:
+    seconds, _ = upload_with(Learned(), LinkModel.ble(), NARROW, lost_opening())
+    assert seconds < 6.0  # most of it until the lost one cannot arrive any more
+
+
+def test_if_that_is_lost_too_it_is_noticed_after_the_time_that_an_erase_takes() -> None:
+    unknown_s, _ = upload_with(Learned(), LinkModel.ble(), NARROW, lost_opening(probes=True))
     assert unknown_s > 60.0
-    known_s, _ = upload_with(Learned(erase_s=2.0), LinkModel.ble(), NARROW, lost_opening())
+    known_s, _ = upload_with(Learned(erase_s=2.0), LinkModel.ble(), NARROW, lost_opening(probes=True))
     assert 8.0 < known_s < 12.0
-    quick_s, _ = upload_with(Learned(erase_s=0.1), LinkModel.ble(), NARROW, lost_opening())
+    quick_s, _ = upload_with(Learned(erase_s=0.1), LinkModel.ble(), NARROW, lost_opening(probes=True))
     assert 5.0 < quick_s < 9.0
-    shorter_s, _ = upload_with(
-        Learned(erase_s=50.0), LinkModel.ble(), NARROW, lost_opening(), UploadOptions(erase_timeout_s=20.0)
-    )
+    options = UploadOptions(erase_timeout_s=20.0)
+    shorter_s, _ = upload_with(Learned(erase_s=50.0), LinkModel.ble(), NARROW, lost_opening(probes=True), options)
     assert 20.0 < shorter_s < 24.0
 
 

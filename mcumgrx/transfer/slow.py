@@ -65,7 +65,7 @@ class SlowRequest:
         self._profile = profile
         self._patience = patience
         self._again_s = again_s
-        self._copied = False
+        self._beyond = False  # what was sent behind it may have found no buffer
         self._asked_behind = 0
         self._told = False
 
@@ -73,18 +73,16 @@ class SlowRequest:
 
     def sent(self, flight: Flight[Any]) -> None:
         """It leaves now; or a copy of the one that is out: which of the two is answered makes no difference."""
-        if self.flight is not None:
-            self._copied = True
-            return
-        self.flight = flight
-        self._copied = False
-        self._asked_behind = 0
+        if self.flight is None:
+            self.flight = flight
+            self._beyond = False
+            self._asked_behind = 0
 
     def answered(self) -> None:
         self.flight = None
-        if self._copied:
-            self._copied = False
-            self._window.time_out()  # nobody waits for the answer to the copy
+        if self._beyond:
+            self._beyond = False
+            self._window.time_out()  # nobody waits for an answer to that
 
     def advanced(self) -> None:
         """The transfer has gone on."""
@@ -132,10 +130,15 @@ class SlowRequest:
         if self._again_s is not None and now >= flight.left_at + self._again_s:
             self._again_s = None
             if window.unanswered >= window.buffers:
+                self._beyond = True
                 return flight.item  # it usually takes less; the patience stays that for one
         if now >= flight.left_at + self._ask_behind_s:
             self._asked_behind += 1
             if window.unanswered < window.buffers:
+                return Probing()
+            if window.unanswered == 1 and not window.strict:
+                # It finds no buffer if the slow one has arrived, and is answered if that has not.
+                self._beyond = True
                 return Probing()
         return None
 

@@ -110,7 +110,7 @@ class Window(Generic[T]):
         self.unread = 0
         self._flights: deque[Flight[T]] = deque()
         self._late = 0
-        self._strict = strict
+        self.strict = strict
         self._last_answered = -1
         self._reacted_before = 0  # to losses of requests with lower numbers
 
@@ -164,7 +164,7 @@ class Window(Generic[T]):
             if first is not flight:
                 overtaken.append(first)
                 line.outcomes.append(True)
-                if first.late and not first.depth and first.measured and self._strict:
+                if first.late and not first.depth and first.measured and self.strict:
                     line.lost_alone()
         if self.unread:
             self.unread = min(max(0, self.unread - len(overtaken)), len(flights))
@@ -245,7 +245,7 @@ class Window(Generic[T]):
 
     def _stays_s(self) -> float:
         """How long a request may lie in the device."""
-        if not self._strict or self._late < len(self._flights) or self.unanswered < self.most_unanswered:
+        if not self.strict or self._late < len(self._flights) or self.unanswered < self.most_unanswered:
             return self.patience_s
         if not self.line.loses_all(self.buffers):
             return self.patience_s

@@ -253,14 +253,37 @@ def test_far_away_the_short_request_waits_for_round_trips() -> None:
 
 def test_an_opening_that_was_quicker_before_is_sent_once_more() -> None:
     bench = Bench(buffers=1, again_s=8.0)
-    bench.send()
+    sent = []
     while bench.now < 8.0:
-        assert bench.send() == []
+        sent += bench.send()
         bench.wait()
+    assert sent == [0, -1]  # and the short one finds no buffer, or is lost as well
     assert bench.send() == [0]
-    bench.answer(bench.take(1))
+    bench.answer(bench.take(2))
+    bench.out.clear()
     bench.to_the_end()
     assert bench.plan.done
+
+
+def test_a_short_request_that_finds_no_buffer_holds_nothing_up() -> None:
+    bench = Bench(buffers=1)
+    bench.send()
+    bench.wait()
+    assert bench.send() == [-1]
+    bench.answer(bench.take(), after_s=20.0)
+    assert bench.send()[0] > 0
+    bench.take(0)
+    bench.to_the_end()
+    assert bench.plan.retransmissions == 0
+
+
+def test_where_one_request_more_does_harm_none_is_sent_behind() -> None:
+    bench = Bench(buffers=1, strict=True)
+    sent = []
+    while bench.now < 50.0:
+        sent += bench.send()
+        bench.wait()
+    assert sent == [0]
 
 
 def test_of_an_opening_and_its_copy_one_answer_is_waited_for() -> None:
