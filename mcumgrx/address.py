@@ -21,8 +21,6 @@ from urllib.parse import quote, unquote
 
 from .errors import UsageError
 
-__all__ = ["Address", "OptionReader", "meant_address"]
-
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _KEY = re.compile(r"[a-z][a-z0-9_-]*")
 _ENDPOINT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>[^:]*))?")

@@ -14,8 +14,6 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-__all__ = ["BootText", "Sign"]
-
 # Longer lines hold no sign of a start.
 _MOST_LINE = 400
 

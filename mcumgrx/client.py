@@ -37,8 +37,6 @@ from .protocol.version import VersionChoice
 from .protocol.waiting import Waiting
 from .transport import Flow, Limits, Transport
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Client"]
-
 log = logging.getLogger("mcumgrx.client")
 
 R = TypeVar("R")

@@ -8,8 +8,6 @@ from typing import Any
 from .protocol.header import Op
 from .protocol.message import CommandFacts, Result, SmpCommand
 
-__all__ = ["Command"]
-
 _KEYWORDS = {name: name for name in ("group", "op", "what", "repeatable", "timeout_s", "changes", "errors")}
 _KEYWORDS["command"] = "number"
 

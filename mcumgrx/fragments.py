@@ -21,8 +21,6 @@ from .protocol.standard import UploadProgress
 from .transfer.plan import Source, UploadPlan
 from .transfer.reading import Fragment, ReadPlan
 
-__all__ = ["read_data", "write_data"]
-
 
 async def read_data(
     client: Client,

@@ -9,8 +9,6 @@ from .protocol.message import SmpCommand
 if TYPE_CHECKING:
     from .client import Client
 
-__all__ = ["Group"]
-
 R = TypeVar("R")
 
 

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-__all__ = ["Hint", "Run", "quoted"]
-
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]~-]+")
 _SPECIAL = re.compile(r'(["\\$`])')
 

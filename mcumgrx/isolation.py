@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["UserInterrupt", "is_wanted", "printable", "said"]
-
 
 class UserInterrupt(KeyboardInterrupt):
     """Ctrl-C, or a signal like it, as the command line raises it: never raised by the code that it interrupts."""

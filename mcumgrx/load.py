@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["ComputerLoad"]
-
 # The clocks tick 100 times a second.
 _TOLERANCE_S = 0.05
 

@@ -27,8 +27,6 @@ from .errors import UsageError
 from .link.profile import Learned
 from .threads import in_thread
 
-__all__ = ["MOST_DEVICES", "MOST_ID", "SIZES_DAYS", "Known", "Memory", "Remembered", "cache_folder", "tells_apart"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

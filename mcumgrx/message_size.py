@@ -15,8 +15,6 @@ from .protocol.message import SmpError
 from .protocol.standard import Probe
 from .transfer.sizes import probe_sizes
 
-__all__ = ["find_message_size"]
-
 # How long a probe may take, beside the time on the air.
 _PROBE_S = 1.0
 

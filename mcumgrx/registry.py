@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .plugin_api import CliFunction
     from .transport import Transport
 
-__all__ = ["ENTRY_POINTS", "RESERVED_COMMANDS", "PluginRecord", "Registry", "Roles", "default_registry"]
-
 ENTRY_POINTS = "mcumgrx"
 """The entry-point group that plugins are found in."""
 

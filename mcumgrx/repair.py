@@ -11,8 +11,6 @@ from collections.abc import Iterable
 
 from ._version import __version__
 
-__all__ = ["OURS", "SWITCH", "other_version", "repair", "requirements"]
-
 SWITCH = "MCUMGRX_DISABLE_PLUGINS"
 
 

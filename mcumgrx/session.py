@@ -23,8 +23,6 @@ from .protocol.codes import look_for_tables
 from .registry import Registry, Roles, default_registry
 from .transport import Transport
 
-__all__ = ["SessionDevice", "connect", "device"]
-
 log = logging.getLogger("mcumgrx.session")
 
 # Opening a link; BLE scans, connects and discovers in this time.

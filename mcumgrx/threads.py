@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["DaemonThreads", "in_thread"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

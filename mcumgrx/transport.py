@@ -28,8 +28,6 @@ from .protocol.framing import Framing
 if TYPE_CHECKING:
     from .address import Address
 
-__all__ = ["Discovered", "Flow", "Limits", "Transport"]
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

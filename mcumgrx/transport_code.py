@@ -15,8 +15,6 @@ from typing import TypeVar
 from .errors import McumgrError, PluginError
 from .transport import Transport
 
-__all__ = ["asking", "calling", "fault_of", "hears", "name_of", "stands_for", "told"]
-
 log = logging.getLogger("mcumgrx.client")
 
 T = TypeVar("T")

@@ -12,8 +12,6 @@ from .pause import Pause
 from .session import device as made_device
 from .transport import Transport
 
-__all__ = ["update"]
-
 
 async def update(
     device: str | Address | Transport | Device,

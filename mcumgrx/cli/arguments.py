@@ -16,9 +16,6 @@ from ..errors import UsageError
 from ..plugin_api import Argument, Option
 from .help import NO_BREAK
 
-__all__ = ["PREFIX", "TYPED", "Settings", "collect", "environment", "global_options", "made_parameter"]
-
-
 TYPED = "mcumgrx.typed"
 """Where a context of click has the command line as it was typed."""
 

@@ -12,8 +12,6 @@ from .tables import Row, Table, table_lines
 if TYPE_CHECKING:
     from ..memory import Known
 
-__all__ = ["CacheContent", "Forgotten", "clear_cache", "show_cache"]
-
 _TITLES = ("DEVICE", "LINK", "MESSAGE", "LOST FROM", "ERASE", "USED")
 
 

@@ -28,8 +28,6 @@ from .logs import log_begin, log_failure, log_result, logging_to, story
 from .renderers import make_renderer
 from .streams import lost, standard_streams, streams, write_line
 
-__all__ = ["Command", "failure_of", "make_command"]
-
 log = logging.getLogger("mcumgrx.cli")
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..plugin_api import GroupPlugin
     from ..session import SessionDevice
 
-__all__ = ["Context", "no_device"]
-
 device_log = logging.getLogger("mcumgrx.device")
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from ..events import Note, Stage
 
-__all__ = ["SCHEMA", "event_name", "event_text", "json_line", "to_data", "to_lines"]
-
 SCHEMA = 1
 """Version of the JSON output; it changes when a script written for the last one could break."""
 

@@ -22,8 +22,6 @@ from .text import duration_text
 if TYPE_CHECKING:
     from .context import Context
 
-__all__ = ["DemoResult", "demo"]
-
 # The link's speed makes the upload long enough to be seen.
 _ADDRESS = "sim:demo,state=device.json,speed=16000"
 _PAYLOAD_BYTES = 56 * 1024

@@ -9,8 +9,6 @@ import click
 
 from .streams import streams, write_line
 
-__all__ = ["NO_BREAK", "HelpContext", "help_option", "write_epilog"]
-
 NO_BREAK = "\u00a0"
 """A space at which no line is broken; written as an ordinary one."""
 

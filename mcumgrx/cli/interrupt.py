@@ -23,8 +23,6 @@ from typing import Any, NoReturn
 from ..isolation import UserInterrupt
 from .exit_codes import Exit
 
-__all__ = ["Interruptions", "interruptions"]
-
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 
 # A signal that has had no effect by then finds the main thread in a call that blocks: it is prodded out of it …

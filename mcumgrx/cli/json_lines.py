@@ -12,8 +12,6 @@ from .render import Renderer
 from .streams import write_line
 from .text import printable
 
-__all__ = ["JsonRenderer"]
-
 
 class JsonRenderer(Renderer):
     """One object a line, all on stdout: events first, the result or the error last."""

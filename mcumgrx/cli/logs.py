@@ -21,8 +21,6 @@ from .exit_codes import Failure, exit_label
 from .streams import Outlet
 from .text import printable
 
-__all__ = ["hold_early_records", "log_begin", "log_failure", "log_result", "logging_to", "story"]
-
 if TYPE_CHECKING:
     from .arguments import Settings
 

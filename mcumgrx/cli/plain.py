@@ -14,8 +14,6 @@ from .render import Line, Renderer, harmless
 from .streams import write_line, write_text
 from .text import LIMITS, duration_text, printable, rate_text, size_text, speed_text
 
-__all__ = ["PlainRenderer"]
-
 # Those that can take long enough that a line in a log should tell where it stands; of others it tells the end.
 _LONG_STAGES = (StageName.CONNECT, StageName.ERASE, StageName.UPLOAD, StageName.DOWNLOAD, StageName.RETURN)
 

@@ -12,8 +12,6 @@ from .help import NO_BREAK
 if TYPE_CHECKING:
     from ..registry import PluginRecord
 
-__all__ = ["PluginList", "list_plugins"]
-
 
 @dataclass(frozen=True, slots=True)
 class PluginList:

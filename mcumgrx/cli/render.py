@@ -21,8 +21,6 @@ from .streams import streams, write_line
 from .tables import Table
 from .text import printable
 
-__all__ = ["Line", "Renderer", "harmless"]
-
 log = logging.getLogger("mcumgrx.cli")
 
 Line = Sequence[str | tuple[str, str]]

@@ -9,8 +9,6 @@ from .plain import PlainRenderer
 from .render import Renderer
 from .streams import streams
 
-__all__ = ["make_renderer"]
-
 
 def make_renderer(*, as_json: bool, verbose: int = 0) -> Renderer:
     """The renderer that fits where stdout and stderr go, and what the user asked for."""

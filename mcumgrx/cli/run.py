@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 from ..isolation import UserInterrupt
 from .interrupt import interruptions
 
-__all__ = ["run"]
-
 T = TypeVar("T")
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..transport import Discovered
     from .context import Context
 
-__all__ = ["Filter", "Found", "ScanResult", "Search", "scan"]
-
 _SCAN_S = 5.0
 
 # A transport is asked to be done in time; this much later it is left alone.

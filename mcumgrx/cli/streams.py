@@ -20,8 +20,6 @@ from typing import BinaryIO, TextIO, cast
 
 from .text import printable
 
-__all__ = ["Beside", "Outlet", "Streams", "lost", "standard_streams", "streams", "write_line", "write_text"]
-
 
 class Outlet:
     """Writes in a thread of its own, in order: a terminal that is stopped (Ctrl-S), a reader that does not read and a

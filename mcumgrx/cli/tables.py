@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from .text import printable
 
-__all__ = ["WIDTH", "Row", "Table", "table_lines"]
-
 WIDTH = 80
 """What a table has to fit in, wherever it goes."""
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-__all__ = ["TerminalRenderer"]
-
 _STYLES: dict[str, dict[str, Any]] = {
     "ok": {"fg": "green"},
     "fail": {"fg": "red", "bold": True},

@@ -9,8 +9,6 @@ import unicodedata
 
 from ..events import Limit, Speed
 
-__all__ = ["LIMITS", "duration_text", "printable", "rate_text", "size_text", "speed_text"]
-
 
 def printable(text: str) -> str:
     """`text` on one line and without effect on a terminal: control characters and the like become `\\x1b`, `\\u202e`.

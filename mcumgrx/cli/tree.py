@@ -33,8 +33,6 @@ from .words import meant_commands, meant_options
 if TYPE_CHECKING:
     from ..registry import PluginRecord, Registry
 
-__all__ = ["CORE_COMMANDS", "make_root", "run_command_line"]
-
 log = logging.getLogger("mcumgrx.cli")
 
 CORE_COMMANDS = {

@@ -8,8 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["meant_commands", "meant_options"]
-
 # Words that do not stand for a command here → what they are for, the likeliest first. Left of them are those of the
 # mcumgr in Go, nrfutil, smpmgr and AuTerm, of bootloaders and of shells.
 _SYNONYMS: Mapping[str, Sequence[str]] = {

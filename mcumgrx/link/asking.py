@@ -14,8 +14,6 @@ from ..protocol.message import Reply, Request
 from .call import Call
 from .link import Link
 
-__all__ = ["Asking"]
-
 log = logging.getLogger("mcumgrx.link")
 
 # A line that damages every answer is not only dirty: after so many the rest of the time-out is waited for.

@@ -13,8 +13,6 @@ from typing import Any, Protocol
 from ..errors import McumgrError
 from ..protocol.message import Reply, Request
 
-__all__ = ["Call", "Owner", "State"]
-
 
 class State(Enum):
     """Where a call is."""

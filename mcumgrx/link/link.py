@@ -25,8 +25,6 @@ from .slots import Slots
 from .table import Table
 from .text import DeviceText
 
-__all__ = ["Link"]
-
 log = logging.getLogger("mcumgrx.link")
 
 # A transport is told how long it may take to open; so much longer it is waited for, for what it has to clean up.

@@ -18,8 +18,6 @@ from ..transport import Transport
 from ..transport_code import calling, hears, name_of, stands_for, told
 from .call import LEAVING, QUEUED, SENT, Call
 
-__all__ = ["Outbox"]
-
 log = logging.getLogger("mcumgrx.link")
 
 # No link is slower: 300 baud. So long the bytes of a message may take before the link is called stuck.

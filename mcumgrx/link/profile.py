@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..protocol.standard import Params
 
-__all__ = ["Learned", "LinkProfile"]
-
 
 @dataclass(slots=True)
 class Learned:

@@ -9,8 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Slots"]
-
 
 class Slots:
     """Lets a number of requests in at once, first come first served.

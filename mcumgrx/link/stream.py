@@ -11,8 +11,6 @@ from ..protocol.message import Reply, Request
 from .call import ANSWERED, GIVEN_UP, Call
 from .link import Link
 
-__all__ = ["Stream"]
-
 T = TypeVar("T")
 
 

@@ -20,8 +20,6 @@ from ..protocol.header import Version
 from ..protocol.message import Reply, Request
 from .call import ANSWERED, GIVEN_UP, Call, Owner
 
-__all__ = ["Table"]
-
 log = logging.getLogger("mcumgrx.link")
 
 _NUMBERS = 256  # one byte

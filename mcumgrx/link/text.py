@@ -6,8 +6,6 @@ import codecs
 import logging
 from collections.abc import Callable
 
-__all__ = ["DeviceText"]
-
 log = logging.getLogger("mcumgrx.link")
 device_log = logging.getLogger("mcumgrx.device")
 

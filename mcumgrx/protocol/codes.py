@@ -11,8 +11,6 @@ from ..errors import ErrorCode
 from ..hints import Hint, Run
 from .header import GroupId
 
-__all__ = ["ImageErrorCode", "OsErrorCode", "SmpError", "error_table", "look_for_tables"]
-
 
 class SmpError(ErrorCode):
     """`MGMT_ERR`: codes of the SMP layer itself, in the plain `rc` form (Zephyr `mgmt_defines.h`)."""

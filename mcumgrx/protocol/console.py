@@ -15,8 +15,6 @@ from .codec import ConsoleDecoder, build_console_frame
 from .framing import MAX_LENGTH, RawMessage
 from .header import REPLY_OPS
 
-__all__ = ["ConsoleFraming"]
-
 _AROUND = len(b"\x06\x09") + len(b"\n")  # what a line holds beside its characters
 _MAX_CHARACTERS = 87384  # the largest message in a single line
 

@@ -16,8 +16,6 @@ from typing import Protocol
 from .codec import HEADER_SIZE, Reassembler, split_messages
 from .header import REPLY_OPS
 
-__all__ = ["MAX_LENGTH", "DatagramFraming", "Framing", "RawMessage", "StreamFraming"]
-
 # Payloads that devices send are bounded by their buffers, a few KB; the length field alone would allow this much.
 MAX_LENGTH = 0xFFFF
 

@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 from . import codec
 
-__all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "REPLY_OPS", "REQUEST_OPS", "GroupId", "Header", "Op", "Version"]
-
 HEADER_SIZE = 8
 MAX_PAYLOAD = 0xFFFF
 

@@ -13,30 +13,6 @@ from ..errors import MalformedReply
 from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 from .message import Body, Fields, SmpCommand, encode_body
 
-__all__ = [
-    "UNREADABLE",
-    "Bootloader",
-    "BootloaderMode",
-    "Echo",
-    "EraseImage",
-    "ImageState",
-    "Params",
-    "Probe",
-    "ReadBootloader",
-    "ReadBootloaderMode",
-    "ReadImageState",
-    "ReadParams",
-    "ReadSlotInfo",
-    "ReadUsableParams",
-    "Reset",
-    "Slot",
-    "SlotInfo",
-    "UploadChunk",
-    "UploadProgress",
-    "WriteImageState",
-]
-
-
 # -- group 0 --------------------------------------------------------------------------------------------------------
 
 

@@ -15,8 +15,6 @@ from ..errors import MalformedReply
 from .header import Version
 from .message import Reply, SmpError
 
-__all__ = ["VersionChoice"]
-
 # So often version 2 stays unanswered, by a device that answers version 1, before it is given up.
 _SILENCES = 3
 

@@ -7,8 +7,6 @@ to 30 s. Nothing here reads a clock.
 
 from __future__ import annotations
 
-__all__ = ["BUSY_S", "Waiting"]
-
 # So long, counted from the first "busy"; nobody is busy for ever.
 BUSY_S = 30.0
 

@@ -13,8 +13,6 @@ from mcumgrx.sim.files import FsConfig
 from mcumgrx.sim.flash import FlashTiming
 from mcumgrx.sim.pairs import MAX_IMAGES
 
-__all__ = ["ALL_GROUPS", "FIRMWARE", "DeviceConfig", "OsInfo", "RecoveryConfig", "TaskInfo"]
-
 _ONE_IMAGE = (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD, Mode.FIRMWARE_LOADER)
 ALL_GROUPS: tuple[int, ...] = (
     GroupId.OS,

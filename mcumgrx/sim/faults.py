@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Fate", "Faults", "Selector"]
-
 Selector = int | Collection[int] | Callable[[int, bytes], bool]
 """Which messages: a number, several, or a function of number and whole message (header and payload)."""
 

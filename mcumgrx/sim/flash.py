@@ -12,8 +12,6 @@ from enum import Enum
 
 from mcumgrx.errors import McumgrError
 
-__all__ = ["INSTANT", "Flash", "FlashError", "FlashTiming", "Operation", "OperationKind", "PowerCut"]
-
 ERASED = 0xFF
 _ERASED_PIECE = bytes([ERASED]) * 65536
 

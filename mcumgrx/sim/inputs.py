@@ -11,8 +11,6 @@ from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.sim.link_model import SHELL_LINES, LinkModel
 from mcumgrx.sim.runner import Runner
 
-__all__ = ["ALL_OPS", "LINE_MARKERS", "Input", "LineInput", "MessageInput", "Reply"]
-
 ALL_OPS = 0xFF
 """A server looks at messages of every op, if only to refuse them."""
 LINE_MARKERS = (b"\x06\x09", b"\x04\x14")

@@ -11,8 +11,6 @@ from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import HEADER_SIZE, REPLY_OPS
 from mcumgrx.transport import Flow, Limits
 
-__all__ = ["SHELL_LINES", "LinkKind", "LinkModel", "Pipe", "ServerKind"]
-
 LinkKind = Literal["stream", "datagram", "console"]
 ServerKind = Literal["plain", "uart", "raw", "shell"]
 

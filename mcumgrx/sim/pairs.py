@@ -16,8 +16,6 @@ from mcumgrx.mcuboot import TlvType, Version, parse_header, parse_tlvs
 from mcumgrx.sim.bootloader import Bootloader, BootResult, Plan, SwapType
 from mcumgrx.sim.slots import Slot
 
-__all__ = ["MAX_IMAGES", "SLOTS_PER_IMAGE", "boot_images"]
-
 SLOTS_PER_IMAGE = 2
 
 MAX_IMAGES = 8

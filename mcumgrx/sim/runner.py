@@ -16,8 +16,6 @@ from mcumgrx.sim.device import Answer, Power, SimulatedDevice
 from mcumgrx.sim.groups import HandlerFailed
 from mcumgrx.sim.link_model import ServerKind
 
-__all__ = ["Agenda", "Runner", "runner_of"]
-
 
 class Agenda:
     """What is to happen when; at the same time, in the order it was added, which the loop's timers do not promise.

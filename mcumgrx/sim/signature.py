@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 
-__all__ = ["PUBLIC_KEY", "PUBLIC_KEY_DER", "sign"]
-
 # RFC 8032, section 7.1, test 1.
 _SECRET = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
 PUBLIC_KEY = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")

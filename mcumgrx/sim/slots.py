@@ -23,8 +23,6 @@ from mcumgrx.mcuboot import (
 )
 from mcumgrx.sim.flash import ERASED, Flash, FlashError
 
-__all__ = ["Mark", "Slot", "SwapType"]
-
 # In an image header.
 _FLAGS_OFFSET = 16
 _VERSION_OFFSET = 20

@@ -31,8 +31,6 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["StateFile"]
-
 FORMAT = "mcumgrx simulated device"
 VERSION = 1
 MAX_FILE_BYTES = 64 * 1024 * 1024

@@ -15,8 +15,6 @@ from typing import ClassVar
 from mcumgrx.mcuboot import parse_header
 from mcumgrx.sim.slots import Mark, Slot, SwapType
 
-__all__ = ["UPGRADES", "Install", "Overwrite", "SwapMove", "SwapOffset", "SwapScratch"]
-
 
 class Install(ABC):
     """One way of bringing the image of the secondary slot into the primary one."""

@@ -14,8 +14,6 @@ from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
 
-__all__ = ["EnumConfig", "EnumErrorCode", "EnumServer"]
-
 LINK_ORDER = (10, 8, 1, 0, 3, 9, 2, 63)
 """The order in which Zephyr's own groups are registered: that of their names at link time."""
 MAX_INDEX = 65535

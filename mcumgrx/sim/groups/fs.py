@@ -19,8 +19,6 @@ from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.files import HASHES, MAX_SEEK, Content, FileSystem, FsConfig, GeneratedFile, PathError, pieces_of
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
 
-__all__ = ["FsErrorCode", "FsServer"]
-
 HASH_NAME_BYTES = 8
 
 

@@ -23,8 +23,6 @@ from mcumgrx.sim.groups import MISSING, Call, Device, GroupError, GroupServer, R
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 from mcumgrx.sim.slots import Slot
 
-__all__ = ["ImageServer", "UploadSession"]
-
 SHA_BYTES = 32
 """Longest `sha` of an upload: a SHA-256 of the whole file, whatever hash the images have."""
 _HASH_TLVS = {32: TlvType.SHA256, 48: TlvType.SHA384, 64: TlvType.SHA512}

@@ -15,8 +15,6 @@ from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.config import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
 
-__all__ = ["OsServer"]
-
 INFO_LETTERS = "snrvbmpio"
 """The order of the answer, whatever that of the request."""
 

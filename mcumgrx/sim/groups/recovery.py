@@ -26,8 +26,6 @@ from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 if TYPE_CHECKING:
     from mcumgrx.sim.slots import Slot
 
-__all__ = ["RecoveryServer", "RecoveryUpload"]
-
 Body = Mapping[str, Any]
 HASH_BYTES = 32
 

@@ -18,8 +18,6 @@ from mcumgrx.protocol.header import GroupId, Op, Version
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
 
-__all__ = ["SettingsConfig", "SettingsErrorCode", "SettingsHandler", "SettingsServer"]
-
 
 class SettingsErrorCode(IntEnum):
     """Codes of group 3 (Zephyr `settings_mgmt.h`)."""

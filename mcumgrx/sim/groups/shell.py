@@ -16,8 +16,6 @@ from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, Device, GroupError, GroupServer, Refused
 
-__all__ = ["ShellCommand", "ShellConfig", "ShellErrorCode", "ShellServer", "Terminal"]
-
 RED, NORMAL = "\x1b[1;31m", "\x1b[m"
 HELP_PRINTED = 1
 """What a command returns that has only shown its help."""

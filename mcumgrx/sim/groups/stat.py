@@ -15,8 +15,6 @@ from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, Device, GroupError, GroupServer, Refused
 
-__all__ = ["Counter", "StatConfig", "StatErrorCode", "StatGroup", "StatServer"]
-
 Counter = Callable[["Device", float], int]
 """The present value of a counter, from the device and the seconds since it started."""
 

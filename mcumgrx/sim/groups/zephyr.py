@@ -15,8 +15,6 @@ from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer
 
-__all__ = ["StorageUser", "ZephyrConfig", "ZephyrErrorCode", "ZephyrServer"]
-
 
 class ZephyrErrorCode(IntEnum):
     """Codes of group 63 (Zephyr `zephyr_basic.h`)."""

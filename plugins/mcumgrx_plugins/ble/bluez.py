@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dbus_fast import Message
     from dbus_fast.aio import MessageBus
 
-__all__ = ["Bluez", "Turns", "Use", "direct_line", "leave"]
-
 log = logging.getLogger("mcumgrx.ble")
 
 _BLUEZ = "org.bluez"

@@ -20,8 +20,6 @@ from mcumgrx.plugin_api import Address, Discovered, ReportDiscovered
 
 from .trouble import translated
 
-__all__ = ["SMP_CHARACTERISTIC", "SMP_SERVICE", "Listener", "Sighting", "discover", "listening", "unhurried", "watch"]
-
 SMP_SERVICE = "8d53dc1d-1db7-4cd3-868b-8a527460aa84"
 SMP_CHARACTERISTIC = "da2e7828-fbce-4e01-ae9e-261174997c48"
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from mcumgrx.plugin_api import StreamFraming
 
-__all__ = ["Inbox"]
-
 
 class Inbox:
     """Of one link. `framing` reads what comes out of it, once there is one."""

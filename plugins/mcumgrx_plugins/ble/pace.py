@@ -10,8 +10,6 @@ from collections import deque
 from statistics import median
 from typing import NamedTuple
 
-__all__ = ["Pace"]
-
 # Until something has been measured: one write in the longest connection interval that hosts ask for by themselves.
 _FIRST_GUESS_S = 0.05
 

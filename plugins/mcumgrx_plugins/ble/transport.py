@@ -59,8 +59,6 @@ from .trouble import (
     wants_pairing,
 )
 
-__all__ = ["BleTransport", "Stack"]
-
 log = logging.getLogger("mcumgrx.ble")
 
 # No attribute value is longer (Core Specification, vol. 3, part F, 3.2.9). BlueZ sends 513 and 514 bytes at an MTU of

@@ -15,22 +15,6 @@ from bleak.exc import (
 
 from mcumgrx.plugin_api import ConnectFailed, DeviceNotFound
 
-__all__ = [
-    "PAIRING_HINT",
-    "SERVICE_HINT",
-    "SILENCE_HINT",
-    "STALE_HINT",
-    "forgotten",
-    "group_advice",
-    "hopeless",
-    "nobody",
-    "passing",
-    "stale",
-    "translated",
-    "unlinked",
-    "wants_pairing",
-]
-
 PAIRING_HINT = (
     "add the option pair=yes; a device that wants a passkey has to be paired in the system's Bluetooth settings. "
     "If it was paired before and its firmware has forgotten that, remove it there first"

@@ -20,8 +20,6 @@ from .messages import (
     ReadGroupDetails,
 )
 
-__all__ = ["EnumGroup"]
-
 _LARGEST_GROUP = 0xFFFF
 _NOT_BUILT = (
     "its firmware was built without CONFIG_MCUMGR_GRP_ENUM (Zephyr 4.0 or later); to find out, ask each group for "

@@ -8,19 +8,6 @@ from mcumgrx.plugin_api import Body, ErrorCode, Fields, SmpCommand
 
 from . import ENUM
 
-__all__ = [
-    "CountGroups",
-    "EnumErrorCode",
-    "GroupAt",
-    "GroupCount",
-    "GroupDetails",
-    "GroupDetailsList",
-    "GroupList",
-    "ListGroups",
-    "ReadGroupAt",
-    "ReadGroupDetails",
-]
-
 
 class EnumErrorCode(ErrorCode):
     """Codes of group 10 (Zephyr `enum_mgmt.h`)."""

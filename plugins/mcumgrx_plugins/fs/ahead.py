@@ -13,8 +13,6 @@ from mcumgrx.plugin_api import Pause, in_thread
 from .local import LocalFileError
 from .source import FileContent
 
-__all__ = ["ReadAhead"]
-
 _BLOCK = 256 * 1024
 _MESSAGE = 0xFFFF  # no chunk is larger
 

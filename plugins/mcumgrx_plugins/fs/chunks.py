@@ -11,8 +11,6 @@ from mcumgrx.plugin_api import MessageTooLarge, SmpCommand, largest_data
 
 from .messages import WriteFile
 
-__all__ = ["Chunks", "Content", "Step"]
-
 # Heads of byte strings, whose size depends on what is in them.
 _HEADS = 8
 

@@ -9,8 +9,6 @@ from mcumgrx.plugin_api import ReadPlan, TransferStuck
 from .messages import ReadFile
 from .plan import FileDamaged
 
-__all__ = ["FileGetPlan"]
-
 
 class FileGetPlan(ReadPlan):
     """The reading of the file `name`."""

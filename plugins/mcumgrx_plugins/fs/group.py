@@ -53,8 +53,6 @@ from .plan import HASH_TYPES, FileDamaged, FilePutPlan, Prefix, Whole
 from .source import FileContent, collected, content_of
 from .target import PartialFile, Sink
 
-__all__ = ["FileTransfer", "FsGroup", "Source"]
-
 R = TypeVar("R")
 
 Source = bytes | BinaryIO | AsyncIterable[bytes] | FileContent

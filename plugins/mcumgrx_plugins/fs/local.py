@@ -13,16 +13,6 @@ from contextlib import contextmanager
 
 from mcumgrx.plugin_api import ImageError, McumgrError
 
-__all__ = [
-    "Digest",
-    "LocalFileError",
-    "check_inherited",
-    "is_null_device",
-    "local_errors",
-    "open_descriptor",
-    "special_kind",
-]
-
 
 class LocalFileError(ImageError):
     """A file of this computer cannot be read or written; `path` names it."""

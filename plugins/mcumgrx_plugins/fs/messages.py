@@ -11,21 +11,6 @@ from mcumgrx.plugin_api import Body, ErrorCode, Fields, Fragment, Hint, Malforme
 
 from . import FS
 
-__all__ = [
-    "CloseFile",
-    "FileChunk",
-    "FileHash",
-    "FileProgress",
-    "FileStatus",
-    "FsErrorCode",
-    "HashType",
-    "ReadFile",
-    "ReadHash",
-    "ReadHashTypes",
-    "ReadStatus",
-    "WriteFile",
-]
-
 _MOUNT_POINT = "a path begins with the mount point of a file system, as in /lfs1/name"
 
 

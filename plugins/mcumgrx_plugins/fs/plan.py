@@ -62,8 +62,6 @@ from .messages import (
     ReadStatus,
 )
 
-__all__ = ["HASH_TYPES", "End", "FileDamaged", "FilePutPlan", "Length", "Prefix", "Size", "State", "Whole"]
-
 # Types of hash that Zephyr has, the better one first.
 HASH_TYPES = ("sha256", "crc32")
 

@@ -20,8 +20,6 @@ from typing import BinaryIO, Protocol, Self, cast
 
 from .local import Digest, LocalFileError, check_inherited, is_null_device, local_errors, open_descriptor, special_kind
 
-__all__ = ["MOST_BYTES", "FileContent", "collected", "content_of", "open_source", "open_stream"]
-
 MOST_BYTES = 0xFFFFFFFE
 """The largest file that can be announced: a length of 32 bits, of which the last stands for none."""
 

@@ -21,17 +21,6 @@ from mcumgrx.plugin_api import UsageError, in_thread
 
 from .local import LocalFileError, check_inherited, is_null_device, local_errors, open_descriptor, special_kind
 
-__all__ = [
-    "Destination",
-    "OpenStream",
-    "PartialFile",
-    "Sink",
-    "StandardOutput",
-    "WriteBehind",
-    "is_standard_output",
-    "open_target",
-]
-
 _STDOUT = 1
 
 # How long a write that does not end may keep a command that has been told to end.

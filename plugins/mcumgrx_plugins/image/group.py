@@ -46,8 +46,6 @@ from .messages import (
 )
 from .refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
-__all__ = ["ImageGroup"]
-
 _DEFAULTS = UploadOptions()
 _DOWNGRADE = "most likely the bootloader forbids it: it refuses older versions, or the image was built for another slot"
 _NO_IMAGES = "its firmware was built without CONFIG_MCUMGR_GRP_IMG; one with a firmware loader takes images only there"

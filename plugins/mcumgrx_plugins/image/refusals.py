@@ -25,8 +25,6 @@ from mcumgrx.plugin_api import (
     SmpError,
 )
 
-__all__ = ["Asked", "Doing", "refusal_hint"]
-
 
 class Doing(Enum):
     """What the device was asked to do."""

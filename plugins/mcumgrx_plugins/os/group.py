@@ -49,8 +49,6 @@ from .messages import (
     WriteDatetime,
 )
 
-__all__ = ["OsGroup"]
-
 # Plain codes of servers without the command, or without an answer to this question: most have neither (8); errors of
 # the group in their version 1 form are 1, 3 and 5; Zephyr 3.5 sends a bare 3 for a question it does not know.
 _CANNOT_TELL = frozenset({SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY, SmpError.INVALID, SmpError.UNKNOWN})

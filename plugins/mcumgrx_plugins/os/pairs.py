@@ -5,8 +5,6 @@ Only where such a map lies in a payload is found out here; decoding is not done 
 
 from __future__ import annotations
 
-__all__ = ["map_as_pairs"]
-
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
 _LONGEST, _INDEFINITE = 27, 31
 _BREAK = 0xFF

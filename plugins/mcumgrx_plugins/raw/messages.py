@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from mcumgrx.plugin_api import Body, CommandFacts, Fields, MalformedReply, Op, Reply, SmpCommand, raise_for_error
 
-__all__ = ["RawCommand"]
-
 
 @dataclass(frozen=True, slots=True)
 class RawCommand(SmpCommand[object]):

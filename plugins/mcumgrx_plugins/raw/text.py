@@ -12,8 +12,6 @@ from typing import Any, NoReturn
 
 from mcumgrx.plugin_api import Body, UsageError
 
-__all__ = ["body_from_json", "to_json"]
-
 HEX, MAP = "$hex", "$map"
 
 _LEAST, _LARGEST = -(1 << 64), (1 << 64) - 1

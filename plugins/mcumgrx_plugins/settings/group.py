@@ -36,8 +36,6 @@ from .messages import (
     WriteSetting,
 )
 
-__all__ = ["EVERYTHING", "LARGEST_SIZE", "SettingsGroup"]
-
 LARGEST_SIZE = 0xFFFFFFFF
 """The largest `max_size` that a server reads, in bytes."""
 

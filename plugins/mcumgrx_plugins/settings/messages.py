@@ -8,17 +8,6 @@ from mcumgrx.plugin_api import Body, ErrorCode, Fields, MalformedReply, Op, SmpC
 
 from . import SETTINGS
 
-__all__ = [
-    "CommitSettings",
-    "DeleteSetting",
-    "LoadSettings",
-    "ReadSetting",
-    "SaveSettings",
-    "Setting",
-    "SettingsErrorCode",
-    "WriteSetting",
-]
-
 # Flash that collects its garbage first takes seconds.
 _STORAGE_TIMEOUT_S = 15.0
 

@@ -7,8 +7,6 @@ import re
 
 from mcumgrx.plugin_api import UsageError
 
-__all__ = ["INTEGER_BYTES", "as_integer", "as_text", "parse_value"]
-
 INTEGER_BYTES = 8
 """The widest integer that is read or written."""
 

@@ -16,8 +16,6 @@ from typing import Any, Self
 
 from mcumgrx.plugin_api import McumgrError
 
-__all__ = ["Console", "harmless"]
-
 _STDIN, _STDOUT = 0, 1
 _CHARACTERS = 6  # of what `termios.tcgetattr` returns: the keys
 _LINE_BYTES = 64 * 1024  # what is longer is no command line

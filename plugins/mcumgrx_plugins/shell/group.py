@@ -8,8 +8,6 @@ from mcumgrx.plugin_api import DeviceError, Group, Hint, MalformedReply, Request
 
 from .messages import Execute, ShellOutput, quoted
 
-__all__ = ["ShellGroup"]
-
 _OVERFLOW = (
     "the command did run, but what it wrote does not fit the device's buffer and is lost: "
     "raise CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE or lower CONFIG_SHELL_BACKEND_DUMMY_BUF_SIZE in its firmware"

@@ -10,8 +10,6 @@ from mcumgrx.plugin_api import Body, ErrorCode, Fields, Op, Reply, SmpCommand
 
 from . import SHELL
 
-__all__ = ["Execute", "ShellErrorCode", "ShellOutput", "plain_text", "quoted"]
-
 
 class ShellErrorCode(ErrorCode):
     """Codes of group 9 (Zephyr `shell_mgmt.h`)."""

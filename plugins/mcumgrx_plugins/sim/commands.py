@@ -12,8 +12,6 @@ from mcumgrx.plugin_api import Address, Argument, CliContext, McumgrError, Note,
 if TYPE_CHECKING:
     from mcumgrx.sim.device import SimulatedDevice
 
-__all__ = ["Listening", "Served", "serve"]
-
 _DEFAULT_DEVICE = "sim:desk"
 _LOOPBACK = ("127.", "::1", "localhost")
 

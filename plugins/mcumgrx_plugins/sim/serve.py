@@ -31,8 +31,6 @@ if sys.platform != "win32":
     import termios
     import tty
 
-__all__ = ["DeviceServer"]
-
 log = logging.getLogger("mcumgrx.sim")
 
 # What can be at the end of a pseudo-terminal or a TCP socket.

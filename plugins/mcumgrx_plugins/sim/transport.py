@@ -19,8 +19,6 @@ from mcumgrx.sim.link import LinkModel, SimulatedTransport
 from mcumgrx.sim.pairs import MAX_IMAGES, SLOTS_PER_IMAGE
 from mcumgrx.sim.state import StateFile
 
-__all__ = ["SimTransport"]
-
 log = logging.getLogger("mcumgrx.sim")
 
 # While an upload is under way its progress is saved this often, in seconds; everything else at once.

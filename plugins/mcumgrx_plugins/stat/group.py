@@ -6,8 +6,6 @@ from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, SmpError, UsageErr
 
 from .messages import Counters, ListStatistics, ReadStatistics, StatErrorCode, StatisticsList
 
-__all__ = ["StatGroup"]
-
 _NOT_BUILT = "its firmware was built without CONFIG_MCUMGR_GRP_STAT (which needs CONFIG_STATS)"
 _TOO_LARGE = (
     "a group of counters comes in one answer or not at all: only a larger CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the "

@@ -8,8 +8,6 @@ from mcumgrx.plugin_api import Body, ErrorCode, Fields, Hint, Run, SmpCommand
 
 from . import STAT
 
-__all__ = ["Counters", "ListStatistics", "ReadStatistics", "StatErrorCode", "StatisticsList"]
-
 _SEE_LIST = Hint("see ", Run("stat list"), " for the names in the device")
 
 

@@ -10,8 +10,6 @@ from enum import Enum
 
 from mcumgrx.plugin_api import ConsoleFraming, StreamFraming
 
-__all__ = ["PROBE", "AutoFraming", "Kind", "PromptFraming", "ShellPrompt"]
-
 log = logging.getLogger("mcumgrx.uart")
 
 # op, version, flags, group, sequence, command, payload: a message as every framing returns it.

@@ -19,8 +19,6 @@ import serial
 
 from .stream import MAX_READ, StreamEnded
 
-__all__ = ["LoopPort"]
-
 # Bytes that nobody has taken yet; beyond this the rest is left to the operating system, which drops what its own buffer
 # does not hold.
 _MAX_UNREAD = 64 * 1024

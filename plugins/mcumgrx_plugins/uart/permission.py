@@ -7,8 +7,6 @@ import stat
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Rights", "advice", "port_advice"]
-
 if sys.platform != "win32":
     import grp
     import pwd

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from mcumgrx.plugin_api import Address, Discovered, ReportDiscovered, in_thread
 
-__all__ = ["Lister", "Port", "discover", "list_ports", "watch"]
-
 # Linux and Windows end the place of a composite device's port with its interface: 1-1.2:1.0, 1-1.2:x.0.
 _INTERFACE = re.compile(r":(?:\d+|x)\.(\d+)\Z")
 

@@ -22,8 +22,6 @@ import serial
 
 from .stream import MAX_READ, StreamEnded
 
-__all__ = ["ThreadedPort"]
-
 Ts = TypeVarTuple("Ts")
 
 # On Windows a cancellation is lost when it comes a moment before the call that it is meant for; it is repeated after

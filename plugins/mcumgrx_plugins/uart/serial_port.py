@@ -26,8 +26,6 @@ from .ports import Lister, list_ports
 from .reader import ThreadedPort
 from .transport import UartTransport
 
-__all__ = ["SerialTransport"]
-
 # macOS polls terminals as well, but not all of them.
 _PORT: type[LoopPort] | type[ThreadedPort] = LoopPort if sys.platform == "linux" else ThreadedPort
 

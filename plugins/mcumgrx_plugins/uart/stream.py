@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["MAX_READ", "ByteStream", "StreamEnded"]
-
 MAX_READ = 16 * 1024
 """Bytes that `ByteStream.read` returns at most: far above any answer, and soon digested if it is noise."""
 

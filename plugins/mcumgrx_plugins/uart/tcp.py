@@ -24,8 +24,6 @@ from mcumgrx.plugin_api import (
 from .stream import MAX_READ, StreamEnded
 from .transport import UartTransport
 
-__all__ = ["TcpTransport"]
-
 # How long closing waits for what is not sent yet.
 _LINGER_S = 1.0
 

@@ -29,8 +29,6 @@ from .framing import PROBE, AutoFraming, Kind, PromptFraming, ShellPrompt
 from .stream import ByteStream, StreamEnded
 from .wire import Noise, Wire
 
-__all__ = ["UartTransport"]
-
 log = logging.getLogger("mcumgrx.uart")
 
 # A newline ends rubbish in the device's line buffer; a shell takes a frame that follows it within 50 ms for more text.

@@ -21,8 +21,6 @@ from .ports import Port
 from .reader import ThreadedPort
 from .serial_port import SerialTransport
 
-__all__ = ["UsbTransport"]
-
 _ID = re.compile(r"(?:0x)?([0-9a-f]{1,4})", re.IGNORECASE)
 
 

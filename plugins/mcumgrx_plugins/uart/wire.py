@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Noise", "Wire"]
-
 log = logging.getLogger("mcumgrx.uart")
 
 # A start, eight data bits and a stop.

@@ -30,8 +30,6 @@ from mcumgrx.plugin_api import (
     in_thread,
 )
 
-__all__ = ["UdpTransport"]
-
 log = logging.getLogger("mcumgrx.udp")
 
 _PORT = 1337  # CONFIG_MCUMGR_TRANSPORT_UDP_PORT

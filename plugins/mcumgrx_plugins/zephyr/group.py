@@ -6,8 +6,6 @@ from mcumgrx.plugin_api import DeviceError, Group, McumgrError, SmpError
 
 from .messages import EraseStorage, ZephyrErrorCode
 
-__all__ = ["ZephyrGroup"]
-
 _NOT_BUILT = (
     "its firmware was built without CONFIG_MCUMGR_GRP_ZBASIC, or without CONFIG_MCUMGR_GRP_ZBASIC_STORAGE_ERASE; in "
     "MCUboot's recovery that is CONFIG_BOOT_MGMT_CUSTOM_STORAGE_ERASE"

@@ -8,8 +8,6 @@ from mcumgrx.plugin_api import ErrorCode, Fields, Op, SmpCommand
 
 from . import ZEPHYR
 
-__all__ = ["EraseStorage", "ZephyrErrorCode"]
-
 
 class ZephyrErrorCode(ErrorCode):
     """Codes of group 63 (Zephyr `zephyr_basic.h`)."""
