@@ -186,6 +186,7 @@ PLUGINS: dict[str, set[str]] = {"mcumgrx_plugins": {"mcumgrx.plugin_api", "mcumg
 # Foreign packages, and the only places that may import them.
 FOREIGN: dict[str, set[str]] = {
     "cbor2": {"mcumgrx.protocol", "mcumgrx.sim"},
+    "cryptography": {"mcumgrx.mcuboot.keys"},  # which does without, too
     "pluggy": {"mcumgrx.plugin_api", "mcumgrx.registry"},
     "click": {"mcumgrx.cli"},
     "rich": {"mcumgrx.cli"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from .text import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from ..flows import Plan, Report
-    from ..mcuboot import Image
+    from ..mcuboot import PackageImage
     from .context import Context
 
 __all__ = ["DfuResult", "PlanView", "dfu"]
@@ -85,13 +85,15 @@ class DfuResult:
 
 
 @cli_command(
-    Argument("file", "the image: a signed MCUboot .bin, such as zephyr.signed.bin", type=Path),
+    Argument(
+        "file", "the image: a signed .bin or .hex, a package (dfu_application.zip) or a build directory", type=Path
+    ),
     Option("--mode", "How far to go.", default="test-and-confirm", choices=MODES, metavar="MODE"),
     Option("--dry-run", "Show the plan and change nothing.", type=bool),
     Option("--erase", "Erase the slot first; rarely needed.", type=bool),
     Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
     Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
-    Option("--image", "Number of the image (core) the file is for.", type=int, default=0, metavar="N"),
+    Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
     Option(
         "--window", "At most this many messages on their way; default: what the device takes.", type=int, metavar="N"
@@ -116,6 +118,7 @@ class DfuResult:
       mcumgrx dfu app.signed.bin -d /dev/ttyACM0
       mcumgrx dfu app.signed.bin -d serial:/dev/ttyACM0,baud=1000000
       mcumgrx dfu app.signed.bin -d sim:desk,state=device.json --dry-run
+      mcumgrx dfu build/dfu_application.zip --image 1 -d /dev/ttyACM0
 
     Interrupted? The same command again reads the device and goes on from there.
     """,
@@ -128,7 +131,7 @@ async def dfu(
     erase: bool,
     upgrade_only: bool,
     trim: bool,
-    image: int,
+    image: int | None,
     chunk: int | None,
     window: int | None,
     erase_timeout: float,
@@ -147,7 +150,7 @@ async def dfu(
     try:
         policy = DfuPolicy(
             mode=Mode(mode),
-            image=image,
+            image=image or 0,
             erase=erase,
             erase_timeout_s=erase_timeout,
             chunk_bytes=chunk,
@@ -160,26 +163,33 @@ async def dfu(
     except InvalidPolicy as error:
         raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
     device = context.device
-    loaded = await _inspect(file, context)
+    chosen = await _inspect(file, image, context)
+    loaded, policy = chosen.image, replace(policy, image=chosen.number)
     listener = _Listener(context, device.address, loaded.hash.hex(), dry_run)
     report = await update(device, loaded, policy, listener, on_plan=listener.on_plan)
     return DfuResult(report, dry_run)
 
 
-async def _inspect(file: Path, context: Context) -> Image:
+async def _inspect(file: Path, number: int | None, context: Context) -> PackageImage:
     from time import monotonic
 
-    from ..mcuboot import load_image
+    from ..mcuboot import load_package
     from ..threads import in_thread
 
     begin_s = monotonic()
-    context.progress(Stage(StageName.INSPECT, f"checking {file.name}"))
-    image = await in_thread(load_image, file)  # which may be a pipe, or on a share that hangs
-    text = f"{file.name}: {image.version}, {size_text(image.size)}, hash {image.hash.hex()[:8]}"
+    name = file.name or str(file)
+    context.progress(Stage(StageName.INSPECT, f"checking {name}"))
+    package = await in_thread(load_package, file)  # which may be a pipe, or on a share that hangs
+    chosen = package.choose(number)
+    image = chosen.image
+    told = f"{chosen.name}, image {chosen.number}: " if chosen.name else ""
+    text = f"{name}: {told}{image.version}, {size_text(image.size)}, hash {image.hash.hex()[:8]}"
     context.progress(Stage(StageName.INSPECT, text, finished=True, elapsed_s=monotonic() - begin_s))
-    for warning in image.warnings:
+    for note in package.notes:
+        context.progress(Note(note))
+    for warning in (*image.warnings, *package.told_of(chosen)):
         context.progress(Note(warning, warning=True))
-    return image
+    return chosen
 
 
 class _Listener:

@@ -1,13 +1,15 @@
-"""MCUboot image files: header, TLVs, hashes, trailer, and what a wrong file really is.
+"""MCUboot image files: header, TLVs, hashes, trailer; packages of them; and what a wrong file really is.
 
 All that can be said about an image from its bytes alone lives here; nothing here talks to a device or checks a
 signature. Everything is little-endian.
 """
 
 from mcumgrx.mcuboot.file_bytes import FileBytes
-from mcumgrx.mcuboot.files import IN_MEMORY_BYTES, load_image
+from mcumgrx.mcuboot.files import IN_MEMORY_BYTES, load_image, load_package
 from mcumgrx.mcuboot.header import HEADER_BYTES, IMAGE_MAGIC, ImageFlag, ImageHeader, Version, parse_header
 from mcumgrx.mcuboot.image import Image, parse_image
+from mcumgrx.mcuboot.keys import sample_key, signed_by
+from mcumgrx.mcuboot.package import ImageRole, Package, PackageImage, PackageKind, parse_package
 from mcumgrx.mcuboot.tlv import (
     HASH_ALGORITHMS,
     MAX_FILE_BYTES,
@@ -34,14 +36,22 @@ __all__ = [
     "Image",
     "ImageFlag",
     "ImageHeader",
+    "ImageRole",
+    "Package",
+    "PackageImage",
+    "PackageKind",
     "Tlv",
     "TlvType",
     "TrailerLayout",
     "TrailerVariant",
     "Version",
     "load_image",
+    "load_package",
     "parse_header",
     "parse_image",
+    "parse_package",
     "parse_tlvs",
+    "sample_key",
+    "signed_by",
     "trailer_magic",
 ]

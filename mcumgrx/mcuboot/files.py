@@ -1,40 +1,72 @@
-"""Image files: read from paths, bytes and open files; large ones stay on the disk."""
+"""Files with images: read from paths, bytes and open files; large images stay on the disk."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
-from typing import BinaryIO
+import sys
+from typing import BinaryIO, TypeAlias
 
 from mcumgrx.errors import ImageError
+from mcumgrx.mcuboot.build_dir import load_build
 from mcumgrx.mcuboot.file_bytes import FileBytes, unreadable
-from mcumgrx.mcuboot.image import Image, parse_image
+from mcumgrx.mcuboot.image import Image
 from mcumgrx.mcuboot.kinds import SIGNED_HINT
+from mcumgrx.mcuboot.package import Package, parse_package
 from mcumgrx.mcuboot.tlv import MAX_FILE_BYTES
 
-__all__ = ["IN_MEMORY_BYTES", "load_image"]
+__all__ = ["IN_MEMORY_BYTES", "load_image", "load_package"]
 
 IN_MEMORY_BYTES = 4 * 1024 * 1024
-"""`load_image` reads files up to this size at once; larger ones stay on the disk."""
+"""Files are read at once up to this size; larger ones stay on the disk."""
 
 
-def load_image(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, *, max_bytes: int = MAX_FILE_BYTES
-) -> Image:
-    """Read and check an image from a path, from bytes or from an open binary file.
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
-    A file that is named by its path and larger than `IN_MEMORY_BYTES` is not kept in memory but left where it is, as
-    `FileBytes`, and stays open as long as the image is in use.
 
-    Raises `ImageError` for files that cannot be read, that are larger than `max_bytes`, or that `parse_image` refuses.
+def load_image(source: Source, *, max_bytes: int = MAX_FILE_BYTES) -> Image:
+    """Read and check the one image that a file holds, by its path, from bytes or from an open binary file.
+
+    Whatever `load_package` reads is taken, if there is one image in it. Raises `ImageError` as that does, and for
+    several images.
+    """
+    return load_package(source, max_bytes=max_bytes).choose().image
+
+
+def load_package(source: Source, *, max_bytes: int = MAX_FILE_BYTES) -> Package:
+    """Read and check all images that a file holds: a signed binary, an Intel HEX, a package, a build directory.
+
+    The path `-` is standard input. A signed binary that is named by its path and larger than `IN_MEMORY_BYTES` is not
+    kept in memory but left where it is, as `FileBytes`, and stays open as long as the image is in use.
+
+    Raises `ImageError` for files that cannot be read, that are larger than `max_bytes`, or that hold no image; for a
+    package of which a part is missing or damaged; and for archives that are made to do harm.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return parse_image(source)
-    data: bytes | FileBytes
-    if isinstance(source, (str, os.PathLike)):
+        return parse_package(bytes(source))
+    path, data = _read(source, max_bytes)
+    if data is None:
+        return load_build(path)
+    if len(data) > max_bytes:
+        raise _too_large(path, max_bytes)
+    package = None
+    try:
+        package = parse_package(data, path=path or None)
+    finally:
+        # Now, however long somebody keeps the error.
+        if isinstance(data, FileBytes) and (package is None or package.images[0].image.data is not data):
+            data.close()
+    return package
+
+
+def _read(source: str | os.PathLike[str] | BinaryIO, max_bytes: int) -> tuple[str, bytes | FileBytes | None]:
+    """The path and what is there; None for a directory."""
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source) != "-":
         path = os.fspath(source)
         try:
+            if os.path.isdir(path):
+                return path, None
             _refuse_devices(path)
             with open(path, "rb") as stream:
                 status = os.fstat(stream.fileno())
@@ -42,26 +74,19 @@ def load_image(
                 if size > max_bytes:
                     raise _too_large(path, max_bytes)
                 # What is asked for takes memory at once, and not all files tell their size (/proc, pipes).
-                data = stream.read(size or max_bytes + 1) if size <= IN_MEMORY_BYTES else FileBytes(path)
+                return path, stream.read(size or max_bytes + 1) if size <= IN_MEMORY_BYTES else FileBytes(path)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
             raise unreadable(path, error) from error
-    else:
-        name = getattr(source, "name", None)
-        path = name if isinstance(name, str) else ""
-        try:
-            data = source.read(max_bytes + 1)
-        except (OSError, ValueError) as error:  # ValueError: a closed file
-            raise unreadable(path, error) from error
-        if not isinstance(data, bytes):
-            raise ImageError("the image file is open in text mode", path=path or None, hint='open it with mode "rb"')
-    if len(data) > max_bytes:
-        raise _too_large(path, max_bytes)
+    opened = sys.stdin.buffer if isinstance(source, (str, os.PathLike)) else source
+    name = getattr(opened, "name", None)
+    path = name if isinstance(name, str) else ""
     try:
-        return parse_image(data, path=path or None)
-    except ImageError:
-        if isinstance(data, FileBytes):
-            data.close()  # now, however long somebody keeps the error
-        raise
+        data = opened.read(max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a closed file
+        raise unreadable(path, error) from error
+    if not isinstance(data, bytes):
+        raise ImageError("the image file is open in text mode", path=path or None, hint='open it with mode "rb"')
+    return path, data
 
 
 def _refuse_devices(path: str) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot.file_bytes import FileBytes
 from mcumgrx.mcuboot.header import HEADER_BYTES, IMAGE_MAGIC, ImageFlag, ImageHeader, Version, parse_header
-from mcumgrx.mcuboot.kinds import Content, filled, kind_of, not_an_image, pieces
+from mcumgrx.mcuboot.kinds import Content, filled, is_vector_table, kind_of, not_an_image, pieces
 from mcumgrx.mcuboot.tlv import HASH_ALGORITHMS, SIGNATURES, TLV_INFO_BYTES, Dependency, Tlv, TlvType, cut, parse_tlvs
 from mcumgrx.mcuboot.trailer import padding_of
 
@@ -150,12 +150,19 @@ class Image:
         return int.from_bytes(value, "little") if value is not None and len(value) == 4 else None
 
     @property
+    def reset_vector(self) -> int | None:
+        """Where its code starts, by the vector table of a Cortex-M; None without one, or where it cannot be read."""
+        if self.encrypted or self.compressed or self.header.image_size < 8:
+            return None
+        at = self.header.header_size
+        vector = int.from_bytes(self.data[at + 4 : at + 8], "little")
+        return vector if vector & ~1 in _NRF5340_NETWORK or is_vector_table(self.data, at) else None
+
+    @property
     def for_network_core(self) -> bool:
         """Whether the payload runs on the network core of an nRF5340, as its reset vector tells."""
-        if self.encrypted or self.compressed or self.header.image_size < 8:
-            return False
-        at = self.header.header_size + 4
-        return int.from_bytes(self.data[at : at + 4], "little") & ~1 in _NRF5340_NETWORK
+        vector = self.reset_vector
+        return vector is not None and vector & ~1 in _NRF5340_NETWORK
 
     @property
     def security_counter(self) -> int | None:

@@ -1,8 +1,7 @@
 """What a file is that is no signed MCUboot image, and which file to take instead.
 
-Everything is told by the first bytes, but for archives, whose list of contents is read, and for binaries that have an
-image somewhere behind their beginning. Nothing is unpacked. Sources: the formats' own documents; for packages of the
-nRF Connect SDK its `generate_zip.py` and `dfu_multi_image_tool.py`.
+Everything is told by the first bytes, but for binaries that have an image somewhere behind their beginning. Sources:
+the formats' own documents.
 """
 
 from __future__ import annotations
@@ -10,12 +9,21 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot.file_bytes import FileBytes
 
-__all__ = ["SIGNED_HINT", "filled", "kind_of", "not_an_image", "pieces"]
+__all__ = [
+    "SIGNED_HINT",
+    "filled",
+    "is_hex",
+    "is_multi_image",
+    "is_vector_table",
+    "kind_of",
+    "not_an_image",
+    "pieces",
+]
 
 Content: TypeAlias = bytes | bytearray | memoryview | FileBytes
 
@@ -33,6 +41,7 @@ _IMAGE_MAGIC = b"\x3d\xb8\xf3\x96"
 # The first bytes, what begins so, and what to do.
 _KINDS: Sequence[tuple[bytes, str, str]] = (
     (b"\x7fELF", "an ELF file", SIGNED_HINT),
+    (b"PK\x03\x04", "a ZIP archive", _UNPACK),
     (b"PK\x05\x06", "an empty ZIP archive", SIGNED_HINT),
     (b"\x1f\x8b", "a gzip file", _UNPACK),
     (b"\xfd7zXZ\x00", "an xz file", _UNPACK),
@@ -69,12 +78,22 @@ _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml")
 _MULTI_IMAGE = re.compile(rb"..\xa1\x63img[\x80-\x9f]", re.DOTALL)
 
 
+def is_hex(start: bytes) -> bool:
+    """Whether an Intel HEX text begins with these bytes."""
+    return _HEX_RECORD.match(start) is not None
+
+
+def is_multi_image(start: bytes) -> bool:
+    """Whether a `dfu_multi_image.bin` begins with these bytes."""
+    return _MULTI_IMAGE.match(start) is not None
+
+
 def kind_of(start: bytes) -> tuple[str, str] | None:
     """What begins with these bytes (some hundred are enough), and what to do; None for what has no such beginning."""
     for magic, what, hint in _KINDS:
         if start.startswith(magic):
             return what, hint
-    if _HEX_RECORD.match(start):
+    if is_hex(start):
         return "an Intel HEX text", _BIN_HINT
     if _S_RECORD.match(start):
         return "a Motorola S-record text", _BIN_HINT
@@ -84,7 +103,7 @@ def kind_of(start: bytes) -> tuple[str, str] | None:
         return "a web page", _DOWNLOAD
     if _XML.match(start):
         return "an XML document", _DOWNLOAD
-    if _MULTI_IMAGE.match(start):
+    if is_multi_image(start):
         return (
             "a package of several images (dfu_multi_image.bin)",
             "bring its images one by one, with --image: their signed .bin files are in dfu_application.zip",
@@ -106,8 +125,6 @@ def not_an_image(data: Content) -> ImageError:
     def not_signed(what: str, hint: str) -> ImageError:
         return ImageError(f"this is {what}, not a signed MCUboot image", hint=hint)
 
-    if start.startswith(b"PK\x03\x04"):
-        return not_signed(*_archive(data))
     kind = kind_of(start)
     if kind is not None:
         return not_signed(*kind)
@@ -155,93 +172,6 @@ def _image_inside(data: Content) -> int | None:
             if data[tlvs : tlvs + 2] in (b"\x07\x69", b"\x08\x69"):
                 return at
     return None
-
-
-# --- archives ---------------------------------------------------------------------------------------------------------
-
-_MOST_ENTRIES = 1000
-_MANIFEST_BYTES = 64 * 1024
-_NAMES_SHOWN = 4
-
-_BARE_NUMBER = re.compile(rb'("load_address"\s*:\s*)(0x[0-9A-Fa-f]+)')
-"""Very old packages have `0x…` there, which is not JSON; iOS's reader takes the entry out before parsing, too."""
-
-
-def _archive(data: Content) -> tuple[str, str]:
-    """What is in a ZIP archive, by its list of contents and its manifest; nothing else is unpacked."""
-    import io
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
-            entries = archive.infolist()[:_MOST_ENTRIES]
-            named = [one for one in entries if one.filename.rpartition("/")[2] == "manifest.json"]
-            manifest: Any = None
-            if named and named[0].file_size <= _MANIFEST_BYTES:
-                with archive.open(named[0]) as stream:
-                    manifest = _json(stream.read(_MANIFEST_BYTES + 1))
-    except Exception:  # zipfile raises whatever a damaged or hostile archive makes it stumble over
-        return "a ZIP archive that is cut or damaged", "download or build it again"
-    names = [one.filename for one in entries if not one.is_dir() and "__MACOSX" not in one.filename]
-    return _package(manifest) or _contents(names)
-
-
-def _json(text: bytes) -> Any:
-    import json
-
-    try:
-        return json.loads(_BARE_NUMBER.sub(rb'\1"\2"', text).decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _package(manifest: Any) -> tuple[str, str] | None:
-    """What a manifest says of the archive, or None where it says nothing that is known."""
-    if not isinstance(manifest, dict):
-        return None
-    if isinstance(manifest.get("manifest"), dict):
-        return "a package for Nordic's older DFU (nrfutil)", "its bootloader is not MCUboot: use nrfutil"
-    files = manifest.get("files")
-    files = [one for one in files if isinstance(one, dict)] if isinstance(files, list) else []
-    kinds = {str(one.get("type")) for one in files}
-    if kinds & {"suit-envelope", "cache"}:
-        return "a SUIT package (ZIP)", "devices with MCUboot do not take it: " + SIGNED_HINT
-    if kinds == {"mcuboot"}:
-        return (
-            "a package that updates the bootloader (ZIP)",
-            "it replaces MCUboot, not the application; for the application take dfu_application.zip, unpacked",
-        )
-    names = [f"{_short(one.get('file'))} for image {_short(one.get('image_index', 0))}" for one in files]
-    if len(names) > 1:
-        return (
-            f"a package (ZIP) of several images: {_listed(names)}",
-            "unpack it, and bring each signed .bin by itself with --image, the highest number first",
-        )
-    if names:
-        return "a package (ZIP) of one image", f"unpack it, and take {_short(files[0].get('file'))}, a signed .bin"
-    return None
-
-
-def _contents(names: Sequence[str]) -> tuple[str, str]:
-    packages = [name for name in names if name.lower().endswith(".zip")]
-    images = [name for name in names if name.lower().endswith(".bin")]
-    if packages:
-        return "a ZIP archive with another one in it", f"unpack it: it holds {_listed(packages)}; take the signed .bin"
-    if len(images) == 1:
-        return "a ZIP archive", f"unpack it, and take {_short(images[0])}, if that is the signed .bin"
-    if images:
-        return f"a ZIP archive of several images: {_listed(images)}", "unpack it, and bring each signed .bin by itself"
-    return "a ZIP archive", f"there is no .bin in it; {SIGNED_HINT}"
-
-
-def _short(name: object) -> str:
-    text = str(name)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(map(_short, names[:_NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 # --- bytes, wherever they are -----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from mcumgrx.plugin_api import (
 )
 
 if TYPE_CHECKING:
-    from mcumgrx.plugin_api import FlowError, Image, PlanRefused
+    from mcumgrx.plugin_api import FlowError, Image, Package, PackageImage, PlanRefused
 
     from .group import ImageGroup
     from .messages import ImageState, Slot, SlotInfo
@@ -203,8 +203,8 @@ def _next_for(slot: Slot, state: ImageState, padded: bool) -> str:
 
 
 @cli_command(
-    Argument("file", "signed image, such as zephyr.signed.bin", type=Path),
-    Option("--image", "Number of the image (core) that the file is for.", type=int, default=0, metavar="N"),
+    Argument("file", "signed .bin or .hex, a package (dfu_application.zip) or a build directory", type=Path),
+    Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
     _ERASE_TIMEOUT,
     Option(
         "--chunk", "At most this much data in a message; default: what device and link take.", type=int, metavar="BYTES"
@@ -221,7 +221,7 @@ def _next_for(slot: Slot, state: ImageState, padded: bool) -> str:
 async def upload(
     context: CliContext,
     file: Path,
-    image: int,
+    image: int | None,
     erase_timeout: float,
     chunk: int | None,
     window: int | None,
@@ -233,16 +233,26 @@ async def upload(
     """
     import asyncio
 
-    from mcumgrx.plugin_api import UploadOptions, load_image
+    from mcumgrx.plugin_api import UploadOptions, in_thread, load_package
 
     from .group import ImageGroup
 
-    if image < 0 or erase_timeout <= 0 or any(value is not None and value < 1 for value in (window, chunk)):
+    if (
+        (image is not None and image < 0)
+        or erase_timeout <= 0
+        or any(value is not None and value < 1 for value in (window, chunk))
+    ):
         raise UsageError("--image starts at 0, --window and --chunk at 1, and --erase-timeout is more than 0")
-    loaded = load_image(file)
+    package = await in_thread(load_package, file)
+    chosen = package.choose(image)
+    loaded, number = chosen.image, chosen.number
+    for note in package.notes:
+        context.progress(Note(note))
+    for warning in package.told_of(chosen):
+        context.progress(Note(warning, warning=True))
     if loaded.padded:
-        context.progress(_padding_warning(loaded, file, image))
-    options = UploadOptions(image, erase_timeout, chunk, window, upgrade_only)
+        context.progress(_padding_warning(loaded, file, number))
+    options = UploadOptions(number, erase_timeout, chunk, window, upgrade_only)
     progress = _Counting(context)
     async with context.connect() as client:
         group = client.group(ImageGroup)
@@ -252,7 +262,7 @@ async def upload(
         elapsed_s = asyncio.get_running_loop().time() - begin
         context.progress(Stage(StageName.UPLOAD, "", finished=True, elapsed_s=elapsed_s))
         try:
-            place = _place(loaded, image, await group.state())
+            place = _place(loaded, number, await group.state())
         except (DeviceError, RequestTimeout, MalformedReply, LinkLost) as error:
             place = _Place(None, f"not checked whether it is in the device: {error}")
     return UploadResult(
@@ -561,10 +571,28 @@ class FileFacts:
     class_id: str | None
     tlvs: tuple[TlvFacts, ...]
     warnings: tuple[str, ...]
+    reset_vector: int | None = None
+    sample_key: str | None = None
+    """The file name of MCUboot's sample key, where it was signed with one of those."""
+    verified: bool | None = None
+    """Whether it was signed with the key that was given; None without one, or where it cannot be told."""
+    member: str | None = None
+    """The file in the package; like what follows, None for what the package does not say, or without one."""
+    image: int | None = None
+    slot: int | None = None
+    """Within the image: the one that the file is linked for."""
+    role: str = ""
+    board: str | None = None
+    soc: str | None = None
+    address: int | None = None
+    """Where it lies in an Intel HEX, or the address that it is linked for."""
 
     @classmethod
-    def of(cls, image: Image, file: str) -> FileFacts:
-        from mcumgrx.plugin_api import TlvType
+    def of(cls, found: Image | PackageImage, file: str, key: bytes | None = None) -> FileFacts:
+        from mcumgrx.plugin_api import PackageImage, TlvType, sample_key, signed_by
+
+        entry = found if isinstance(found, PackageImage) else PackageImage(found)
+        image = entry.image
 
         return cls(
             file=file,
@@ -590,6 +618,16 @@ class FileFacts:
             class_id=_uuid(image, TlvType.UUID_CID),
             tlvs=tuple(TlvFacts(tlv.name, len(tlv.value), tlv.protected, tlv.value.hex()) for tlv in image.tlvs),
             warnings=image.warnings,
+            reset_vector=image.reset_vector,
+            sample_key=sample_key(image),
+            verified=None if key is None else signed_by(image, key),
+            member=entry.name,
+            image=entry.index,
+            slot=entry.slot,
+            role=entry.role.value,
+            board=entry.board,
+            soc=entry.soc,
+            address=entry.address,
         )
 
     def _for_address(self) -> str:
@@ -602,23 +640,33 @@ class FileFacts:
     def lines(self) -> list[str]:
         padding = "marked as confirmed" if self.pad_confirmed else "marked for a test boot"
         padding += f", for a flash with alignment {self.padding_align}"
+        target = "" if self.image is None else f"image {self.image}"
+        target += "" if self.slot is None else f" slot {self.slot}"
+        purpose = [part for part in (target, self.role, self.board or "") if part]
+        address = "" if self.address is None or self._for_address() else f"0x{self.address:x}"
         rows = [
+            ("for", "" if purpose == ["application"] else ", ".join(purpose)),
             ("version", self.version),
             ("file size", _size(self.size)),
             ("header", f"{_size(self.header_size)}{self._for_address()}"),
             ("payload", _size(self.image_size)),
+            ("address", address),
+            ("code starts", "" if self.reset_vector is None else f"0x{self.reset_vector & ~1:x} (reset vector)"),
             ("flags", ", ".join(self.flags) or "none"),
             ("hash", f"{self.hash} ({self.hash_type})"),
             ("file SHA-256", self.file_sha256),
             ("signature", self.signature_name or "none"),
             ("key hash", self.key_hash or ""),
+            ("key", f"MCUboot's sample key {self.sample_key}: everybody has it" if self.sample_key else ""),
+            ("verified", {None: "", True: "signed with this key", False: "NOT signed with this key"}[self.verified]),
             ("security counter", "" if self.security_counter is None else str(self.security_counter)),
             ("needs", ", ".join(self.dependencies)),
             ("vendor", self.vendor_id or ""),
             ("device class", self.class_id or ""),
             ("padded", f"to the end of the slot, {padding}" if self.padded else "no"),
         ]
-        lines = [self.file, *(f"  {line}" for line in _table([row for row in rows if row[1]]))]
+        heading = f"{self.file}: {self.member}" if self.member else self.file
+        lines = [heading, *(f"  {line}" for line in _table([row for row in rows if row[1]]))]
         tlvs = [("TLV", "bytes", "", "value")]
         for tlv in self.tlvs:
             # The long ones are signatures and keys: their beginning tells them apart.
@@ -650,42 +698,95 @@ class FileRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class PackageFacts:
+    """A file that is more than one signed binary: what it is, how many images it holds, and what else."""
+
+    file: str
+    kind: str
+    name: str | None
+    images: int
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, package: Package, file: str) -> PackageFacts:
+        return cls(file, package.kind.value, package.name, len(package.images), package.notes, package.warnings)
+
+    def lines(self) -> list[str]:
+        count = "1 image" if self.images == 1 else f"{self.images} images"
+        name = f" {self.name!r}" if self.name else ""
+        return [
+            f"{self.file}: {self.kind}{name}, {count}",
+            *(f"  {note}" for note in self.notes),
+            *(f"  warning: {warning}" for warning in self.warnings),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class InspectResult:
-    """The images and the other files, each in the order given."""
+    """The images, the packages that hold them, and the other files, each in the order given."""
 
     files: tuple[FileFacts, ...]
     refused: tuple[FileRefused, ...] = ()
+    packages: tuple[PackageFacts, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        return _BAD_FILE if self.refused else 0
+        return _BAD_FILE if self.refused or any(one.verified is False for one in self.files) else 0
 
     def lines(self) -> list[str]:
+        packages = {one.file: one for one in self.packages}
+        told: list[list[str]] = []
+        for one in self.files:
+            package = packages.pop(one.file, None)
+            told += [package.lines()] if package else []
+            told.append(one.lines())
         lines: list[str] = []
-        for told in (*(one.lines() for one in self.files), *(one.lines() for one in self.refused)):
-            lines += ["", *told] if lines else told
+        for part in (*told, *(one.lines() for one in self.refused)):
+            lines += ["", *part] if lines else part
         return lines
 
 
 @cli_command(
-    Argument("files", "signed image, such as zephyr.signed.bin", type=Path, many=True),
+    Argument("files", "signed .bin or .hex, package (dfu_application.zip), build directory", type=Path, many=True),
+    Option("--key", "Check the signatures with this key, public or private, in PEM.", type=Path, metavar="PEM"),
     needs_device=False,
-    epilog="mcumgrx image inspect build/zephyr/zephyr.signed.bin",
+    epilog="""
+    mcumgrx image inspect build/zephyr/zephyr.signed.bin
+    mcumgrx image inspect build/dfu_application.zip --key public.pem
+    """,
 )
-async def inspect(context: CliContext, files: Sequence[Path]) -> InspectResult:
-    """Show what image FILES contain, and check their structure and hash. The signature only a device can check."""
-    from mcumgrx.plugin_api import ImageError, load_image
+async def inspect(context: CliContext, files: Sequence[Path], key: Path | None = None) -> InspectResult:
+    """Show which images FILES contain, and check their structure and hash, and with --key their signature."""
+    from mcumgrx.plugin_api import ImageError, in_thread, load_package
 
+    pem = None if key is None else await in_thread(_read_key, key)
     images: list[FileFacts] = []
+    packages: list[PackageFacts] = []
     refused: list[FileRefused] = []
     for file in files:
         try:
-            images.append(FileFacts.of(load_image(file), str(file)))
+            package = await in_thread(load_package, file)
         except ImageError as error:
             if len(files) == 1:
                 raise
             refused.append(FileRefused(str(file), error.message, error.hint))
-    return InspectResult(tuple(images), tuple(refused))
+            continue
+        images += [FileFacts.of(one, str(file), pem) for one in package.images]
+        if package.kind != "signed image":
+            packages.append(PackageFacts.of(package, str(file)))
+    return InspectResult(tuple(images), tuple(refused), tuple(packages))
+
+
+_MOST_OF_A_KEY = 64 * 1024
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MOST_OF_A_KEY)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the key {path}: {error}") from error
 
 
 # -- words ----------------------------------------------------------------------------------------------------------
