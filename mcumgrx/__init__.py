@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongDevice,
     )
-    from .flows import DfuPolicy, Ending, Mode, OnPlan, Plan, Report, StepDone
+    from .flows import DfuPolicy, Ending, Mode, OnPlan, Plan, Report, StepDone, Unconfirmed
     from .mcuboot import Image, load_image
     from .memory import Memory
     from .pause import Pause
@@ -68,6 +68,7 @@ _LATE = {
     "Roles": "registry",
     "SessionDevice": "session",
     "StepDone": "flows",
+    "Unconfirmed": "flows",
     "Pause": "pause",
     "connect": "session",
     "device": "session",
@@ -115,6 +116,7 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "Roles",
     "SessionDevice",
     "StepDone",
+    "Unconfirmed",
     "ConnectFailed",
     "DeviceError",
     "DeviceNotFound",

@@ -176,6 +176,10 @@ class OsGroup(ABC):
     async def reset(self, *, force: bool = False, boot_mode: int | None = None) -> None:
         """Restart the device. A missing answer or a lost link counts as done; a refusal raises `DeviceError`."""
 
+    async def board(self) -> str | None:
+        """The board's name, as Zephyr's build has it (`nrf52840dk/nrf52840`), or None when the device cannot tell."""
+        return None
+
     async def bootloader(self) -> Bootloader:
         """The bootloader's name and mode; `Bootloader()` with everything unknown when the device cannot tell."""
         return Bootloader()

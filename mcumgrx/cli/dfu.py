@@ -12,7 +12,7 @@ from ..plugin_api import Argument, Option, cli_command
 from .text import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
-    from ..flows import Plan, Report
+    from ..flows import DfuPolicy, Plan, Report
     from ..mcuboot import PackageImage
     from .context import Context
 
@@ -20,16 +20,25 @@ __all__ = ["DfuResult", "PlanView", "dfu"]
 
 # What the policy's fields are called here.
 _OPTION_OF = {
+    "mode": "--mode",
     "image": "--image",
+    "erase": "--erase",
     "erase_timeout_s": "--erase-timeout",
     "chunk_bytes": "--chunk",
     "window": "--window",
     "boot_timeout_s": "--boot-timeout",
     "quiet_s": "--quiet-time",
+    "trim": "--trim",
+    "if_unconfirmed": "--if-unconfirmed",
+    "board": "--expect-board",
+    "ensure_version": "--ensure-version",
+    "upgrade_only": "--upgrade-only",
+    "allow_downgrade": "--allow-downgrade",
 }
 
-# `flows.policy.Mode` again, because help imports no flows; a test compares the two.
+# `flows.policy.Mode` and `Unconfirmed` again, because help imports no flows; a test compares them.
 MODES = ("test-and-confirm", "confirm-only", "test-only", "upload-only")
+UNCONFIRMED = ("refuse", "revert", "confirm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,17 @@ class DfuResult:
     Option("--mode", "How far to go.", default="test-and-confirm", choices=MODES, metavar="MODE"),
     Option("--dry-run", "Show the plan and change nothing.", type=bool),
     Option("--erase", "Erase the slot first; rarely needed.", type=bool),
+    Option(
+        "--if-unconfirmed",
+        "What to do if the running image is on trial, and another one.",
+        default="refuse",
+        choices=UNCONFIRMED,
+        metavar="ACTION",
+    ),
+    Option("--expect-board", "Refuse a device that does not say that it is this board.", metavar="NAME"),
+    Option("--ensure-version", "Do nothing if the file's version runs, even as another build.", type=bool),
     Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
+    Option("--allow-downgrade", "Do not warn of a version that is older than the running one.", type=bool),
     Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
     Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
@@ -114,6 +133,11 @@ class DfuResult:
       test-only         boot it once; somebody else confirms it
       upload-only       put it into the device and no more
 
+    If another image runs on trial (--if-unconfirmed):
+      refuse            change nothing (default)
+      revert            reset it first, so that the old image comes back
+      confirm           confirm it first
+
     Examples:
       mcumgrx dfu app.signed.bin -d /dev/ttyACM0
       mcumgrx dfu app.signed.bin -d serial:/dev/ttyACM0,baud=1000000
@@ -123,51 +147,35 @@ class DfuResult:
     Interrupted? The same command again reads the device and goes on from there.
     """,
 )
-async def dfu(
-    context: Context,
-    file: Path,
-    mode: str,
-    dry_run: bool,
-    erase: bool,
-    upgrade_only: bool,
-    trim: bool,
-    image: int | None,
-    chunk: int | None,
-    window: int | None,
-    erase_timeout: float,
-    boot_timeout: float,
-    quiet_time: float | None,
-) -> DfuResult:
+async def dfu(context: Context, file: Path, image: int | None, dry_run: bool, **options: Any) -> DfuResult:
     """Bring the image in FILE onto a device, and prove that it runs.
 
     The file is checked, the device is read, and the plan is shown before anything is touched. Then: upload, mark for
     a test boot, reset, wait for the device to return, prove that the new image is the active one, confirm it. What is
     done already is not done again.
     """
-    from ..flows import DfuPolicy, Mode, update
-    from ..flows.policy import InvalidPolicy
+    from ..flows import update
 
-    try:
-        policy = DfuPolicy(
-            mode=Mode(mode),
-            image=image or 0,
-            erase=erase,
-            erase_timeout_s=erase_timeout,
-            chunk_bytes=chunk,
-            window=window,
-            boot_timeout_s=boot_timeout,
-            quiet_s=quiet_time,
-            upgrade_only=upgrade_only,
-            trim=trim,
-        )
-    except InvalidPolicy as error:
-        raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
+    policy = _policy(image=image or 0, **options)
     device = context.device
     chosen = await _inspect(file, image, context)
     loaded, policy = chosen.image, replace(policy, image=chosen.number)
     listener = _Listener(context, device.address, loaded.hash.hex(), dry_run)
     report = await update(device, loaded, policy, listener, on_plan=listener.on_plan)
     return DfuResult(report, dry_run)
+
+
+def _policy(**options: Any) -> DfuPolicy:
+    """The policy that these options make, which are passed under their names without dashes."""
+    from ..flows import DfuPolicy, Mode, Unconfirmed
+    from ..flows.policy import InvalidPolicy
+
+    fields = {field: options[option[2:].replace("-", "_")] for field, option in _OPTION_OF.items()}
+    fields["mode"], fields["if_unconfirmed"] = Mode(fields["mode"]), Unconfirmed(fields["if_unconfirmed"])
+    try:
+        return DfuPolicy(**fields)
+    except InvalidPolicy as error:
+        raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
 
 
 async def _inspect(file: Path, number: int | None, context: Context) -> PackageImage:

@@ -14,7 +14,19 @@ from __future__ import annotations
 
 from .dfu import OnPlan, update
 from .plan import DeviceState, Plan, make_plan
-from .policy import DfuPolicy, Mode
+from .policy import DfuPolicy, Mode, Unconfirmed
 from .report import Ending, Report, StepDone
 
-__all__ = ["DeviceState", "DfuPolicy", "Ending", "Mode", "OnPlan", "Plan", "Report", "StepDone", "make_plan", "update"]
+__all__ = [
+    "DeviceState",
+    "DfuPolicy",
+    "Ending",
+    "Mode",
+    "OnPlan",
+    "Plan",
+    "Report",
+    "StepDone",
+    "Unconfirmed",
+    "make_plan",
+    "update",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -9,7 +10,7 @@ from ..errors import UsageError
 from ..mcuboot import Version
 from ..protocol.standard import Bootloader, BootloaderMode, ImageState, Params, SlotInfo
 
-__all__ = ["DeviceState", "Kind", "in_recovery", "read_version", "shown_version"]
+__all__ = ["DeviceState", "Kind", "in_recovery", "is_board", "read_version", "shown_version"]
 
 
 class Kind(Enum):
@@ -37,12 +38,13 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What a device says of itself; all but the image list may be unknown."""
+    """What a device says of itself; all but the image list may be unknown, and `board` not even asked for."""
 
     images: ImageState
     slots: tuple[SlotInfo, ...] | None = None
     bootloader: Bootloader = field(default_factory=Bootloader)
     params: Params | None = None
+    board: str | None = None
 
     @property
     def recovery(self) -> bool:
@@ -72,6 +74,16 @@ class DeviceState:
 def in_recovery(images: ImageState) -> bool:
     """Whether this image list is one of MCUboot's serial recovery: nothing runs, and no `splitStatus`."""
     return images.split_status is None and not any(slot.active for slot in images.slots)
+
+
+def is_board(told: str, wanted: str) -> bool:
+    """Whether a device that calls its board `told` is a `wanted`, which may leave out revision and qualifiers.
+
+    Zephyr's names are BOARD[@REVISION][/QUALIFIERS], as `nrf9160dk@0.14.0/nrf9160/ns`.
+    """
+    if "@" not in wanted:
+        told = re.sub("@[^/]*", "", told)
+    return told == wanted or told.startswith(f"{wanted}/")
 
 
 def shown_version(text: str) -> str:

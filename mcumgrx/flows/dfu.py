@@ -21,11 +21,12 @@ from ..protocol.standard import Bootloader
 from .device_state import DeviceState, shown_version
 from .job import Job
 from .link import now
-from .plan import Confirm, Erase, Mark, Plan, Prove, Reset, Step, Upload, make_plan
+from .plan import Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Step, Upload, make_plan
 from .policy import DfuPolicy, Mode
 from .proof import Confirming, Proving
 from .report import Ending, Report
 from .steps import Erasing, Marking, Resetting, Uploading, Work
+from .trial import GoingBack, Keeping
 from .verdict import Target
 
 __all__ = ["OnPlan", "update"]
@@ -126,7 +127,12 @@ async def _read(job: Job, connection: Connection) -> DeviceState:
     slots = await _waited_for(job, "slots", connection.optional("slots", images.slots, patience_s))
     ask = connection.group(OsGroup).bootloader
     bootloader = await _waited_for(job, "bootloader", connection.optional("bootloader", ask, patience_s))
-    return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params)
+    board = None
+    if job.policy.board is not None:
+        board = await _waited_for(
+            job, "board", connection.optional("board", connection.group(OsGroup).board, patience_s)
+        )
+    return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params, board)
 
 
 async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | None:
@@ -161,6 +167,8 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
     for step in plan.steps:
         job.link.failures = 0
         await _work(job, step).run()
+    if all(isinstance(step, Keep | GoBack) for step in plan.steps):
+        return Ending.CONFIRMED  # what they have left, and looked at
     if job.policy.mode is Mode.UPLOAD_ONLY:
         return Ending.UPLOADED
     if job.policy.mode is Mode.CONFIRM_ONLY and not job.confirmed:
@@ -171,6 +179,10 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
 
 def _work(job: Job, step: Step) -> Work:
     match step:
+        case Keep():
+            return Keeping(job, step)
+        case GoBack():
+            return GoingBack(job, step)
         case Erase():
             return Erasing(job, step)
         case Upload():

@@ -16,21 +16,23 @@ and the other steps still end with the proof that the new image runs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
-from ..protocol.standard import Slot
-from .device_state import DeviceState, Kind, in_recovery, read_version, shown_version
+from ..protocol.standard import ImageState, Slot
+from .device_state import DeviceState, Kind, in_recovery, is_board, read_version, shown_version
 from .fit import Fit
-from .policy import DfuPolicy, Mode
+from .policy import DfuPolicy, Mode, Unconfirmed
 
 __all__ = [
     "Confirm",
     "DeviceState",
     "Erase",
+    "GoBack",
+    "Keep",
     "Mark",
     "Plan",
     "Prove",
@@ -43,6 +45,33 @@ __all__ = [
 
 
 # -- steps ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Confirm the running image, which is on trial and not the one that is to be installed. `hash`: as in `Confirm`."""
+
+    name: ClassVar[str] = "keep"
+    version: str
+    hash: bytes | None = None
+
+    @property
+    def text(self) -> str:
+        return f"confirm {self.version}, which runs on trial"
+
+
+@dataclass(frozen=True, slots=True)
+class GoBack:
+    """End the trial of what runs, `trial`, by a reset, so that `version` with this hash runs again."""
+
+    name: ClassVar[str] = "go-back"
+    version: str
+    hash: bytes
+    trial: str
+
+    @property
+    def text(self) -> str:
+        return f"reset the device, so that {self.version} comes back in place of {self.trial}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +165,7 @@ class Confirm:
         return f"confirm {self.version}, so that it stays"
 
 
-Step = Erase | Upload | Mark | Reset | Prove | Confirm
+Step = Keep | GoBack | Erase | Upload | Mark | Reset | Prove | Confirm
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,19 +251,26 @@ class _Planner:
         return self.state.recovery or self.kind is Kind.LOADER
 
     def plan(self) -> Plan:
+        self._check_board()
         self._check_image_number()
         if self.state.recovery:
             return self._plan_recovery()
-        if self.a is not None and self.a.hash in self.image.hashes_when_running:
+        if self.a is not None and self._is_as_wanted(self.a):
             return self._plan_running(self.a)
         self._check_bootloader()
         self.fit.check_hash_type()
         self.fit.check_kind()
         if self.a is not None and not self.a.confirmed:
-            raise self._unconfirmed(self.a)
+            return self._plan_on_trial(self.a)
         self._check_version()
         self.fit.check_others()
         return self._plan_change()
+
+    def _is_as_wanted(self, a: Slot) -> bool:
+        """What runs is the file, or, where that is enough, its version."""
+        if a.hash in self.image.hashes_when_running:
+            return True
+        return self.policy.ensure_version and a.confirmed and read_version(a.version) == self.image.version
 
     def _plan_running(self, a: Slot) -> Plan:
         """The image runs already: on trial, or for good."""
@@ -247,7 +283,8 @@ class _Planner:
         if self.policy.erase:
             self.notes.append("nothing is erased: there is nothing to upload")
         if a.confirmed:
-            self.notes.append(f"{self.new} is already running and confirmed")
+            other = "" if a.hash in self.image.hashes_when_running else ", as another build of that version"
+            self.notes.append(f"{self.new} is already running and confirmed{other}")
             return self._done()
         if self.policy.mode in (Mode.TEST_ONLY, Mode.UPLOAD_ONLY):
             self.notes.append(f"{self.new} is already running, not yet confirmed")
@@ -259,6 +296,40 @@ class _Planner:
     def _confirm(self) -> Confirm:
         """Of image 0 without a hash: both slots may hold it, and a hash finds the first that does."""
         return Confirm(self.new, self.image.hash if self.number else None)
+
+    def _plan_on_trial(self, a: Slot) -> Plan:
+        """Another image runs on trial: what becomes of it, and the plan for the device as it is then."""
+        wanted = self.policy.if_unconfirmed
+        first: Step
+        if wanted is Unconfirmed.REFUSE:
+            raise self._unconfirmed(a)
+        if wanted is Unconfirmed.CONFIRM:
+            first, then = Keep(shown_version(a.version), a.hash if self.number else None), replace(a, confirmed=True)
+            self.warnings.append(f"{self.old} is confirmed first, and what ran before it is given up")
+        else:
+            b = self.state.images.other(self.number)
+            if b is None or b.hash is None or self.kind in (Kind.OVERWRITE, Kind.NEWEST):
+                raise self._refused(
+                    f"{self.old} runs on trial, and the device shows nothing that a reset would go back to",
+                    "look at what runs, and use --if-unconfirmed confirm to keep it",
+                    slot=a.slot,
+                )
+            first = GoBack(shown_version(b.version), b.hash, shown_version(a.version))
+            then = replace(b, active=True, confirmed=True, pending=False, permanent=False)
+            if self.kind is not Kind.NEWEST_REVERT:  # which runs each image where it is
+                then = replace(then, slot=a.slot)
+        # What the other slot holds then is not counted on: swapping by offset, it is not even listed.
+        kept = tuple(slot for slot in self.state.images.slots if slot.image != a.image)
+        images = ImageState((then, *kept), self.state.images.split_status)
+        later = make_plan(self.image, replace(self.state, images=images), self.policy)
+        self.notes.append(f"{self.old} runs on trial, and --if-unconfirmed says {wanted.value}")
+        return replace(
+            later,
+            steps=(first, *later.steps),
+            from_version=self.old,
+            notes=_unique([*self.notes, *(later.notes if later.steps else ())]),
+            warnings=_unique([*self.warnings, *later.warnings]),
+        )
 
     def _plan_change(self) -> Plan:
         """Another image runs, for good (or the device does not say which)."""
@@ -401,6 +472,26 @@ class _Planner:
 
     # -- refusals
 
+    def _check_board(self) -> None:
+        wanted, told = self.policy.board, self.state.board
+        if wanted is None:
+            return
+        if told is None:
+            raise self._refused(
+                f"the device does not say which board it is, and {wanted} is expected",
+                Hint(
+                    "its firmware needs CONFIG_MCUMGR_GRP_OS_INFO to tell (",
+                    Run("os info"),
+                    "); leave out --expect-board where you know better",
+                ),
+            )
+        if not is_board(told, wanted):
+            raise self._refused(
+                f"the device's board is {told}, and not {wanted}",
+                "is it the right device, and the right file? --expect-board names what it has to be",
+            )
+        self.notes.append(f"the board is {told}, as expected")
+
     def _check_image_number(self) -> None:
         known = self.state.image_numbers
         # A server with one image ignores the number and would write its only one (Zephyr, `img_mgmt_get_unused_slot`).
@@ -451,7 +542,13 @@ class _Planner:
         confirm = Run("image confirm", *((a.hash.hex(),) if self.number and a.hash is not None else ()))
         return self._refused(
             f"the running image {old} is not confirmed: the device keeps the other slot to go back to it",
-            Hint("confirm it with ", confirm, ", or go back to the old one with ", Run("os reset")),
+            Hint(
+                "confirm it with ",
+                confirm,
+                ", or go back to the old one with ",
+                Run("os reset"),
+                "; or let --if-unconfirmed confirm or --if-unconfirmed revert do that",
+            ),
             slot=a.slot,
         )
 
@@ -484,7 +581,8 @@ class _Planner:
             if same and not older:
                 self.warnings.append("only the build number is higher: the bootloader may ignore it")
         if older:
-            self.warnings.append(f"this is a downgrade, from {self.old} to {self.new}")
+            told = self.notes if self.policy.allow_downgrade else self.warnings
+            told.append(f"this is a downgrade, from {self.old} to {self.new}")
         elif new == running:
             self.warnings.append(f"another image with the same version {self.old} runs")
 

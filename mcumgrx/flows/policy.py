@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from ..errors import UsageError
 
-__all__ = ["DfuPolicy", "InvalidPolicy", "Mode"]
+__all__ = ["DfuPolicy", "InvalidPolicy", "Mode", "Unconfirmed"]
 
 
 class Mode(StrEnum):
@@ -21,6 +21,17 @@ class Mode(StrEnum):
     """Boot it once and prove that it runs; somebody else confirms it."""
     UPLOAD_ONLY = "upload-only"
     """Put it into the device, and no more."""
+
+
+class Unconfirmed(StrEnum):
+    """What becomes of a running image that is on trial, and is not the one that is to be installed."""
+
+    REFUSE = "refuse"
+    """Nothing is done: somebody may still be looking at it."""
+    REVERT = "revert"
+    """It is given up: a reset goes back to the old image first."""
+    CONFIRM = "confirm"
+    """It is kept: confirmed first, and the image before it is given up."""
 
 
 class InvalidPolicy(UsageError):
@@ -50,6 +61,11 @@ class DfuPolicy:
             is still on its way down. Zephyr waits 250 ms before it resets, some products up to 8 s.
         reconnects: how many times in a row a lost link is opened again without the transfer advancing meanwhile.
         trim: send a padded file without its padding, so that it is the mode that decides what becomes of it.
+        if_unconfirmed: what becomes of a running image that is on trial.
+        board: refuse a device that is another board than this one, or does not say which it is: a name of Zephyr's
+            (`nrf52840dk`, or more exactly `nrf52840dk/nrf52840`).
+        ensure_version: do nothing where the file's version runs for good, even if it is another build of it.
+        allow_downgrade: an older version is wanted, so nobody has to be warned of it.
     """
 
     mode: Mode = Mode.TEST_AND_CONFIRM
@@ -64,6 +80,10 @@ class DfuPolicy:
     grace_s: float = 10.0
     reconnects: int = 5
     trim: bool = False
+    if_unconfirmed: Unconfirmed = Unconfirmed.REFUSE
+    board: str | None = None
+    ensure_version: bool = False
+    allow_downgrade: bool = False
 
     def __post_init__(self) -> None:
         for name in ("erase_timeout_s", "boot_timeout_s"):
@@ -80,3 +100,7 @@ class DfuPolicy:
         for name in ("image", "reconnects"):
             if getattr(self, name) < 0:
                 raise InvalidPolicy(name, "must not be negative")
+        if self.board == "":
+            raise InvalidPolicy("board", "must not be empty")
+        if self.upgrade_only and self.allow_downgrade:
+            raise InvalidPolicy("allow_downgrade", "contradicts --upgrade-only")

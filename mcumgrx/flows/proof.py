@@ -31,10 +31,10 @@ from .link import PAUSE_S, NoReturn, now
 from .steps import Resetting
 from .verdict import Finding
 
-__all__ = ["Confirming", "Proving"]
+__all__ = ["QUIET_S", "Confirming", "Proving"]
 
 # The silence after a reset that is tripled when the bootloader's recovery has answered, where none is given.
-_QUIET_S = 3.0
+QUIET_S = 3.0
 
 # After a second reset, in place of `DfuPolicy.grace_s`: one that comes late has come by then.
 _SECOND_GRACE_S = 5.0
@@ -65,7 +65,7 @@ class Proving:
                     stage.result = "nothing has changed: the reset may not have reached the device, so once more"
                 else:
                     raise job.failed(images)
-            await Resetting(job).run()
+            await Resetting(job, again=True).run()
 
     async def _await_return(self) -> ImageState:
         """The image list of a device that has been reset."""
@@ -119,7 +119,7 @@ class Proving:
         # A request in the bootloader's wait window holds it there, so the next one comes later.
         self._recovery_left = True
         given_s = self._job.policy.quiet_s
-        self._job.link.quiet_s = quiet_s = 3 * (_QUIET_S if given_s is None else given_s)
+        self._job.link.quiet_s = quiet_s = 3 * (QUIET_S if given_s is None else given_s)
         return (
             f"the bootloader's serial recovery answers: resetting once more, with {quiet_s:g} s of silence afterwards"
         )

@@ -205,14 +205,15 @@ class Marking:
 class Resetting:
     """The reset: asked for once, and once more after a lost link that the device has not followed."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, again: bool = False) -> None:
         self._job = job
+        self._again = again  # the same one, so that what was listed before it is known already
         self._asked = False
 
     async def run(self) -> None:
         job = self._job
         with job.stage(StageName.RESET, "resetting") as stage:
-            if job.resets == 0:
+            if not self._again:
                 job.before = await job.list()
             await job.link.run(self.over)
             job.resets += 1

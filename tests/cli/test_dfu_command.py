@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mcumgrx.cli.dfu import MODES
-from mcumgrx.flows import Mode
+from mcumgrx.cli.dfu import MODES, UNCONFIRMED
+from mcumgrx.flows import Mode, Unconfirmed
 
 Cli = Callable[..., Any]
 ImageFile = Callable[..., str]
@@ -158,3 +158,42 @@ def test_one_at_a_time_for_long_is_worth_a_hint(cli: Cli, image_file: ImageFile)
     assert ended.exit == 0, ended.err
     assert "note: limited by the buffers: the device does not tell them" in ended.err
     assert "CONFIG_MCUMGR_GRP_OS_MCUMGR_PARAMS" in ended.err
+
+
+def test_actions_are_those_of_the_policy() -> None:
+    assert tuple(action.value for action in Unconfirmed) == UNCONFIRMED
+
+
+def test_what_a_policy_forbids_is_refused_before_anything_is_touched(
+    cli: Cli, desk: str, image_file: ImageFile
+) -> None:
+    file = image_file("1.1.0")
+    for more in ((), ("--dry-run",)):
+        ended = cli("dfu", file, "-d", desk, "--expect-board", "other", "--json", *more)
+        assert (ended.exit, ended.error["code"], ended.error["kind"]) == (11, "plan-refused", "PlanRefused")
+        assert ended.error["message"] == "the device's board is mcumgrx_sim, and not other"
+        assert "--expect-board" in ended.error["hint"]
+    assert cli("dfu", image_file("0.9.0"), "-d", desk, "--upgrade-only").exit == 11
+    assert len(cli("image", "list", "-d", desk, "--json").result["slots"]) == 1
+    ended = cli("dfu", file, "-d", desk, "--upgrade-only", "--allow-downgrade")
+    assert (ended.exit, ended.err) == (2, "error: --allow-downgrade contradicts --upgrade-only\n")
+    assert cli("dfu", file, "-d", desk, "--expect-board", "mcumgrx_sim").exit == 0
+    assert "downgrade" not in cli("dfu", image_file("0.9.0"), "-d", desk, "--allow-downgrade", "--dry-run").out
+
+
+def test_an_image_on_trial_is_given_up_as_asked(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    file = image_file("1.3.0")
+    assert cli("dfu", image_file("1.1.0"), "-d", desk, "--mode", "test-only").exit == 0
+    dry = cli("dfu", file, "-d", desk, "--if-unconfirmed", "revert", "--dry-run")
+    assert dry.exit == 0
+    assert "1. reset the device, so that 1.0.0 comes back in place of 1.1.0" in dry.out
+    assert "note: 1.1.0 runs on trial, and --if-unconfirmed says revert" in dry.err
+    ended = cli("dfu", file, "-d", desk, "--if-unconfirmed", "revert", "--json")
+    assert (ended.exit, ended.result["ending"]) == (0, "confirmed"), ended.out
+    assert [step["name"] for step in ended.result["plan"]["steps"]][:2] == ["go-back", "upload"]
+
+
+def test_another_build_of_the_version_may_be_enough(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    ended = cli("dfu", image_file("1.0.0"), "-d", desk, "--ensure-version")
+    text = "done: 1.0.0 is already running and confirmed, as another build of that version, nothing to do\n"
+    assert (ended.exit, ended.out) == (0, text)

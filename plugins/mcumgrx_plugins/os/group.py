@@ -252,6 +252,15 @@ class OsGroup(Group, OsRole):
                     error.hint = "ask for fewer fields at once, or raise CONFIG_MCUMGR_GRP_OS_INFO_MAX_RESPONSE_SIZE"
                 raise
 
+    async def board(self) -> str | None:
+        """The board's name, as Zephyr's build has it, or None where the device cannot tell."""
+        try:
+            return (await self.request(ReadInfo("i"))).strip() or None
+        except DeviceError as error:
+            if _cannot_tell(error) or error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
+                return None
+            raise
+
     async def bootloader(self) -> Bootloader:
         """The bootloader's name and mode; what the device cannot tell stays unknown."""
         try:

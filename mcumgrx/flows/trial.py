@@ -1,0 +1,130 @@
+"""The end of a trial: the running image is kept, or a reset goes back to the one before it.
+
+Both are proven by the image list. `plan` decides which, for an image that is not the one to be installed; `health` goes
+back from one that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..contracts import Connection, ImageGroup
+from ..errors import FlowError, LinkLost, Outcome, RequestTimeout, WrongDevice
+from ..events import StageName
+from ..hints import Hint, Run
+from ..protocol.standard import ImageState, Slot
+from .device_state import in_recovery, shown_version
+from .job import Job
+from .link import PAUSE_S, NoReturn, now
+from .plan import GoBack, Keep
+from .proof import QUIET_S
+from .steps import Resetting
+
+__all__ = ["GoingBack", "Keeping"]
+
+
+class Keeping:
+    """The confirmation of an image that runs on trial, whatever it is."""
+
+    def __init__(self, job: Job, step: Keep) -> None:
+        self._job = job
+        self._step = step
+
+    async def run(self) -> None:
+        job, version = self._job, self._step.version
+        with job.stage(StageName.CONFIRM, f"confirming {version}") as stage:
+            await job.link.run(self.over)
+            running = job.target.active(await job.list())
+            if running is None or not running.confirmed:
+                raise FlowError(
+                    f"{version} runs on trial, and could not be confirmed; nothing else was done",
+                    stage=StageName.CONFIRM,
+                    outcome=Outcome.NOT_CONFIRMED,
+                    hint=Hint("what the device says of it shows ", Run("image list")),
+                )
+            job.old = running
+            stage.result = f"{shown_version(running.version)} is confirmed"
+
+    async def over(self, connection: Connection) -> None:
+        self._job.listed = None
+        try:
+            self._job.listed = await connection.group(ImageGroup).confirm(self._step.hash)
+        except RequestTimeout as error:
+            raise LinkLost(error.message, address=self._job.device.address, hint=error.hint) from error
+
+
+class GoingBack:
+    """The reset that ends a trial, and the proof that the old image runs again, for good.
+
+    Once more where it has not arrived, or has led into the bootloader's recovery. `why` begins what is told of a
+    failure.
+    """
+
+    def __init__(self, job: Job, step: GoBack, why: str = "") -> None:
+        self._job = job
+        self._step = step
+        self._why = f"{why}; " if why else ""
+
+    async def run(self) -> None:
+        job, old = self._job, self._step.version
+        for last in (False, True):
+            await Resetting(job).run()
+            most = f"{job.policy.boot_timeout_s:g} s"
+            with job.stage(StageName.RETURN, f"waiting for {old} to return, for up to {most}") as stage:
+                images = job.listed = await self._decided()
+                active = job.target.active(images)
+                if self._is_back(active):
+                    job.old = active
+                    stage.result = f"{old} runs again, confirmed"
+                    return
+                if last or not self._is_worth_another(images):
+                    raise self._failed(active)
+                stage.result = f"{old} is not back, so once more"
+
+    def _is_back(self, active: Slot | None) -> bool:
+        return active is not None and active.confirmed and active.hash == self._step.hash
+
+    async def _decided(self) -> ImageState:
+        """The list once the old image runs, or the last one when that takes long."""
+        job = self._job
+        until_s = job.link.reset_at_s + job.policy.grace_s
+        while True:
+            try:
+                images = await job.link.hear()
+            except (NoReturn, WrongDevice) as error:
+                raise self._gone(error) from error
+            active = job.target.active(images)
+            changed = images.slots != job.before.slots and (active is not None or in_recovery(images))
+            if changed or job.device.restarted or now() >= until_s:
+                return images
+            await asyncio.sleep(PAUSE_S)
+
+    def _is_worth_another(self, images: ImageState) -> bool:
+        job = self._job
+        if in_recovery(images) and not in_recovery(job.before):
+            # A request in the bootloader's wait window holds it there, so the next one comes later.
+            job.link.quiet_s = 3 * (QUIET_S if job.policy.quiet_s is None else job.policy.quiet_s)
+            return True
+        return images.slots == job.before.slots and not job.device.restarted
+
+    def _failed(self, active: Slot | None) -> FlowError:
+        runs = "nothing known" if active is None else shown_version(active.version)
+        still = " still" if runs == self._step.trial else ""
+        return FlowError(
+            f"{self._why}after the reset {runs}{still} runs, and not {self._step.version}",
+            stage=StageName.RETURN,
+            outcome=Outcome.OTHER_IMAGE,
+            hint=Hint("what is in the slots shows ", Run("image list")),
+        )
+
+    def _gone(self, error: Exception) -> FlowError:
+        most = self._job.policy.boot_timeout_s
+        what = (
+            "another device has come" if isinstance(error, WrongDevice) else f"it does not answer, {most:g} s after it"
+        )
+        return FlowError(
+            f"{self._why}no sign of {self._step.version}: the device was reset to go back to it, and {what}",
+            stage=StageName.RETURN,
+            outcome=Outcome.NO_RETURN,
+            hint="a swap can take minutes: raise --boot-timeout; or look at the device's log",
+        )
