@@ -119,6 +119,7 @@ class Engine(Generic[P]):
     def begin(self, now: float, *, held: bool = False) -> None:
         """Nothing is on its way, and the time of the device's silence begins."""
         self.window.clear()
+        self.forgotten.clear()
         self._slow.flight = self._behind = None
         self._silence.heard(now)
         self._headway.begin(now)
