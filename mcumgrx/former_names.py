@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from .protocol.header import Op
-from .protocol.message import CommandFacts, Result, SmpCommand
+from .protocol.message import Body, CommandFacts, Result, SmpCommand
 
 _KEYWORDS = {name: name for name in ("group", "op", "what", "repeatable", "timeout_s", "changes", "errors")}
 _KEYWORDS["command"] = "number"
@@ -38,3 +38,6 @@ class Command(SmpCommand[Result]):
                     f"the field {name!r} of {cls.__name__} has the name of a constant of every command: give those as "
                     f"keywords, class {cls.__name__}(SmpCommand[...], group=..., number=..., op=...)"
                 )
+
+    def body(self) -> Body:
+        return {}  # of its own, or none: fields were not sent by themselves

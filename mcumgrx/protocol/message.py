@@ -6,11 +6,12 @@ malformed body is an error of that one request. The core's own commands are in `
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
 
 import cbor2
 
@@ -174,7 +175,12 @@ _FROM_A_HOOK = "this group is not that of the request: a hook in the device's ap
 
 
 def raise_for_error(
-    body: Mapping[str, object], *, group: int, number: int, what: str, errors: type[ErrorCode] | None = None
+    body: Mapping[str, object],
+    *,
+    group: int,
+    number: int,
+    what: str,
+    errors: type[ErrorCode] | HasErrors | None = None,
 ) -> None:
     """Raise `DeviceError` if `body` says no, in any of the shapes that servers use.
 
@@ -208,9 +214,13 @@ def raise_for_error(
     raise _device_error(body, what, None, rc, SmpError.find(rc))
 
 
-def _code(group: int, rc: int, errors: type[ErrorCode] | None) -> ErrorCode | None:
-    table = errors or error_table(group)
+def _code(group: int, rc: int, errors: type[ErrorCode] | HasErrors | None) -> ErrorCode | None:
+    table = _table(errors) or error_table(group)
     return None if table is None else table.find(rc)
+
+
+def _table(errors: type[ErrorCode] | HasErrors | None) -> type[ErrorCode] | None:
+    return errors if errors is None or isinstance(errors, type) else errors.error_table()
 
 
 def _device_error(
@@ -491,7 +501,7 @@ class CommandFacts:
 
     def error_table(self) -> type[ErrorCode] | None:
         """The group's own codes, where the command names them."""
-        return self.errors if self.errors is None or isinstance(self.errors, type) else self.errors.error_table()
+        return _table(self.errors)
 
 
 class SmpCommand(Generic[Result]):
@@ -508,6 +518,8 @@ class SmpCommand(Generic[Result]):
 
             def parse(self, fields: Fields) -> float:
                 return fields.integer("mdeg") / 1000
+
+    Where the map has the fields as they are, and the answer says nothing, neither method is needed.
 
     What is the same for all requests of the class stands behind its base, and is its one attribute `facts`; so fields
     can have any name but that and those of the methods here:
@@ -573,12 +585,19 @@ class SmpCommand(Generic[Result]):
             raise TypeError(f"the command {cls.__name__} has no {' and no '.join(lacks)}: {example}")
 
     def body(self) -> Body:
-        """The request's map; an empty one is still sent, because some servers answer nothing without it."""
-        return {}
+        """The request's map: without a method of its own, the fields by their names, but for those that are None.
+
+        An empty one is still sent, because some servers answer nothing without it.
+        """
+        names: list[str] = [one.name for one in dataclasses.fields(self)] if dataclasses.is_dataclass(self) else []
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def parse(self, fields: Fields) -> Result:
-        """The typed result of a successful answer. Raises `MalformedReply` (which `Fields` does by itself)."""
-        raise NotImplementedError
+        """The typed result of a successful answer: None without a method of its own, for a `SmpCommand[None]`.
+
+        Raises `MalformedReply` (which `Fields` does by itself).
+        """
+        return cast("Result", None)
 
     def request(self) -> Request:
         """The request on the wire, but for its sequence number."""
@@ -589,7 +608,7 @@ class SmpCommand(Generic[Result]):
         facts = self.facts
         try:
             body = reply.body()
-            raise_for_error(body, group=facts.group, number=facts.number, what=facts.what, errors=facts.error_table())
+            raise_for_error(body, group=facts.group, number=facts.number, what=facts.what, errors=facts.errors)
             fields = Fields(body, told=bool(reply.payload))
             fields.ignore("rc")  # a zero beside the result: Mynewt, MCUboot, older Zephyr
             return self.parse(fields)

@@ -92,9 +92,6 @@ class Probe(SmpCommand[None], group=GroupId.OS, number=0, op=Op.WRITE, what="pro
                 return filled
         return body
 
-    def parse(self, fields: Fields) -> None:
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class Reset(SmpCommand[None], group=GroupId.OS, number=5, op=Op.WRITE, what="reset"):
@@ -114,9 +111,6 @@ class Reset(SmpCommand[None], group=GroupId.OS, number=5, op=Op.WRITE, what="res
         if self.boot_mode is not None:
             body["boot_mode"] = self.boot_mode
         return body
-
-    def parse(self, fields: Fields) -> None:
-        return None
 
 
 class BootloaderMode(IntEnum):
@@ -283,10 +277,6 @@ class WriteImageState(
     hash: bytes | None = None
     confirm: bool = False
 
-    def body(self) -> Body:
-        body: Body = {} if self.hash is None else {"hash": self.hash}
-        return {**body, "confirm": self.confirm}
-
     def parse(self, fields: Fields) -> ImageState:
         return _image_state(fields)
 
@@ -346,12 +336,6 @@ class EraseImage(SmpCommand[None], group=GroupId.IMAGE, number=5, op=Op.WRITE, w
     """
 
     slot: int | None = None
-
-    def body(self) -> Body:
-        return {} if self.slot is None else {"slot": self.slot}
-
-    def parse(self, fields: Fields) -> None:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

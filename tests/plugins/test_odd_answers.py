@@ -16,6 +16,7 @@ import pytest
 
 from mcumgrx.cli.data import json_line
 from mcumgrx.errors import MalformedReply
+from mcumgrx.plugin_api import ReadBootloaderMode, ReadParams
 from mcumgrx.protocol.message import SmpCommand
 from mcumgrx_plugins.enum import commands as enum_commands
 from mcumgrx_plugins.enum.messages import ListGroups, ReadGroupDetails
@@ -24,11 +25,9 @@ from mcumgrx_plugins.fs.messages import ReadHash, ReadHashTypes, ReadStatus
 from mcumgrx_plugins.os import commands as os_commands
 from mcumgrx_plugins.os.messages import (
     QueryBootloader,
-    ReadBootloaderMode,
     ReadDatetime,
     ReadInfo,
     ReadMemoryPools,
-    ReadParams,
     ReadTasks,
 )
 from mcumgrx_plugins.raw.commands import RawResult

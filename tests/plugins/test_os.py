@@ -21,6 +21,7 @@ from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, NotDone, RequestTimeout, UsageError
 from mcumgrx.events import Note
+from mcumgrx.plugin_api import ReadBootloader, ReadBootloaderMode
 from mcumgrx.protocol.codes import OsErrorCode
 from mcumgrx.protocol.header import Header, Op
 from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, decode_body
@@ -43,8 +44,6 @@ from mcumgrx_plugins.os.messages import (
     MemoryPools,
     QueryBootloader,
     ReadActiveB0Slot,
-    ReadBootloader,
-    ReadBootloaderMode,
     ReadDatetime,
     ReadInfo,
     ReadMemoryPools,

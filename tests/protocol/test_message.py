@@ -272,6 +272,26 @@ def test_a_code_of_another_group_is_a_hooks() -> None:
     assert said(GroupId.FILE_SYSTEM, 99).hint is None
 
 
+def test_fields_are_sent_by_their_names_and_no_result_is_none() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Store(SmpCommand[None], group=70, number=1, op=Op.WRITE):
+        name: str
+        size: int | None = None
+        cold: bool = False
+
+    assert Store("a").body() == {"name": "a", "cold": False}
+    assert list(Store("a", 3, True).body().items()) == [("name", "a"), ("size", 3), ("cold", True)]
+    assert Store("a").result(Reply(3, 1, 0, 70, 0, 1, encode_body({"new": 1}))) is None
+
+    class Old(Command[None]):
+        group = 70
+        command = 1
+        name: str = "a"
+
+    old: Any = dataclass(Old)
+    assert old("b").body() == {}
+
+
 def test_error_tables_of_plugins() -> None:
     assert HeaterError.find(3) is HeaterError.TOO_HOT
     assert HeaterError.find(5) is None

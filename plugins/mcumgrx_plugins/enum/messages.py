@@ -27,14 +27,7 @@ class GroupCount:
 
 
 @dataclass(frozen=True, slots=True)
-class CountGroups(
-    SmpCommand[GroupCount],
-    group=ENUM,
-    number=0,
-    what="count of command groups",
-    repeatable=True,
-    errors=EnumErrorCode,
-):
+class CountGroups(SmpCommand[GroupCount], group=ENUM, number=0, what="count of command groups", repeatable=True):
     """The number of command groups."""
 
     def parse(self, fields: Fields) -> GroupCount:
@@ -50,14 +43,7 @@ class GroupList:
 
 
 @dataclass(frozen=True, slots=True)
-class ListGroups(
-    SmpCommand[GroupList],
-    group=ENUM,
-    number=1,
-    what="list of command groups",
-    repeatable=True,
-    errors=EnumErrorCode,
-):
+class ListGroups(SmpCommand[GroupList], group=ENUM, number=1, what="list of command groups", repeatable=True):
     """The numbers of all command groups."""
 
     def parse(self, fields: Fields) -> GroupList:
@@ -79,20 +65,10 @@ class GroupAt:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadGroupAt(
-    SmpCommand[GroupAt],
-    group=ENUM,
-    number=2,
-    what="query for a command group",
-    repeatable=True,
-    errors=EnumErrorCode,
-):
+class ReadGroupAt(SmpCommand[GroupAt], group=ENUM, number=2, what="query for a command group", repeatable=True):
     """The command group at an index; `INDEX_TOO_LARGE` is the answer behind the last one."""
 
     index: int = 0
-
-    def body(self) -> Body:
-        return {"index": self.index}
 
     def parse(self, fields: Fields) -> GroupAt:
         return GroupAt(fields.integer("group"), fields.lenient.flag("end"), fields.extra())
@@ -128,7 +104,6 @@ class ReadGroupDetails(
     number=3,
     what="query for details of command groups",
     repeatable=True,
-    errors=EnumErrorCode,
 ):
     """Details of `groups`, or of all when there is none. Groups that the device lacks are left out of the answer."""
 

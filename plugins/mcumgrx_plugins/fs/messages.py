@@ -56,14 +56,7 @@ class FileChunk(Fragment):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadFile(
-    SmpCommand[FileChunk],
-    group=FS,
-    number=0,
-    what="file download",
-    repeatable=True,
-    errors=FsErrorCode,
-):
+class ReadFile(SmpCommand[FileChunk], group=FS, number=0, what="file download", repeatable=True):
     """The piece of a file at `offset`; how large it is, the device decides."""
 
     name: str
@@ -124,20 +117,10 @@ class FileStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStatus(
-    SmpCommand[FileStatus],
-    group=FS,
-    number=1,
-    what="file size query",
-    repeatable=True,
-    errors=FsErrorCode,
-):
+class ReadStatus(SmpCommand[FileStatus], group=FS, number=1, what="file size query", repeatable=True):
     """The size of a file."""
 
     name: str
-
-    def body(self) -> Body:
-        return {"name": self.name}
 
     def parse(self, fields: Fields) -> FileStatus:
         size = fields.integer("len")
@@ -163,15 +146,7 @@ class FileHash:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadHash(
-    SmpCommand[FileHash],
-    group=FS,
-    number=2,
-    what="file hash query",
-    repeatable=True,
-    timeout_s=30.0,
-    errors=FsErrorCode,
-):
+class ReadHash(SmpCommand[FileHash], group=FS, number=2, what="file hash query", repeatable=True, timeout_s=30.0):
     """The hash of a file or of `length` bytes of it; without a type the device's default, which is crc32 or sha256.
 
     The device reads the whole range before it answers.
@@ -216,14 +191,7 @@ class HashType:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadHashTypes(
-    SmpCommand[tuple[HashType, ...]],
-    group=FS,
-    number=3,
-    what="query of hash types",
-    repeatable=True,
-    errors=FsErrorCode,
-):
+class ReadHashTypes(SmpCommand[tuple[HashType, ...]], group=FS, number=3, what="query of hash types", repeatable=True):
     """The types of hash that the device can take, in its order."""
 
     def parse(self, fields: Fields) -> tuple[HashType, ...]:
@@ -241,16 +209,5 @@ def _hash_type(name: str, fields: Fields) -> HashType:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseFile(
-    SmpCommand[None],
-    group=FS,
-    number=4,
-    op=Op.WRITE,
-    what="closing of the file",
-    repeatable=True,
-    errors=FsErrorCode,
-):
+class CloseFile(SmpCommand[None], group=FS, number=4, op=Op.WRITE, what="closing of the file", repeatable=True):
     """Let the device close the file that it has open, if any (Zephyr 3.3 and later)."""
-
-    def parse(self, fields: Fields) -> None:
-        return None

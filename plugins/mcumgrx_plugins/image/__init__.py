@@ -11,7 +11,7 @@ IMAGE = GroupPlugin(
     "image",
     "Images",
     load="mcumgrx_plugins.image.group:ImageGroup",
-    errors="mcumgrx_plugins.image.messages:ImageErrorCode",
+    errors="mcumgrx.plugin_api:ImageErrorCode",
     fills="ImageGroup",
 )
 

@@ -30,10 +30,9 @@ from mcumgrx.plugin_api import (
 )
 
 if TYPE_CHECKING:
-    from mcumgrx.plugin_api import FlowError, Image, Package, PackageImage, PlanRefused
+    from mcumgrx.plugin_api import FlowError, Image, ImageState, Package, PackageImage, PlanRefused, Slot, SlotInfo
 
     from .group import ImageGroup
-    from .messages import ImageState, Slot, SlotInfo
 
 _FLAGS = ("active", "confirmed", "pending", "permanent", "bootable")
 

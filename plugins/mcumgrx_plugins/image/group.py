@@ -12,19 +12,29 @@ from dataclasses import replace
 
 from mcumgrx.plugin_api import (
     DeviceError,
+    EraseImage,
     FlowError,
     Group,
     Image,
+    ImageState,
+    ImageUpload,
     MalformedReply,
     McumgrError,
     Note,
     Outcome,
     Progress,
+    ReadImageState,
+    ReadSlotInfo,
     RequestTimeout,
+    Slot,
+    SlotInfo,
     SmpError,
     StageName,
     UploadOptions,
+    UploadPlan,
+    UploadProgress,
     UsageError,
+    WriteImageState,
     find_message_size,
     ignore_progress,
     upload,
@@ -32,18 +42,6 @@ from mcumgrx.plugin_api import (
 )
 from mcumgrx.plugin_api import ImageGroup as ImageRole
 
-from .messages import (
-    EraseImage,
-    ImageState,
-    ImageUpload,
-    ReadImageState,
-    ReadSlotInfo,
-    Slot,
-    SlotInfo,
-    UploadPlan,
-    UploadProgress,
-    WriteImageState,
-)
 from .refusals import NEEDS_SIZES, Asked, Doing, refusal_hint, tells
 
 _DEFAULTS = UploadOptions()

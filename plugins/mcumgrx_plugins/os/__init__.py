@@ -11,7 +11,7 @@ OS = GroupPlugin(
     "os",
     "Operating system",
     load="mcumgrx_plugins.os.group:OsGroup",
-    errors="mcumgrx_plugins.os.messages:OsErrorCode",
+    errors="mcumgrx.plugin_api:OsErrorCode",
     fills="OsGroup",
 )
 

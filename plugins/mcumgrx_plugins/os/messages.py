@@ -1,7 +1,6 @@
 """Messages of group 0.
 
-Those that the core needs too are in `mcumgrx.protocol.standard` and only named here; a message that nobody but this
-group uses belongs here.
+Those that the core needs too are in `mcumgrx.protocol.standard`; what nobody but this group uses belongs here.
 """
 
 from __future__ import annotations
@@ -14,19 +13,10 @@ from typing import TypeVar
 
 from mcumgrx.plugin_api import (
     Body,
-    Bootloader,
-    BootloaderMode,
-    Echo,
     Fields,
     MalformedReply,
     Op,
-    OsErrorCode,
-    Params,
-    ReadBootloader,
-    ReadBootloaderMode,
-    ReadParams,
     Reply,
-    Reset,
     SmpCommand,
     UsageError,
     value_text,
@@ -34,39 +24,6 @@ from mcumgrx.plugin_api import (
 
 from . import OS
 from .pairs import map_as_pairs
-
-__all__ = [
-    "BOOT_MODES",
-    "BOOT_MODE_BOOTLOADER",
-    "BOOT_MODE_MAXIMUM",
-    "BOOT_MODE_NORMAL",
-    "INFO_ALL",
-    "INFO_FIELDS",
-    "Bootloader",
-    "BootloaderMode",
-    "ControlConsoleEcho",
-    "DeviceTime",
-    "Echo",
-    "Info",
-    "MemoryPool",
-    "MemoryPools",
-    "OsErrorCode",
-    "Params",
-    "QueryBootloader",
-    "ReadActiveB0Slot",
-    "ReadBootloader",
-    "ReadBootloaderMode",
-    "ReadDatetime",
-    "ReadInfo",
-    "ReadMemoryPools",
-    "ReadParams",
-    "ReadTasks",
-    "Reset",
-    "Task",
-    "Tasks",
-    "WriteDatetime",
-    "parse_time",
-]
 
 Result = TypeVar("Result")
 
@@ -334,9 +291,6 @@ class WriteDatetime(SmpCommand[None], group=OS, number=4, op=Op.WRITE, what="clo
     def body(self) -> Body:
         return {"datetime": self.text}
 
-    def parse(self, fields: Fields) -> None:
-        return None
-
 
 # -- information on the application -----------------------------------------------------------------------------------
 
@@ -385,9 +339,6 @@ class ReadInfo(SmpCommand[str], group=OS, number=7, what="information query", re
 
     format: str | None = None
 
-    def body(self) -> Body:
-        return {} if self.format is None else {"format": self.format}
-
     def parse(self, fields: Fields) -> str:
         return fields.text("output")
 
@@ -400,9 +351,6 @@ class QueryBootloader(SmpCommand[Body], group=OS, number=8, what="bootloader que
     """Any query of the bootloader; the result is the answer as it is."""
 
     query: str
-
-    def body(self) -> Body:
-        return {"query": self.query}
 
     def parse(self, fields: Fields) -> Body:
         return fields.extra()
@@ -432,6 +380,3 @@ class ControlConsoleEcho(
 
     def body(self) -> Body:
         return {"echo": int(self.on)}
-
-    def parse(self, fields: Fields) -> None:
-        return None

@@ -52,21 +52,11 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadSetting(
-    SmpCommand[Setting],
-    group=SETTINGS,
-    number=0,
-    what="setting query",
-    repeatable=True,
-    errors=SettingsErrorCode,
-):
+class ReadSetting(SmpCommand[Setting], group=SETTINGS, number=0, what="setting query", repeatable=True):
     """The value that the firmware has now. A longer one than `max_size` bytes is cut, and nothing says so."""
 
     name: str
     max_size: int | None = None
-
-    def body(self) -> Body:
-        return {"name": self.name} if self.max_size is None else {"name": self.name, "max_size": self.max_size}
 
     def parse(self, fields: Fields) -> Setting:
         value = fields.required("val")
@@ -76,15 +66,7 @@ class ReadSetting(
 
 
 @dataclass(frozen=True, slots=True)
-class WriteSetting(
-    SmpCommand[None],
-    group=SETTINGS,
-    number=0,
-    op=Op.WRITE,
-    what="setting",
-    repeatable=True,
-    errors=SettingsErrorCode,
-):
+class WriteSetting(SmpCommand[None], group=SETTINGS, number=0, op=Op.WRITE, what="setting", repeatable=True):
     """Hand a value to the firmware: neither committed nor stored. Zephyr takes bytes, Mynewt a text.
 
     Sending it twice does the same as once.
@@ -96,9 +78,6 @@ class WriteSetting(
     def body(self) -> Body:
         return {"name": self.name, "val": self.value}
 
-    def parse(self, fields: Fields) -> None:
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class DeleteSetting(
@@ -108,32 +87,15 @@ class DeleteSetting(
     op=Op.WRITE,
     what="deletion of a setting",
     timeout_s=_STORAGE_TIMEOUT_S,
-    errors=SettingsErrorCode,
 ):
     """Take a setting out of the storage. Not repeated: the second time it may be missed."""
 
     name: str
 
-    def body(self) -> Body:
-        return {"name": self.name}
-
-    def parse(self, fields: Fields) -> None:
-        return None
-
 
 @dataclass(frozen=True, slots=True)
-class CommitSettings(
-    SmpCommand[None],
-    group=SETTINGS,
-    number=2,
-    op=Op.WRITE,
-    what="commit of the settings",
-    errors=SettingsErrorCode,
-):
+class CommitSettings(SmpCommand[None], group=SETTINGS, number=2, op=Op.WRITE, what="commit of the settings"):
     """Let the application take over what has been written. Not repeated: what it does then is its own business."""
-
-    def parse(self, fields: Fields) -> None:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +106,8 @@ class LoadSettings(
     what="loading of the settings",
     timeout_s=_STORAGE_TIMEOUT_S,
     changes=True,
-    errors=SettingsErrorCode,
 ):
     """Read all settings from the storage, over what has been written since; it has the number of `SaveSettings`."""
-
-    def parse(self, fields: Fields) -> None:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +118,6 @@ class SaveSettings(
     op=Op.WRITE,
     what="saving of the settings",
     timeout_s=_STORAGE_TIMEOUT_S,
-    errors=SettingsErrorCode,
 ):
     """Write all settings to the storage, or those at and below `name`; older servers ignore the name.
 
@@ -168,9 +125,3 @@ class SaveSettings(
     """
 
     name: str | None = None
-
-    def body(self) -> Body:
-        return {} if self.name is None else {"name": self.name}
-
-    def parse(self, fields: Fields) -> None:
-        return None

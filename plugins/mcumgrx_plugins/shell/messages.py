@@ -36,15 +36,7 @@ class ShellOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Execute(
-    SmpCommand[ShellOutput],
-    group=SHELL,
-    number=0,
-    op=Op.WRITE,
-    what="shell command",
-    timeout_s=10.0,
-    errors=ShellErrorCode,
-):
+class Execute(SmpCommand[ShellOutput], group=SHELL, number=0, op=Op.WRITE, what="shell command", timeout_s=10.0):
     """Run a command line: the device puts one space between the words of `argv`, and quotes nothing.
 
     It answers when the command has ended, and nothing else meanwhile. What is written later it does not tell.

@@ -31,14 +31,7 @@ class StatisticsList:
 
 
 @dataclass(frozen=True, slots=True)
-class ListStatistics(
-    SmpCommand[StatisticsList],
-    group=STAT,
-    number=1,
-    what="statistics list",
-    repeatable=True,
-    errors=StatErrorCode,
-):
+class ListStatistics(SmpCommand[StatisticsList], group=STAT, number=1, what="statistics list", repeatable=True):
     """Which groups of counters there are."""
 
     def parse(self, fields: Fields) -> StatisticsList:
@@ -64,20 +57,10 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStatistics(
-    SmpCommand[Counters],
-    group=STAT,
-    number=0,
-    what="statistics query",
-    repeatable=True,
-    errors=StatErrorCode,
-):
+class ReadStatistics(SmpCommand[Counters], group=STAT, number=0, what="statistics query", repeatable=True):
     """The counters of one group. There is no way to ask for some of them: they fit one answer, or are refused."""
 
     name: str
-
-    def body(self) -> Body:
-        return {"name": self.name}
 
     def parse(self, fields: Fields) -> Counters:
         values = fields.map("fields")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcumgrx.plugin_api import ErrorCode, Fields, Op, SmpCommand
+from mcumgrx.plugin_api import ErrorCode, Op, SmpCommand
 
 from . import ZEPHYR
 
@@ -19,19 +19,8 @@ class ZephyrErrorCode(ErrorCode):
 
 
 @dataclass(frozen=True, slots=True)
-class EraseStorage(
-    SmpCommand[None],
-    group=ZEPHYR,
-    number=0,
-    op=Op.WRITE,
-    what="erase of the storage",
-    timeout_s=30.0,
-    errors=ZephyrErrorCode,
-):
+class EraseStorage(SmpCommand[None], group=ZEPHYR, number=0, op=Op.WRITE, what="erase of the storage", timeout_s=30.0):
     """Erase the partition `storage_partition`: settings, bonds, and whatever else the application keeps there.
 
     Never repeated: what the application has stored since would be lost. It blocks the device meanwhile.
     """
-
-    def parse(self, fields: Fields) -> None:
-        return None
