@@ -37,9 +37,9 @@ def exit_for(error: BaseException) -> int:
     """The exit code of a command that ended with `error`."""
     if not isinstance(error, McumgrError):
         return Exit.BUG
-    code: object = error.exit
-    if not isinstance(code, int) or (code not in _OWN_EXITS and code not in _ENDS):
-        return Exit.FAILED
+    # A plugin's class may have one that is none; then that of what it is derived from holds.
+    codes: list[object] = [error.exit, *(vars(kind).get("exit") for kind in type(error).__mro__)]
+    code = next(code for code in codes if isinstance(code, int) and (code in _OWN_EXITS or code in _ENDS))
     return Exit(code) if code in _ENDS else code
 
 

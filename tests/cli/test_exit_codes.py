@@ -90,6 +90,11 @@ def test_a_plugins_error_has_an_exit_code_of_its_own(exit: Any, code: int) -> No
     error.exit = exit
     assert exit_for(error) == code
     assert exit_for(Own("no")) == Exit.FAILED
+
+    class Lost(LinkLost):
+        exit = "gone"  # type: ignore[assignment]
+
+    assert exit_for(Lost("no")) == Exit.NO_LINK
     assert "exit" not in explain(error, Situation()).fields
 
 
