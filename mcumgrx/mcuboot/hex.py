@@ -20,15 +20,14 @@ __all__ = ["MAX_DATA_BYTES", "HexFile", "Segment", "read_hex"]
 MAX_DATA_BYTES = 24 * 1024 * 1024
 """So much data a text may hold; the largest flash that firmware is built for is a third of it."""
 
-_MAX_RECORDS = 2_000_000
-"""Those of `MAX_DATA_BYTES` in lines of 16 bytes, and some more."""
+_MAX_LINES = 1_800_000
+"""Those of `MAX_DATA_BYTES` in lines of 16 bytes, and some more: blank ones and comments."""
 
-_MAX_LINES = 3_000_000  # blank ones and comments as well
 _MAX_LINE = 600  # of 255 bytes, with room for spaces and the end of the line
 _MAX_RUNS = 20_000
 """Sections out of order are usual, thousands of them are none that a linker makes."""
 
-_DATA, _END, _SEGMENT, _START_SEGMENT, _LINEAR, _START_LINEAR = range(6)
+_END, _SEGMENT, _START_SEGMENT, _LINEAR, _START_LINEAR = range(1, 6)  # 0 is data
 _LENGTH_OF = {_END: 0, _SEGMENT: 2, _START_SEGMENT: 4, _LINEAR: 2, _START_LINEAR: 4}
 
 
@@ -93,7 +92,8 @@ class _Reader:
         self.warnings: list[str] = []
         self._runs: list[_Run] = []
         self._base = 0
-        self._wraps = False
+        self._room = 1 << 32
+        """How far data may reach above it."""
         self._size = 0
         self._behind = 0
 
@@ -101,96 +101,98 @@ class _Reader:
 
     def read(self) -> None:
         run = _Run(-1, bytearray())
-        for kind, address, data in self._records():
-            if kind is not _DATA:
-                self._control(kind, data)
-                continue
-            if address != run.end or self.ended:
+        end = -1
+        for address, data in self._data():
+            if address != end or self.ended:
                 run = _Run(address, bytearray(), self.ended and self.number)
                 self._runs.append(run)
                 if len(self._runs) > _MAX_RUNS:
                     self._refuse(f"more than {_MAX_RUNS:,} pieces of memory out of order")
+                end = address
             run.data += data
+            end += len(data)
             self._size += len(data)
             if self._size > MAX_DATA_BYTES:
                 self._refuse(f"more than {MAX_DATA_BYTES:,} bytes of data, too many for firmware")
         if self._behind:
             self.warnings.append(f"what follows the end record (from line {self._behind} on) is not read")
 
+    def _data(self) -> Iterator[tuple[int, bytes]]:
+        """Address and data of each record that has some, all of it checked. The one loop that every line passes."""
+        for line in self._lines():
+            self.number += 1
+            if line[:1] != b":":
+                self._other(line.strip())
+                continue
+            try:
+                record = unhexlify(line[1:].rstrip())
+            except ValueError:
+                self._no_digits(line)
+                continue
+            size = len(record) - 5
+            if size < 0 or size != record[0]:
+                self._refuse(
+                    f"it is cut: {size + 5} bytes"
+                    if size < 0
+                    else f"its length does not fit: it says {record[0]} bytes of data and has {size}"
+                )
+            if sum(record) & 0xFF:
+                self._refuse(f"the checksum is wrong: {record[-1]:02X}, not {-sum(record[:-1]) & 0xFF:02X}")
+            if record[3]:
+                self._control(record[3], record[4:-1])
+            elif size:
+                offset = record[1] << 8 | record[2]
+                if offset + size > self._room:
+                    self._refuse("the data run past the end of their segment")
+                yield self._base + offset, record[4:-1]
+
     def _control(self, kind: int, data: bytes) -> None:
         if len(data) != _LENGTH_OF.get(kind):
             known = kind in _LENGTH_OF
             self._refuse(f"a record of type {kind:02X} with {len(data)} bytes" if known else f"type {kind:02X}")
-        if kind is _END:
+        if kind == _END:
             self.ended = self.ended or self.number
         elif kind in (_SEGMENT, _LINEAR):
-            self._wraps = kind is _SEGMENT
-            self._base = int.from_bytes(data, "big") << (4 if self._wraps else 16)
-
-    def _records(self) -> Iterator[tuple[int, int, bytes]]:
-        """Type, address and data of each, checked; the address counts for data alone."""
-        records = 0
-        for raw in self._lines():
-            line = raw.strip()
-            if line[:1] != b":":
-                self._other(line)
-                continue
-            try:
-                record = unhexlify(line[1:])
-            except ValueError:
-                if self.ended:
-                    self._behind = self._behind or self.number
-                    continue
-                self._refuse("an odd number of digits, or something else among them")
-            if len(record) < 5 or len(record) != record[0] + 5:
-                self._refuse(
-                    f"it is cut: {len(record)} bytes"
-                    if len(record) < 5
-                    else f"its length does not fit: it says {record[0]} bytes of data and has {len(record) - 5}"
-                )
-            if sum(record) & 0xFF:
-                self._refuse(f"the checksum is wrong: {record[-1]:02X}, not {-sum(record[:-1]) & 0xFF:02X}")
-            records += 1
-            if records > _MAX_RECORDS:
-                self._refuse(f"more than {_MAX_RECORDS:,} records")
-            kind, size = record[3], record[0]
-            offset = record[1] << 8 | record[2]
-            if kind:
-                yield kind, 0, record[4:-1]
-            elif size:
-                if (self._wraps and offset + size > 0x10000) or self._base + offset + size > 1 << 32:
-                    self._refuse("the data run past the end of their segment")
-                yield _DATA, self._base + offset, record[4:-1]
+            self._base = int.from_bytes(data, "big") << (4 if kind == _SEGMENT else 16)
+            self._room = 0x10000 if kind == _SEGMENT else (1 << 32) - self._base
 
     def _other(self, line: bytes) -> None:
-        """A line without a record."""
+        """A line that does not begin with a record."""
         if not line or line[:1] in b";#":
             return
         if not self.ended:
             self._refuse("no record: it does not begin with ':'")
         self._behind = self._behind or self.number
 
+    def _no_digits(self, line: bytes) -> None:
+        if not self.ended:
+            self._refuse("an odd number of digits, or something else among them")
+        self._behind = self._behind or self.number
+
     def _lines(self) -> Iterator[bytes]:
+        """Without spaces before them, and none longer than a record can be."""
         rest = b""
-        first = True
-        for piece in pieces(self.text, 0, len(self.text)):
-            *lines, rest = (rest + bytes(piece)).split(b"\n")
-            if first and lines:
-                lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-                first = False
-            for line in lines:
-                self.number += 1
-                if len(line) > _MAX_LINE and line[:1] not in b";#":
-                    self._refuse(f"it has {len(line):,} characters")
-                yield line
-            if len(rest) > _MAX_LINE and rest[:1] not in b";#":
-                self.number += 1
-                self._refuse(f"it has more than {_MAX_LINE} characters")
+        for view in pieces(self.text, 0, len(self.text)):
+            piece = bytes(view) if self.number else bytes(view).removeprefix(b"\xef\xbb\xbf")
+            *lines, rest = (rest + piece).split(b"\n")
+            if max(map(len, lines), default=0) > _MAX_LINE:
+                lines = [self._checked(line, count) for count, line in enumerate(lines, self.number + 1)]
+            rest = self._checked(rest, self.number + len(lines) + 1)
+            if b" " in piece or b"\t" in piece:
+                lines = [line.lstrip() for line in lines]
+            yield from lines
             if self.number > _MAX_LINES:
                 self._refuse(f"more than {_MAX_LINES:,} lines")
         if rest:
-            self.number += 1
-            yield rest.removeprefix(b"\xef\xbb\xbf") if first else rest
+            yield rest.lstrip()
+
+    def _checked(self, line: bytes, number: int) -> bytes:
+        """The line; of a comment no more than its beginning."""
+        if len(line) <= _MAX_LINE:
+            return line
+        if line[:1] not in b";#":
+            self._refuse(f"it has {len(line):,} characters, more than a record can have", number)
+        return line[:1]
 
     def _refuse(self, what: str, line: int = 0) -> NoReturn:
         raise ImageError(
@@ -227,12 +229,10 @@ class _Reader:
 
     def _overlap(self, address: int) -> NoReturn:
         """Reads once more, to name the lines."""
-        self.number, self._base, self._wraps, self.ended = 0, 0, False, 0
+        self.number, self._base, self._room, self.ended = 0, 0, 1 << 32, 0
         first = 0
-        for kind, start, data in self._records():
-            if kind is not _DATA:
-                self._control(kind, data)
-            elif start <= address < start + len(data):
+        for start, data in self._data():
+            if start <= address < start + len(data):
                 if first:
                     self._refuse(f"it overlaps line {first}: both have data for address 0x{address:08X}")
                 first = self.number

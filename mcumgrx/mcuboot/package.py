@@ -184,10 +184,15 @@ def _parse(data: bytes | FileBytes) -> Package:
         return _from_hex(data)
     if is_multi_image(start):
         return _from_multi_image(data)
-    return of_image(parse_image(data))
+    return _of_image(parse_image(data))
 
 
-def of_image(image: Image) -> Package:
+def _where(error: ImageError, place: str) -> ImageError:
+    """The error, with where in the file it is."""
+    return ImageError(f"{place}: {error.message}", path=error.path, hint=error.hint)
+
+
+def _of_image(image: Image) -> Package:
     """A signed binary by itself."""
     return Package(PackageKind.IMAGE, (PackageImage(image, address=_address(image), role=_role(image)),), image.path)
 
@@ -223,8 +228,7 @@ def _from_hex(data: bytes | FileBytes) -> Package:
         try:
             image = parse_image(_with_trailer(segment, segments))
         except ImageError as error:
-            error.message = f"the image at 0x{segment.address:x}: {error.message}"
-            raise
+            raise _where(error, f"the image at 0x{segment.address:x}") from None
         found.append(PackageImage(image, address=segment.address, role=_role(image)))
     if not found:
         what = "an Intel HEX text without a record of data"
@@ -297,6 +301,11 @@ def _by_hand(archive: Archive) -> Package:
             "this is a ZIP archive with another one in it, not a signed MCUboot image",
             hint=f"unpack it: it holds {_names(packages)}; take that",
         )
+    if any("firmware.update.image" in name for name in names):
+        raise ImageError(
+            "this is a package for the modem of an nRF91 (ZIP), not a signed MCUboot image",
+            hint="it is written with nrfutil, or by the application; for the application take dfu_application.zip",
+        )
     found = [name for name in names if name.lower().endswith(".bin")]
     found = found or [name for name in names if name.lower().endswith(".hex")]
     if len(found) > 1:
@@ -311,10 +320,9 @@ def _by_hand(archive: Archive) -> Package:
     data = archive.read(archive.members[found[0]])
     name = found[0].rpartition("/")[2]
     try:
-        inner = _from_hex(data) if is_hex(data[:4096]) else of_image(parse_image(data))
+        inner = _from_hex(data) if is_hex(data[:4096]) else _of_image(parse_image(data))
     except ImageError as error:
-        error.message = f"{shown(name)} in the ZIP archive: {error.message}"
-        raise
+        raise _where(error, f"{shown(name)} in the ZIP archive") from None
     notes = (f"the archive has no manifest: {shown(name)} is all that it holds", *inner.notes)
     return replace(
         inner, kind=PackageKind.ARCHIVE, notes=notes, images=tuple(replace(one, name=name) for one in inner.images)
@@ -378,8 +386,7 @@ def _entry_image(archive: Archive, entry: Entry, warnings: list[str]) -> Image:
     try:
         image = parse_image(data)
     except ImageError as error:
-        error.message = f"{name} in the package: {error.message}"
-        raise
+        raise _where(error, f"{name} in the package") from None
     for key, version in entry.versions:
         if version not in (str(image.version), image.version.device_text, f"{image.version}+0"):
             warnings.append(f"the manifest says {shown(version)} ({key}) for {name}, which is {image.version}")
@@ -431,8 +438,7 @@ def _from_multi_image(data: bytes | FileBytes) -> Package:
         try:
             image = parse_image(content)
         except ImageError as error:
-            error.message = f"image {number} in the package: {error.message}"
-            raise
+            raise _where(error, f"image {number} in the package") from None
         if any(one.index == number for one in found):
             raise ImageError(f"the package holds two files for image {number}", hint="build the package again")
         found.append(PackageImage(image, number, role=_role(image), address=_address(image)))
