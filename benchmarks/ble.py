@@ -87,7 +87,7 @@ class Mcumgrx(Contestant):
         from mcumgrx.address import Address
         from mcumgrx.contracts import ImageGroup
         from mcumgrx.mcuboot import parse_image
-        from mcumgrx.protocol.standard import Echo
+        from mcumgrx.messages.standard import Echo
         from mcumgrx.registry import default_registry
         from mcumgrx.session import SessionDevice
         from mcumgrx_plugins.ble.transport import BleTransport

@@ -67,9 +67,9 @@ def upload_rows(codecs: dict[str, ModuleType]) -> list[Row]:
     from smpclient import SMPClient
     from smpclient.requests.image_management import ImageUploadWrite
 
+    from mcumgrx.messages.message import Reply
+    from mcumgrx.messages.standard import UploadProgress
     from mcumgrx.protocol.framing import DatagramFraming
-    from mcumgrx.protocol.message import Reply
-    from mcumgrx.protocol.standard import UploadProgress
     from mcumgrx.transfer.plan import ImageUpload, largest_data
 
     class Link:

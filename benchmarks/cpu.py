@@ -68,11 +68,11 @@ from mcumgrx.contracts import ImageGroup
 from mcumgrx.events import Event
 from mcumgrx.link.table import Table
 from mcumgrx.mcuboot import load_image
+from mcumgrx.messages.message import Reply
+from mcumgrx.messages.standard import UploadProgress
 from mcumgrx.protocol.codec import IMPLEMENTATION, build_message
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import DatagramFraming, Framing
-from mcumgrx.protocol.message import Reply
-from mcumgrx.protocol.standard import UploadProgress
 from mcumgrx.sim.images import build_image
 from mcumgrx.transfer.plan import Chunk, ImageUpload, Source, UploadPlan
 from mcumgrx.transfer.window import Window

@@ -114,7 +114,7 @@ class Mcumgrx(Contestant):
         from mcumgrx.contracts import ImageGroup, UploadOptions
         from mcumgrx.events import Bytes
         from mcumgrx.mcuboot import parse_image
-        from mcumgrx.protocol.standard import Echo
+        from mcumgrx.messages.standard import Echo
 
         self._connect, self._echo, self._group, self._parse = mcumgrx.connect, Echo, ImageGroup, parse_image
         self._options, self._progress = UploadOptions(window=self.window), Bytes

@@ -48,7 +48,7 @@ async def batch(ask: Ask, count: int) -> Measured:
 
 async def mcumgrx(port: int, count: int) -> Measured:
     from mcumgrx import connect
-    from mcumgrx.protocol.standard import Echo
+    from mcumgrx.messages.standard import Echo
 
     async with connect(f"udp:127.0.0.1:{port}") as client:
         assert await client.request(Echo(TEXT)) == TEXT

@@ -23,13 +23,13 @@ __all__ = ["plugin_surface", "python_surface", "simulation_surface"]
 # Headings, and the module that tells what belongs under each; what no row names is in the last but one.
 _HEADINGS = {
     "Descriptions and commands": ("mcumgrx.plugin_api", "mcumgrx.hints"),
-    "Groups and messages": ("mcumgrx.group", "mcumgrx.protocol.message", "mcumgrx.protocol.header", "mcumgrx.client"),
+    "Groups and messages": ("mcumgrx.group", "mcumgrx.messages.message", "mcumgrx.protocol.header", "mcumgrx.client"),
     "Links": ("mcumgrx.transport", "mcumgrx.address", "mcumgrx.protocol.framing", "mcumgrx.protocol.console"),
     "Progress": ("mcumgrx.events", "mcumgrx.pause"),
     "Roles, images and messages of SMP's own groups": (
         "mcumgrx.contracts",
         "mcumgrx.mcuboot",
-        "mcumgrx.protocol.standard",
+        "mcumgrx.messages.standard",
         "mcumgrx.protocol.codes",
     ),
     "Data in fragments": ("mcumgrx.bulk", "mcumgrx.message_size", "mcumgrx.transfer", "mcumgrx.fragments"),

@@ -26,10 +26,9 @@ from mcumgrx import errors
 from mcumgrx.cli.arguments import global_options
 from mcumgrx.cli.exit_codes import Exit, exit_for
 from mcumgrx.cli.tree import CORE_COMMANDS, make_root
-from mcumgrx.errors import McumgrError, Outcome
+from mcumgrx.errors import ErrorCode, McumgrError, Outcome
 from mcumgrx.plugin_api import Argument, CliSpec, Option
-from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode
-from mcumgrx.protocol.message import ErrorCode, SmpError
+from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode, SmpError
 from mcumgrx.registry import default_registry
 from mcumgrx_plugins.enum.messages import EnumErrorCode
 from mcumgrx_plugins.fs.messages import FsErrorCode

@@ -24,7 +24,7 @@ Console lines (Zephyr ``mgmt/mcumgr/transport/src/serial_util.c``, ``include/zep
     first line       06 09  base64 …  0A
     each other line  04 14  base64 …  0A
 
-Image upload, keys in the order of `mcumgrx.protocol.standard.UploadChunk`; those in brackets only where given::
+Image upload, keys in the order of `mcumgrx.messages.standard.UploadChunk`; those in brackets only where given::
 
     request  {["image": uint], ["len": uint], "off": uint, ["sha": bytes], ["upgrade": true], "data": bytes}
     answer   {["rc": 0], "off": uint}, in either order

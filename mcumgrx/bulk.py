@@ -21,9 +21,9 @@ from .errors import UploadMismatch
 from .events import Note, Progress, StageName, guarded, ignore_progress
 from .link.stream import Stream
 from .load import ComputerLoad
+from .messages.message import Reply
+from .messages.standard import Params, UploadProgress
 from .pause import Pause
-from .protocol.message import Reply
-from .protocol.standard import Params, UploadProgress
 from .transfer.brief import BriefWindow
 from .transfer.engine import Engine
 from .transfer.flight import Flight

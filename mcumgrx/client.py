@@ -30,10 +30,11 @@ from .link.asking import Asking
 from .link.link import Link
 from .link.profile import LinkProfile
 from .link.stream import Stream
+from .link.version import VersionChoice
+from .messages.message import Reply, Request, SmpCommand
+from .messages.standard import Params, ReadUsableParams
+from .protocol.codes import SmpError
 from .protocol.header import Version
-from .protocol.message import Reply, Request, SmpCommand, SmpError
-from .protocol.standard import Params, ReadUsableParams
-from .protocol.version import VersionChoice
 from .protocol.waiting import Waiting
 from .transport import Flow, Limits, Transport
 

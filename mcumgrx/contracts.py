@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 
 from .events import Progress, ignore_progress
 from .mcuboot import Image
+from .messages.standard import Bootloader, ImageState, Params, SlotInfo, UploadProgress
 from .pause import Pause
-from .protocol.standard import Bootloader, ImageState, Params, SlotInfo, UploadProgress
 
 __all__ = ["Connection", "Device", "ImageGroup", "OsGroup", "ReturnHint", "UploadOptions"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from .messages.message import Body, CommandFacts, Result, SmpCommand
 from .protocol.header import Op
-from .protocol.message import Body, CommandFacts, Result, SmpCommand
 
 _KEYWORDS = {name: name for name in ("group", "op", "what", "repeatable", "timeout_s", "changes", "errors")}
 _KEYWORDS["command"] = "number"

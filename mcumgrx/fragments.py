@@ -15,9 +15,9 @@ from .bulk import transfer, upload, window_for
 from .client import Client
 from .events import Progress, StageName, ignore_progress
 from .message_size import find_message_size
+from .messages.message import SmpCommand
+from .messages.standard import UploadProgress
 from .pause import Pause
-from .protocol.message import SmpCommand
-from .protocol.standard import UploadProgress
 from .transfer.plan import Source, UploadPlan
 from .transfer.reading import Fragment, ReadPlan
 

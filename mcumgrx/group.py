@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .protocol.message import SmpCommand
+from .messages.message import SmpCommand
 
 if TYPE_CHECKING:
     from .client import Client

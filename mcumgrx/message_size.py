@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from .client import Client
 from .errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout
-from .protocol.message import SmpError
-from .protocol.standard import Probe
+from .messages.standard import Probe
+from .protocol.codes import SmpError
 from .transfer.sizes import probe_sizes
 
 # How long a probe may take, beside the time on the air.

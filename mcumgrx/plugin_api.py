@@ -102,12 +102,7 @@ if TYPE_CHECKING:
         signed_by,
     )
     from .message_size import find_message_size
-    from .pause import Pause
-    from .protocol.codes import ImageErrorCode, OsErrorCode, SmpError
-    from .protocol.console import ConsoleFraming
-    from .protocol.framing import DatagramFraming, Framing, StreamFraming
-    from .protocol.header import GroupId, Op
-    from .protocol.message import (
+    from .messages.message import (
         Body,
         CommandFacts,
         Fields,
@@ -117,7 +112,7 @@ if TYPE_CHECKING:
         SmpCommand,
         raise_for_error,
     )
-    from .protocol.standard import (
+    from .messages.standard import (
         Bootloader,
         BootloaderMode,
         Echo,
@@ -135,6 +130,11 @@ if TYPE_CHECKING:
         UploadProgress,
         WriteImageState,
     )
+    from .pause import Pause
+    from .protocol.codes import ImageErrorCode, OsErrorCode, SmpError
+    from .protocol.console import ConsoleFraming
+    from .protocol.framing import DatagramFraming, Framing, StreamFraming
+    from .protocol.header import GroupId, Op
     from .threads import in_thread
     from .transfer.plan import (
         ImageUpload,
@@ -317,8 +317,8 @@ _LATE = {
         "protocol.console": "ConsoleFraming",
         "protocol.framing": "DatagramFraming Framing StreamFraming",
         "protocol.header": "GroupId Op",
-        "protocol.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",
-        "protocol.standard": "Bootloader BootloaderMode Echo EraseImage ImageState Params ReadBootloader "
+        "messages.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",
+        "messages.standard": "Bootloader BootloaderMode Echo EraseImage ImageState Params ReadBootloader "
         "ReadBootloaderMode ReadImageState ReadParams ReadSlotInfo Reset Slot SlotInfo UploadProgress WriteImageState",
         "threads": "in_thread",
         "transfer.plan": "ImageUpload Piece Source TransferPlan UploadMessages UploadPlan largest_data",

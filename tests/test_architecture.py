@@ -34,25 +34,27 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.events": set(),
     "mcumgrx.address": {"mcumgrx.errors"},
     "mcumgrx.mcuboot": {"mcumgrx.errors"},
-    "mcumgrx.former_names": {"mcumgrx.protocol"},
-    "mcumgrx.protocol": {"mcumgrx.errors", "mcumgrx._codec", "mcumgrx._pycodec"},
+    "mcumgrx.former_names": {"mcumgrx.messages", "mcumgrx.protocol"},
+    "mcumgrx.protocol": {"mcumgrx.errors", "mcumgrx.hints", "mcumgrx._codec", "mcumgrx._pycodec"},
+    "mcumgrx.messages": {"mcumgrx.errors", "mcumgrx.protocol"},
     "mcumgrx.transport": {"mcumgrx.errors", "mcumgrx.address", "mcumgrx.protocol.framing"},
-    "mcumgrx.group": {"mcumgrx.protocol.message", "mcumgrx.client"},
+    "mcumgrx.group": {"mcumgrx.messages.message", "mcumgrx.client"},
     "mcumgrx.memory": {"mcumgrx.errors", "mcumgrx.link.profile", "mcumgrx.threads"},
-    "mcumgrx.link.profile": {"mcumgrx.protocol.standard"},
+    "mcumgrx.link.profile": {"mcumgrx.messages.standard"},
     "mcumgrx.load": set(),
     "mcumgrx.pause": set(),
     "mcumgrx.threads": set(),
-    "mcumgrx.transport_code": {"mcumgrx.errors", "mcumgrx.transport"},
-    "mcumgrx.link": {"mcumgrx.errors", "mcumgrx.protocol", "mcumgrx.transport", "mcumgrx.transport_code"},
+    "mcumgrx.link.transport_code": {"mcumgrx.errors", "mcumgrx.transport"},
+    "mcumgrx.link": {"mcumgrx.errors", "mcumgrx.messages", "mcumgrx.protocol", "mcumgrx.transport"},
     "mcumgrx.link.slots": set(),
     "mcumgrx.link.text": set(),
-    "mcumgrx.link.call": {"mcumgrx.errors", "mcumgrx.protocol.message"},
+    "mcumgrx.link.call": {"mcumgrx.errors", "mcumgrx.messages.message"},
     # The part without a loop.
-    "mcumgrx.link.table": {"mcumgrx.errors", "mcumgrx.link.call", "mcumgrx.protocol"},
+    "mcumgrx.link.table": {"mcumgrx.errors", "mcumgrx.link.call", "mcumgrx.messages", "mcumgrx.protocol"},
     "mcumgrx.client": {
         "mcumgrx.errors",
         "mcumgrx.link",
+        "mcumgrx.messages",
         "mcumgrx.protocol",
         "mcumgrx.transport",
     },
@@ -60,6 +62,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.errors",
         "mcumgrx.events",
         "mcumgrx.link.profile",
+        "mcumgrx.messages",
         "mcumgrx.protocol",
         "mcumgrx.transport:Flow",
         "mcumgrx.transport:Limits",
@@ -68,6 +71,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.client",
         "mcumgrx.errors",
         "mcumgrx.link.profile",
+        "mcumgrx.messages",
         "mcumgrx.protocol",
         "mcumgrx.transfer.sizes",
     },
@@ -78,6 +82,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.link.stream",
         "mcumgrx.load",
         "mcumgrx.pause",
+        "mcumgrx.messages",
         "mcumgrx.protocol",
         "mcumgrx.transfer",
     },
@@ -87,6 +92,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.events",
         "mcumgrx.message_size",
         "mcumgrx.pause",
+        "mcumgrx.messages",
         "mcumgrx.protocol",
         "mcumgrx.transfer",
     },
@@ -95,7 +101,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.events",
         "mcumgrx.mcuboot",
         "mcumgrx.pause",
-        "mcumgrx.protocol.standard",
+        "mcumgrx.messages.standard",
     },
     "mcumgrx.plugin_api": {
         "mcumgrx.address",
@@ -111,6 +117,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.mcuboot",
         "mcumgrx.message_size",
         "mcumgrx.pause",
+        "mcumgrx.messages",
         "mcumgrx.protocol",
         "mcumgrx.threads",
         "mcumgrx.transfer",
@@ -158,8 +165,8 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.events",
         "mcumgrx.mcuboot",
         "mcumgrx.pause",
-        "mcumgrx.protocol.message:SmpError",
-        "mcumgrx.protocol.standard",
+        "mcumgrx.protocol.codes:SmpError",
+        "mcumgrx.messages.standard",
     },
     # A device of its own, on the same protocol core. It shares numbers and names of errors with the client, but no
     # message: the same mistake on both sides would not show.
@@ -171,12 +178,10 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.protocol.console",
         "mcumgrx.protocol.framing",
         "mcumgrx.protocol.header",
-        "mcumgrx.protocol.message:ErrorCode",
-        "mcumgrx.protocol.message:SmpError",
         "mcumgrx.protocol.codes",
         "mcumgrx.transport",
     },
-    "mcumgrx.testing": {"mcumgrx.errors", "mcumgrx.plugin_api", "mcumgrx.protocol", "mcumgrx.sim"},
+    "mcumgrx.testing": {"mcumgrx.errors", "mcumgrx.messages", "mcumgrx.plugin_api", "mcumgrx.protocol", "mcumgrx.sim"},
     "mcumgrx.cli": {"mcumgrx"},
 }
 
@@ -185,7 +190,7 @@ PLUGINS: dict[str, set[str]] = {"mcumgrx_plugins": {"mcumgrx.plugin_api", "mcumg
 
 # Foreign packages, and the only places that may import them.
 FOREIGN: dict[str, set[str]] = {
-    "cbor2": {"mcumgrx.protocol", "mcumgrx.sim"},
+    "cbor2": {"mcumgrx.messages", "mcumgrx.sim"},
     "cryptography": {"mcumgrx.mcuboot.keys"},  # which does without, too
     "pluggy": {"mcumgrx.plugin_api", "mcumgrx.registry"},
     "click": {"mcumgrx.cli"},
@@ -198,6 +203,7 @@ FOREIGN: dict[str, set[str]] = {
 # The standard library's sockets, clocks and threads, and who must do without.
 STANDARD: dict[str, set[str]] = {
     "mcumgrx.protocol": {"asyncio", "selectors", "socket", "threading", "time"},
+    "mcumgrx.messages": {"asyncio", "selectors", "socket", "threading", "time"},
     "mcumgrx.transfer": {"asyncio", "selectors", "socket", "threading", "time"},
     "mcumgrx.mcuboot": {"asyncio", "socket", "threading", "time"},
     "mcumgrx.mcuboot.file_bytes": {"asyncio", "socket", "time"},  # which threads may share
@@ -350,6 +356,7 @@ def printing(modules: dict[str, Source]) -> list[str]:
 CLOCKS = {"time", "monotonic", "perf_counter", "sleep", "process_time", "time_ns", "monotonic_ns", "perf_counter_ns"}
 TIMELESS = (
     "mcumgrx.protocol",
+    "mcumgrx.messages",
     "mcumgrx.link",
     "mcumgrx.client",
     "mcumgrx.bulk",
@@ -394,7 +401,7 @@ def circle(modules: dict[str, Source], room: str) -> list[str]:
     return []
 
 
-SYNCHRONOUS = ("mcumgrx.protocol", "mcumgrx.transfer")
+SYNCHRONOUS = ("mcumgrx.protocol", "mcumgrx.messages", "mcumgrx.transfer")
 
 
 def awaits(modules: dict[str, Source]) -> list[str]:
@@ -476,9 +483,9 @@ SABOTAGE = {
     "mcumgrx/protocol/h.py": ("from time import monotonic", "does without"),
     "mcumgrx/mcuboot/image.py": ("from ..events import Note", "mcumgrx.mcuboot may import only mcumgrx.errors"),
     "mcumgrx/sim/h.py": ("from ..protocol.codes import OsErrorCode", None),
-    "mcumgrx/sim/i.py": ("from ..protocol.standard import Echo", "mcumgrx.sim may import only"),
+    "mcumgrx/sim/i.py": ("from ..messages.standard import Echo", "mcumgrx.sim may import only"),
     "mcumgrx/sim/i2.py": ("from ..protocol import standard", "mcumgrx.sim may import only"),
-    "mcumgrx/protocol/standard.py": ("", None),
+    "mcumgrx/messages/standard.py": ("", None),
     "mcumgrx/sim/j.py": ("import mcumgrx_plugins.os.messages", "the core never imports a plugin"),
     "mcumgrx/session.py": ("import click", "only mcumgrx.cli may import click"),
     "mcumgrx/client.py": ("import pluggy", "only mcumgrx.plugin_api, mcumgrx.registry may import pluggy"),

@@ -16,10 +16,10 @@ from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, RequestTimeout
 from mcumgrx.events import Bytes, Event
 from mcumgrx.link.profile import Learned, LinkProfile
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.message import encode_body
 from mcumgrx.pause import Pause
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import encode_body
 from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport

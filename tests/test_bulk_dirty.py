@@ -14,8 +14,8 @@ import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.standard import Echo
 from mcumgrx.protocol.header import Header
-from mcumgrx.protocol.standard import Echo
 from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image

@@ -18,9 +18,10 @@ from mcumgrx.client import Client
 from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import DeviceError, MalformedReply, RequestTimeout
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.message import encode_body
 from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import Header
-from mcumgrx.protocol.message import SmpError, encode_body
 from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image

@@ -15,10 +15,10 @@ from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import DeviceError, RequestTimeout, TransferStuck
 from mcumgrx.events import Bytes, Event, Note, guarded
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.message import encode_body
 from mcumgrx.pause import Pause
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import Header
-from mcumgrx.protocol.message import encode_body
 from mcumgrx.sim.device import Answer, DeviceConfig, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults, LinkModel, SimulatedTransport

@@ -13,8 +13,8 @@ from mcumgrx.contracts import UploadOptions
 from mcumgrx.errors import DeviceError, LinkLost
 from mcumgrx.events import Bytes, Event, Limit, Speed, StageName
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.message import SmpCommand, decode_body
 from mcumgrx.protocol.header import HEADER_SIZE, Header
-from mcumgrx.protocol.message import SmpCommand, decode_body
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.files import FsConfig, FsMount
 from mcumgrx.sim.flash import INSTANT, FlashTiming

@@ -24,11 +24,11 @@ from mcumgrx.errors import (
 )
 from mcumgrx.group import Group
 from mcumgrx.link.stream import Stream
+from mcumgrx.messages.message import decode_body, encode_body
+from mcumgrx.messages.standard import Echo, EraseImage, Params, ReadImageState, ReadParams, Reset, WriteImageState
 from mcumgrx.protocol import codec
 from mcumgrx.protocol.framing import Framing, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Header
-from mcumgrx.protocol.message import decode_body, encode_body
-from mcumgrx.protocol.standard import Echo, EraseImage, Params, ReadImageState, ReadParams, Reset, WriteImageState
 from mcumgrx.sim.loop import run
 from mcumgrx.transport import Limits, Transport
 

@@ -9,7 +9,7 @@ import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.errors import ConnectFailed, LinkLost, WrongDevice
-from mcumgrx.protocol.standard import Echo, Reset
+from mcumgrx.messages.standard import Echo, Reset
 from mcumgrx.sim.loop import run
 from tests.support.wire import Wire
 

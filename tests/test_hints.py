@@ -14,10 +14,9 @@ import pytest
 
 from mcumgrx.cli.exit_codes import Situation, explain
 from mcumgrx.cli.tree import make_root
-from mcumgrx.errors import ConnectFailed, DeviceNotFound, McumgrError, UsageError
+from mcumgrx.errors import ConnectFailed, DeviceNotFound, ErrorCode, McumgrError, UsageError
 from mcumgrx.hints import Hint, Run, quoted
-from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode
-from mcumgrx.protocol.message import ErrorCode, SmpError
+from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode, SmpError
 
 ROOT = Path(__file__).resolve().parent.parent
 ON = ("-d", "ble:My Widget", "--timeout", "20")

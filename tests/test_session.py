@@ -20,8 +20,8 @@ from mcumgrx.group import Group
 from mcumgrx.link.profile import Learned
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.memory import Memory
-from mcumgrx.protocol.message import SmpCommand
-from mcumgrx.protocol.standard import Bootloader, Echo, EraseImage
+from mcumgrx.messages.message import SmpCommand
+from mcumgrx.messages.standard import Bootloader, Echo, EraseImage
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice

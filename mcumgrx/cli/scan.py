@@ -327,7 +327,7 @@ def _able(registry: Registry, only: str | None) -> list[TransportPlugin]:
 async def _ask(registry: Registry, one: Found) -> Found:
     """The device, and whether it answers an echo."""
     from ..errors import DeviceError, RequestTimeout
-    from ..protocol.standard import Echo
+    from ..messages.standard import Echo
     from ..session import device
 
     try:

@@ -8,7 +8,7 @@ from enum import Enum
 
 from ..errors import UsageError
 from ..mcuboot import Version
-from ..protocol.standard import Bootloader, BootloaderMode, ImageState, Params, SlotInfo
+from ..messages.standard import Bootloader, BootloaderMode, ImageState, Params, SlotInfo
 
 __all__ = ["DeviceState", "Kind", "in_recovery", "is_board", "read_version", "shown_version"]
 

@@ -16,8 +16,8 @@ from ..contracts import Connection, Device, ImageGroup, OsGroup
 from ..errors import ProtocolError
 from ..events import Progress, StageName, ignore_progress
 from ..mcuboot import Image
+from ..messages.standard import Bootloader
 from ..pause import Pause
-from ..protocol.standard import Bootloader
 from .device_state import DeviceState, shown_version
 from .job import Job
 from .link import now

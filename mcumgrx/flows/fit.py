@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Dependency, Image, ImageFlag, TrailerLayout
-from ..protocol.standard import BootloaderMode, Slot
+from ..messages.standard import BootloaderMode, Slot
 from .device_state import DeviceState, Kind, read_version, shown_version
 from .policy import DfuPolicy, Mode
 

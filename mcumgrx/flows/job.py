@@ -13,8 +13,8 @@ from ..contracts import Connection, Device, ImageGroup
 from ..errors import FlowError
 from ..events import Bytes, Note, Progress, Speed, Stage, StageName
 from ..mcuboot import Image
+from ..messages.standard import ImageState, Slot
 from ..pause import Pause
-from ..protocol.standard import ImageState, Slot
 from .link import DeviceLink, now
 from .policy import DfuPolicy
 from .report import StepDone

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..contracts import Connection, Device, ImageGroup, ReturnHint
 from ..errors import DeviceError, LinkLost, ProtocolError, TransportError, WrongDevice
 from ..events import Note, Progress
-from ..protocol.standard import ImageState
+from ..messages.standard import ImageState
 from .policy import DfuPolicy
 
 __all__ = ["DeviceLink", "NoReturn", "now"]

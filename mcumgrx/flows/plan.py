@@ -22,7 +22,7 @@ from typing import ClassVar
 from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
-from ..protocol.standard import ImageState, Slot
+from ..messages.standard import ImageState, Slot
 from .device_state import DeviceState, Kind, in_recovery, is_board, read_version, shown_version
 from .fit import Fit
 from .policy import DfuPolicy, Mode, Unconfirmed

@@ -24,7 +24,7 @@ from ..errors import (
     WrongDevice,
 )
 from ..events import StageName
-from ..protocol.standard import ImageState
+from ..messages.standard import ImageState
 from .device_state import shown_version
 from .job import Job
 from .link import PAUSE_S, NoReturn, now

@@ -16,8 +16,8 @@ from ..contracts import Connection, ImageGroup, OsGroup, UploadOptions
 from ..errors import DeviceError, FlowError, LinkLost, MalformedReply, Outcome, ProtocolError, RequestTimeout
 from ..events import Bytes, Event, StageName
 from ..hints import Hint, Run
-from ..protocol.message import SmpError
-from ..protocol.standard import ImageState
+from ..messages.standard import ImageState
+from ..protocol.codes import SmpError
 from .job import Job, Running
 from .plan import Erase, Mark, Upload
 from .policy import Mode

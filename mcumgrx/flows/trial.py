@@ -12,7 +12,7 @@ from ..contracts import Connection, ImageGroup
 from ..errors import FlowError, LinkLost, Outcome, RequestTimeout, WrongDevice
 from ..events import StageName
 from ..hints import Hint, Run
-from ..protocol.standard import ImageState, Slot
+from ..messages.standard import ImageState, Slot
 from .device_state import in_recovery, shown_version
 from .job import Job
 from .link import PAUSE_S, NoReturn, now

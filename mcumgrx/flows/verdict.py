@@ -21,7 +21,7 @@ from enum import Enum, Flag, auto
 from ..errors import Outcome
 from ..hints import Hint, Run
 from ..mcuboot import Image
-from ..protocol.standard import ImageState, Slot
+from ..messages.standard import ImageState, Slot
 from .device_state import in_recovery, shown_version
 
 __all__ = ["Finding", "Target", "Verdict", "verdict"]

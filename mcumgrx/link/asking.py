@@ -10,7 +10,7 @@ import logging
 import math
 
 from ..errors import McumgrError, RequestTimeout
-from ..protocol.message import Reply, Request
+from ..messages.message import Reply, Request
 from .call import Call
 from .link import Link
 

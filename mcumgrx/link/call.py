@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from ..errors import McumgrError
-from ..protocol.message import Reply, Request
+from ..messages.message import Reply, Request
 
 
 class State(Enum):

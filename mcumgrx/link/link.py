@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any
 
 from ..errors import ConnectFailed, LinkLost, McumgrError, PluginError
-from ..protocol.message import Request
-from ..protocol.version import VersionChoice
+from ..messages.message import Request
 from ..transport import Flow, Limits, Transport
-from ..transport_code import asking, calling, fault_of, hears, stands_for, told
 from .call import ANSWERED, GIVEN_UP, Call, Owner
 from .outbox import Outbox
 from .slots import Slots
 from .table import Table
 from .text import DeviceText
+from .transport_code import asking, calling, fault_of, hears, stands_for, told
+from .version import VersionChoice
 
 log = logging.getLogger("mcumgrx.link")
 

@@ -15,8 +15,8 @@ from functools import partial
 
 from ..errors import LinkLost, McumgrError, PluginError
 from ..transport import Transport
-from ..transport_code import calling, hears, name_of, stands_for, told
 from .call import LEAVING, QUEUED, SENT, Call
+from .transport_code import calling, hears, name_of, stands_for, told
 
 log = logging.getLogger("mcumgrx.link")
 

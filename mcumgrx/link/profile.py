@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..protocol.standard import Params
+    from ..messages.standard import Params
 
 
 @dataclass(slots=True)

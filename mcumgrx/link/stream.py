@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ..errors import McumgrError
-from ..protocol.message import Reply, Request
+from ..messages.message import Reply, Request
 from .call import ANSWERED, GIVEN_UP, Call
 from .link import Link
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ProtocolError
+from ..messages.message import Reply, Request
 from ..protocol.framing import Framing
 from ..protocol.header import Version
-from ..protocol.message import Reply, Request
 from .call import ANSWERED, GIVEN_UP, Call, Owner
 
 log = logging.getLogger("mcumgrx.link")

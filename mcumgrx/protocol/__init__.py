@@ -1,5 +1,5 @@
-"""SMP without I/O: bytes in, values out.
+"""SMP on the wire, without I/O: header, framing, console lines, error numbers, and the codec. Bytes in, values out.
 
-Nothing here awaits, sleeps, reads a clock or opens anything; time is passed in as data. The client, the simulated
-device and the tests are all built from it.
+Nothing here awaits, sleeps, reads a clock or opens anything. The client, the simulated device and the tests are all
+built from it.
 """

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import ImageFlag, parse_image
 from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootResult, Layout, Mode
 from mcumgrx.sim.config import ALL_GROUPS, FIRMWARE, DeviceConfig, OsInfo, RecoveryConfig, TaskInfo
 from mcumgrx.sim.flash import Flash, FlashError, PowerCut

@@ -30,9 +30,9 @@ from typing import Any, ClassVar
 from unittest import SkipTest
 
 from ..errors import DeviceError, MalformedReply
+from ..messages.message import decode_body, encode_body
 from ..plugin_api import Body, Client, ErrorCode, Group, GroupPlugin, Reply, SmpCommand
 from ..protocol.header import MAX_PAYLOAD, Version
-from ..protocol.message import decode_body, encode_body
 from ..sim.device import SimulatedDevice
 from ..sim.link import SimulatedTransport
 from ..sim.loop import run

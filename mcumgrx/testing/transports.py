@@ -24,12 +24,12 @@ from typing import Any, ClassVar
 from unittest import SkipTest
 
 from ..errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError
+from ..messages.message import decode_body, encode_body
+from ..messages.standard import Echo, Probe
 from ..plugin_api import Client, DatagramFraming, Flow, Framing, Limits, Transport
 from ..protocol.codec import build_message
 from ..protocol.framing import RawMessage
 from ..protocol.header import REQUEST_OPS, GroupId, Op, Version
-from ..protocol.message import decode_body, encode_body
-from ..protocol.standard import Echo, Probe
 
 __all__ = ["EchoDevice", "Link", "TransportContract"]
 

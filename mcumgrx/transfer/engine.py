@@ -23,7 +23,8 @@ from typing import Any, Generic, TypeVar
 from ..errors import DeviceError, MalformedReply
 from ..events import StageName
 from ..link.profile import LinkProfile
-from ..protocol.message import Reply, SmpError
+from ..messages.message import Reply
+from ..protocol.codes import SmpError
 from ..transport import Flow, Limits
 from .flight import Flight
 from .headway import Headway

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import MalformedReply
-from ..protocol.message import Reply
+from ..messages.message import Reply
 from ..protocol.waiting import Waiting
 from .plan import TransferPlan
 from .window import Window

@@ -23,9 +23,9 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
+from ..messages.message import Body, Reply, Request, SmpCommand
+from ..messages.standard import UploadChunk, UploadProgress
 from ..protocol import codec
-from ..protocol.message import Body, Reply, Request, SmpCommand
-from ..protocol.standard import UploadChunk, UploadProgress
 
 __all__ = [
     "Chunk",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DeviceError, MalformedReply, McumgrError, NotDone, TransferStuck
-from ..protocol.message import SmpCommand
+from ..messages.message import SmpCommand
 
 __all__ = ["Fragment", "ReadPlan", "Reading"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..link.profile import LinkProfile
-from ..protocol.message import SmpCommand
-from ..protocol.standard import Probe
+from ..messages.message import SmpCommand
+from ..messages.standard import Probe
 from .flight import Flight
 from .window import Window
 

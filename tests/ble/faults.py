@@ -23,7 +23,7 @@ from unittest.mock import patch
 from mcumgrx.contracts import ImageGroup, UploadOptions
 from mcumgrx.errors import LinkLost, MalformedReply, MessageTooLarge, RequestTimeout
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.protocol.standard import Echo
+from mcumgrx.messages.standard import Echo
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults
 from mcumgrx.transfer import silence

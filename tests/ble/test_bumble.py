@@ -24,7 +24,7 @@ from mcumgrx.errors import DeviceNotFound, LinkLost, MessageTooLarge
 from mcumgrx.events import Bytes, Event
 from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.protocol.standard import Echo, Params
+from mcumgrx.messages.standard import Echo, Params
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults

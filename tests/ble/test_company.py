@@ -21,7 +21,7 @@ from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, TransportErr
 from mcumgrx.events import Bytes, Event
 from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.protocol.standard import Echo
+from mcumgrx.messages.standard import Echo
 from mcumgrx.sim.images import build_image
 from mcumgrx_plugins.ble import transport as ble_transport
 from mcumgrx_plugins.ble.discovery import discover

@@ -23,7 +23,7 @@ from mcumgrx.errors import (
 from mcumgrx.events import Bytes, Event
 from mcumgrx.flows import DfuPolicy, Ending, update
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.protocol.standard import Echo, Params
+from mcumgrx.messages.standard import Echo, Params
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import Power
 from mcumgrx.sim.images import build_image

@@ -22,7 +22,7 @@ from mcumgrx.errors import ImageError, PlanRefused
 from mcumgrx.flows import DfuPolicy, Ending, Plan, make_plan, update
 from mcumgrx.flows.plan import DeviceState
 from mcumgrx.mcuboot import Image, load_image, load_package
-from mcumgrx.protocol.standard import Bootloader, BootloaderMode, ImageState, Slot
+from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice

@@ -16,7 +16,7 @@ from mcumgrx.flows import DeviceState, DfuPolicy, Mode, Plan, make_plan
 from mcumgrx.flows.plan import Confirm, Erase, Mark, Prove, Reset, Step, Upload
 from mcumgrx.hints import Hint
 from mcumgrx.mcuboot import Image, ImageFlag, Tlv, TlvType, parse_image, trailer_magic
-from mcumgrx.protocol.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
+from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
 from mcumgrx.sim.images import build_image
 
 NEW = parse_image(build_image("1.1.0", payload_size=1024))

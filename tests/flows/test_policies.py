@@ -13,9 +13,9 @@ from mcumgrx.flows.device_state import is_board
 from mcumgrx.flows.plan import GoBack, Keep
 from mcumgrx.flows.policy import InvalidPolicy
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState
 from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.standard import Bootloader, BootloaderMode, ImageState
 from mcumgrx.sim.config import OsInfo
 from mcumgrx.sim.groups import Call, GroupError, Handler
 from mcumgrx.sim.images import build_image

@@ -9,7 +9,7 @@ import pytest
 from mcumgrx.errors import Outcome
 from mcumgrx.flows.verdict import Finding, Target, verdict
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.protocol.standard import ImageState, Slot
+from mcumgrx.messages.standard import ImageState, Slot
 from mcumgrx.sim.images import build_image
 
 IMAGE = parse_image(build_image("1.1.0", payload_size=100))

@@ -18,8 +18,8 @@ from mcumgrx.address import Address
 from mcumgrx.contracts import ImageGroup
 from mcumgrx.errors import DeviceError, RequestTimeout
 from mcumgrx.flows import Ending, update
-from mcumgrx.protocol.message import SmpError
-from mcumgrx.protocol.standard import Echo
+from mcumgrx.messages.standard import Echo
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx_plugins.os.messages import ReadInfo
 
 # One device cannot serve two at once.

@@ -10,8 +10,8 @@ import pytest
 
 from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost, PluginError, RequestTimeout, TransportError
+from mcumgrx.messages.standard import Echo, EraseImage
 from mcumgrx.protocol.codec import build_message
-from mcumgrx.protocol.standard import Echo, EraseImage
 from mcumgrx.sim.loop import run
 from tests.support.wire import Wire
 

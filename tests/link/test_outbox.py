@@ -9,7 +9,7 @@ import pytest
 
 from mcumgrx.link.call import Call, State
 from mcumgrx.link.outbox import Outbox
-from mcumgrx.protocol.standard import ReadParams
+from mcumgrx.messages.standard import ReadParams
 from mcumgrx.sim.loop import run
 from tests.support.wire import Wire
 

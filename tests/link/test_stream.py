@@ -12,7 +12,7 @@ from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost, McumgrError
 from mcumgrx.link.call import Call, State
 from mcumgrx.link.stream import Stream
-from mcumgrx.protocol.standard import Echo
+from mcumgrx.messages.standard import Echo
 from mcumgrx.sim.loop import run
 from tests.support.wire import Wire
 

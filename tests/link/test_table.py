@@ -11,12 +11,12 @@ import pytest
 from mcumgrx.errors import MessageTooLarge, ProtocolError
 from mcumgrx.link.call import State
 from mcumgrx.link.table import Table
+from mcumgrx.messages.message import Request, encode_body
+from mcumgrx.messages.standard import Echo, ReadParams, UploadChunk
 from mcumgrx.protocol import codec
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import DatagramFraming, Framing, StreamFraming
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Request, encode_body
-from mcumgrx.protocol.standard import Echo, ReadParams, UploadChunk
 
 pytestmark = pytest.mark.codec
 

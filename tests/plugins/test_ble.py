@@ -32,10 +32,10 @@ from bleak.exc import (
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, RequestTimeout, UsageError
+from mcumgrx.messages.standard import Echo
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS
-from mcumgrx.protocol.standard import Echo
 from mcumgrx_plugins.ble import trouble
 from mcumgrx_plugins.ble.discovery import SMP_CHARACTERISTIC, SMP_SERVICE, discover
 from mcumgrx_plugins.ble.pace import Pace

@@ -11,8 +11,9 @@ import pytest
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MalformedReply, UsageError
+from mcumgrx.messages.message import SmpCommand, decode_body
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpCommand, SmpError, decode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused

@@ -39,8 +39,9 @@ from mcumgrx.errors import (
     UsageError,
 )
 from mcumgrx.events import Bytes, Note, Stage, StageName
+from mcumgrx.messages.message import Reply, SmpCommand, encode_body
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, encode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.files import FsConfig, FsMount
@@ -117,7 +118,7 @@ def recorded() -> Iterator[tuple[str, bytes, Any, bytes]]:
             for response in row.responses:
                 request = asked[Header.unpack(response).sequence]
                 if Header.unpack(request).group == 8:
-                    from mcumgrx.protocol.message import decode_body
+                    from mcumgrx.messages.message import decode_body
 
                     yield f"{path.stem}: {row.name}", request, decode_body(request[8:]), response
 

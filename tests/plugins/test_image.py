@@ -32,10 +32,8 @@ from mcumgrx.errors import (
 )
 from mcumgrx.events import Bytes, Event, Note, Stage, StageName
 from mcumgrx.mcuboot import FileBytes, Image, load_image, parse_image, trailer_magic
-from mcumgrx.protocol.codes import ImageErrorCode
-from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, decode_body
-from mcumgrx.protocol.standard import (
+from mcumgrx.messages.message import Reply, SmpCommand, decode_body
+from mcumgrx.messages.standard import (
     EraseImage,
     ImageState,
     ReadImageState,
@@ -46,6 +44,8 @@ from mcumgrx.protocol.standard import (
     UploadProgress,
     WriteImageState,
 )
+from mcumgrx.protocol.codes import ImageErrorCode, SmpError
+from mcumgrx.protocol.header import Header, Op
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import DeviceConfig

@@ -16,8 +16,8 @@ import pytest
 
 from mcumgrx.cli.data import json_line
 from mcumgrx.errors import MalformedReply
+from mcumgrx.messages.message import SmpCommand
 from mcumgrx.plugin_api import ReadBootloaderMode, ReadParams
-from mcumgrx.protocol.message import SmpCommand
 from mcumgrx_plugins.enum import commands as enum_commands
 from mcumgrx_plugins.enum.messages import ListGroups, ReadGroupDetails
 from mcumgrx_plugins.fs import commands as fs_commands

@@ -21,11 +21,11 @@ from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, NotDone, RequestTimeout, UsageError
 from mcumgrx.events import Note
+from mcumgrx.messages.message import Reply, SmpCommand, decode_body
+from mcumgrx.messages.standard import Bootloader, BootloaderMode, Echo, Params, ReadParams, Reset
 from mcumgrx.plugin_api import ReadBootloader, ReadBootloaderMode
-from mcumgrx.protocol.codes import OsErrorCode
+from mcumgrx.protocol.codes import OsErrorCode, SmpError
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Reply, SmpCommand, SmpError, decode_body
-from mcumgrx.protocol.standard import Bootloader, BootloaderMode, Echo, Params, ReadParams, Reset
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.device import DeviceConfig, Power, TaskInfo

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from mcumgrx.cli.command import make_command
 from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge, RequestTimeout, UsageError
 from mcumgrx.events import Note
+from mcumgrx.messages.message import Reply
 from mcumgrx.plugin_api import ErrorCode, GroupPlugin
-from mcumgrx.protocol.codes import look_for_tables
+from mcumgrx.protocol.codes import SmpError, look_for_tables
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Reply, SmpError
 from mcumgrx.registry import Registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused

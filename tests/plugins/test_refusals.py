@@ -9,8 +9,8 @@ import pytest
 
 from mcumgrx.errors import DeviceError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image, trailer_magic
+from mcumgrx.messages.standard import ImageState, Slot, SlotInfo
 from mcumgrx.protocol.codes import ImageErrorCode, SmpError, error_table
-from mcumgrx.protocol.standard import ImageState, Slot, SlotInfo
 from mcumgrx.sim.images import build_image
 from mcumgrx_plugins.image.refusals import Asked, Doing, refusal_hint, tells
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MalformedReply, McumgrError, RequestTimeout
 from mcumgrx.events import Note
+from mcumgrx.messages.message import Reply, decode_body, encode_body
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Reply, decode_body, encode_body
 from mcumgrx.registry import default_registry
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups.shell import ShellCommand, ShellConfig, ShellServer, Terminal

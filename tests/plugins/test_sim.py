@@ -17,8 +17,7 @@ from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceNotFound, LinkLost, UsageError
 from mcumgrx.mcuboot import parse_image
-from mcumgrx.protocol.codec import build_message
-from mcumgrx.protocol.standard import (
+from mcumgrx.messages.standard import (
     Echo,
     ImageState,
     ReadBootloaderMode,
@@ -28,6 +27,7 @@ from mcumgrx.protocol.standard import (
     UploadChunk,
     WriteImageState,
 )
+from mcumgrx.protocol.codec import build_message
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.files import FsMount, GeneratedFile

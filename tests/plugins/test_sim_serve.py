@@ -23,11 +23,11 @@ from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost, RequestTimeout, UsageError
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.standard import Echo, ReadImageState, ReadParams, Reset, UploadChunk
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.standard import Echo, ReadImageState, ReadParams, Reset, UploadChunk
 from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import runner_of

@@ -13,11 +13,11 @@ import pytest
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, RequestTimeout, UsageError
+from mcumgrx.messages.standard import Echo
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import Framing, RawMessage, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS
-from mcumgrx.protocol.standard import Echo
 from mcumgrx_plugins.uart import transport as uart
 from mcumgrx_plugins.uart.tcp import TcpTransport
 

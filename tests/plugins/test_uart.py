@@ -26,12 +26,12 @@ from mcumgrx.errors import (
     RequestTimeout,
     UsageError,
 )
+from mcumgrx.messages.message import Fields, SmpCommand
+from mcumgrx.messages.standard import Echo, Params, ReadImageState, Reset
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
 from mcumgrx.protocol.framing import RawMessage, StreamFraming
 from mcumgrx.protocol.header import REQUEST_OPS, Op
-from mcumgrx.protocol.message import Fields, SmpCommand
-from mcumgrx.protocol.standard import Echo, Params, ReadImageState, Reset
 from mcumgrx.sim.images import build_image
 
 if sys.platform == "win32":

@@ -22,10 +22,10 @@ from mcumgrx.errors import (
     RequestTimeout,
     UsageError,
 )
+from mcumgrx.messages.standard import Echo, Params
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import DatagramFraming
 from mcumgrx.protocol.header import REQUEST_OPS
-from mcumgrx.protocol.standard import Echo, Params
 from mcumgrx_plugins.udp import transport as udp_transport
 from mcumgrx_plugins.udp.transport import UdpTransport
 

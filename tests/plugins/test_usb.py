@@ -13,7 +13,7 @@ from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.contracts import ReturnHint
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, UsageError
-from mcumgrx.protocol.standard import Echo
+from mcumgrx.messages.standard import Echo
 from mcumgrx.registry import Registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.transport import Discovered

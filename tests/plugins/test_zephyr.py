@@ -10,8 +10,8 @@ import pytest
 from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MalformedReply, RequestTimeout
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.groups import zephyr as sim
 from mcumgrx.sim.groups.settings import SettingsConfig, SettingsServer

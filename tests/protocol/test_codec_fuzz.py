@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mcumgrx import _pycodec as reference
 from mcumgrx.errors import MalformedReply
-from mcumgrx.protocol.message import decode_body
+from mcumgrx.messages.message import decode_body
 
 compiled = pytest.importorskip("mcumgrx._codec", reason="the compiled codec is not built")
 

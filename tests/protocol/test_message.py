@@ -15,24 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.errors import DeviceError, MalformedReply, MessageTooLarge
+from mcumgrx.errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge
 from mcumgrx.former_names import Command
-from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode
-from mcumgrx.protocol.header import GroupId, Header, Op
-from mcumgrx.protocol.message import (
+from mcumgrx.messages.message import (
     MAX_LEVELS,
     Body,
-    ErrorCode,
     Fields,
     Reply,
     Request,
     SmpCommand,
-    SmpError,
     decode_body,
     encode_body,
     raise_for_error,
 )
-from mcumgrx.protocol.standard import Echo, EraseImage, ReadImageState, ReadParams, UploadChunk
+from mcumgrx.messages.standard import Echo, EraseImage, ReadImageState, ReadParams, UploadChunk
+from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode, SmpError
+from mcumgrx.protocol.header import GroupId, Header, Op
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -577,7 +575,7 @@ def test_named_maps_are_nothing_else(value: object) -> None:
 
 
 def test_what_is_no_map_in_a_list_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "mcumgrx.protocol")
+    caplog.set_level("INFO", "mcumgrx.messages")
     fields = Fields({"x": [{"a": 1}, 5, {5: 5}, {"a": 2}], "y": {"one": {"a": 3}, "two": None, 3: {}}})
     assert [item.extra() for item in fields.maps("x")] == [{"a": 1}, {}, {"a": 2}]
     assert [(name, item.extra()) for name, item in fields.named_maps("y")] == [("one", {"a": 3})]
@@ -590,7 +588,7 @@ def test_a_list_of_entries_that_say_nothing_is_passed_over_in_a_word(
     item: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An answer of 61 KB has room for 60,000 of them: as slots they took seconds, and as many lines."""
-    caplog.set_level("INFO", "mcumgrx.protocol")
+    caplog.set_level("INFO", "mcumgrx.messages")
     assert list(Fields({"x": [item] * 60_000}).maps("x")) == []
     assert len(caplog.records) == 1
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from mcumgrx.errors import DeviceError
-from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Body, Reply, SmpCommand, SmpError, decode_body, encode_body
-from mcumgrx.protocol.standard import (
+from mcumgrx.messages.message import Body, Reply, SmpCommand, decode_body, encode_body
+from mcumgrx.messages.standard import (
     Echo,
     EraseImage,
     ImageState,
@@ -29,6 +28,8 @@ from mcumgrx.protocol.standard import (
     UploadProgress,
     WriteImageState,
 )
+from mcumgrx.protocol.codes import SmpError
+from mcumgrx.protocol.header import Header, Op
 
 pytest.importorskip("smp", reason="the package smp is not installed")
 

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from mcumgrx.errors import DeviceError, MalformedReply
-from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.message import Body, Fields, Reply, SmpCommand, decode_body, encode_body
-from mcumgrx.protocol.standard import (
+from mcumgrx.messages.message import Body, Fields, Reply, SmpCommand, decode_body, encode_body
+from mcumgrx.messages.standard import (
     UNREADABLE,
     Bootloader,
     BootloaderMode,
@@ -33,6 +32,7 @@ from mcumgrx.protocol.standard import (
     UploadProgress,
     WriteImageState,
 )
+from mcumgrx.protocol.header import Header, Op
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 

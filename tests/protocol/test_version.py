@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mcumgrx.link.version import VersionChoice
+from mcumgrx.messages.message import Body, Reply, encode_body
 from mcumgrx.protocol.header import Version
-from mcumgrx.protocol.message import Body, Reply, encode_body
-from mcumgrx.protocol.version import VersionChoice
 
 OLD, NEW = Version.V1, Version.V2
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from mcumgrx.client import Client
 from mcumgrx.errors import ConnectFailed, DeviceError, DeviceNotFound, LinkLost, McumgrError, RequestTimeout, UsageError
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.message import Fields, SmpCommand
+from mcumgrx.messages.standard import Echo, EraseImage, ReadImageState, Reset
 from mcumgrx.protocol.codec import build_message
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.framing import StreamFraming
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Fields, SmpCommand, SmpError
-from mcumgrx.protocol.standard import Echo, EraseImage, ReadImageState, Reset
 from mcumgrx.sim.device import DeviceConfig, Power, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups import Call, GroupServer, HandlerFailed

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceNotFound, RequestTimeout, UsageError
 from mcumgrx.mcuboot import parse_image
+from mcumgrx.messages.standard import Echo, ReadImageState, ReadParams, Reset, UploadChunk
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.header import Header, Op
-from mcumgrx.protocol.standard import Echo, ReadImageState, ReadParams, Reset, UploadChunk
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT

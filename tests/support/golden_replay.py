@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from mcumgrx.mcuboot import ImageFlag, parse_image
+from mcumgrx.messages.message import encode_body
 from mcumgrx.protocol.codec import build_message
-from mcumgrx.protocol.message import encode_body
 from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.device import DeviceConfig, OsInfo, RecoveryConfig, SimulatedDevice, TaskInfo
 from mcumgrx.sim.files import FsConfig, FsMount

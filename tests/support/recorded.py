@@ -10,8 +10,8 @@ import cbor2
 import pytest
 
 from mcumgrx.errors import DeviceError
+from mcumgrx.messages.message import Reply, SmpCommand
 from mcumgrx.protocol.header import Header
-from mcumgrx.protocol.message import Reply, SmpCommand
 from mcumgrx.testing.golden import Exchange, read_rows
 
 __all__ = ["Recorded", "recorded", "reply_to", "result_or_error"]

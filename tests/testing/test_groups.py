@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from mcumgrx.protocol.standard import (
+from mcumgrx.messages.standard import (
     Bootloader,
     Echo,
     EraseImage,

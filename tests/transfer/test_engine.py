@@ -9,7 +9,7 @@ import pytest
 from mcumgrx.errors import DeviceError, MalformedReply, RequestTimeout, TransferStuck
 from mcumgrx.events import StageName
 from mcumgrx.link.profile import LinkProfile
-from mcumgrx.protocol.message import Reply, encode_body
+from mcumgrx.messages.message import Reply, encode_body
 from mcumgrx.transfer.engine import Engine
 from mcumgrx.transfer.flight import Flight
 from mcumgrx.transfer.plan import Chunk, ImageUpload, UploadPlan

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcumgrx.errors import MalformedReply, McumgrError, MessageTooLarge, TransferStuck
+from mcumgrx.messages.message import Body, Fields, Reply, SmpCommand, encode_body
+from mcumgrx.messages.standard import UploadChunk, UploadProgress
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import Body, Fields, Reply, SmpCommand, encode_body
-from mcumgrx.protocol.standard import UploadChunk, UploadProgress
 from mcumgrx.transfer.plan import Chunk, ImageChunk, ImageUpload, Phase, UploadPlan, largest_data
 
 pytestmark = pytest.mark.codec

@@ -8,7 +8,7 @@ import pytest
 
 from mcumgrx.address import Address
 from mcumgrx.client import Client
-from mcumgrx.protocol.standard import Echo, Params
+from mcumgrx.messages.standard import Echo, Params
 from mcumgrx.registry import default_registry
 
 from ..support.zephyr import find_server

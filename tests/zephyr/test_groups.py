@@ -10,8 +10,8 @@ import pytest
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.registry import default_registry
 from mcumgrx_plugins.enum.group import EnumGroup
 from mcumgrx_plugins.raw.messages import RawCommand

@@ -11,8 +11,9 @@ import pytest
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, MessageTooLarge
-from mcumgrx.protocol.message import Fields, SmpCommand, SmpError
-from mcumgrx.protocol.standard import Echo, Params, ReadImageState
+from mcumgrx.messages.message import Fields, SmpCommand
+from mcumgrx.messages.standard import Echo, Params, ReadImageState
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.registry import default_registry
 
 from ..support.zephyr import VARIABLE, ServerFiles, ZephyrServer, servers

@@ -14,8 +14,8 @@ from mcumgrx.contracts import ImageGroup
 from mcumgrx.errors import DeviceError
 from mcumgrx.events import Bytes, Event
 from mcumgrx.mcuboot import load_image
-from mcumgrx.protocol.message import SmpError
-from mcumgrx.protocol.standard import Echo, Params, ReadImageState, Reset
+from mcumgrx.messages.standard import Echo, Params, ReadImageState, Reset
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.registry import default_registry
 
 from ..support.zephyr import ZephyrServer, find_server

@@ -12,7 +12,7 @@ import pytest
 from mcumgrx.address import Address
 from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost
-from mcumgrx.protocol.standard import Echo, Reset
+from mcumgrx.messages.standard import Echo, Reset
 from mcumgrx_plugins.uart.serial_port import SerialTransport
 
 from ..support.zephyr import ZephyrServer, native_sim

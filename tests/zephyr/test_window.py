@@ -20,8 +20,8 @@ from mcumgrx.errors import DeviceError
 from mcumgrx.events import Bytes, Event, StageName
 from mcumgrx.mcuboot import load_image
 from mcumgrx.message_size import find_message_size
-from mcumgrx.protocol.message import SmpCommand
-from mcumgrx.protocol.standard import Echo, ReadImageState
+from mcumgrx.messages.message import SmpCommand
+from mcumgrx.messages.standard import Echo, ReadImageState
 from mcumgrx.registry import default_registry
 
 from ..support.zephyr import ZephyrServer, find_server

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import cbor2
 
 from mcumgrx.errors import McumgrError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import Bootloader
 from mcumgrx.sim.config import DeviceConfig
 from mcumgrx.sim.flash import Flash

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar
 
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
 
 LINK_ORDER = (10, 8, 1, 0, 3, 9, 2, 63)

@@ -14,8 +14,8 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 from mcumgrx.errors import UsageError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.files import HASHES, MAX_SEEK, Content, FileSystem, FsConfig, GeneratedFile, PathError, pieces_of
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Handler, Refused
 

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import MAGIC_BYTES, ImageFlag, ImageHeader, TlvType, parse_header, parse_tlvs
-from mcumgrx.protocol.codes import ImageErrorCode
+from mcumgrx.protocol.codes import ImageErrorCode, SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
 from mcumgrx.sim.flash import FlashError
 from mcumgrx.sim.groups import MISSING, Call, Device, GroupError, GroupServer, Refused, Unanswered

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from typing import Any, ClassVar
 
-from mcumgrx.protocol.codes import OsErrorCode
+from mcumgrx.protocol.codes import OsErrorCode, SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.config import DeviceConfig
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
 

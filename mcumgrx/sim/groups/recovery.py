@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot import Image, ImageFlag, parse_image
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
 from mcumgrx.sim.config import RecoveryConfig
 from mcumgrx.sim.flash import FlashError

@@ -14,8 +14,8 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 from mcumgrx.errors import UsageError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId, Op, Version
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, Refused
 
 

@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 from mcumgrx.errors import UsageError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, Device, GroupError, GroupServer, Refused
 
 Counter = Callable[["Device", float], int]

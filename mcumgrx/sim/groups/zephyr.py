@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from mcumgrx.errors import UsageError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId, Op
-from mcumgrx.protocol.message import SmpError
 from mcumgrx.sim.groups import Call, GroupError, GroupServer
 
 

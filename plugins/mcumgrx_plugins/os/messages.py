@@ -1,6 +1,6 @@
 """Messages of group 0.
 
-Those that the core needs too are in `mcumgrx.protocol.standard`; what nobody but this group uses belongs here.
+Those that the core needs too are in `mcumgrx.messages.standard`; what nobody but this group uses belongs here.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from .errors import McumgrError, PluginError
-from .transport import Transport
+from ..errors import McumgrError, PluginError
+from ..transport import Transport
 
 log = logging.getLogger("mcumgrx.client")
 

@@ -12,8 +12,9 @@ error its meaning.
 from __future__ import annotations
 
 from ..errors import MalformedReply
-from .header import Version
-from .message import Reply, SmpError
+from ..messages.message import Reply
+from ..protocol.codes import SmpError
+from ..protocol.header import Version
 
 # So often version 2 stays unanswered, by a device that answers version 1, before it is given up.
 _SILENCES = 3

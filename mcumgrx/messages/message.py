@@ -16,26 +16,24 @@ from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
 import cbor2
 
 from ..errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge
-from . import codec
-from .codes import SmpError, error_table
-from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
+from ..protocol import codec
+from ..protocol.codes import SmpError, error_table
+from ..protocol.header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 
 __all__ = [
     "MAX_LEVELS",
     "Body",
     "CommandFacts",
-    "ErrorCode",
     "Fields",
     "Reply",
     "Request",
     "SmpCommand",
-    "SmpError",
     "decode_body",
     "encode_body",
     "raise_for_error",
 ]
 
-log = logging.getLogger("mcumgrx.protocol")
+log = logging.getLogger("mcumgrx.messages")
 
 Result = TypeVar("Result")
 

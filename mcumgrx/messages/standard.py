@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from ..errors import MalformedReply
-from .header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
+from ..protocol.header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 from .message import Body, Fields, SmpCommand, encode_body
 
 # -- group 0 --------------------------------------------------------------------------------------------------------
