@@ -80,6 +80,28 @@ class Link:
     cut: Callable[[], object] | None = None
 
 
+def _over_a_link(test: Callable[[Any, Link], Awaitable[None]]) -> Callable[[TransportContract], None]:
+    """The test over a link of its own, in a loop of its own."""
+
+    async def main(contract: TransportContract) -> None:
+        failure: Exception | None = None
+        async with asyncio.timeout(contract.patience_s), contract.link() as link:
+            try:
+                await test(contract, link)
+            except Exception as error:  # raised behind `link`, which is to end well whatever a test finds
+                failure = error
+            with suppress(Exception):  # what is wrong with that, other tests tell
+                await link.transport.close()
+        if failure is not None:
+            raise failure
+
+    def run(self: TransportContract) -> None:
+        self.run(main(self))
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__  # not `wraps`: pytest would look for a fixture `link`
+    return run
+
+
 class TransportContract(ABC):
     """Inherit it, give it `link`, and name the class so that pytest finds it.
 
@@ -103,282 +125,226 @@ class TransportContract(ABC):
 
     # -- opening and closing -------------------------------------------------------------------------------------------
 
-    def test_an_echo_comes_back(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            assert await talk.echo("hello") == "hello"
+    @_over_a_link
+    async def test_an_echo_comes_back(self, link: Link) -> None:
+        talk = await _opened(link)
+        assert await talk.echo("hello") == "hello"
 
-        self._with(work)
+    @_over_a_link
+    async def test_clients_come_and_go(self, link: Link) -> None:
+        for text in ("one", "two"):
+            async with Client(link.transport) as client:
+                assert await client.request(Echo(text)) == text
 
-    def test_clients_come_and_go(self) -> None:
-        async def work(link: Link) -> None:
-            for text in ("one", "two"):
-                async with Client(link.transport) as client:
-                    assert await client.request(Echo(text)) == text
-
-        self._with(work)
-
-    def test_closing_is_harmless_at_any_time(self) -> None:
+    @_over_a_link
+    async def test_closing_is_harmless_at_any_time(self, link: Link) -> None:
         """Before the first opening, too: the client closes before it opens."""
+        await link.transport.close()
+        await link.transport.close()
+        assert await (await _opened(link)).echo("hello") == "hello"
+        await link.transport.close()
+        await link.transport.close()
 
-        async def work(link: Link) -> None:
+    @_over_a_link
+    async def test_one_object_is_opened_again_and_again(self, link: Link) -> None:
+        for text in ("one", "two", "three"):
+            assert await (await _opened(link)).echo(text) == text
             await link.transport.close()
-            await link.transport.close()
-            assert await (await _opened(link)).echo("hello") == "hello"
-            await link.transport.close()
-            await link.transport.close()
 
-        self._with(work)
+    @_over_a_link
+    async def test_closing_ends_what_waits_and_all_that_follows(self, link: Link) -> None:
+        talk = await _opened(link)
+        assert await talk.echo("hello") == "hello"
+        waiting = asyncio.ensure_future(link.transport.receive())
+        await asyncio.sleep(0)
+        await link.transport.close()
+        await _ends(waiting)
+        await _is_ended(link.transport, talk)
 
-    def test_one_object_is_opened_again_and_again(self) -> None:
-        async def work(link: Link) -> None:
-            for text in ("one", "two", "three"):
-                assert await (await _opened(link)).echo(text) == text
-                await link.transport.close()
+    @_over_a_link
+    async def test_a_link_that_ends_says_so_from_then_on(self, link: Link) -> None:
+        if link.cut is None:
+            raise SkipTest("nothing but closing ends this link")
+        talk = await _opened(link)
+        assert await talk.echo("hello") == "hello"
+        waiting = asyncio.ensure_future(_read_to_the_end(link.transport))
+        await asyncio.sleep(0)
+        link.cut()
+        await _ends(waiting)
+        await _is_ended(link.transport, talk)
 
-        self._with(work)
-
-    def test_closing_ends_what_waits_and_all_that_follows(self) -> None:
-        async def work(link: Link) -> None:
+    @_over_a_link
+    async def test_after_a_loss_it_opens_again_or_says_why_not(self, link: Link) -> None:
+        if link.cut is None:
+            raise SkipTest("nothing but closing ends this link")
+        assert await (await _opened(link)).echo("hello") == "hello"
+        link.cut()
+        await _ends(asyncio.ensure_future(_read_to_the_end(link.transport)))
+        await link.transport.close()
+        why_not: McumgrError | None = None
+        try:
             talk = await _opened(link)
-            assert await talk.echo("hello") == "hello"
-            waiting = asyncio.ensure_future(link.transport.receive())
-            await asyncio.sleep(0)
-            await link.transport.close()
-            await _ends(waiting)
-            await _is_ended(link.transport, talk)
-
-        self._with(work)
-
-    def test_a_link_that_ends_says_so_from_then_on(self) -> None:
-        async def work(link: Link) -> None:
-            if link.cut is None:
-                raise SkipTest("nothing but closing ends this link")
-            talk = await _opened(link)
-            assert await talk.echo("hello") == "hello"
-            waiting = asyncio.ensure_future(_read_to_the_end(link.transport))
-            await asyncio.sleep(0)
-            link.cut()
-            await _ends(waiting)
-            await _is_ended(link.transport, talk)
-
-        self._with(work)
-
-    def test_after_a_loss_it_opens_again_or_says_why_not(self) -> None:
-        async def work(link: Link) -> None:
-            if link.cut is None:
-                raise SkipTest("nothing but closing ends this link")
-            assert await (await _opened(link)).echo("hello") == "hello"
-            link.cut()
-            await _ends(asyncio.ensure_future(_read_to_the_end(link.transport)))
-            await link.transport.close()
-            why_not: McumgrError | None = None
-            try:
-                talk = await _opened(link)
-            except (ConnectFailed, DeviceNotFound) as error:
-                why_not = error
-            if why_not is None:
-                assert await talk.echo("again") == "again"
-            else:
-                assert why_not.hint, f"{why_not} has no hint"
-
-        self._with(work)
+        except (ConnectFailed, DeviceNotFound) as error:
+            why_not = error
+        if why_not is None:
+            assert await talk.echo("again") == "again"
+        else:
+            assert why_not.hint, f"{why_not} has no hint"
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    def test_answers_come_whole_and_in_order(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            texts = [f"number {number}" for number in range(self._at_once(link))]
-            for text in texts:
+    @_over_a_link
+    async def test_answers_come_whole_and_in_order(self, link: Link) -> None:
+        talk = await _opened(link)
+        texts = [f"number {number}" for number in range(self._at_once(link))]
+        for text in texts:
+            await talk.send(text)
+        assert [await talk.answer() for _ in texts] == texts
+
+    @_over_a_link
+    async def test_nothing_is_lost_when_receive_is_cancelled(self, link: Link) -> None:
+        talk, loop = await _opened(link), asyncio.get_running_loop()
+        assert await talk.echo("awake") == "awake"
+        begin = loop.time()
+        assert await talk.echo("measured") == "measured"
+        trip_s = loop.time() - begin
+        for turns in range(_TURNS):
+            await talk.send(f"turn {turns}")
+            reading = asyncio.ensure_future(link.transport.receive())
+            if turns % 2:
+                await asyncio.sleep(trip_s)  # in virtual time this is the very moment
+            for _ in range(turns // 2):
+                await asyncio.sleep(0)
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                talk.take(await reading)
+            assert await talk.answer() == f"turn {turns}"
+
+    @_over_a_link
+    async def test_what_the_limits_promise_arrives(self, link: Link) -> None:
+        talk = await _opened(link)
+        limits = link.transport.limits
+        sizes = {limits.safe_message, limits.message(self.buf_size)}
+        if limits.write is not None:
+            sizes |= {min(limits.write, size) for size in sizes}
+        for size in sorted(sizes):
+            await link.transport.send(talk.lay_out(Probe(size)))
+            assert await talk.answer() == "", f"a message of {size} bytes has not come whole"
+
+    @_over_a_link
+    async def test_the_limits_can_be(self, link: Link) -> None:
+        await _opened(link)
+        limits, flow = link.transport.limits, link.transport.flow
+        assert isinstance(limits, Limits)
+        assert Echo("").request().size <= limits.safe_message <= limits.max_message
+        assert limits.write is None or limits.write > 0
+        assert limits.buffer_overhead >= 0
+        assert isinstance(flow, Flow)
+        assert flow.most is None or flow.most > 0
+
+    @_over_a_link
+    async def test_an_offer_is_a_send_or_nothing(self, link: Link) -> None:
+        talk = await _opened(link)
+        for number in range(8):
+            text = f"number {number}"
+            if not link.transport.offer(talk.lay_out(text)):
                 await talk.send(text)
-            assert [await talk.answer() for _ in texts] == texts
+            assert await talk.answer() == text
+        assert not talk.messages, "one of them came twice"
 
-        self._with(work)
+    @_over_a_link
+    async def test_what_is_offered_and_what_is_sent_keep_their_order(self, link: Link) -> None:
+        talk = await _opened(link)
+        assert await talk.echo("awake") == "awake"
+        texts = [f"number {number}" for number in range(self._at_once(link))]
+        for number, text in enumerate(texts):
+            if number % 2 or not link.transport.offer(talk.lay_out(text)):
+                await talk.send(text)
+        assert [await talk.answer() for _ in texts] == texts
 
-    def test_nothing_is_lost_when_receive_is_cancelled(self) -> None:
-        async def work(link: Link) -> None:
-            talk, loop = await _opened(link), asyncio.get_running_loop()
-            assert await talk.echo("awake") == "awake"
-            begin = loop.time()
-            assert await talk.echo("measured") == "measured"
-            trip_s = loop.time() - begin
-            for turns in range(_TURNS):
-                await talk.send(f"turn {turns}")
-                reading = asyncio.ensure_future(link.transport.receive())
-                if turns % 2:
-                    await asyncio.sleep(trip_s)  # in virtual time this is the very moment
-                for _ in range(turns // 2):
-                    await asyncio.sleep(0)
-                reading.cancel()
-                with suppress(asyncio.CancelledError):
-                    talk.take(await reading)
-                assert await talk.answer() == f"turn {turns}"
+    @_over_a_link
+    async def test_delivered_bytes_are_all_and_in_order(self, link: Link) -> None:
+        talk = await _opened(link)
+        here = asyncio.Event()
 
-        self._with(work)
+        def take(data: bytes) -> None:
+            assert not sending, "bytes were delivered from within send or offer"
+            talk.take(data)
+            here.set()
 
-    def test_what_the_limits_promise_arrives(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            limits = link.transport.limits
-            sizes = {limits.safe_message, limits.message(self.buf_size)}
-            if limits.write is not None:
-                sizes |= {min(limits.write, size) for size in sizes}
-            for size in sorted(sizes):
-                await link.transport.send(talk.lay_out(Probe(size)))
-                assert await talk.answer() == "", f"a message of {size} bytes has not come whole"
-
-        self._with(work)
-
-    def test_the_limits_can_be(self) -> None:
-        async def work(link: Link) -> None:
-            await _opened(link)
-            limits, flow = link.transport.limits, link.transport.flow
-            assert isinstance(limits, Limits)
-            assert Echo("").request().size <= limits.safe_message <= limits.max_message
-            assert limits.write is None or limits.write > 0
-            assert limits.buffer_overhead >= 0
-            assert isinstance(flow, Flow)
-            assert flow.most is None or flow.most > 0
-
-        self._with(work)
-
-    def test_an_offer_is_a_send_or_nothing(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            for number in range(8):
-                text = f"number {number}"
-                if not link.transport.offer(talk.lay_out(text)):
-                    await talk.send(text)
-                assert await talk.answer() == text
-            assert not talk.messages, "one of them came twice"
-
-        self._with(work)
-
-    def test_what_is_offered_and_what_is_sent_keep_their_order(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            assert await talk.echo("awake") == "awake"
-            texts = [f"number {number}" for number in range(self._at_once(link))]
-            for number, text in enumerate(texts):
-                if number % 2 or not link.transport.offer(talk.lay_out(text)):
-                    await talk.send(text)
-            assert [await talk.answer() for _ in texts] == texts
-
-        self._with(work)
-
-    def test_delivered_bytes_are_all_and_in_order(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            here = asyncio.Event()
-
-            def take(data: bytes) -> None:
-                assert not sending, "bytes were delivered from within send or offer"
-                talk.take(data)
-                here.set()
-
+        sending = False
+        if not link.transport.deliver_to(take):
+            raise SkipTest("this transport keeps what arrives for receive")
+        ending = asyncio.ensure_future(link.transport.receive())
+        for number in range(4):
+            writes = talk.lay_out(f"number {number}")
+            sending = True
+            taken = link.transport.offer(writes)
             sending = False
-            if not link.transport.deliver_to(take):
-                raise SkipTest("this transport keeps what arrives for receive")
-            ending = asyncio.ensure_future(link.transport.receive())
-            for number in range(4):
-                writes = talk.lay_out(f"number {number}")
-                sending = True
-                taken = link.transport.offer(writes)
-                sending = False
-                if not taken:
-                    await link.transport.send(writes)
-                while not talk.messages:
-                    here.clear()
-                    await here.wait()
-                assert await talk.answer() == f"number {number}"
-            await link.transport.close()
-            await _ends(ending)
-
-        self._with(work)
+            if not taken:
+                await link.transport.send(writes)
+            while not talk.messages:
+                here.clear()
+                await here.wait()
+            assert await talk.answer() == f"number {number}"
+        await link.transport.close()
+        await _ends(ending)
 
     # -- what it tells -------------------------------------------------------------------------------------------------
 
-    def test_what_is_queued_is_an_estimate_that_comes_true(self) -> None:
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            for number in range(2):
-                await talk.send(f"number {number}")
-                queued_s = link.transport.queued_s()
-                assert math.isfinite(queued_s)
-                assert 0.0 <= queued_s < _MOST_QUEUED_S
-                await talk.answer()
-            await asyncio.sleep(link.transport.queued_s() + 0.01)
-            assert link.transport.queued_s() == 0.0, "nothing was sent, and something is still queued"
+    @_over_a_link
+    async def test_what_is_queued_is_an_estimate_that_comes_true(self, link: Link) -> None:
+        talk = await _opened(link)
+        for number in range(2):
+            await talk.send(f"number {number}")
+            queued_s = link.transport.queued_s()
+            assert math.isfinite(queued_s)
+            assert 0.0 <= queued_s < _MOST_QUEUED_S
+            await talk.answer()
+        await asyncio.sleep(link.transport.queued_s() + 0.01)
+        assert link.transport.queued_s() == 0.0, "nothing was sent, and something is still queued"
 
-        self._with(work)
-
-    def test_the_identity_stays(self) -> None:
-        async def work(link: Link) -> None:
-            seen: set[tuple[str | None, str | None]] = set()
-            for _ in range(2):
-                await _opened(link)
-                seen.add((link.transport.identity, link.transport.lasting_identity))
-                await link.transport.close()
-            assert len(seen) == 1
-            (names,) = seen
-            assert all(name is None or (isinstance(name, str) and name) for name in names)
-
-        self._with(work)
-
-    def test_each_opening_has_a_framing_of_its_own(self) -> None:
-        """Half a message from before the loss spoils nothing."""
-
-        async def work(link: Link) -> None:
-            talk = await _opened(link)
-            assert await talk.echo("hello") == "hello"
-            before = talk.framing
-            answer = build_message(Op.WRITE_REPLY, Version.V2, 0, GroupId.OS, 0, _ECHO, encode_body({"r": "x" * 20}))
-            (write, *_) = before.encode(answer)
-            before.feed(write[: len(write) // 2])
+    @_over_a_link
+    async def test_the_identity_stays(self, link: Link) -> None:
+        seen: set[tuple[str | None, str | None]] = set()
+        for _ in range(2):
+            await _opened(link)
+            seen.add((link.transport.identity, link.transport.lasting_identity))
             await link.transport.close()
-            talk = await _opened(link)
-            assert talk.framing is not before
-            assert await talk.echo("again") == "again"
+        assert len(seen) == 1
+        (names,) = seen
+        assert all(name is None or (isinstance(name, str) and name) for name in names)
 
-        self._with(work)
+    @_over_a_link
+    async def test_each_opening_has_a_framing_of_its_own(self, link: Link) -> None:
+        """Half a message from before the loss spoils nothing."""
+        talk = await _opened(link)
+        assert await talk.echo("hello") == "hello"
+        before = talk.framing
+        answer = build_message(Op.WRITE_REPLY, Version.V2, 0, GroupId.OS, 0, _ECHO, encode_body({"r": "x" * 20}))
+        (write, *_) = before.encode(answer)
+        before.feed(write[: len(write) // 2])
+        await link.transport.close()
+        talk = await _opened(link)
+        assert talk.framing is not before
+        assert await talk.echo("again") == "again"
 
-    def test_what_becomes_of_messages_can_be_told_at_any_time(self) -> None:
+    @_over_a_link
+    async def test_what_becomes_of_messages_can_be_told_at_any_time(self, link: Link) -> None:
         """Late answers and what nobody has asked for come when they come."""
-
-        async def work(link: Link) -> None:
-            talk, transport = await _opened(link), link.transport
-            writes = talk.lay_out("hello")
-            await transport.send(writes)
-            assert await talk.answer() == "hello"
-            transport.unasked()
-            transport.answered(writes)
-            transport.given_up()
-            assert await talk.echo("after all") == "after all"
-            await transport.close()
-            transport.answered(writes)
-            transport.unasked()
-            transport.given_up()
-            assert await (await _opened(link)).echo("again") == "again"
-
-        self._with(work)
-
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def _with(self, work: Callable[[Link], Awaitable[None]]) -> None:
-        async def main() -> None:
-            failure: Exception | None = None
-            async with asyncio.timeout(self.patience_s), self.link() as link:
-                try:
-                    await work(link)
-                except Exception as error:  # raised behind `link`, which is to end well whatever a test finds
-                    failure = error
-                with suppress(Exception):  # what is wrong with that, other tests tell
-                    await link.transport.close()
-            if failure is not None:
-                raise failure
-
-        self.run(main())
+        talk, transport = await _opened(link), link.transport
+        writes = talk.lay_out("hello")
+        await transport.send(writes)
+        assert await talk.answer() == "hello"
+        transport.unasked()
+        transport.answered(writes)
+        transport.given_up()
+        assert await talk.echo("after all") == "after all"
+        await transport.close()
+        transport.answered(writes)
+        transport.unasked()
+        transport.given_up()
+        assert await (await _opened(link)).echo("again") == "again"
 
     def _at_once(self, link: Link) -> int:
         most = link.transport.flow.most

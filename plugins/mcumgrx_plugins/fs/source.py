@@ -15,7 +15,6 @@ import threading
 from collections.abc import AsyncIterable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Protocol, Self, cast
 
 from .local import Digest, LocalFileError, check_inherited, is_null_device, local_errors, open_descriptor, special_kind
@@ -86,9 +85,7 @@ class FileContent:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def read(self, offset: int, size: int) -> bytes:

@@ -256,6 +256,3 @@ async def save(context: CliContext, name: str | None) -> SaveResult:
     async with context.connect() as client:
         await client.group(SettingsGroup).save(name)
     return SaveResult(name)
-
-
-# -- words ------------------------------------------------------------------------------------------------------------

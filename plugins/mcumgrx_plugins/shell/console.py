@@ -11,7 +11,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Self
 
 from mcumgrx.plugin_api import McumgrError
@@ -57,9 +57,7 @@ class Console:
                 import readline  # noqa: F401 - `input` uses it from now on
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         # A thread that still waits for a line has the terminal as `readline` needs it: without echo.
         if self._before is not None:
             _restore_terminal(self._before)

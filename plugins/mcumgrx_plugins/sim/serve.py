@@ -16,7 +16,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from mcumgrx.plugin_api import Address, LinkLost, UsageError
@@ -228,9 +227,7 @@ class DeviceServer:
         self._heart = _Heart(runner_of(self.device))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         for close in reversed(self._closers):
             await close()
         tasks = list(self._tasks)

@@ -111,6 +111,3 @@ async def show(context: CliContext, name: str | None, all: bool) -> ShowResult:
             except DeviceError as error:
                 refused.append(Refusal(one, error.message, error.hint, error.group, error.rc))
     return ShowResult(tuple(found), tuple(refused))
-
-
-# -- words ------------------------------------------------------------------------------------------------------------
