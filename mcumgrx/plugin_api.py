@@ -25,7 +25,7 @@ first use, so importing this module stays cheap. Nothing else of `mcumgrx` is pr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -265,6 +265,7 @@ __all__ = [
     "Window",
     "WriteImageState",
     "WrongDevice",
+    "aligned",
     "cli_command",
     "command",
     "find_message_size",
@@ -559,6 +560,17 @@ def value_text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(value_text(item) for item in value) or "none"
     return str(value)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, head: bool = False) -> list[str]:
+    """The rows in lines, with their columns under each other.
+
+    `head`: the first row has their titles. Columns that are empty but for that are left out, unless all are.
+    """
+    columns = [cells for cells in zip(*rows, strict=True) if not head or len(rows) == 1 or any(cells[1:])]
+    widths = [max(map(len, cells)) for cells in columns]
+    lines = zip(*columns, strict=True)
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 CliFunction = Callable[..., Awaitable[Any]]

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from ..events import Note, Stage
+from ..plugin_api import aligned
 
 SCHEMA = 1
 """Version of the JSON output; it changes when a script written for the last one could break."""
@@ -119,9 +120,7 @@ def _short(value: object) -> str:
 
 def _table(rows: list[dict[str, str]]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([row.get(name, "-") for name in names] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return aligned([names, *([row.get(name, "-") for name in names] for row in rows)])
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CliContext, DeviceError, cli_command, value_text
+from mcumgrx.plugin_api import Argument, CliContext, DeviceError, aligned, cli_command, value_text
 
 if TYPE_CHECKING:
     from .messages import GroupDetails
@@ -54,7 +54,7 @@ class ListResult:
     def lines(self) -> list[str]:
         rows = [(str(group), self.what.get(group, "")) for group in self.groups]
         extra = [f"{key}: {value_text(value)}" for key, value in self.extra.items()]
-        return [*(_table(rows) or ["the device lists no command group"]), *extra]
+        return [*(aligned(rows) or ["the device lists no command group"]), *extra]
 
 
 @cli_command(epilog="mcumgrx enum list -d serial:/dev/ttyACM0")
@@ -117,7 +117,7 @@ class ShowResult:
                     *(value_text(one.extra[name]) if name in one.extra else "" for name in names),
                 )
             )
-        lines = _table(rows) if self.groups else []
+        lines = aligned(rows) if self.groups else []
         lines += [f"{group}: the device has no such group" for group in self.absent]
         if not self.details:
             lines.append("(its firmware tells no more: it was built without CONFIG_MCUMGR_GRP_ENUM_DETAILS)")
@@ -159,12 +159,3 @@ async def show(context: CliContext, groups: Sequence[int]) -> ShowResult:
     there = {one.group for one in listed}
     what = _words(context, [one.group for one in listed])
     return ShowResult(listed, tuple(one for one in asked if one not in there), told, extra, what)
-
-
-# -- words ------------------------------------------------------------------------------------------------------------
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The rows with their columns under each other."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

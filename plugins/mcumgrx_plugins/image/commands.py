@@ -25,6 +25,7 @@ from mcumgrx.plugin_api import (
     Stage,
     StageName,
     UsageError,
+    aligned,
     cli_command,
     value_text,
 )
@@ -503,7 +504,7 @@ class SlotList:
                     f"--slot {2 * slot.image + slot.slot}" if several else "",
                 )
             )
-        lines = _table(rows)
+        lines = aligned(rows, head=True)
         for slot in self.slots:
             name = _slot_name(slot.image, slot.slot, several)
             lines += [f"{name}: {key} {value_text(value)}" for key, value in slot.extra.items()]
@@ -665,13 +666,13 @@ class FileFacts:
             ("padded", f"to the end of the slot, {padding}" if self.padded else "no"),
         ]
         heading = f"{self.file}: {self.member}" if self.member else self.file
-        lines = [heading, *(f"  {line}" for line in _table([row for row in rows if row[1]]))]
+        lines = [heading, *(f"  {line}" for line in aligned([row for row in rows if row[1]]))]
         tlvs = [("TLV", "bytes", "", "value")]
         for tlv in self.tlvs:
             # The long ones are signatures and keys: their beginning tells them apart.
             value = tlv.value if len(tlv.value) <= 64 else f"{tlv.value[:32]}…"
             tlvs.append((tlv.name, str(tlv.size), "protected" if tlv.protected else "", value))
-        lines += [f"  {line}" for line in _table(tlvs)]
+        lines += [f"  {line}" for line in aligned(tlvs, head=True)]
         return lines + [f"  warning: {warning}" for warning in self.warnings]
 
 
@@ -801,14 +802,3 @@ def _number(told: int) -> str:
 
 def _size(size: int) -> str:
     return f"{size} bytes" if size < 1024 else f"{size:,} bytes ({size / 1024:.0f} KiB)"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The rows with their columns under each other; columns that are empty but for their head are left out."""
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    columns = [column for column in columns if any(column[1:]) or len(rows) == 1]
-    widths = [max(len(cell) for cell in column) for column in columns]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*columns, strict=True)
-    ]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from mcumgrx.plugin_api import Argument, CliContext, Note, Option, RequestTimeout, UsageError, cli_command, value_text
+from mcumgrx.plugin_api import (
+    Argument,
+    CliContext,
+    Note,
+    Option,
+    RequestTimeout,
+    UsageError,
+    aligned,
+    cli_command,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime as Datetime
@@ -174,7 +184,8 @@ class InfoResult:
     def lines(self) -> list[str]:
         if self.fields is None:
             return [self.text or ""]
-        return _table([(one.name, getattr(self.fields, one.name) or "") for one in fields(self.fields)])
+        values = [(one.name, getattr(self.fields, one.name)) for one in fields(self.fields)]
+        return aligned([(name, value) for name, value in values if value])
 
 
 @cli_command(
@@ -230,7 +241,8 @@ class BootloaderResult:
             rows.append(("downgrades", "refused"))
         if self.active_b0_slot is not None:
             rows.append(("started by", f"a first-stage bootloader, from its slot {self.active_b0_slot}"))
-        return _table([*rows, *((key, value_text(value)) for key, value in self.extra.items())])
+        rows += [(key, text) for key, value in self.extra.items() if (text := value_text(value))]
+        return aligned(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +419,7 @@ class TasksResult:
                     *(value_text(task.extra[name]) if name in task.extra else "" for name in names),
                 )
             )
-        return [*_table(rows, head=True), *_named(self.extra)]
+        return [*aligned(rows, head=True), *_named(self.extra)]
 
 
 def _numbers(*values: int | None) -> list[str]:
@@ -467,7 +479,7 @@ class PoolsResult:
             )
         sizes = {pool.block_bytes for pool in self.pools}
         heaps = ["(no block size is told: Zephyr counts the bytes of its heaps)"] if sizes == {None} else []
-        return [*_table(rows, head=True), *heaps, *_named(self.extra)]
+        return [*aligned(rows, head=True), *heaps, *_named(self.extra)]
 
 
 @cli_command(epilog="mcumgrx os pools -d serial:/dev/ttyACM0")
@@ -489,19 +501,3 @@ async def pools(context: CliContext) -> PoolsResult:
 def _named(values: Mapping[str, object]) -> list[str]:
     """A line for each of what an answer holds beside what was asked for."""
     return [f"{key}: {value_text(value)}" for key, value in values.items()]
-
-
-def _table(rows: Sequence[tuple[str, ...]], *, head: bool = False) -> list[str]:
-    """The rows with their columns under each other; columns that are empty but for their head are left out.
-
-    Without a head, rows that are empty but for their first column are left out.
-    """
-    if head:
-        columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    else:
-        columns = list(zip(*(row for row in rows if any(row[1:])), strict=True))
-    widths = [max(len(cell) for cell in column) for column in columns]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*columns, strict=True)
-    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,18 +26,7 @@ SAVE_EVERY_S = 1.0
 # Speed from which on a link has none: all that is sent at once arrives at once.
 NO_LIMIT = 1e9
 
-_MODES: Mapping[str, Mode] = {
-    "swap-move": Mode.SWAP_MOVE,
-    "swap-offset": Mode.SWAP_OFFSET,
-    "swap-scratch": Mode.SWAP_SCRATCH,
-    "overwrite": Mode.OVERWRITE,
-    "direct-xip": Mode.DIRECT_XIP,
-    "direct-xip-revert": Mode.DIRECT_XIP_REVERT,
-    "ram-load": Mode.RAM_LOAD,
-    "single-slot": Mode.SINGLE_SLOT,
-    "single-slot-ram-load": Mode.SINGLE_SLOT_RAM_LOAD,
-    "firmware-loader": Mode.FIRMWARE_LOADER,
-}
+_MODES = {mode.name.lower().replace("_", "-"): mode for mode in Mode}
 _LINKS = ("ideal", "ble", "uart", "raw", "shell", "datagram")
 _RAM_MODES = (Mode.RAM_LOAD, Mode.SINGLE_SLOT_RAM_LOAD)
 # Where images for them may go. Nobody here runs out of memory.
