@@ -66,6 +66,8 @@ OUTCOME_MEANINGS = {
     Outcome.REJECTED: "the bootloader did not take the new image: signature, hash, downgrade, …",
     Outcome.NEVER_SWAPPED: "the old image runs and the new one still waits",
     Outcome.OTHER_IMAGE: "neither the old nor the new image runs",
+    Outcome.MIXED: "of several images some run and others do not",
+    Outcome.FROZEN: "an image on trial outlasts its reset, because another one waits and cannot be installed",
     Outcome.NO_RETURN: "the device has not answered since its reset",
     Outcome.UNSEEN: "the new image has left its slot, and the device does not list what runs of it",
     Outcome.NOT_CONFIRMED: "the new image runs but could not be confirmed",

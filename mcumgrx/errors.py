@@ -334,6 +334,8 @@ class Outcome(Enum):
     REJECTED = "rejected"  # the bootloader did not take the new image (signature, hash, downgrade, …)
     NEVER_SWAPPED = "never swapped"  # the old image runs and the new one still waits
     OTHER_IMAGE = "other image"  # something else runs
+    MIXED = "mixed"  # of several images some run and others do not
+    FROZEN = "frozen on trial"  # its trial outlasts the reset, because another image waits and cannot be installed
     NO_RETURN = "no return"  # the device has not answered since its reset
     UNSEEN = "unseen"  # the new image has left its slot, and the device shows nothing of what runs
     NOT_CONFIRMED = "not confirmed"  # the new image runs but could not be confirmed

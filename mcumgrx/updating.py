@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .address import Address
 from .contracts import Device
 from .events import Progress, ignore_progress
@@ -15,7 +17,7 @@ from .transport import Transport
 
 async def update(
     device: str | Address | Transport | Device,
-    image: Image,
+    image: Image | Mapping[int, Image],
     policy: DfuPolicy = DfuPolicy(),  # noqa: B008 - immutable
     progress: Progress = ignore_progress,
     *,

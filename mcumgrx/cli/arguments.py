@@ -91,12 +91,12 @@ class _Path(_Type):
         # `Path` would make the current folder of an empty name, and one slash of two in an address of the web.
         if not str(value):
             self.fail("the name of the file is empty", param, ctx)
-        if _WEB.match(str(value)):
+        if WEB.match(str(value)):
             self.fail(f"{value} is a web address: download it, and name the file", param, ctx)
         return Path(value)
 
 
-_WEB = re.compile(r"(https?|ftp)://", re.IGNORECASE)
+WEB = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 
 
 _TYPES: dict[type, _Type] = {

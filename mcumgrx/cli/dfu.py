@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..events import Event, Note, Stage, StageName
 from ..plugin_api import Argument, Option, cli_command
+from .arguments import WEB
 from .text import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from ..flows import DfuPolicy, Plan, Report
-    from ..mcuboot import PackageImage
+    from ..mcuboot import Image
     from .context import Context
 
 __all__ = ["DfuResult", "PlanView", "dfu"]
@@ -41,24 +44,39 @@ MODES = ("test-and-confirm", "confirm-only", "test-only", "upload-only")
 UNCONFIRMED = ("refuse", "revert", "confirm")
 
 
+# A plan has at most so many lines, for a small terminal.
+_PLAN_LINES = 12
+
+
 @dataclass(frozen=True, slots=True)
 class PlanView:
     """A plan as it is shown before anything is touched."""
 
     address: str
-    hash: str
     plan: Plan
 
     def lines(self) -> list[str]:
+        plan, steps = self.plan, [f"{number}. {text}" for number, text in enumerate(self.plan.texts, 1)]
+        if plan.parts:
+            images = [self._image(part) for part in plan.parts]
+            room = _PLAN_LINES - 1 - len(steps)
+            if len(images) > room:
+                images = [*images[: room - 1], f"... and {len(images) - room + 1} more images"]
+            return [f"device   {self.address}", *images, *steps]
         return [
             f"device   {self.address}",
-            f"running  {self.plan.from_version or 'not known'}",
-            f"new      {self.plan.to_version} (hash {self.hash[:8]})",
-            *(f"{number}. {text}" for number, text in enumerate(self.plan.texts, 1)),
+            f"running  {plan.from_version or 'not known'}",
+            f"new      {plan.to_version} (hash {plan.hash[:8]})",
+            *steps,
         ]
 
+    def _image(self, part: Plan) -> str:
+        if not part.steps:
+            return f"image {part.number}  {'; '.join(part.notes) or 'nothing to do'}"
+        return f"image {part.number}  {part.from_version or 'not known'} -> {part.to_version} (hash {part.hash[:8]})"
+
     def as_dict(self) -> dict[str, object]:
-        return {"address": self.address, "hash": self.hash, **self.plan.as_dict()}
+        return {"address": self.address, **self.plan.as_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +98,18 @@ class DfuResult:
         if report.ending is Ending.NOT_STARTED:
             if not report.plan.steps:
                 return [f"dry run: {'; '.join(report.plan.notes) or 'nothing to do'}"]
-            return [*PlanView(report.address, report.hash, report.plan).lines(), "dry run: nothing was changed"]
+            return [*PlanView(report.address, report.plan).lines(), "dry run: nothing was changed"]
         done = {
             Ending.CONFIRMED: f"{report.to_version} is running and confirmed",
             Ending.ON_TRIAL: f"{report.to_version} is running on trial: confirm it, or the next reset goes back",
             Ending.UPLOADED: f"{report.to_version} is in slot {report.plan.slot}",
         }
+        if report.plan.parts:
+            done = {
+                Ending.CONFIRMED: f"{report.what} are running and confirmed",
+                Ending.ON_TRIAL: f"{report.what} are running on trial: confirm them, or the next reset goes back",
+                Ending.UPLOADED: f"{report.what} are in the device",
+            }
         facts = [duration_text(report.elapsed_s)]
         if report.bytes_sent:
             rate = f" at {rate_text(report.bytes_per_s)}" if report.bytes_per_s else ""
@@ -95,7 +119,10 @@ class DfuResult:
 
 @cli_command(
     Argument(
-        "file", "the image: a signed .bin or .hex, a package (dfu_application.zip) or a build directory", type=Path
+        "file",
+        "the image: a signed .bin or .hex, a package (dfu_application.zip) or a build directory; of several files each "
+        "as N=FILE",
+        many=True,
     ),
     Option("--mode", "How far to go.", default="test-and-confirm", choices=MODES, metavar="MODE"),
     Option("--dry-run", "Show the plan and change nothing.", type=bool),
@@ -142,26 +169,29 @@ class DfuResult:
       mcumgrx dfu app.signed.bin -d /dev/ttyACM0
       mcumgrx dfu app.signed.bin -d serial:/dev/ttyACM0,baud=1000000
       mcumgrx dfu app.signed.bin -d sim:desk,state=device.json --dry-run
-      mcumgrx dfu build/dfu_application.zip --image 1 -d /dev/ttyACM0
+      mcumgrx dfu build/dfu_application.zip -d /dev/ttyACM0
+      mcumgrx dfu 0=app.bin 1=net.bin -d /dev/ttyACM0
+
+    Several images, of a package or each with its number, are uploaded, marked and
+    started by one reset; they are confirmed when all are proven to run, or none is.
 
     Interrupted? The same command again reads the device and goes on from there.
     """,
 )
-async def dfu(context: Context, file: Path, image: int | None, dry_run: bool, **options: Any) -> DfuResult:
+async def dfu(context: Context, file: tuple[str, ...], image: int | None, dry_run: bool, **options: Any) -> DfuResult:
     """Bring the image in FILE onto a device, and prove that it runs.
 
     The file is checked, the device is read, and the plan is shown before anything is touched. Then: upload, mark for
     a test boot, reset, wait for the device to return, prove that the new image is the active one, confirm it. What is
-    done already is not done again.
+    done already is not done again. Several images at once, as for two cores, are named N=FILE, each with its number.
     """
     from ..flows import update
 
     policy = _policy(image=image or 0, **options)
     device = context.device
-    chosen = await _inspect(file, image, context)
-    loaded, policy = chosen.image, replace(policy, image=chosen.number)
-    listener = _Listener(context, device.address, loaded.hash.hex(), dry_run)
-    report = await update(device, loaded, policy, listener, on_plan=listener.on_plan)
+    images = await _inspect(list(_named(file, image)), context)
+    listener = _Listener(context, device.address, dry_run)
+    report = await update(device, images, policy, listener, on_plan=listener.on_plan)
     return DfuResult(report, dry_run)
 
 
@@ -178,35 +208,66 @@ def _policy(**options: Any) -> DfuPolicy:
         raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
 
 
-async def _inspect(file: Path, number: int | None, context: Context) -> PackageImage:
+_NUMBERED = re.compile(r"(\d{1,2})=(.*)", re.DOTALL)
+
+
+def _named(files: Sequence[str], image: int | None) -> Iterator[tuple[int | None, Path]]:
+    """The files, each with the number of the image that is to be taken from it; None for what it says itself."""
+    for text in files:
+        match = _NUMBERED.fullmatch(text)
+        number, name = (image, text) if match is None else (int(match[1]), match[2])
+        if not name:
+            raise UsageError("the name of the file is empty")
+        if WEB.match(name):
+            raise UsageError(f"{name} is a web address: download it, and name the file")
+        if image is not None and match is not None:
+            raise UsageError(f"--image is for a file without a number, and {text} has one", hint="leave --image out")
+        yield number, Path(name)
+
+
+async def _inspect(files: Sequence[tuple[int | None, Path]], context: Context) -> dict[int, Image]:
     from time import monotonic
 
     from ..mcuboot import load_package
     from ..threads import in_thread
 
     begin_s = monotonic()
-    name = file.name or str(file)
-    context.progress(Stage(StageName.INSPECT, f"checking {name}"))
-    package = await in_thread(load_package, file)  # which may be a pipe, or on a share that hangs
-    chosen = package.choose(number)
-    image = chosen.image
-    told = f"{chosen.name}, image {chosen.number}: " if chosen.name else ""
-    text = f"{name}: {told}{image.version}, {size_text(image.size)}, hash {image.hash.hex()[:8]}"
-    context.progress(Stage(StageName.INSPECT, text, finished=True, elapsed_s=monotonic() - begin_s))
-    for note in package.notes:
-        context.progress(Note(note))
-    for warning in (*image.warnings, *package.told_of(chosen)):
-        context.progress(Note(warning, warning=True))
-    return chosen
+    context.progress(Stage(StageName.INSPECT, f"checking {_shown(file for _, file in files)}"))
+    packages = [await in_thread(load_package, file) for _, file in files]  # which may be a pipe, or hang
+    chosen = [package.choose_all(number) for package, (number, _) in zip(packages, files, strict=True)]
+    images: dict[int, Image] = {}
+    texts = []
+    for (_, file), found in zip(files, chosen, strict=True):
+        for one in found:
+            if one.number in images:
+                raise UsageError(
+                    f"there are two files for image {one.number}",
+                    hint="name the image of each: 0=FILE 1=FILE",
+                )
+            images[one.number] = one.image
+            told = f"{one.name}, image {one.number}: " if one.name else ""
+            size, hash = size_text(one.image.size), one.image.hash.hex()[:8]
+            texts.append(f"{file.name or file}: {told}{one.image.version}, {size}, hash {hash}")
+    context.progress(Stage(StageName.INSPECT, "; ".join(texts), finished=True, elapsed_s=monotonic() - begin_s))
+    for package, found in zip(packages, chosen, strict=True):
+        for note in package.notes:
+            context.progress(Note(note))
+        told_of = package.warnings if len(found) > 1 else package.told_of(found[0])
+        for warning in dict.fromkeys((*(text for one in found for text in one.image.warnings), *told_of)):
+            context.progress(Note(warning, warning=True))
+    return images
+
+
+def _shown(files: Iterable[Path]) -> str:
+    return " and ".join(file.name or str(file) for file in files)
 
 
 class _Listener:
     """Passes the flow's events on; what concerns the plan is held back until the plan itself has been shown."""
 
-    def __init__(self, context: Context, address: str, hash: str, dry_run: bool) -> None:
+    def __init__(self, context: Context, address: str, dry_run: bool) -> None:
         self._context = context
         self._address = address
-        self._hash = hash
         self._dry_run = dry_run
         self._held: list[Note] | None = None
 
@@ -221,7 +282,7 @@ class _Listener:
     async def on_plan(self, plan: Any) -> bool:
         held, self._held = self._held or [], None
         if plan.steps and not self._dry_run:
-            self._context.show("plan", PlanView(self._address, self._hash, plan))
+            self._context.show("plan", PlanView(self._address, plan))
         for note in held:
             if plan.steps or note.warning:  # without steps the note is the result
                 self._context.progress(note)

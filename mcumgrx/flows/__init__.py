@@ -13,9 +13,10 @@ Flows know devices by `contracts` alone: no plugin, no session, no client.
 from __future__ import annotations
 
 from .dfu import OnPlan, update
-from .plan import DeviceState, Plan, make_plan
+from .plan import DeviceState, Plan
 from .policy import DfuPolicy, Mode, Unconfirmed
 from .report import Ending, Report, StepDone
+from .several import make_plan
 
 __all__ = [
     "DeviceState",

@@ -8,7 +8,7 @@ A failed or cancelled update leaves a device whose state the next run reads and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -21,10 +21,11 @@ from ..pause import Pause
 from .device_state import DeviceState, shown_version
 from .job import Job
 from .link import now
-from .plan import Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Step, Upload, make_plan
+from .plan import Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Upload
 from .policy import DfuPolicy, Mode
 from .proof import Confirming, Proving
 from .report import Ending, Report
+from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
 from .trial import GoingBack, Keeping
 from .verdict import Target
@@ -46,7 +47,7 @@ _TOLD_S = 0.4
 
 async def update(
     device: Device,
-    image: Image,
+    image: Image | Mapping[int, Image],
     policy: DfuPolicy = DfuPolicy(),  # noqa: B008 - immutable
     progress: Progress = ignore_progress,
     *,
@@ -54,6 +55,9 @@ async def update(
     pause: Pause | None = None,
 ) -> Report:
     """Bring `image` onto `device` as `policy` wants it; the device is closed in the end.
+
+    Several images, by their numbers (`{0: app, 1: net}`), are uploaded and marked one after the other, started by one
+    reset, and confirmed when all are proven to run, or none of them. `policy.image` counts for a single one alone.
 
     Nothing that changes the device is sent before the plan is complete. `on_plan` gets it then, to show it and to ask;
     when it returns false nothing is done. The plan's notes and warnings come to `progress` by themselves, before that.
@@ -68,7 +72,10 @@ async def update(
             f"an update is of a device, as mcumgrx.device(…) makes one; {device!r} is for mcumgrx.update(…)"
         )
     begin = now()
-    job = Job(device, image, policy, progress, pause)
+    files = {policy.image: image} if isinstance(image, Image) else dict(image)
+    if not files:
+        raise TypeError("an update is of one image at least")
+    job = Job(device, files, policy, progress, pause)
     try:
         plan = await _plan(job)
         ending = await _carry_out(job, plan, on_plan)
@@ -79,9 +86,6 @@ async def update(
         identity=device.identity,
         ending=ending,
         plan=plan,
-        image=policy.image,
-        hash=job.image.hash.hex(),
-        size=job.image.size,
         steps=tuple(job.done),
         bytes_sent=job.sent.bytes,
         upload_s=job.sent.elapsed_s,
@@ -102,12 +106,11 @@ async def _plan(job: Job) -> Plan:
     with job.stage(StageName.READ, "reading the device") as stage:
         state = await job.link.run(partial(_read, job))
         job.listed = job.before = state.images
-        job.old = job.target.active(state.images)
-        stage.result = _described(state, job.policy.image)
+        job.old = {number: target.active(state.images) for number, target in job.targets.items()}
+        stage.result = _described(state, [*job.targets])
     with job.stage(StageName.PLAN, "planning") as stage:
-        plan = make_plan(job.image, state, job.policy)
-        if plan.image is not None:  # the file without its padding
-            job.target = Target(plan.image, job.policy.image)
+        plan = make_plan(job.files, state, job.policy)
+        job.targets = dict(_targets(plan, job.files))
         count = len(plan.steps)
         stage.result = f"{count} step{'' if count == 1 else 's'} to do" if count else "nothing to do"
     for text in plan.notes:
@@ -147,7 +150,22 @@ async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | N
     return found
 
 
-def _described(state: DeviceState, image: int) -> str:
+def _targets(plan: Plan, files: Mapping[int, Image]) -> Iterator[tuple[int, Target]]:
+    """What there is to bring: the files, without their padding where that is left out, and without what runs already.
+
+    Where nothing is to do they stay for the report.
+    """
+    todo = [part for part in plan.each if part.steps]
+    for part in todo or plan.each:
+        image = files[part.number] if part.image is None else part.image
+        listed = len(todo) == 1 or all(prove.listed for prove in part.steps if isinstance(prove, Prove))
+        yield part.number, Target(image, part.number, not plan.parts, listed)
+
+
+def _described(state: DeviceState, numbers: Sequence[int]) -> str:
+    if len(numbers) > 1:
+        return "; ".join(f"image {number}: {_described(state, [number])}" for number in numbers)
+    image = numbers[0]
     active = state.images.active(image)
     if active is None and image:
         return f"it does not list what runs of image {image}"
@@ -164,9 +182,9 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
         return Ending.NOT_STARTED
     if not plan.steps:
         return Ending.NOTHING_TO_DO
-    for step in plan.steps:
+    for work in _works(job, plan):
         job.link.failures = 0
-        await _work(job, step).run()
+        await work.run()
     if all(isinstance(step, Keep | GoBack) for step in plan.steps):
         return Ending.CONFIRMED  # what they have left, and looked at
     if job.policy.mode is Mode.UPLOAD_ONLY:
@@ -174,24 +192,27 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
     if job.policy.mode is Mode.CONFIRM_ONLY and not job.confirmed:
         # Its mark was only one for a test: set by the padding of the file, or kept so by the bootloader.
         await Confirming(job).run()
+    if not all(target.listed for target in job.targets.values()):
+        raise job.failed(await job.list())
     return Ending.CONFIRMED if job.confirmed else Ending.ON_TRIAL
 
 
-def _work(job: Job, step: Step) -> Work:
-    match step:
-        case Keep():
-            return Keeping(job, step)
-        case GoBack():
-            return GoingBack(job, step)
-        case Erase():
-            return Erasing(job, step)
-        case Upload():
-            return Uploading(job, step)
-        case Mark():
-            return Marking(job, step)
-        case Reset():
-            return Resetting(job)
-        case Prove():
-            return Proving(job)
-        case Confirm():
-            return Confirming(job)
+def _works(job: Job, plan: Plan) -> Iterator[Work]:
+    """What is to be done, in its order."""
+    for _, keep in plan.tasks(Keep):
+        yield Keeping(job, keep)
+    for _, back in plan.tasks(GoBack):
+        yield GoingBack(job, back)
+    for number, erase in plan.tasks(Erase):
+        yield Erasing(job, job.targets[number], erase)
+    for number, upload in plan.tasks(Upload):
+        yield Uploading(job, job.targets[number], upload)
+    marks = [(job.targets[number], mark) for number, mark in plan.tasks(Mark)]
+    if marks:
+        yield Marking(job, marks)
+    if plan.has(Reset):
+        yield Resetting(job)
+    if plan.has(Prove):
+        yield Proving(job)
+    if plan.has(Confirm):
+        yield Confirming(job)

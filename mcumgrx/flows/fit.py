@@ -7,11 +7,12 @@ the server's own checks (Zephyr `img_mgmt`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import PlanRefused
 from ..hints import Hint, Run
-from ..mcuboot import Dependency, Image, ImageFlag, TrailerLayout
+from ..mcuboot import Dependency, Image, ImageFlag, TlvType, TrailerLayout
 from ..messages.standard import BootloaderMode, Slot
 from .device_state import DeviceState, Kind, read_version, shown_version
 from .policy import DfuPolicy, Mode
@@ -31,13 +32,16 @@ _USUAL_SECTOR = 4096
 class Fit:
     """The checks of one file for one device; `notes` and `warnings` are what they found.
 
-    Each method raises `PlanRefused` for what it refuses. `sent` is the image as it would be sent.
+    Each method raises `PlanRefused` for what it refuses. `sent` is the image as it would be sent. `files` are those of
+    the whole update, by the numbers of their images; `together`: more than one is installed by the same reset.
     """
 
     image: Image
     state: DeviceState
     policy: DfuPolicy
     slot: int
+    files: Mapping[int, Image]
+    together: bool
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -59,7 +63,7 @@ class Fit:
     def way_back(self) -> bool:
         """The old image comes back by itself if the new one does not run."""
         wanted = self.policy.mode in (Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY)
-        return wanted and self.kind in (Kind.SWAP, Kind.NEWEST_REVERT) and self.number == 0
+        return wanted and self.kind in (Kind.SWAP, Kind.NEWEST_REVERT) and (self.number == 0 or self.together)
 
     def refuse(self, message: str, hint: str) -> PlanRefused:
         """The error to raise."""
@@ -274,6 +278,12 @@ class Fit:
 
     def check_others(self) -> None:
         """What the file needs of other images, and what no device tells."""
+        needs = [tlv for tlv in self.image.tlvs if tlv.type == TlvType.DEPENDENCY and tlv.protected]
+        if len(needs) > len(self.image.dependencies) and len(self.state.image_numbers) > 1:
+            self.rule_out(
+                "the file needs another image in a way that no bootloader understands (a dependency of a wrong length)",
+                "sign it again with imgtool; nothing of any image would be installed",
+            )
         for need in self.image.dependencies:
             if need.image == self.number or need.slot:
                 continue  # itself; or a slot of its own choice (nRF Connect SDK), which is not what runs
@@ -288,6 +298,14 @@ class Fit:
     def _check_need(self, need: Dependency) -> None:
         number = need.image
         needs = f"the file needs image {number} at version {need.minimum} or later"
+        beside = self.files.get(number)
+        if beside is not None:
+            if not need.met_by(beside.version):
+                self.rule_out(
+                    f"{needs}, but the file for it is {beside.version}",
+                    "one image whose needs are not met keeps all from being installed: take files that fit together",
+                )
+            return
         shown = [slot for slot in self.state.images.slots if slot.image == number]
         # What will run after the reset counts (MCUboot `boot_verify_dependencies`).
         later = next((slot for slot in shown if slot.pending), None) or next((s for s in shown if s.active), None)
@@ -302,7 +320,8 @@ class Fit:
         elif not need.met_by(version):
             self.rule_out(
                 f"{needs}, but {_what(later)} is {shown_version(later.version)}",
-                f"bring the newer image {number} first, with --image {number}",
+                f"bring the newer image {number} first, with --image {number}; or both at once, as "
+                f"{self.number}=FILE {number}=FILE",
             )
 
 

@@ -5,7 +5,7 @@ The steps (`steps`, `proof`) share it; what they ask of the device goes over `li
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from ..pause import Pause
 from .link import DeviceLink, now
 from .policy import DfuPolicy
 from .report import StepDone
-from .verdict import Target, Verdict, verdict
+from .verdict import Target, Verdict, in_words, verdict_of_all
 
 __all__ = ["Job", "Running", "Sent"]
 
@@ -51,41 +51,60 @@ class Job:
     Attributes:
         listed: the last image list, as long as nothing can have changed since.
         before: the last one before the reset.
-        old: what ran at the beginning.
-        session: what the device is to know the upload by; None for the file's own hash.
+        targets: what is brought, by the numbers of the images; what is there already has left it once there is a plan.
+        old: what ran at the beginning, by the same numbers.
+        sessions: what the device is to know uploads by; where there is none, by the file's own hash.
     """
 
     def __init__(
-        self, device: Device, image: Image, policy: DfuPolicy, progress: Progress, pause: Pause | None
+        self, device: Device, files: Mapping[int, Image], policy: DfuPolicy, progress: Progress, pause: Pause | None
     ) -> None:
         self.device = device
         self.policy = policy
         self.progress = progress
         self.pause = pause
         self.link = DeviceLink(device, policy, progress)
-        self.target = Target(image, policy.image)
+        self.targets = {number: Target(files[number], number, len(files) == 1) for number in sorted(files)}
         self.listed: ImageState | None = None
         self.before = ImageState(())
-        self.old: Slot | None = None
-        self.session: bytes | None = None
+        self.old: dict[int, Slot | None] = {}
+        self.sessions: dict[int, bytes] = {}
         self.done: list[StepDone] = []
         self.resets = 0
         self.sent = Sent()
 
     @property
-    def image(self) -> Image:
-        """What is sent."""
-        return self.target.image
+    def target(self) -> Target:
+        """What is brought, where that is a single image; the first of several."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def files(self) -> dict[int, Image]:
+        """What is brought, by the numbers of the images."""
+        return {number: target.image for number, target in self.targets.items()}
 
     @property
     def new(self) -> str:
-        """Its version."""
-        return self.target.version
+        """What is brought, in words."""
+        return in_words(target.name for target in self.targets.values())
+
+    @property
+    def runs(self) -> str:
+        """`1.1.0 runs`, `1.1.0 of image 0 and 2.1.0 of image 1 run`."""
+        return f"{self.new} run{'s' if len(self.targets) == 1 else ''}"
+
+    @property
+    def does(self) -> str:
+        return "does" if len(self.targets) == 1 else "do"
+
+    def all_run(self, images: ImageState) -> bool:
+        """Whether all that is brought runs by this list, as far as that is listed."""
+        return all(target.running(images) is not None for target in self.targets.values() if target.listed)
 
     @property
     def confirmed(self) -> bool:
-        """Whether the new image runs for good, by the last list."""
-        return self.target.confirmed(self.listed)
+        """Whether all that is brought runs for good, by the last list, as far as that is listed."""
+        return all(target.confirmed(self.listed) for target in self.targets.values() if target.listed)
 
     async def list(self) -> ImageState:
         """The image list, asked for if it may have changed."""
@@ -95,7 +114,7 @@ class Job:
 
     def verdict(self, images: ImageState) -> Verdict:
         """What this list means, after the reset."""
-        return verdict(self.target, self.before, images, self.old)
+        return verdict_of_all([*self.targets.values()], self.before, images, self.old)
 
     def failed(self, images: ImageState) -> FlowError:
         """By this list the new image does not run."""

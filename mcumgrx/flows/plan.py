@@ -15,9 +15,9 @@ and the other steps still end with the proof that the new image runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from ..errors import PlanRefused
 from ..hints import Hint, Run
@@ -40,7 +40,8 @@ __all__ = [
     "Step",
     "Upload",
     "in_recovery",
-    "make_plan",
+    "plan_one",
+    "plan_together",
 ]
 
 
@@ -166,6 +167,7 @@ class Confirm:
 
 
 Step = Keep | GoBack | Erase | Upload | Mark | Reset | Prove | Confirm
+S = TypeVar("S", bound=Step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,12 @@ class Plan:
         image: what is sent, where that is not the file as it is but without its padding.
         notes: what is left out, and why.
         warnings: what the user should know before it begins.
+        number: of the image (core) that the file is for.
+        hash: the image's, in hexadecimal.
+        size: bytes of what is sent.
+        parts: of an update of several images the plan of each, by their numbers; `steps`, `notes` and `warnings` are
+            those of all then, and everything else is that of the first one. Empty for a single image.
+        lines: of several images, what is done in steps of each kind: their name, and a text.
     """
 
     steps: tuple[Step, ...]
@@ -188,11 +196,31 @@ class Plan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     image: Image | None = field(default=None, repr=False, compare=False)
+    number: int = 0
+    hash: str = field(default="", compare=False)
+    size: int = field(default=0, compare=False)
+    parts: tuple[Plan, ...] = ()
+    lines: tuple[tuple[str, str], ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """One line for each step."""
-        return tuple(step.text for step in self.steps)
+        """One line for each step; of several images one for each kind of step, and one for each of few uploads."""
+        return tuple(text for _, text in self.lines) if self.parts else tuple(step.text for step in self.steps)
+
+    @property
+    def each(self) -> tuple[Plan, ...]:
+        """The plan of each image."""
+        return self.parts or (self,)
+
+    def tasks(self, kind: type[S]) -> Sequence[tuple[int, S]]:
+        """The steps of this kind with the numbers of their images, in the order in which they are done.
+
+        Uploads count up. Marks count down, image 0 last: where the application's image is marked before that of the
+        network core, some bootloaders of the nRF Connect SDK skip the network core (NCSDK-34106). Confirmations count
+        down too: a device that refuses them does so for another core's image, and then none is confirmed.
+        """
+        found = [(part.number, step) for part in self.each for step in part.steps if isinstance(step, kind)]
+        return found[::-1] if kind in (Mark, Confirm) else found
 
     def has(self, kind: type) -> bool:
         """Whether a step of this kind is planned."""
@@ -200,14 +228,19 @@ class Plan:
 
     def as_dict(self) -> dict[str, object]:
         """The plan as JSON takes it."""
-        return {
+        lines = self.lines if self.parts else [(step.name, step.text) for step in self.steps]
+        fields: dict[str, object] = {
             "from_version": self.from_version,
             "to_version": self.to_version,
+            "hash": self.hash,
             "slot": self.slot,
-            "steps": [{"name": step.name, "text": step.text} for step in self.steps],
+            "steps": [{"name": name, "text": text} for name, text in lines],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
+        if self.parts:
+            fields["images"] = [{"image": part.number, **part.as_dict()} for part in self.parts]
+        return fields
 
 
 def _marks(kind: Kind, state: DeviceState) -> bool | None:
@@ -220,30 +253,53 @@ def _marks(kind: Kind, state: DeviceState) -> bool | None:
 # -- the plan -------------------------------------------------------------------------------------------------------
 
 
-def make_plan(image: Image, state: DeviceState, policy: DfuPolicy) -> Plan:
+def plan_one(image: Image, state: DeviceState, policy: DfuPolicy) -> Plan:
     """What has to be done so that `image` runs as `policy` wants it. Raises `PlanRefused`.
 
     Done already is done: an image that runs is not sent again, nor one that lies in the other slot, unless
     `policy.erase` asks for a clean start.
     """
-    return _Planner(image, state, policy).plan()
+    return _Planner(image, state, policy, {policy.image: image}, together=False).plan()
+
+
+def plan_together(files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy, *, together: bool) -> Plan:
+    """As `plan_one`, for image `policy.image` of several files, by their numbers.
+
+    `together`: more than one of them is yet to be installed, by the same reset.
+    """
+    return _Planner(files[policy.image], state, policy, files, together=together).plan()
 
 
 class _Planner:
-    def __init__(self, image: Image, state: DeviceState, policy: DfuPolicy) -> None:
+    def __init__(
+        self,
+        image: Image,
+        state: DeviceState,
+        policy: DfuPolicy,
+        files: Mapping[int, Image],
+        *,
+        together: bool,
+    ) -> None:
         self.image = image
         self.state = state
         self.policy = policy
+        self.files = files
+        self.together = together
         self.number = policy.image
         self.kind = state.kind
         self.a = state.images.active(policy.image)
         self.old = None if self.a is None else shown_version(self.a.version)
         self.new = str(image.version)
         slot = 1 - self.a.slot if self.a is not None and self.a.slot in (0, 1) else 1
-        self.fit = Fit(image, state, policy, 0 if self._in_place else slot)
+        self.fit = Fit(image, state, policy, 0 if self._in_place else slot, files, together)
         self.slot = self.fit.slot
         self.notes = self.fit.notes
         self.warnings = self.fit.warnings
+
+    @property
+    def others(self) -> bool:
+        """Other images are updated, too."""
+        return len(self.files) > 1
 
     @property
     def _in_place(self) -> bool:
@@ -288,7 +344,8 @@ class _Planner:
             return self._done()
         if self.policy.mode in (Mode.TEST_ONLY, Mode.UPLOAD_ONLY):
             self.notes.append(f"{self.new} is already running, not yet confirmed")
-            self.warnings.append("the next reset goes back to the old image unless it is confirmed before")
+            if not self.together:
+                self.warnings.append("the next reset goes back to the old image unless it is confirmed before")
             return self._done()
         self.notes.append(f"{self.new} is already running, only not confirmed yet")
         return self._done(self._confirm())
@@ -321,7 +378,7 @@ class _Planner:
         # What the other slot holds then is not counted on: swapping by offset, it is not even listed.
         kept = tuple(slot for slot in self.state.images.slots if slot.image != a.image)
         images = ImageState((then, *kept), self.state.images.split_status)
-        later = make_plan(self.image, replace(self.state, images=images), self.policy)
+        later = plan_one(self.image, replace(self.state, images=images), self.policy)
         self.notes.append(f"{self.old} runs on trial, and --if-unconfirmed says {wanted.value}")
         return replace(
             later,
@@ -414,6 +471,13 @@ class _Planner:
         they run, unless it is built for that (`img_mgmt_state_write`).
         """
         if self.number == 0 or self.kind in (Kind.OVERWRITE, Kind.NEWEST):
+            return False
+        if self.together and self.a is not None and self.policy.mode is Mode.TEST_AND_CONFIRM:
+            # One that stays beside one that goes back would be a mixture, which may run less well than either.
+            self.warnings.append(
+                "it can be confirmed from here only if the device is built for that; if it is not, no image is "
+                "confirmed, and the next reset takes all of them back"
+            )
             return False
         if self.policy.mode is Mode.TEST_ONLY:
             self.warnings.append(
@@ -547,7 +611,7 @@ class _Planner:
                 confirm,
                 ", or go back to the old one with ",
                 Run("os reset"),
-                "; or let --if-unconfirmed confirm or --if-unconfirmed revert do that",
+                *(["; or let --if-unconfirmed confirm or --if-unconfirmed revert do that"] if not self.others else []),
             ),
             slot=a.slot,
         )
@@ -598,19 +662,32 @@ class _Planner:
 
     def _warn_of_others(self) -> None:
         for slot in self.state.images.slots:
-            if slot.image == self.number:
+            if slot.image in self.files:
                 continue
             if slot.pending:
                 self.warnings.append(f"the reset also installs {shown_version(slot.version)} of image {slot.image}")
             elif slot.active and not slot.confirmed:
+                if slot.image < self.number and self.kind is Kind.SWAP:
+                    raise self._holds_up(slot)
                 self.warnings.append(
                     f"{shown_version(slot.version)} of image {slot.image} runs on trial: the reset also ends that"
                 )
 
+    def _holds_up(self, slot: Slot) -> PlanRefused:
+        # One that waits tells MCUboot that trials before it have not begun (`boot_review_image_swap_types`).
+        confirm = Run("image confirm", *((slot.hash.hex(),) if slot.image and slot.hash is not None else ()))
+        return self._refused(
+            f"{shown_version(slot.version)} of image {slot.image} runs on trial, and the installation of image "
+            f"{self.number} would put off its end: it would neither stay nor go back",
+            Hint("confirm it with ", confirm, ", or go back with ", Run("os reset"), ", before this update"),
+            slot=slot.slot,
+        )
+
     def _done(self, *steps: Step) -> Plan:
         sent = None if self.fit.sent is self.image else self.fit.sent
         notes, warnings = _unique(self.notes), _unique(self.warnings)
-        return Plan(tuple(steps), self.old, self.new, self.slot, notes, warnings, sent)
+        what = (self.number, self.image.hash.hex(), self.fit.sent.size)
+        return Plan(tuple(steps), self.old, self.new, self.slot, notes, warnings, sent, *what)
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:

@@ -24,12 +24,13 @@ from ..errors import (
     WrongDevice,
 )
 from ..events import StageName
+from ..hints import Hint, Run
 from ..messages.standard import ImageState
 from .device_state import shown_version
 from .job import Job
 from .link import PAUSE_S, NoReturn, now
 from .steps import Resetting
-from .verdict import Finding
+from .verdict import Finding, in_words
 
 __all__ = ["QUIET_S", "Confirming", "Proving"]
 
@@ -52,11 +53,11 @@ class Proving:
         job = self._job
         while True:
             images = await self._await_return()
-            with job.stage(StageName.PROVE, f"proving that {job.new} runs") as stage:
+            with job.stage(StageName.PROVE, f"proving that {job.runs}") as stage:
                 images, found = await self._decided(images)
                 job.listed = images
                 if found is Finding.RUNS:
-                    stage.result = f"{job.new} runs"
+                    stage.result = self._proven(images)
                     return
                 if found is Finding.RECOVERY:
                     stage.result = self._leave_recovery()
@@ -66,6 +67,13 @@ class Proving:
                 else:
                     raise job.failed(images)
             await Resetting(job, again=True).run()
+
+    def _proven(self, images: ImageState) -> str:
+        """What runs now; what is never listed can only be seen to have left its slot."""
+        shown = [target.name for target in self._job.targets.values() if target.running(images) is not None]
+        unseen = [target.name for target in self._job.targets.values() if target.running(images) is None]
+        told = f"{in_words(shown)} run{'s' if len(shown) == 1 else ''}"
+        return f"{told}; {in_words(unseen)} left the slot" if unseen else told
 
     async def _await_return(self) -> ImageState:
         """The image list of a device that has been reset."""
@@ -91,7 +99,9 @@ class Proving:
                 return images, found
             if not told:
                 told = True
-                job.note(f"{job.new} does not run yet; waiting {until_s - now():.0f} s for the reset to take effect")
+                job.note(
+                    f"{job.new} {job.does} not run yet; waiting {until_s - now():.0f} s for the reset to take effect"
+                )
             await asyncio.sleep(PAUSE_S)
             images = await self._hear()
 
@@ -126,7 +136,8 @@ class Proving:
 
     def _no_return(self, reason: Exception) -> FlowError:
         job = self._job
-        old = "" if job.old is None else f" (ran {shown_version(job.old.version)} before)"
+        ran = [shown_version(slot.version) for slot in job.old.values() if slot is not None]
+        old = f" (ran {in_words(ran)} before)" if ran else ""
         what = "does not answer" if isinstance(reason, TimeoutError) else f"has not returned: {reason}"
         hint = "a swap can take minutes: raise --boot-timeout; or look at the device's log. "
         hint += "The same command again tells how it ended"
@@ -141,7 +152,7 @@ class Proving:
 
 
 class Confirming:
-    """The confirmation of the image that was seen to run."""
+    """The confirmation of what was seen to run: of all images or, where one cannot be confirmed, of none."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -149,9 +160,10 @@ class Confirming:
 
     async def run(self) -> None:
         job = self._job
+        be = "is" if len(job.targets) == 1 else "are"
         with job.stage(StageName.CONFIRM, f"confirming {job.new}") as stage:
             if job.confirmed:
-                stage.result = f"{job.new} is confirmed already"
+                stage.result = f"{job.new} {be} confirmed already"
                 return
             try:
                 await job.link.run(self.over)
@@ -160,44 +172,57 @@ class Confirming:
                 job.listed = None
             else:
                 state = await job.list()
-                if job.target.running(state) is None:
+                if not job.all_run(state):
                     # It has been reset meanwhile. What was confirmed then was the old image, which was so before.
                     raise job.failed(state)
             if not job.confirmed:
                 raise self._unconfirmed() from self._reason
-            stage.result = f"{job.new} is confirmed"
+            stage.result = f"{job.new} {be} confirmed"
 
     async def over(self, connection: Connection) -> None:
         job = self._job
         images = connection.group(ImageGroup)
         state = await images.state() if job.listed is None else job.listed
         job.listed = None
-        running = job.target.running(state)
         try:
-            if running is not None and not running.confirmed:
+            # The application's image comes last: what a device refuses is the confirmation of another core's image.
+            for target in reversed(job.targets.values()):
+                running = target.running(state)
+                if running is None or running.confirmed:
+                    continue
                 try:
-                    state = await images.confirm(running.hash if job.policy.image else None)
+                    state = await images.confirm(running.hash if target.number else None)
                 except FlowError as error:
                     self._reason = error
-                if not job.target.confirmed(state):
+                if not target.confirmed(state):
                     state = await images.state()
+                if not target.confirmed(state) or not job.all_run(state):
+                    break
         except RequestTimeout as error:
             raise LinkLost(error.message, address=job.device.address, hint=error.hint) from error
         job.listed = state
 
     def _unconfirmed(self) -> FlowError:
+        job = self._job
         because = "" if self._reason is None else f" ({self._reason})"
-        hint = (
+        hint: str = (
             "run the same command again before the device is reset: it goes on from here; "
             "a reset goes back to the old image"
         )
-        if self._job.policy.image and isinstance(self._reason, DeviceError):
+        if isinstance(self._reason, DeviceError) and any(job.targets):
             hint = (
                 "most devices let only its own application confirm an image of another core; a reset goes back to the "
                 "old one. --mode confirm-only makes it permanent before it has run"
             )
+            if len(job.targets) > 1:
+                hint = Hint(
+                    "most devices let only its own application confirm an image of another core. Go back with ",
+                    Run("os reset"),
+                    ", and run the same command again with --mode confirm-only: the new images have been seen to run, "
+                    "are still in the device, and become permanent without a confirmation",
+                )
         return FlowError(
-            f"{self._job.new} runs, but could not be confirmed{because}",
+            f"{job.runs}, but could not be confirmed{because}",
             stage=StageName.CONFIRM,
             outcome=Outcome.NOT_CONFIRMED,
             hint=hint,

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ..events import Speed
 from .plan import Plan
+from .verdict import in_words
 
 __all__ = ["Ending", "Report", "StepDone"]
 
@@ -42,9 +43,8 @@ class Report:
     Attributes:
         address: the device as the user named it.
         identity: what tells it from all others, if the link knows.
-        image: number of the image (core).
-        hash: the image's hash, in hexadecimal.
-        size: bytes of the file.
+        plan: what was to be done. Of several images `image`, `hash` and the versions are those of the first, and
+            `plan.each` has all.
         bytes_sent: bytes of the file that came through in this run; those the device lost in a restart count twice.
         upload_s: seconds that the transfer took, without reconnecting.
         reconnects: how often a lost link was opened again.
@@ -57,9 +57,6 @@ class Report:
     identity: str | None
     ending: Ending
     plan: Plan
-    image: int
-    hash: str
-    size: int
     steps: tuple[StepDone, ...] = ()
     bytes_sent: int = 0
     upload_s: float = 0.0
@@ -67,6 +64,21 @@ class Report:
     resets: int = 0
     elapsed_s: float = 0.0
     speed: Speed | None = None
+
+    @property
+    def image(self) -> int:
+        """Number of the image (core)."""
+        return self.plan.number
+
+    @property
+    def hash(self) -> str:
+        """The image's hash, in hexadecimal."""
+        return self.plan.hash
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(part.size for part in self.plan.each)
 
     @property
     def from_version(self) -> str | None:
@@ -86,6 +98,8 @@ class Report:
     @property
     def summary(self) -> str:
         """One sentence for people."""
+        if self.plan.parts:
+            return self._summary_of_all
         new = self.to_version
         if self.ending is Ending.CONFIRMED:
             change = f" (was {self.from_version})" if self.from_version not in (None, new) else ""
@@ -98,6 +112,26 @@ class Report:
             return self.plan.notes[0] if self.plan.notes else f"{new}: nothing to do"
         return f"nothing was changed: {len(self.plan.steps)} steps were planned"
 
+    @property
+    def what(self) -> str:
+        """What was brought, in words: `1.1.0`, `1.1.0 of image 0 and 2.1.0 of image 1`."""
+        if not self.plan.parts:
+            return self.to_version
+        return in_words(f"{part.to_version} of image {part.number}" for part in self.plan.each)
+
+    @property
+    def _summary_of_all(self) -> str:
+        if self.ending is Ending.CONFIRMED:
+            was = in_words(part.from_version for part in self.plan.each if part.from_version is not None)
+            return f"{self.what} run and are confirmed{f' (were {was})' if was else ''}"
+        if self.ending is Ending.ON_TRIAL:
+            return f"{self.what} run on trial: the next reset goes back unless they are confirmed"
+        if self.ending is Ending.UPLOADED:
+            return f"{self.what} are in the device"
+        if self.ending is Ending.NOTHING_TO_DO:
+            return "; ".join(self.plan.notes) or f"{self.what}: nothing to do"
+        return f"nothing was changed: {len(self.plan.texts)} steps were planned"
+
     def as_dict(self) -> dict[str, object]:
         """The report as JSON takes it."""
         return {
@@ -105,6 +139,16 @@ class Report:
             "identity": self.identity,
             "ending": self.ending.value,
             "summary": self.summary,
+            "images": [
+                {
+                    "image": part.number,
+                    "from_version": part.from_version,
+                    "to_version": part.to_version,
+                    "hash": part.hash,
+                    "size": part.size,
+                }
+                for part in self.plan.each
+            ],
             "image": self.image,
             "from_version": self.from_version,
             "to_version": self.to_version,

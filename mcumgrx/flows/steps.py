@@ -10,6 +10,7 @@ is lost on the way.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..contracts import Connection, ImageGroup, OsGroup, UploadOptions
@@ -21,6 +22,7 @@ from ..protocol.codes import SmpError
 from .job import Job, Running
 from .plan import Erase, Mark, Upload
 from .policy import Mode
+from .verdict import Target, in_words
 
 __all__ = ["Erasing", "Marking", "Resetting", "Uploading", "Work"]
 
@@ -32,8 +34,9 @@ class Work(Protocol):
 
 
 class Erasing:
-    def __init__(self, job: Job, step: Erase) -> None:
+    def __init__(self, job: Job, target: Target, step: Erase) -> None:
         self._job = job
+        self._number = target.number
         self._slot = step.slot
 
     async def run(self) -> None:
@@ -41,7 +44,7 @@ class Erasing:
         most = f"{job.policy.erase_timeout_s:g} s"
         with job.stage(StageName.ERASE, f"erasing, which can take a minute; waiting for up to {most}") as stage:
             job.listed = None
-            job.session = secrets.token_bytes(16)  # so that an upload from before is not gone on with
+            job.sessions[self._number] = secrets.token_bytes(16)  # so that an upload from before is not gone on with
             try:
                 gone = await job.link.run(self.over)
             except DeviceError as error:
@@ -60,8 +63,9 @@ class Erasing:
 
 
 class Uploading:
-    def __init__(self, job: Job, step: Upload) -> None:
+    def __init__(self, job: Job, target: Target, step: Upload) -> None:
         self._job = job
+        self._target = target
         self._slot = step.slot
         self._farthest = 0
         self._attempts = 0
@@ -69,7 +73,7 @@ class Uploading:
 
     async def run(self) -> None:
         job = self._job
-        with job.stage(StageName.UPLOAD, f"uploading {job.new}") as stage:
+        with job.stage(StageName.UPLOAD, f"uploading {self._target.name}") as stage:
             job.listed = None
             await job.link.run(self.over)
             await self._check(stage)
@@ -82,7 +86,7 @@ class Uploading:
             return
         started_at, self._last = self._farthest, None
         try:
-            await images.upload(job.image, self._options, self._listen)
+            await images.upload(self._target.image, self._options, self._listen)
         except RequestTimeout as error:
             # On a link that cannot be lost, silence is all there is to see of it. Bounded by what got through.
             if self._farthest == started_at:
@@ -100,19 +104,19 @@ class Uploading:
     def _options(self) -> UploadOptions:
         job, policy = self._job, self._job.policy
         return UploadOptions(
-            policy.image,
+            self._target.number,
             policy.erase_timeout_s,
             policy.chunk_bytes,
             policy.window,
             policy.upgrade_only,
             job.pause,
-            job.session,
+            job.sessions.get(self._target.number),
         )
 
     def _is_there(self, images: ImageState) -> bool:
         # Padding comes behind what is needed to be listed, but once it is there it shows as pending.
-        staged = self._job.target.staged(images)
-        return staged is not None and (staged.pending or not self._job.image.padded)
+        staged = self._target.staged(images)
+        return staged is not None and (staged.pending or not self._target.image.padded)
 
     def _listen(self, event: Event) -> None:
         if isinstance(event, Bytes):
@@ -124,17 +128,17 @@ class Uploading:
 
     async def _check(self, stage: Running) -> None:
         """Whether the device lists what it has taken."""
-        job, new = self._job, self._job.new
+        job, target, new = self._job, self._target, self._target.name
         try:
             images = await job.list()
         except (DeviceError, RequestTimeout, ProtocolError) as error:
             if job.policy.mode is not Mode.UPLOAD_ONLY:
-                marked = "its padding marks it" if job.image.padded else "nothing is marked"
+                marked = "its padding marks it" if target.image.padded else "nothing is marked"
                 error.hint = Hint(f"the upload is complete, and {marked}; ", error.hint or "try again")
                 raise
             stage.result = f"{new} is in slot {self._slot}, says the device; not checked: {error}"
             return
-        staged = job.target.staged(images)
+        staged = target.staged(images)
         if staged is not None:
             stage.result = f"{new} is in slot {staged.slot}"
         elif any(slot.hash is not None for slot in images.slots):
@@ -153,53 +157,67 @@ class Uploading:
 
 
 class Marking:
-    """The mark, unless the image has it already."""
+    """The marks, of images that have none already, in their order."""
 
-    def __init__(self, job: Job, step: Mark) -> None:
+    def __init__(self, job: Job, steps: Sequence[tuple[Target, Mark]]) -> None:
         self._job = job
-        self._step = step
+        self._steps = steps
         self._reason: FlowError | None = None  # what the device made of it
 
     async def run(self) -> None:
-        job, step = self._job, self._step
-        how = "to stay" if step.permanent else "for a test boot"
-        with job.stage(StageName.MARK, f"marking {job.new} {how}") as stage:
+        job = self._job
+        told = in_words(f"{target.name} {_how(step)}" for target, step in self._steps)
+        with job.stage(StageName.MARK, f"marking {told}") as stage:
             try:
                 await job.link.run(self.over)
             except DeviceError as error:
-                if step.required or not error.says(SmpError.NOT_SUPPORTED):
+                if any(step.required for _, step in self._steps) or not error.says(SmpError.NOT_SUPPORTED):
                     raise
                 stage.result = "not marked: the device knows no marks"
                 return
-            pending = job.target.pending(await job.list())
-            if pending is None:
-                raise FlowError(
-                    f"the device took the mark for {job.new}, but does not show it",
-                    stage=StageName.MARK,
-                    outcome=Outcome.REJECTED,
-                    hint=Hint("it may forbid this version (downgrade prevention); see ", Run("image list")),
-                ) from self._reason
-            if step.permanent and not pending.permanent:
-                stage.result = "marked for a test boot, to be confirmed once it runs"
-            elif job.image.pad_confirmed and pending.permanent and not step.permanent:
-                stage.result = "marked to stay, by the padding of the file"
-            else:
-                stage.result = f"marked {how}"
+            images = await job.list()
+            results = [self._result(target, step, images) for target, step in self._steps]
+            if len(self._steps) > 1:
+                results = [f"{target.name} {text}" for (target, _), text in zip(self._steps, results, strict=True)]
+            stage.result = "; ".join(results)
+
+    def _result(self, target: Target, step: Mark, images: ImageState) -> str:
+        pending = target.pending(images)
+        if pending is None:
+            raise FlowError(
+                f"the device took the mark for {target.name}, but does not show it",
+                stage=StageName.MARK,
+                outcome=Outcome.REJECTED,
+                hint=Hint("it may forbid this version (downgrade prevention); see ", Run("image list")),
+            ) from self._reason
+        if step.permanent and not pending.permanent:
+            return "marked for a test boot, to be confirmed once it runs"
+        if target.image.pad_confirmed and pending.permanent and not step.permanent:
+            return "marked to stay, by the padding of the file"
+        return f"marked {_how(step)}"
 
     async def over(self, connection: Connection) -> None:
         job = self._job
         images = connection.group(ImageGroup)
         state = await images.state() if job.listed is None else job.listed
         job.listed = None
-        if job.target.pending(state) is None:
-            hash = job.image.hash
+        for target, step in self._steps:
+            if target.pending(state) is not None:
+                continue
+            hash = target.image.hash
             try:
-                state = await (images.confirm(hash) if self._step.permanent else images.test(hash))
+                state = await (images.confirm(hash) if step.permanent else images.test(hash))
             except FlowError as error:
                 self._reason = error
-            if job.target.pending(state) is None:
+            if target.pending(state) is None:
                 state = await images.state()
+            if target.pending(state) is None:
+                break  # the ones after it stay as they are
         job.listed = state
+
+
+def _how(step: Mark) -> str:
+    return "to stay" if step.permanent else "for a test boot"
 
 
 class Resetting:
@@ -233,6 +251,7 @@ class Resetting:
         except (RequestTimeout, MalformedReply):
             return  # the device is gone, which is what was asked for; if not, its list tells
         except DeviceError as error:
-            waits = f"{job.new} is installed by the next reset, whatever causes it"
+            be = "is" if len(job.targets) == 1 else "are"
+            waits = f"{job.new} {be} installed by the next reset, whatever causes it"
             error.hint = Hint(waits, *(("; ", error.hint) if error.hint else ()))
             raise

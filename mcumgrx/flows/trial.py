@@ -42,7 +42,7 @@ class Keeping:
                     outcome=Outcome.NOT_CONFIRMED,
                     hint=Hint("what the device says of it shows ", Run("image list")),
                 )
-            job.old = running
+            job.old[job.target.number] = running
             stage.result = f"{shown_version(running.version)} is confirmed"
 
     async def over(self, connection: Connection) -> None:
@@ -74,7 +74,7 @@ class GoingBack:
                 images = job.listed = await self._decided()
                 active = job.target.active(images)
                 if self._is_back(active):
-                    job.old = active
+                    job.old[job.target.number] = active
                     stage.result = f"{old} runs again, confirmed"
                     return
                 if last or not self._is_worth_another(images):

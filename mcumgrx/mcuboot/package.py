@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mcumgrx.errors import ImageError
+from mcumgrx.hints import Hint, Run
 from mcumgrx.mcuboot.archive import Archive, shown
 from mcumgrx.mcuboot.file_bytes import FileBytes
 from mcumgrx.mcuboot.header import IMAGE_MAGIC
@@ -119,10 +120,12 @@ class Package:
         if index is None:
             if len(images) > 1:
                 raise self._refused(
-                    f"this is a {self.kind} of {len(images)} images: {_listed(images)}. One command updates one of "
-                    "them so far",
-                    f"add --image {max(images)} and then --image {min(images)}, the highest number first; all of them "
-                    "belong together",
+                    f"this is a {self.kind} of {len(images)} images: {_listed(images)}",
+                    Hint(
+                        "all of them belong together, and ",
+                        Run("dfu", self.path or "FILE"),
+                        f" brings them at once; one alone is chosen with --image {' or '.join(map(str, images))}",
+                    ),
                 )
             index = next(iter(images))
         if index not in images:
@@ -138,6 +141,12 @@ class Package:
                 "alone",
             )
         return replace(images[index][0], index=index)
+
+    def choose_all(self, index: int | None = None) -> tuple[PackageImage, ...]:
+        """What to send of it: as `choose`, or without an index the images of all numbers, where each has a file."""
+        if index is None and len(self.by_index) > 1 and all(len(files) == 1 for files in self.by_index.values()):
+            return tuple(self.choose(number) for number in self.by_index)
+        return (self.choose(index),)
 
     def told_of(self, chosen: PackageImage) -> tuple[str, ...]:
         """What to warn of where this image alone is sent."""

@@ -61,6 +61,8 @@ EXITS: list[tuple[Exception, int]] = [
     (PluginError("x"), 8),
     (FlowError("x", stage="prove", outcome=Outcome.NEVER_SWAPPED), 9),
     (FlowError("x", stage="prove", outcome=Outcome.OTHER_IMAGE), 9),
+    (FlowError("x", stage="prove", outcome=Outcome.MIXED), 9),
+    (FlowError("x", stage="prove", outcome=Outcome.FROZEN), 9),
     (FlowError("x", stage="return", outcome=Outcome.NO_RETURN), 9),
     (FlowError("x", stage="confirm", outcome=Outcome.NOT_CONFIRMED), 9),
     (FlowError("x", stage="prove", outcome=Outcome.UNSEEN), 9),

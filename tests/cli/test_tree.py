@@ -101,7 +101,7 @@ def test_version(cli: Cli) -> None:
 
 def test_help_of_a_command_shows_its_parts(cli: Cli) -> None:
     out = cli("dfu", "--help").out
-    for part in ("Arguments:\n  FILE ", "[default: 60]", "Options of every command:", "Modes:", "Examples:"):
+    for part in ("Arguments:\n  FILE… ", "[default: 60]", "Options of every command:", "Modes:", "Examples:"):
         assert part in out
     assert "[default:\n" not in out
 

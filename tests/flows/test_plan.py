@@ -617,9 +617,16 @@ def test_an_image_of_the_network_core_leaves_the_slot_of_the_application() -> No
     assert planned(listed(OLD, NET), network_core(), image=1).steps[-1] == Prove("1.1.0")
 
 
-def test_the_reset_ends_the_trial_of_another_image() -> None:
-    images = listed(slot(0, "1.0.0", OLD_HASH, "a"), slot(1, "0.9.0", THIRD_HASH, "c"), NET)
-    assert "1.0.0 of image 0 runs on trial: the reset also ends that" in planned(images, image=1).warnings
+def test_the_reset_ends_the_trial_of_a_later_image_and_puts_off_that_of_an_earlier_one() -> None:
+    later = listed(OLD, slot(0, "1.0.5", THIRD_HASH, "a", image=1), slot(1, "0.9.0", OLD_HASH, "c", image=1))
+    assert "1.0.5 of image 1 runs on trial: the reset also ends that" in planned(later).warnings
+    earlier = listed(slot(0, "1.0.0", OLD_HASH, "a"), slot(1, "0.9.0", THIRD_HASH, "c"), NET)
+    refusal = refused(earlier, image=1)
+    assert "1.0.0 of image 0 runs on trial, and the installation of image 1 would put off its end" in refusal.message
+    assert "'mcumgrx image confirm'" in (refusal.hint or "")
+    # A bootloader that does not swap goes back whatever waits.
+    warnings = planned(earlier, image=1, mode=BootloaderMode.DIRECT_XIP_REVERT).warnings
+    assert "1.0.0 of image 0 runs on trial: the reset also ends that" in warnings
 
 
 def test_an_image_number_that_is_not_listed_names_the_way_past_the_list() -> None:

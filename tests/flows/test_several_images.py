@@ -1,4 +1,4 @@
-"""Updates of an image other than the first, and of one that the device never lists, against the simulated device."""
+"""Updates of several images, of one that is not the first, and of one that is never listed, on the simulated device."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from mcumgrx.address import Address
 from mcumgrx.errors import FlowError, Outcome, PlanRefused
+from mcumgrx.events import Event, Stage
 from mcumgrx.flows import DfuPolicy, Ending, Mode, Report, update
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.registry import default_registry
@@ -26,14 +27,23 @@ NET = build_image("2.1.0", payload_size=4096, image=1)
 
 class Desk:
     def __init__(self, **config: Any) -> None:
-        self.device = SimulatedDevice(DeviceConfig(images=2, slot_size=64 * 1024, **config), name="desk")
+        self.device = SimulatedDevice(DeviceConfig(images=2, slot_size=64 * 1024, buf_size=1024, **config), name="desk")
         self.device.install(APPLICATION)
         self.device.install(OLD_NET, slot=2)
         self.transport = SimulatedTransport(self.device)
+        self.events: list[Event] = []
 
     def run(self, data: bytes = NET, image: int = 1, **policy: Any) -> Report:
-        session = SessionDevice(Address.parse("sim:desk"), self.transport, default_registry())
-        return run(update(session, parse_image(data), DfuPolicy(image=image, **policy)))
+        return run(update(self.session, parse_image(data), DfuPolicy(image=image, **policy)))
+
+    def together(self, *files: bytes, **policy: Any) -> Report:
+        """An update of images 0, 1, … at once."""
+        images = {number: parse_image(data) for number, data in enumerate(files)}
+        return run(update(self.session, images, DfuPolicy(**policy), self.events.append))
+
+    @property
+    def session(self) -> SessionDevice:
+        return SessionDevice(Address.parse("sim:desk"), self.transport, default_registry())
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -105,3 +115,56 @@ def test_an_upload_alone_reaches_an_image_that_is_never_listed() -> None:
     desk.device.add_group(OutOfReach(desk.device))
     assert desk.run(mode=Mode.UPLOAD_ONLY).ending is Ending.UPLOADED
     assert desk.after_reset() == ("1.0.0", "2.0.0")
+
+
+# -- several at once --------------------------------------------------------------------------------------------------
+
+APPLICATION_2 = build_image("1.1.0", payload_size=4096)
+
+
+def test_two_images_are_proven_after_one_reset_and_confirmed() -> None:
+    desk = Desk(confirms_other_images=True)
+    report = desk.together(APPLICATION_2, NET)
+    assert (report.ending, report.resets) == (Ending.CONFIRMED, 1)
+    assert report.summary == "1.1.0 of image 0 and 2.1.0 of image 1 run and are confirmed (were 1.0.0 and 2.0.0)"
+    done = [event.name for event in desk.events if isinstance(event, Stage) and event.finished]
+    assert done == ["connect", "read", "plan", "upload", "upload", "mark", "reset", "return", "prove", "confirm"]
+    assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
+    again = desk.together(APPLICATION_2, NET)
+    assert (again.ending, again.bytes_sent) == (Ending.NOTHING_TO_DO, 0)
+
+
+def test_two_images_to_stay_need_no_confirmation() -> None:
+    desk = Desk()
+    report = desk.together(APPLICATION_2, NET, mode=Mode.CONFIRM_ONLY)
+    assert (report.ending, report.resets) == (Ending.CONFIRMED, 1)
+    assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
+
+
+def test_what_is_done_already_is_left_out() -> None:
+    desk = Desk(confirms_other_images=True)
+    desk.run()
+    report = desk.together(APPLICATION_2, NET)
+    assert (report.ending, report.resets, report.bytes_sent) == (Ending.CONFIRMED, 1, len(APPLICATION_2))
+    assert desk.after_reset() == ("1.1.0", "2.1.0")
+
+
+def test_an_application_on_trial_outlasts_the_reset_that_installs_the_other_core() -> None:
+    desk = Desk(confirms_other_images=True)
+    desk.run(APPLICATION_2, 0, mode=Mode.TEST_ONLY)
+    report = desk.together(APPLICATION_2, NET)
+    assert (report.ending, report.resets, report.bytes_sent) == (Ending.CONFIRMED, 1, len(NET))
+    assert desk.after_reset() == ("1.1.0", "2.1.0")
+
+
+def test_one_that_is_never_listed_is_installed_with_the_other_and_said_to_be_unproven() -> None:
+    desk = Desk()
+    desk.device.add_group(OutOfReach(desk.device))
+    desk.device.settle()
+    boots = desk.device.boots
+    with pytest.raises(FlowError) as failure:
+        desk.together(APPLICATION_2, NET)
+    assert failure.value.outcome is Outcome.UNSEEN
+    assert failure.value.message.startswith("1.1.0 of image 0 runs; 2.1.0 of image 1 ")
+    assert desk.device.boots == boots + 1
+    assert desk.after_reset() == ("1.1.0", "2.1.0")

@@ -1,0 +1,131 @@
+"""The plan for one file or several: each image has its own (`plan`), and they are put together here.
+
+All are uploaded, then all marked, then there is one reset, and one proof for all. Pure, as `plan`.
+
+Rules of MCUboot that concern several images (`bootutil`, `context_boot_go`; recorded in tests/golden):
+
+* Each image is installed, put on trial and confirmed by itself; what couples them are dependencies alone. One that is
+  not met keeps all images as they are, with their marks, boot after boot (`fit` refuses what the files tell of that).
+* A valid image that waits puts off the revert of every image with a lower number by one boot; one with a higher number
+  goes back. So an image on trial outlasts the reset that installs a later one, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import PlanRefused
+from ..hints import Hint, Run
+from ..mcuboot import Image
+from .device_state import DeviceState, Kind
+from .plan import Confirm, Erase, Mark, Plan, Prove, Reset, Step, Upload, plan_one, plan_together
+from .policy import DfuPolicy, Unconfirmed
+from .verdict import Target
+
+__all__ = ["make_plan"]
+
+_ORDER: tuple[type[Step], ...] = (Erase, Upload, Mark, Reset, Prove, Confirm)
+"""In which the kinds of steps are done: those of all images before the next kind."""
+
+_LINES = 3
+"""So many uploads have a line each; the plan shall fit a small terminal."""
+
+
+def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: DfuPolicy) -> Plan:
+    """What has to be done so that `files`, by the numbers of their images, run as `policy` wants it.
+
+    A single file is for image `policy.image`. Done already is done: an image that runs is not sent again, nor one that
+    lies in the other slot, unless `policy.erase` asks for a clean start. Raises `PlanRefused`.
+    """
+    if isinstance(files, Image):
+        return plan_one(files, state, policy)
+    if len(files) == 1:
+        ((number, image),) = files.items()
+        return plan_one(image, state, replace(policy, image=number))
+    open_ones = [number for number, image in files.items() if not Target(image, number).confirmed(state.images)]
+    parts = [_part(number, files, state, policy, together=len(open_ones) > 1) for number in sorted(files)]
+    resets = [part.number for part in parts if part.has(Reset)]
+    if resets:
+        parts = [_over_the_reset(part, state, max(resets)) for part in parts]
+    whole = replace(parts[0], image=None, parts=tuple(parts))
+    tasks = {kind: whole.tasks(kind)[: 1 if kind is Reset else None] for kind in _ORDER}
+    return replace(
+        whole,
+        steps=tuple(step for found in tasks.values() for _, step in found),
+        lines=tuple((kind.name, text) for kind, found in tasks.items() for text in _lines(found)),
+        notes=_gathered(parts, lambda part: part.notes),
+        warnings=_gathered(parts, lambda part: part.warnings),
+    )
+
+
+def _part(number: int, files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy, *, together: bool) -> Plan:
+    # A trial that is not that of the file has to be ended before an update of several.
+    policy = replace(policy, image=number, if_unconfirmed=Unconfirmed.REFUSE)
+    try:
+        return plan_together(files, state, policy, together=together)
+    except PlanRefused as error:
+        raise PlanRefused(f"image {number}: {error.message}", slot=error.slot, hint=error.hint) from error
+
+
+def _over_the_reset(part: Plan, state: DeviceState, last: int) -> Plan:
+    """The plan of an image while others are installed by a reset, of which `last` has the highest number.
+
+    Where it runs on trial already it is to run afterwards, too, to be confirmed with the others.
+    """
+    a = state.images.active(part.number)
+    if part.has(Reset) or a is None or a.confirmed:
+        return part
+    if state.kind is Kind.SWAP and part.number < last:
+        note = f"it stays on trial over the reset, because that installs image {last}"
+        return replace(part, steps=(Prove(part.to_version), *part.steps), notes=(*part.notes, note))
+    confirm = Run("image confirm", *((a.hash.hex(),) if part.number and a.hash is not None else ()))
+    raise PlanRefused(
+        f"image {part.number}: {part.to_version} runs on trial, and the reset that installs the others takes it back",
+        slot=a.slot,
+        hint=Hint("confirm it with ", confirm, ", or go back with ", Run("os reset"), ", before this update"),
+    )
+
+
+def _gathered(parts: Sequence[Plan], texts: Callable[[Plan], tuple[str, ...]]) -> tuple[str, ...]:
+    """What is told of the parts: once, with the images that it concerns unless these are all."""
+    found: dict[str, list[int]] = {}
+    for part in parts:
+        for text in texts(part):
+            found.setdefault(text, []).append(part.number)
+    return tuple(
+        text if len(numbers) == len(parts) else f"{_images(numbers)}: {text}" for text, numbers in found.items()
+    )
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def _lines(tasks: Sequence[tuple[int, Step]]) -> tuple[str, ...]:
+    """What is done with several images in steps of one kind, in as few lines as can be read."""
+    if not tasks:
+        return ()
+    kind = tasks[0][1]
+    match kind:
+        case Reset():
+            return (kind.text,)
+        case Upload():
+            lines = tuple(f"{step.text} of image {number}" for number, step in tasks)
+            return lines if len(lines) <= _LINES else ("; ".join(lines),)
+        case Erase():
+            return (f"erase the slot that is not running of {_images([number for number, _ in tasks])}",)
+        case Mark():
+            texts = (step.text.replace("it", f"image {number}", 1) for number, step in tasks)
+            return (", then ".join(texts),)
+    return ("; ".join(_of_image(step, number) for number, step in tasks),)
+
+
+def _of_image(step: Step, number: int) -> str:
+    version = getattr(step, "version", "")
+    return step.text.replace(version, f"{version} of image {number}", 1)
+
+
+def _images(numbers: Sequence[int]) -> str:
+    """`image 1`, `images 0 and 1`, `images 0, 1 and 2`."""
+    *first, last = (str(number) for number in numbers)
+    return f"images {', '.join(first)} and {last}" if first else f"image {last}"
