@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from .errors import DeviceError, ErrorCode
 from .messages.message import SmpCommand
 
 if TYPE_CHECKING:
@@ -28,3 +31,22 @@ class Group:
     async def request(self, command: SmpCommand[R], *, timeout_s: float | None = None) -> R:
         """See `Client.request`."""
         return await self.client.request(command, timeout_s=timeout_s)
+
+
+@contextmanager
+def explaining(*hints: tuple[ErrorCode | Sequence[ErrorCode], str | None]) -> Iterator[None]:
+    """For a `with` block: a refusal gets the hint that stands beside its code in the first of `hints` that fits.
+
+    ::
+
+        with explaining((SmpError.NOT_SUPPORTED, "its firmware was built without CONFIG_ACME")):
+            return await self.request(ReadTemperature())
+    """
+    try:
+        yield
+    except DeviceError as error:
+        for codes, hint in hints:
+            if error.says(*([codes] if isinstance(codes, ErrorCode) else codes)):
+                error.hint = hint
+                break
+        raise

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from .contracts import Connection, Device, ImageGroup, OsGroup, ReturnHint, UploadOptions
     from .former_names import Command
     from .fragments import read_data, write_data
-    from .group import Group
+    from .group import Group, explaining
     from .mcuboot import (
         Dependency,
         FileBytes,
@@ -268,6 +268,7 @@ __all__ = [
     "aligned",
     "cli_command",
     "command",
+    "explaining",
     "find_message_size",
     "hookimpl",
     "ignore_progress",
@@ -309,7 +310,7 @@ _LATE = {
         "former_names": "Command",
         "fragments": "read_data write_data",
         "transfer.reading": "Fragment ReadPlan",
-        "group": "Group",
+        "group": "Group explaining",
         "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader Tlv TlvType Version load_image "
         "ImageRole Package PackageImage PackageKind load_package sample_key signed_by",
         "message_size": "find_message_size",

@@ -38,7 +38,7 @@ CORE: dict[str, set[str]] = {
     "mcumgrx.protocol": {"mcumgrx.errors", "mcumgrx.hints", "mcumgrx._codec", "mcumgrx._pycodec"},
     "mcumgrx.messages": {"mcumgrx.errors", "mcumgrx.protocol"},
     "mcumgrx.transport": {"mcumgrx.errors", "mcumgrx.address", "mcumgrx.protocol.framing"},
-    "mcumgrx.group": {"mcumgrx.messages.message", "mcumgrx.client"},
+    "mcumgrx.group": {"mcumgrx.errors", "mcumgrx.messages.message", "mcumgrx.client"},
     "mcumgrx.memory": {"mcumgrx.errors", "mcumgrx.link.profile", "mcumgrx.threads"},
     "mcumgrx.link.profile": {"mcumgrx.messages.standard"},
     "mcumgrx.load": set(),

@@ -13,9 +13,12 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import pytest
+
 import mcumgrx
 import mcumgrx_plugins
 from mcumgrx import plugin_api
+from mcumgrx.plugin_api import DeviceError, SmpError, explaining
 from mcumgrx.registry import default_registry
 
 ROOT = Path(mcumgrx.__file__).parent
@@ -110,3 +113,12 @@ def test_a_table_of_errors_that_is_not_there_costs_the_names(caplog: Any) -> Non
         group = plugin_api.GroupPlugin(70, "acme", "x", load="a:b", errors=load)
         assert group.error_table() is None
         assert f"{load} is no table of errors" in caplog.text
+
+
+def test_a_refusal_gets_the_hint_beside_its_code() -> None:
+    hints = ((SmpError.BUSY, SmpError.INVALID), "first"), (SmpError.INVALID, "second"), (SmpError.NO_ENTRY, None)
+    cases = ((SmpError.INVALID, "first"), (SmpError.NO_ENTRY, None), (SmpError.NO_MEMORY, "its own"))
+    for code, hint in cases:
+        with pytest.raises(DeviceError) as caught, explaining(*hints):
+            raise DeviceError("no", group=None, rc=int(code), code=code, hint="its own")
+        assert caught.value.hint == hint

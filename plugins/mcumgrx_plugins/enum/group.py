@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
-from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, SmpError, UsageError
+from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, SmpError, UsageError, explaining
 
 from .messages import (
     CountGroups,
@@ -77,12 +77,8 @@ class EnumGroup(Group):
                     raise
             found: list[GroupDetails] = []
             for number in wanted or (await self.groups()).groups:
-                try:
+                with explaining((_TOO_LARGE, _SMALL_BUFFER)):
                     found += (await self.request(ReadGroupDetails((number,)))).groups
-                except DeviceError as error:
-                    if error.says(*_TOO_LARGE):
-                        error.hint = _SMALL_BUFFER
-                    raise
             return GroupDetailsList(tuple(found))
 
     async def _one_by_one(self) -> tuple[int, ...]:
@@ -107,12 +103,6 @@ def _too_much(error: DeviceError, asked: int) -> bool:
     return error.says(*_TOO_MANY, *_TOO_LARGE) or (error.says(SmpError.INVALID) and asked > 1)
 
 
-@contextmanager
-def _explained(hint: str = _NOT_BUILT) -> Iterator[None]:
+def _explained(hint: str = _NOT_BUILT) -> AbstractContextManager[None]:
     """What raises "not supported" inside gets this hint."""
-    try:
-        yield
-    except DeviceError as error:
-        if error.says(SmpError.NOT_SUPPORTED):
-            error.hint = hint
-        raise
+    return explaining((SmpError.NOT_SUPPORTED, hint))

@@ -6,8 +6,8 @@ only seems to.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from mcumgrx.plugin_api import (
@@ -35,6 +35,7 @@ from mcumgrx.plugin_api import (
     UploadProgress,
     UsageError,
     WriteImageState,
+    explaining,
     find_message_size,
     ignore_progress,
     upload,
@@ -51,6 +52,7 @@ _NO_MARKS = (
     "bootloaders without a test boot (direct XIP without revert, RAM load) have no marks: they boot the newest image; "
     "MCUboot's recovery takes marks if built with CONFIG_BOOT_SERIAL_IMG_GRP_IMAGE_STATE"
 )
+_NOT_THERE = (SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY)
 # MCUboot's recovery, for one.
 _NO_ERASE = "an upload erases the slot by itself: erasing before is never required"
 _MAYBE_MARKED = (
@@ -68,7 +70,7 @@ class ImageGroup(Group, ImageRole):
 
     async def state(self) -> ImageState:
         """The image list. A slot that is empty, half written or without a valid header is missing from it."""
-        with _hint(_NO_IMAGES):
+        with explaining((_NOT_THERE, _NO_IMAGES)):
             return await self.request(ReadImageState())
 
     async def upload(
@@ -105,7 +107,7 @@ class ImageGroup(Group, ImageRole):
 
         asked = Asked(Doing.UPLOAD, options.image, image)
         async with self._explained(asked):
-            with _hint(_NO_IMAGES):
+            with explaining((_NOT_THERE, _NO_IMAGES)):
                 return await upload(
                     self.client,
                     plan,
@@ -176,7 +178,7 @@ class ImageGroup(Group, ImageRole):
         """
         doubt: McumgrError | None = None
         try:
-            with _hint(_NO_MARKS):
+            with explaining((_NOT_THERE, _NO_MARKS)):
                 state = await self.request(command)
             if shown(state):
                 return state
@@ -205,7 +207,7 @@ class ImageGroup(Group, ImageRole):
         before = await self._seen()
         try:
             async with self._explained(Asked(Doing.ERASE, slot=slot)):
-                with _hint(_NO_ERASE):
+                with explaining((_NOT_THERE, _NO_ERASE)):
                     await self.request(EraseImage(slot), timeout_s=timeout_s)
         except (RequestTimeout, MalformedReply) as error:
             if not _erased(before, await self._looked_at(repeats=0), slot):
@@ -254,20 +256,9 @@ class ImageGroup(Group, ImageRole):
         try:
             return await self.request(ReadSlotInfo())
         except DeviceError as error:
-            if _not_supported(error):
+            if error.says(*_NOT_THERE):
                 return None
             raise
-
-
-@contextmanager
-def _hint(text: str) -> Iterator[None]:
-    """What raises "not supported" inside gets this hint."""
-    try:
-        yield
-    except DeviceError as error:
-        if _not_supported(error):
-            error.hint = text
-        raise
 
 
 def _erased(before: ImageState | None, after: ImageState | None, slot: int | None) -> bool | None:
@@ -301,7 +292,3 @@ def _holding(state: ImageState, hash: bytes) -> list[Slot]:
 def _number(slots: list[Slot]) -> int | None:
     """The slot to name in an error, counted over all images."""
     return 2 * slots[0].image + slots[0].slot if slots else None
-
-
-def _not_supported(error: DeviceError) -> bool:
-    return error.says(SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from typing import TypeVar
 
 from mcumgrx.plugin_api import (
     Body,
@@ -26,8 +26,10 @@ from mcumgrx.plugin_api import (
     ReadParams,
     RequestTimeout,
     Reset,
+    SmpCommand,
     SmpError,
     UsageError,
+    explaining,
 )
 from mcumgrx.plugin_api import OsGroup as OsRole
 
@@ -49,6 +51,8 @@ from .messages import (
     WriteDatetime,
 )
 
+R = TypeVar("R")
+
 # Plain codes of servers without the command, or without an answer to this question: most have neither (8); errors of
 # the group in their version 1 form are 1, 3 and 5; Zephyr 3.5 sends a bare 3 for a question it does not know.
 _CANNOT_TELL = frozenset({SmpError.NOT_SUPPORTED, SmpError.NO_ENTRY, SmpError.INVALID, SmpError.UNKNOWN})
@@ -58,6 +62,7 @@ _FORMATS = (
     f"Zephyr knows the letters {' '.join(INFO_FIELDS)} (b only if built with "
     f"CONFIG_MCUMGR_GRP_OS_INFO_BUILD_DATE_TIME) and {INFO_ALL}; others are the application's own"
 )
+_LONG_INFO = "ask for fewer fields at once, or raise CONFIG_MCUMGR_GRP_OS_INFO_MAX_RESPONSE_SIZE"
 _POOLS_OPTION = "CONFIG_MCUMGR_GRP_OS_MPSTAT (Zephyr 4.4 or later)"
 _LAST_RESORT = "--force is the last resort: it restarts the device in the middle of what it does, which may break that"
 _CLOCK_OPTION = "CONFIG_MCUMGR_GRP_OS_DATETIME (Zephyr 3.6 or later, and a devicetree alias rtc)"
@@ -124,24 +129,14 @@ class OsGroup(Group, OsRole):
 
     async def clock(self) -> DeviceTime:
         """The device's clock."""
-        with _needs(_CLOCK_OPTION):
-            try:
-                return await self.request(ReadDatetime())
-            except DeviceError as error:
-                if error.says(OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY):
-                    error.hint = _CLOCK_NOT_SET
-                raise
+        with _needs(_CLOCK_OPTION), explaining(((OsErrorCode.RTC_NOT_SET, SmpError.NO_ENTRY), _CLOCK_NOT_SET)):
+            return await self.request(ReadDatetime())
 
     async def set_clock(self, time: datetime) -> None:
         """Set the device's clock, in UTC; a time without a time zone counts as UTC."""
-        with _needs(_CLOCK_OPTION):
-            try:
-                await self.request(WriteDatetime(time))
-            except DeviceError as error:
-                refused = error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID)
-                if refused or error.says(OsErrorCode.RTC_COMMAND_FAILED):
-                    error.hint = _CLOCK_TEXT
-                raise
+        refusals = (OsErrorCode.INVALID_FORMAT, OsErrorCode.RTC_COMMAND_FAILED, SmpError.INVALID)
+        with _needs(_CLOCK_OPTION), explaining((refusals, _CLOCK_TEXT)):
+            await self.request(WriteDatetime(time))
 
     async def set_and_read_clock(self, time: datetime | None = None) -> ClockSet:
         """As `set_clock` (default: to the time of this computer), and read it.
@@ -242,74 +237,44 @@ class OsGroup(Group, OsRole):
 
         Its order is that of `INFO_FIELDS`, whatever that of the letters. Without a format: the kernel's name.
         """
-        with _needs("CONFIG_MCUMGR_GRP_OS_INFO"):
-            try:
-                return await self.request(ReadInfo(format))
-            except DeviceError as error:
-                if error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
-                    error.hint = _FORMATS
-                elif error.says(SmpError.MESSAGE_SIZE):
-                    error.hint = "ask for fewer fields at once, or raise CONFIG_MCUMGR_GRP_OS_INFO_MAX_RESPONSE_SIZE"
-                raise
+        hints = ((OsErrorCode.INVALID_FORMAT, SmpError.INVALID), _FORMATS), (SmpError.MESSAGE_SIZE, _LONG_INFO)
+        with _needs("CONFIG_MCUMGR_GRP_OS_INFO"), explaining(*hints):
+            return await self.request(ReadInfo(format))
 
     async def board(self) -> str | None:
         """The board's name, as Zephyr's build has it, or None where the device cannot tell."""
-        try:
-            return (await self.request(ReadInfo("i"))).strip() or None
-        except DeviceError as error:
-            if _cannot_tell(error) or error.says(OsErrorCode.INVALID_FORMAT, SmpError.INVALID):
-                return None
-            raise
+        return (await self._told(ReadInfo("i")) or "").strip() or None
 
     async def bootloader(self) -> Bootloader:
         """The bootloader's name and mode; what the device cannot tell stays unknown."""
-        try:
-            name = await self.request(ReadBootloader())
-        except DeviceError as error:
-            if _cannot_tell(error):
-                return Bootloader()
-            raise
-        try:
-            return replace(await self.request(ReadBootloaderMode()), name=name)
-        except DeviceError as error:
-            if _cannot_tell(error):
-                return Bootloader(name)
-            raise
+        if (name := await self._told(ReadBootloader())) is None:
+            return Bootloader()
+        return replace(await self._told(ReadBootloaderMode()) or Bootloader(), name=name)
 
     async def active_b0_slot(self) -> int | None:
         """The slot that MCUboot itself was started from (0 or 1), or None where the device cannot tell.
 
         Only firmware of the nRF Connect SDK with a first-stage bootloader can.
         """
+        return await self._told(ReadActiveB0Slot())
+
+    async def _told(self, command: SmpCommand[R]) -> R | None:
+        """The result, or None where the device has no answer, rather than none at the moment."""
         try:
-            return await self.request(ReadActiveB0Slot())
+            return await self.request(command)
         except DeviceError as error:
-            if _cannot_tell(error):
+            if error.group is not None or error.says(*_CANNOT_TELL):
                 return None
             raise
 
     async def query_bootloader(self, query: str) -> Body:
         """The answer to any query of the bootloader, as it is. Raises `DeviceError` where it has none."""
-        with _needs("CONFIG_MCUMGR_GRP_OS_BOOTLOADER_INFO"):
-            try:
-                return await self.request(QueryBootloader(query))
-            except DeviceError as error:
-                if error.says(OsErrorCode.QUERY_YIELDS_NO_ANSWER, SmpError.INVALID, SmpError.NO_ENTRY):
-                    error.hint = _QUERIES
-                raise
+        unknown = (OsErrorCode.QUERY_YIELDS_NO_ANSWER, SmpError.INVALID, SmpError.NO_ENTRY)
+        with _needs("CONFIG_MCUMGR_GRP_OS_BOOTLOADER_INFO"), explaining((unknown, _QUERIES)):
+            return await self.request(QueryBootloader(query))
 
 
-@contextmanager
-def _needs(option: str, more: str = "MCUboot's recovery never has this command") -> Iterator[None]:
+def _needs(option: str, more: str = "MCUboot's recovery never has this command") -> AbstractContextManager[None]:
     """What raises "not supported" inside gets the hint which build option the firmware lacks."""
-    try:
-        yield
-    except DeviceError as error:
-        if error.says(SmpError.NOT_SUPPORTED):
-            error.hint = f"its firmware was built without CONFIG_MCUMGR_GRP_OS, or without {option}; {more}"
-        raise
-
-
-def _cannot_tell(error: DeviceError) -> bool:
-    """Whether this refusal means that the device has no answer, rather than none at the moment."""
-    return error.group is not None or error.says(*_CANNOT_TELL)
+    lacks = f"its firmware was built without CONFIG_MCUMGR_GRP_OS, or without {option}; {more}"
+    return explaining((SmpError.NOT_SUPPORTED, lacks))

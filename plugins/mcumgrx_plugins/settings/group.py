@@ -22,6 +22,7 @@ from mcumgrx.plugin_api import (
     Run,
     SmpError,
     UsageError,
+    explaining,
     value_text,
 )
 
@@ -80,24 +81,15 @@ class SettingsGroup(Group):
         _check(name)
         if max_size is not None and not 0 <= max_size <= LARGEST_SIZE:
             raise UsageError(f"no value has {max_size} bytes")
-        with _explained():
-            try:
-                return await self.client.request(ReadSetting(name, max_size), repeats=repeats)
-            except DeviceError as error:
-                if error.says(SmpError.MESSAGE_SIZE):
-                    error.hint = _TOO_LARGE
-                raise
+        with _explained(), explaining((SmpError.MESSAGE_SIZE, _TOO_LARGE)):
+            return await self.client.request(ReadSetting(name, max_size), repeats=repeats)
 
     async def write(self, name: str, value: bytes | str) -> None:
         """Give a setting another value for now: neither committed nor stored. Zephyr takes bytes, Mynewt text."""
         _check(name)
-        with _explained():
-            try:
-                await self.request(WriteSetting(name, value))
-            except DeviceError as error:
-                if error.says(SmpError.INVALID) and isinstance(value, bytes):
-                    error.hint = _WANTS_TEXT
-                raise
+        hints = [(SmpError.INVALID, _WANTS_TEXT)] if isinstance(value, bytes) else []
+        with _explained(), explaining(*hints):
+            await self.request(WriteSetting(name, value))
 
     async def write_and_look(self, name: str, value: bytes | str) -> Written:
         """As `write`, and read it back, which also tells what has become of a write without an answer.
@@ -130,13 +122,9 @@ class SettingsGroup(Group):
     async def delete(self, name: str) -> None:
         """Take a setting out of the storage; the firmware has its value until it is restarted."""
         _check(name)
-        with _explained(_DELETED):
-            try:
-                await self.request(DeleteSetting(name))
-            except DeviceError as error:
-                if error.says(SmpError.NO_ENTRY, SettingsErrorCode.KEY_NOT_FOUND):
-                    error.hint = _NOTHING_STORED
-                raise
+        missed = (SmpError.NO_ENTRY, SettingsErrorCode.KEY_NOT_FOUND)
+        with _explained(_DELETED), explaining((missed, _NOTHING_STORED)):
+            await self.request(DeleteSetting(name))
 
     async def commit(self) -> None:
         """Let the application use what has been written."""

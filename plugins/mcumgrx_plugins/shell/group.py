@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcumgrx.plugin_api import DeviceError, Group, Hint, MalformedReply, RequestTimeout, SmpError
+from mcumgrx.plugin_api import Group, Hint, MalformedReply, RequestTimeout, SmpError, explaining
 
 from .messages import Execute, ShellOutput, quoted
 
@@ -14,6 +14,7 @@ _OVERFLOW = (
 )
 _MISSING = "its firmware was built without CONFIG_MCUMGR_GRP_SHELL; MCUboot's recovery has no shell"
 _INVALID = "the line may be too long for the device, which takes 255 characters unless it was built otherwise"
+_HINTS = ((SmpError.MESSAGE_SIZE, _OVERFLOW), (SmpError.NOT_SUPPORTED, _MISSING), (SmpError.INVALID, _INVALID))
 _UNREADABLE = "the command has run, most likely: look at what it should do before it is run again"
 _SILENT = "the command may still be running: allow it more time with --timeout SECONDS"
 
@@ -36,15 +37,8 @@ class ShellGroup(Group):
 
     async def _execute(self, argv: tuple[str, ...], timeout_s: float | None) -> ShellOutput:
         try:
-            return await self.request(Execute(argv), timeout_s=timeout_s)
-        except DeviceError as error:
-            hints = (
-                (SmpError.MESSAGE_SIZE, _OVERFLOW),
-                (SmpError.NOT_SUPPORTED, _MISSING),
-                (SmpError.INVALID, _INVALID),
-            )
-            error.hint = next((hint for code, hint in hints if error.says(code)), error.hint)
-            raise
+            with explaining(*_HINTS):
+                return await self.request(Execute(argv), timeout_s=timeout_s)
         except RequestTimeout as error:
             error.hint = error.hint or _SILENT
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import DeviceError, Group, Hint, Run, SmpError, UsageError
+from mcumgrx.plugin_api import Group, Hint, Run, SmpError, UsageError, explaining
 
 from .messages import Counters, ListStatistics, ReadStatistics, StatErrorCode, StatisticsList
 
@@ -24,11 +24,8 @@ class StatGroup(Group):
 
     async def names(self) -> StatisticsList:
         """The groups of counters that there are."""
-        try:
+        with explaining((SmpError.NOT_SUPPORTED, _NOT_BUILT), (SmpError.MESSAGE_SIZE, _LIST_TOO_LARGE)):
             return await self.request(ListStatistics())
-        except DeviceError as error:
-            _explain(error, _LIST_TOO_LARGE)
-            raise
 
     async def read(self, name: str) -> Counters:
         """The counters of the group `name`. Raises `UsageError` for a name that none can have."""
@@ -38,19 +35,10 @@ class StatGroup(Group):
             raise UsageError(f"{name!r} is not a text that can be sent") from error
         if empty:
             raise UsageError("statistics have a name", hint=Hint("see ", Run("stat list")))
-        try:
+        with explaining(
+            (SmpError.NOT_SUPPORTED, _NOT_BUILT),
+            (SmpError.MESSAGE_SIZE, _TOO_LARGE),
+            (_NO_SUCH_GROUP, StatErrorCode.INVALID_GROUP.hint),
+            (SmpError.INVALID, _LONG_NAME),
+        ):
             return await self.request(ReadStatistics(name))
-        except DeviceError as error:
-            _explain(error, _TOO_LARGE)
-            if error.says(*_NO_SUCH_GROUP):
-                error.hint = StatErrorCode.INVALID_GROUP.hint
-            elif error.says(SmpError.INVALID):
-                error.hint = _LONG_NAME
-            raise
-
-
-def _explain(error: DeviceError, too_large: str) -> None:
-    if error.says(SmpError.NOT_SUPPORTED):
-        error.hint = _NOT_BUILT
-    elif error.says(SmpError.MESSAGE_SIZE):
-        error.hint = too_large
