@@ -18,7 +18,7 @@ from dataclasses import replace
 from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
-from .device_state import DeviceState, Kind
+from .device_state import DeviceState, Kind, shown_version
 from .plan import Confirm, Erase, Mark, Plan, Prove, Reset, Step, Upload, plan_one, plan_together
 from .policy import DfuPolicy, Unconfirmed
 from .verdict import Target
@@ -73,8 +73,17 @@ def _over_the_reset(part: Plan, state: DeviceState, last: int) -> Plan:
 
     Where it runs on trial already it is to run afterwards, too, to be confirmed with the others.
     """
-    a = state.images.active(part.number)
-    if part.has(Reset) or a is None or a.confirmed:
+    a, b = state.images.active(part.number), state.images.other(part.number)
+    if part.has(Reset) or a is None:
+        return part
+    if b is not None and b.pending:
+        raise PlanRefused(
+            f"image {part.number}: {part.to_version} runs, and the reset would put {shown_version(b.version)} in its "
+            f"place, which waits in slot {b.slot}",
+            slot=b.slot,
+            hint=Hint("remove what waits with ", Run("image erase", "--slot", str(2 * b.image + b.slot))),
+        )
+    if a.confirmed:
         return part
     if state.kind is Kind.SWAP and part.number < last:
         note = f"it stays on trial over the reset, because that installs image {last}"
