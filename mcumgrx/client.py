@@ -387,10 +387,6 @@ class Client:
         self.profile.forget_firmware()
         self._link.versions = VersionChoice()
 
-    def allow_in_flight(self, count: int) -> None:
-        """From now on `count` requests may wait for answers at once."""
-        self._link.slots.allow(count)
-
     def stream(
         self,
         room: int,

@@ -105,9 +105,15 @@ class Registry:
         path: Sequence[str] | None = None,
     ) -> None:
         self._transports: dict[str, TransportPlugin] = {}
+        self.transports = MappingProxyType(self._transports)
+        """The transports by scheme; one with aliases stands under each of them too."""
         self._groups: dict[int, GroupPlugin] = {}
+        self.groups = MappingProxyType(self._groups)
+        """The command groups by number."""
         self._roles: dict[str, list[GroupPlugin]] = {}
         self._commands: dict[str, CliCommand] = {}
+        self.commands = MappingProxyType(self._commands)
+        """The plugins' commands by name, which is one word or two."""
         self._owners: dict[Description, PluginRecord] = {}
         self._packages: dict[str, PluginRecord] = {}  # those of other distributions, by the name they are imported by
         self._records: list[PluginRecord] = []
@@ -115,21 +121,6 @@ class Registry:
         self._load(found, set(disabled))
 
     # -- what there is ---------------------------------------------------------------------------------------------
-
-    @property
-    def transports(self) -> Mapping[str, TransportPlugin]:
-        """The transports by scheme; one with aliases stands under each of them too."""
-        return MappingProxyType(self._transports)
-
-    @property
-    def groups(self) -> Mapping[int, GroupPlugin]:
-        """The command groups by number."""
-        return MappingProxyType(self._groups)
-
-    @property
-    def commands(self) -> Mapping[str, CliCommand]:
-        """The plugins' commands by name, which is one word or two."""
-        return MappingProxyType(self._commands)
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:

@@ -26,11 +26,6 @@ class Slots:
         self._vacated = 0  # of those who are still to leave, so many take up no place any more
         self._queue: deque[asyncio.Future[None]] = deque()
 
-    def allow(self, usual: int) -> None:
-        """From now on so many are let in where nobody claims more."""
-        self.usual = max(1, usual)
-        self._weigh()
-
     def claim(self, owner: object, count: int, on_room: Callable[[], None]) -> None:
         """As long as `owner` is there, `count` are let in; `on_room` is called when others have made room."""
         self._claims[owner] = (count, on_room)

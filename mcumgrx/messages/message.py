@@ -20,19 +20,6 @@ from ..protocol import codec
 from ..protocol.codes import SmpError, error_table
 from ..protocol.header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
 
-__all__ = [
-    "MAX_LEVELS",
-    "Body",
-    "CommandFacts",
-    "Fields",
-    "Reply",
-    "Request",
-    "SmpCommand",
-    "decode_body",
-    "encode_body",
-    "raise_for_error",
-]
-
 log = logging.getLogger("mcumgrx.messages")
 
 Result = TypeVar("Result")

@@ -70,5 +70,5 @@ def test_the_largest_claim_counts_and_a_shorter_one_ends_alone() -> None:
 def test_at_least_one_is_let_in(count: int) -> None:
     slots = Slots(count)
     assert not slots.full
-    slots.allow(count)
-    assert not slots.full
+    slots.enter_now()
+    assert slots.full
