@@ -27,7 +27,7 @@ from .proof import Confirming, Proving
 from .report import Ending, Report
 from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
-from .trial import GoingBack, Keeping
+from .trial import GoingBack, Keeping, Staying
 from .verdict import Target
 
 __all__ = ["OnPlan", "update"]
@@ -214,5 +214,6 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
         yield Resetting(job)
     if plan.has(Prove):
         yield Proving(job)
-    if plan.has(Confirm):
-        yield Confirming(job)
+    confirms = plan.tasks(Confirm)
+    if confirms:
+        yield Staying(job) if all(confirm.or_mark for _, confirm in confirms) else Confirming(job)

@@ -155,11 +155,13 @@ class Confirm:
     """Make the running image permanent, unless it is so already.
 
     Without a `hash` that is the application that answers, which is image 0; other images are named by theirs.
+    `or_mark`: where the device refuses that, it is gone back, to mark what has been proven to stay.
     """
 
     name: ClassVar[str] = "confirm"
     version: str
     hash: bytes | None = None
+    or_mark: bool = False
 
     @property
     def text(self) -> str:
@@ -352,7 +354,8 @@ class _Planner:
 
     def _confirm(self) -> Confirm:
         """Of image 0 without a hash: both slots may hold it, and a hash finds the first that does."""
-        return Confirm(self.new, self.image.hash if self.number else None)
+        or_mark = self.together and self.kind is Kind.SWAP and self.state.mode_known
+        return Confirm(self.new, self.image.hash if self.number else None, or_mark)
 
     def _plan_on_trial(self, a: Slot) -> Plan:
         """Another image runs on trial: what becomes of it, and the plan for the device as it is then."""
@@ -474,9 +477,11 @@ class _Planner:
             return False
         if self.together and self.a is not None and self.policy.mode is Mode.TEST_AND_CONFIRM:
             # One that stays beside one that goes back would be a mixture, which may run less well than either.
+            refused = "no image is confirmed, and the next reset takes all of them back"
+            if self._confirm().or_mark:
+                refused = "all go back once they are proven, to be marked to stay: two more resets"
             self.warnings.append(
-                "it can be confirmed from here only if the device is built for that; if it is not, no image is "
-                "confirmed, and the next reset takes all of them back"
+                f"it can be confirmed from here only if the device is built for that; if not, {refused}"
             )
             return False
         if self.policy.mode is Mode.TEST_ONLY:

@@ -152,10 +152,15 @@ class Proving:
 
 
 class Confirming:
-    """The confirmation of what was seen to run: of all images or, where one cannot be confirmed, of none."""
+    """The confirmation of what was seen to run: of all images or, where one cannot be confirmed, of none.
 
-    def __init__(self, job: Job) -> None:
+    `or_mark`: that a device refuses it, and leaves all on trial, is no failure then but `refused`.
+    """
+
+    def __init__(self, job: Job, *, or_mark: bool = False) -> None:
         self._job = job
+        self._or_mark = or_mark
+        self.refused = False
         self._reason: McumgrError | None = None  # what the device made of it
 
     async def run(self) -> None:
@@ -176,8 +181,21 @@ class Confirming:
                     # It has been reset meanwhile. What was confirmed then was the old image, which was so before.
                     raise job.failed(state)
             if not job.confirmed:
-                raise self._unconfirmed() from self._reason
+                self.refused = self._or_mark and isinstance(self._reason, DeviceError) and await self._all_on_trial()
+                if not self.refused:
+                    raise self._unconfirmed() from self._reason
+                stage.result = f"refused ({self._reason}): back once more, to mark what is proven to stay"
+                return
             stage.result = f"{job.new} {be} confirmed"
+
+    async def _all_on_trial(self) -> bool:
+        """All run unconfirmed, and each has one that it would go back to."""
+        images = await self._job.list()
+        for target in self._job.targets.values():
+            running, old = target.running(images), images.other(target.number)
+            if running is None or running.confirmed or old is None or old.hash is None:
+                return False
+        return True
 
     async def over(self, connection: Connection) -> None:
         job = self._job

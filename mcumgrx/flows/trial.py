@@ -16,11 +16,12 @@ from ..messages.standard import ImageState, Slot
 from .device_state import in_recovery, shown_version
 from .job import Job
 from .link import PAUSE_S, NoReturn, now
-from .plan import GoBack, Keep
-from .proof import QUIET_S
-from .steps import Resetting
+from .plan import GoBack, Keep, Mark
+from .proof import QUIET_S, Confirming, Proving
+from .steps import Marking, Resetting
+from .verdict import in_words
 
-__all__ = ["GoingBack", "Keeping"]
+__all__ = ["GoingBack", "Keeping", "Staying"]
 
 
 class Keeping:
@@ -128,3 +129,41 @@ class GoingBack:
             outcome=Outcome.NO_RETURN,
             hint="a swap can take minutes: raise --boot-timeout; or look at the device's log",
         )
+
+
+class Staying:
+    """The confirmation of several images or, where it is refused: back, marks for good, reset and proof again.
+
+    Most devices let only its own application confirm the image of another core (Zephyr's default). So nothing stays
+    that has not been proven to run, and at no time do old and new ones run beside each other.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    async def run(self) -> None:
+        job = self._job
+        confirming = Confirming(job, or_mark=True)
+        await confirming.run()
+        if confirming.refused:
+            await self._go_round()
+
+    async def _go_round(self) -> None:
+        job = self._job
+        first = job.target
+        old = (await job.list()).other(first.number)
+        assert old is not None  # both were looked at before
+        assert old.hash is not None
+        await GoingBack(job, GoBack(shown_version(old.version), old.hash, first.version)).run()
+        images = await job.list()
+        lost = [target.name for target in job.targets.values() if target.staged(images) is None]
+        if lost:
+            raise FlowError(
+                f"{job.new} have run, but the device does not list {in_words(lost)} any more: nothing is marked",
+                stage=StageName.MARK,
+                outcome=Outcome.NOT_CONFIRMED,
+                hint="--mode confirm-only uploads them once more, and makes them permanent before they run",
+            )
+        await Marking(job, [(target, Mark(permanent=True)) for target in reversed(job.targets.values())]).run()
+        await Resetting(job).run()
+        await Proving(job).run()

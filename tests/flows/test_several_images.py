@@ -141,6 +141,19 @@ def test_two_images_to_stay_need_no_confirmation() -> None:
     assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
 
 
+def test_where_no_other_core_is_confirmed_what_is_proven_is_marked_to_stay() -> None:
+    desk = Desk()
+    report = desk.together(APPLICATION_2, NET)
+    assert (report.ending, report.resets, report.bytes_sent) == (
+        Ending.CONFIRMED,
+        3,
+        len(APPLICATION_2) + len(NET),
+    )
+    done = [event.name for event in desk.events if isinstance(event, Stage) and event.finished]
+    assert done[-8:] == ["prove", "confirm", "reset", "return", "mark", "reset", "return", "prove"]
+    assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
+
+
 def test_what_is_done_already_is_left_out() -> None:
     desk = Desk(confirms_other_images=True)
     desk.run()
