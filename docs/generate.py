@@ -107,7 +107,8 @@ def _usage(name: str, spec: CliSpec) -> str:
         if isinstance(one, Argument):
             word = one.name.upper() + ("…" if one.many else "")
             words.append(word if one.required else f"[{word}]")
-    return " ".join([*words, "-d ADDRESS"] if spec.needs_device else words)
+    device = {True: ["-d ADDRESS"], None: ["[-d ADDRESS]"], False: []}[spec.needs_device]
+    return " ".join([*words, *device])
 
 
 def command_table() -> str:

@@ -532,6 +532,10 @@ class CliContext(Protocol):
         """The command groups that plugins supply, by number."""
 
     @property
+    def has_device(self) -> bool:
+        """Whether a device is named."""
+
+    @property
     def device(self) -> Device:
         """The device named by `-d`. Raises `UsageError` with a hint when there is none."""
 
@@ -583,11 +587,11 @@ class CliSpec:
     """What `cli_command` attaches to a function, as `__mcumgrx_command__`."""
 
     parameters: tuple[Argument | Option, ...]
-    needs_device: bool
+    needs_device: bool | None
     epilog: str
 
 
-def cli_command(*parameters: Argument | Option, needs_device: bool = True, epilog: str = "") -> Callable[[F], F]:
+def cli_command(*parameters: Argument | Option, needs_device: bool | None = True, epilog: str = "") -> Callable[[F], F]:
     """Make an async function a command; its docstring is the help, `epilog` shows examples.
 
     The function gets a `CliContext` and the parameters by name, and returns a dataclass (or None). The command
@@ -597,6 +601,9 @@ def cli_command(*parameters: Argument | Option, needs_device: bool = True, epilo
         @cli_command(Argument("text", "what to send"))
         async def echo(context: CliContext, text: str) -> EchoResult:
             \"\"\"Send TEXT to the device and print what comes back.\"\"\"
+
+    Without a device it is refused, unless `needs_device` is false: then `-d` is not for it. None is for a command that
+    can do more with a device (`CliContext.has_device`): only `-d` itself names one then, and no variable.
 
     For a rendering of its own, the result has a method `lines() -> list[str]`; without one its fields are listed.
     """

@@ -76,7 +76,7 @@ def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str
             raise PluginError(f"the command {name!r} has an option {min(clash)} of its own, which every command has")
         if parameter.name in [other.name for other in parameters if other is not parameter]:
             raise PluginError(f"the command {name!r} has two parameters {parameter.name!r}")
-    if not spec.needs_device and name != "demo":
+    if spec.needs_device is False and name != "demo":
         for option in common:
             option.hidden = option.name in [f"{PREFIX}{about}" for about in ("device", "id", "no_cache")]
 
@@ -84,6 +84,8 @@ def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str
         ctx = click.get_current_context()
         settings = collect(ctx)
         settings = replace(settings, environment=environment(ctx))
+        if spec.needs_device is None and any(option == "-d" for _, option, _ in settings.environment):
+            settings = replace(settings, device=None)
         own = {key: value for key, value in values.items() if not key.startswith(PREFIX)}
         typed = ctx.find_root().meta.get(TYPED, ())
         return _execute(name, lambda context: function(context, **own), spec, settings, plugin, typed)

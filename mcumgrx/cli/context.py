@@ -59,6 +59,10 @@ class Context:
         return default_registry().groups
 
     @property
+    def has_device(self) -> bool:
+        return bool(self.settings.device)
+
+    @property
     def device(self) -> SessionDevice:
         from .. import session
         from ..address import Address

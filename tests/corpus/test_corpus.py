@@ -21,7 +21,7 @@ from mcumgrx.cli.main import main
 from mcumgrx.errors import ImageError, PlanRefused
 from mcumgrx.flows import DfuPolicy, Ending, Plan, make_plan, update
 from mcumgrx.flows.plan import DeviceState
-from mcumgrx.mcuboot import Image, load_image, load_package
+from mcumgrx.mcuboot import Image, load_image, load_package, sample_key
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
@@ -394,3 +394,37 @@ def test_a_file_that_claims_4_gib_takes_no_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_the_sample_keys_of_mcuboot_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("imgtool")
+    payload, signed = tmp_path / "payload.bin", tmp_path / "app.bin"
+    payload.write_bytes(bytes(range(256)) * 8)
+    for sha in ("256", "512"):
+        sign = [
+            "sign",
+            "--key",
+            str(KEYS / "sample-ed25519.pem"),
+            "--sha",
+            sha,
+            "--header-size",
+            "0x200",
+            "--pad-header",
+        ]
+        sign += ["--align", "4", "--slot-size", "0x8000", "--version", "1.0.0", str(payload), str(signed)]
+        subprocess.run([sys.executable, "-m", "imgtool.main", *sign], check=True, capture_output=True)
+        assert sample_key(load_image(signed)) == "root-ed25519.pem"
+        assert main(["image", "inspect", str(signed), "--key", str(KEYS / "sample-ed25519.pem")]) == 0
+        shown = capsys.readouterr().out
+        assert "MCUboot's sample key root-ed25519.pem: everybody has it" in shown
+        assert "signed with this key" in shown
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN PUBLIC KEY-----\n????\n-----END PUBLIC KEY-----\n", b"\0" * 100])
+def test_what_is_no_key(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(content)
+    assert main(["image", "inspect", str(FILES / "ed25519.signed.bin"), "--key", str(key)]) == 2
+    assert "error: the key cannot be read" in capsys.readouterr().err
+    assert main(["image", "inspect", str(FILES / "ed25519.signed.bin"), "--key", str(tmp_path)]) == 2
+    assert "error: cannot read the key" in capsys.readouterr().err

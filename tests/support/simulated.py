@@ -93,6 +93,7 @@ class _Context:
     """`mcumgrx.plugin_api.CliContext` without a command line."""
 
     timeout_s: float | None = None
+    has_device = False  # for commands that go without one; the others do not ask
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -586,6 +586,9 @@ class FileFacts:
     soc: str | None = None
     address: int | None = None
     """Where it lies in an Intel HEX, or the address that it is linked for."""
+    device: tuple[str, ...] = ()
+    """What the device says that goes with it; with `-d`."""
+    device_warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, found: Image | PackageImage, file: str, key: bytes | None = None) -> FileFacts:
@@ -673,7 +676,8 @@ class FileFacts:
             value = tlv.value if len(tlv.value) <= 64 else f"{tlv.value[:32]}…"
             tlvs.append((tlv.name, str(tlv.size), "protected" if tlv.protected else "", value))
         lines += [f"  {line}" for line in aligned(tlvs, head=True)]
-        return lines + [f"  warning: {warning}" for warning in self.warnings]
+        lines += [f"  device: {text}" for text in self.device]
+        return lines + [f"  warning: {warning}" for warning in (*self.warnings, *self.device_warnings)]
 
 
 def _uuid(image: Image, kind: int) -> str | None:
@@ -750,18 +754,22 @@ class InspectResult:
 @cli_command(
     Argument("files", "signed .bin or .hex, package (dfu_application.zip), build directory", type=Path, many=True),
     Option("--key", "Check the signatures with this key, public or private, in PEM.", type=Path, metavar="PEM"),
-    needs_device=False,
+    needs_device=None,
     epilog="""
     mcumgrx image inspect build/zephyr/zephyr.signed.bin
     mcumgrx image inspect build/dfu_application.zip --key public.pem
+    mcumgrx image inspect build/dfu_application.zip -d /dev/ttyACM0
     """,
 )
 async def inspect(context: CliContext, files: Sequence[Path], key: Path | None = None) -> InspectResult:
-    """Show which images FILES contain, and check their structure and hash, and with --key their signature."""
+    """Show which images FILES contain, and check their structure and hash, and with --key their signature.
+
+    With -d they are compared with what the device says of itself; nothing is changed.
+    """
     from mcumgrx.plugin_api import ImageError, in_thread, load_package
 
     pem = None if key is None else await in_thread(_read_key, key)
-    images: list[FileFacts] = []
+    images: list[tuple[PackageImage, FileFacts]] = []
     packages: list[PackageFacts] = []
     refused: list[FileRefused] = []
     for file in files:
@@ -772,10 +780,20 @@ async def inspect(context: CliContext, files: Sequence[Path], key: Path | None =
                 raise
             refused.append(FileRefused(str(file), error.message, error.hint))
             continue
-        images += [FileFacts.of(one, str(file), pem) for one in package.images]
+        images += [(one, FileFacts.of(one, str(file), pem)) for one in package.images]
         if package.kind != "signed image":
             packages.append(PackageFacts.of(package, str(file)))
-    return InspectResult(tuple(images), tuple(refused), tuple(packages))
+    facts = await _compared(context, images) if context.has_device else [one for _, one in images]
+    return InspectResult(tuple(facts), tuple(refused), tuple(packages))
+
+
+async def _compared(context: CliContext, images: Sequence[tuple[PackageImage, FileFacts]]) -> list[FileFacts]:
+    from .compare import ask, compared
+
+    async with context.connect() as client:
+        device = await ask(client)
+    told = [(facts, compared(one, device)) for one, facts in images]
+    return [replace(facts, device=good, device_warnings=wrong) for facts, (good, wrong) in told]
 
 
 _MOST_OF_A_KEY = 64 * 1024
