@@ -43,26 +43,14 @@ class Faults:
     def request(self, message: bytes) -> Fate:
         """What becomes of the next request."""
         self.requests += 1
-        if not (self.drop_requests or self.duplicate_requests or self.cut_at_request or self.delay_requests):
-            return _UNHARMED
-        number = self.requests
-        return Fate(
-            cut=_selected(self.cut_at_request, number, message),
-            copies=_copies(self.drop_requests, self.duplicate_requests, number, message),
-            delay_s=self.delay_requests.get(number, 0.0),
-        )
+        chosen = self.drop_requests, self.duplicate_requests, self.cut_at_request
+        return _fate(self.requests, message, *chosen, self.delay_requests)
 
     def reply(self, message: bytes) -> Fate:
         """What becomes of the next answer."""
         self.replies += 1
-        if not (self.drop_replies or self.duplicate_replies or self.cut_at_reply or self.delay_replies):
-            return _UNHARMED
-        number = self.replies
-        return Fate(
-            cut=_selected(self.cut_at_reply, number, message),
-            copies=_copies(self.drop_replies, self.duplicate_replies, number, message),
-            delay_s=self.delay_replies.get(number, 0.0),
-        )
+        chosen = self.drop_replies, self.duplicate_replies, self.cut_at_reply
+        return _fate(self.replies, message, *chosen, self.delay_replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +63,16 @@ class Fate:
 _UNHARMED = Fate(cut=False, copies=1, delay_s=0.0)
 
 
+def _fate(
+    number: int, message: bytes, drop: Selector, duplicate: Selector, cut: Selector, delay: Mapping[int, float]
+) -> Fate:
+    if not (drop or duplicate or cut or delay):
+        return _UNHARMED
+    copies = 0 if _selected(drop, number, message) else 2 if _selected(duplicate, number, message) else 1
+    return Fate(_selected(cut, number, message), copies, delay.get(number, 0.0))
+
+
 def _selected(selector: Selector, number: int, message: bytes) -> bool:
     if callable(selector):
         return selector(number, message)
     return number == selector if isinstance(selector, int) else number in selector
-
-
-def _copies(drop: Selector, duplicate: Selector, number: int, message: bytes) -> int:
-    if _selected(drop, number, message):
-        return 0
-    return 2 if _selected(duplicate, number, message) else 1

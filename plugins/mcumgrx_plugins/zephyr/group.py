@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcumgrx.plugin_api import DeviceError, Group, McumgrError, SmpError
+from mcumgrx.plugin_api import Group, McumgrError, SmpError, explaining
 
 from .messages import EraseStorage, ZephyrErrorCode
 
@@ -26,15 +26,11 @@ class ZephyrGroup(Group):
         """
         # A harmless request first: from who is silent by now, nothing has been erased.
         await self.client.params()
-        try:
-            await self.client.request(EraseStorage(), repeats=0)
-        except McumgrError as error:
-            if error.may_be_done and self.client.last_heard_s is not None:
-                error.hint = _UNANSWERED
-            if not isinstance(error, DeviceError):
+        not_opened = (SmpError.NO_ENTRY, ZephyrErrorCode.FLASH_OPEN_FAILED.hint)  # its form in SMP version 1
+        with explaining((SmpError.NOT_SUPPORTED, _NOT_BUILT), not_opened):
+            try:
+                await self.client.request(EraseStorage(), repeats=0)
+            except McumgrError as error:
+                if error.may_be_done and self.client.last_heard_s is not None:
+                    error.hint = _UNANSWERED
                 raise
-            if error.says(SmpError.NOT_SUPPORTED):
-                error.hint = _NOT_BUILT
-            elif error.says(SmpError.NO_ENTRY):  # its form in SMP version 1
-                error.hint = ZephyrErrorCode.FLASH_OPEN_FAILED.hint
-            raise
