@@ -47,7 +47,7 @@ def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: Df
     parts = [_part(number, files, state, policy, together=len(open_ones) > 1) for number in sorted(files)]
     resets = [part.number for part in parts if part.has(Reset)]
     if resets:
-        parts = [_over_the_reset(part, state, max(resets)) for part in parts]
+        parts = [_over_the_reset(part, files, state, max(resets)) for part in parts]
     whole = replace(parts[0], image=None, parts=tuple(parts))
     tasks = {kind: whole.tasks(kind)[: 1 if kind is Reset else None] for kind in _ORDER}
     return replace(
@@ -68,7 +68,7 @@ def _part(number: int, files: Mapping[int, Image], state: DeviceState, policy: D
         raise PlanRefused(f"image {number}: {error.message}", slot=error.slot, hint=error.hint) from error
 
 
-def _over_the_reset(part: Plan, state: DeviceState, last: int) -> Plan:
+def _over_the_reset(part: Plan, files: Mapping[int, Image], state: DeviceState, last: int) -> Plan:
     """The plan of an image while others are installed by a reset, of which `last` has the highest number.
 
     Where it runs on trial already it is to run afterwards, too, to be confirmed with the others.
@@ -76,6 +76,15 @@ def _over_the_reset(part: Plan, state: DeviceState, last: int) -> Plan:
     a, b = state.images.active(part.number), state.images.other(part.number)
     if part.has(Reset) or a is None:
         return part
+    for need in files[part.number].dependencies:  # of what runs: they count for the reset as well
+        beside = files.get(need.image)
+        if beside is not None and not need.slot and need.image != part.number and not need.met_by(beside.version):
+            raise PlanRefused(
+                f"image {part.number}: {part.to_version}, which runs, needs image {need.image} at version "
+                f"{need.minimum} or later, but the file for it is {beside.version}",
+                slot=a.slot,
+                hint="one image whose needs are not met keeps all from being installed: take files that fit together",
+            )
     if b is not None and b.pending:
         raise PlanRefused(
             f"image {part.number}: {part.to_version} runs, and the reset would put {shown_version(b.version)} in its "

@@ -141,8 +141,8 @@ _ENDINGS: tuple[tuple[_Sign, Outcome, str, str | None], ...] = (
         _Sign.GONE,
         Outcome.REJECTED,
         "the bootloader did not keep {new}: {runs} runs, and {new} is gone from the device",
-        "it was refused (signed with another key? older than allowed? a dependency missing?), or it ran and was given "
-        "up; the bootloader's log says why",
+        "it was refused (signed with another key? older than allowed? larger than it can swap? a dependency missing?), "
+        "or it ran and was given up; the bootloader's log says why",
     ),
     (
         _Sign.WAITS,
