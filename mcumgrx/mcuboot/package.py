@@ -137,8 +137,11 @@ class Package:
             raise self._refused(
                 f"this is a {self.kind} with {len(images[index])} files for image {index}, linked for different slots: "
                 f"{_variants(images[index])}",
-                "direct XIP takes the one for the slot that does not run ('mcumgrx image list' tells): take that file "
-                "alone",
+                Hint(
+                    "direct XIP takes the one for the slot that does not run, which ",
+                    Run("image list"),
+                    " tells: take that file alone",
+                ),
             )
         return replace(images[index][0], index=index)
 

@@ -701,7 +701,7 @@ async def test_a_device_that_demands_pairing(daemon: Daemon, security: str) -> N
     rig.security = security
     async with EmulatedBluez(daemon, rig):
         with pytest.raises(ConnectFailed, match=r"pairing|subscribed") as caught:
-            await Client(ble()).open(0.3)
+            await Client(ble()).open(0.3 if security == "hang" else 10.0)
         assert "pair=yes" in str(caught.value.hint)
         async with connected(ble(ADDRESS, pair="yes")) as client:
             assert await client.request(Echo("paired")) == "paired"
