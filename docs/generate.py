@@ -52,7 +52,7 @@ EXIT_MEANINGS = {
     Exit.REVERTED: "the device went back to its old image, or did not take the new one",
     Exit.PLUGIN: "a plugin is missing, broken or in conflict",
     Exit.UNPROVEN: "it is not proven that the new image runs for good",
-    Exit.UNHEALTHY: "the new image failed its health check *(no command of this version ends so)*",
+    Exit.UNHEALTHY: "the new image failed its health check, and is left unconfirmed",
     Exit.PLAN_REFUSED: "refused before anything was changed",
     Exit.FLEET: "some of several devices failed *(no command of this version ends so)*",
     Exit.REMOTE_FAILED: "a command that ran on the device failed",

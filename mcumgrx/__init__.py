@@ -24,6 +24,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .address import Address
     from .client import Client
+    from .contracts import HealthCheck, OnTrial, OutsideCheck
     from .errors import (
         ConnectFailed,
         DeviceError,
@@ -58,10 +59,13 @@ _LATE = {
     "Client": "client",
     "DfuPolicy": "flows",
     "Ending": "flows",
+    "HealthCheck": "contracts",
     "Image": "mcuboot",
     "Memory": "memory",
     "Mode": "flows",
     "OnPlan": "flows",
+    "OnTrial": "contracts",
+    "OutsideCheck": "contracts",
     "Plan": "flows",
     "Registry": "registry",
     "Report": "flows",
@@ -105,10 +109,13 @@ __all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
     "Client",
     "DfuPolicy",
     "Ending",
+    "HealthCheck",
     "Image",
     "Memory",
     "Mode",
     "OnPlan",
+    "OnTrial",
+    "OutsideCheck",
     "Pause",
     "Plan",
     "Registry",

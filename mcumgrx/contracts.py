@@ -17,7 +17,17 @@ from .mcuboot import Image
 from .messages.standard import Bootloader, ImageState, Params, SlotInfo, UploadProgress
 from .pause import Pause
 
-__all__ = ["Connection", "Device", "ImageGroup", "OsGroup", "ReturnHint", "UploadOptions"]
+__all__ = [
+    "Connection",
+    "Device",
+    "HealthCheck",
+    "ImageGroup",
+    "OnTrial",
+    "OsGroup",
+    "OutsideCheck",
+    "ReturnHint",
+    "UploadOptions",
+]
 
 G = TypeVar("G")
 T = TypeVar("T")
@@ -125,6 +135,43 @@ class UploadOptions:
     upgrade_only: bool = False
     pause: Pause | None = None
     session: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """A new image that runs and is not confirmed yet, as its checks get to know it; of several, the first.
+
+    Attributes:
+        address: of the device, as the user named it.
+        hash: of the image, as the device lists it.
+        image: number of the image (core).
+    """
+
+    address: str
+    version: str
+    hash: bytes
+    image: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A question to a new image that runs, before it is confirmed.
+
+    `ask` returns None where the image is healthy, and otherwise what is wrong, in a few words. It may be asked again
+    after a lost link. An error of the device or the link counts as an answer, too: it is not healthy. What else it
+    returns or raises is a mistake of the check's own, after which nothing is confirmed either.
+    """
+
+    name: str
+    ask: Callable[[Connection, OnTrial], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideCheck:
+    """As `HealthCheck`, from outside of this program: the link is closed meanwhile, so that others can use it."""
+
+    name: str
+    ask: Callable[[OnTrial], Awaitable[str | None]]
 
 
 class ImageGroup(ABC):

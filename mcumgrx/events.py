@@ -42,6 +42,8 @@ class StageName(StrEnum):
     RESET = "reset"
     RETURN = "return"
     PROVE = "prove"
+    SOAK = "soak"
+    CHECK = "check"
     CONFIRM = "confirm"
     DOWNLOAD = "download"  # of a file, in no update
 

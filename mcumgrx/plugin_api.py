@@ -79,7 +79,17 @@ if TYPE_CHECKING:
     from .address import Address, OptionReader
     from .bulk import Delivery, transfer, upload, window_for
     from .client import Client
-    from .contracts import Connection, Device, ImageGroup, OsGroup, ReturnHint, UploadOptions
+    from .contracts import (
+        Connection,
+        Device,
+        HealthCheck,
+        ImageGroup,
+        OnTrial,
+        OsGroup,
+        OutsideCheck,
+        ReturnHint,
+        UploadOptions,
+    )
     from .former_names import Command
     from .fragments import read_data, write_data
     from .group import Group, explaining
@@ -157,6 +167,7 @@ __all__ = [
     "Bootloader",
     "BootloaderMode",
     "Bytes",
+    "CheckPlugin",
     "CliCommand",
     "CliContext",
     "Client",
@@ -191,6 +202,7 @@ __all__ = [
     "GroupId",
     "GroupPlugin",
     "HasErrors",
+    "HealthCheck",
     "Hint",
     "Image",
     "ImageError",
@@ -209,12 +221,14 @@ __all__ = [
     "MessageTooLarge",
     "NotDone",
     "Note",
+    "OnTrial",
     "Op",
     "Option",
     "OptionReader",
     "OsErrorCode",
     "OsGroup",
     "Outcome",
+    "OutsideCheck",
     "Package",
     "PackageImage",
     "PackageKind",
@@ -306,7 +320,7 @@ _LATE = {
         "address": "Address OptionReader",
         "bulk": "Delivery transfer upload window_for",
         "client": "Client",
-        "contracts": "Connection Device ImageGroup OsGroup ReturnHint UploadOptions",
+        "contracts": "Connection Device HealthCheck ImageGroup OnTrial OsGroup OutsideCheck ReturnHint UploadOptions",
         "former_names": "Command",
         "fragments": "read_data write_data",
         "transfer.reading": "Fragment ReadPlan",
@@ -456,6 +470,24 @@ class CliCommand:
     load: str
 
 
+@dataclass(frozen=True, slots=True)
+class CheckPlugin:
+    """A check that `mcumgrx dfu` makes of each new image that runs, before it confirms it.
+
+    It is asked on every device: where that is none of its business, it says that all is well.
+
+    Attributes:
+        name: one word, or two; the first one is the plugin's.
+        load: `package.module:function` of an async function `(client: Client, image: OnTrial) -> str | None` that
+            returns None where the image is healthy, and otherwise what is wrong (see `HealthCheck`).
+    """
+
+    name: str
+    summary: str
+    _: KW_ONLY
+    load: str
+
+
 class Hooks:
     """The hooks. Each is synchronous and cheap, and returns descriptions."""
 
@@ -472,6 +504,11 @@ class Hooks:
     @hookspec
     def mcumgrx_commands(self) -> list[CliCommand]:
         """The commands that this plugin adds to the command line."""
+        raise NotImplementedError
+
+    @hookspec
+    def mcumgrx_checks(self) -> list[CheckPlugin]:
+        """What this plugin checks of a new image before it is confirmed."""
         raise NotImplementedError
 
 

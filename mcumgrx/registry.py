@@ -24,7 +24,7 @@ import pluggy
 
 from .errors import ErrorCode, McumgrError, PluginError, UsageError
 from .isolation import is_wanted, printable, said
-from .plugin_api import API_VERSION, PROJECT, CliCommand, CliSpec, GroupPlugin, Hooks, TransportPlugin
+from .plugin_api import API_VERSION, PROJECT, CheckPlugin, CliCommand, CliSpec, GroupPlugin, Hooks, TransportPlugin
 from .repair import OURS, SWITCH, other_version, repair, requirements
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _COMMAND = re.compile(r"[a-z][a-z0-9-]*( [a-z][a-z0-9-]*)?")
 _LOAD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
-Description = TransportPlugin | GroupPlugin | CliCommand
+Description = TransportPlugin | GroupPlugin | CliCommand | CheckPlugin
 Roles = Mapping[type, "type[Group] | str"]
 D = TypeVar("D", bound=Description)
 
@@ -114,6 +114,9 @@ class Registry:
         self._commands: dict[str, CliCommand] = {}
         self.commands = MappingProxyType(self._commands)
         """The plugins' commands by name, which is one word or two."""
+        self._checks: dict[str, CheckPlugin] = {}
+        self.checks = MappingProxyType(self._checks)
+        """The plugins' health checks by name."""
         self._owners: dict[Description, PluginRecord] = {}
         self._packages: dict[str, PluginRecord] = {}  # those of other distributions, by the name they are imported by
         self._records: list[PluginRecord] = []
@@ -292,6 +295,7 @@ class Registry:
                 self._take_all(loading, hooks.mcumgrx_transports, TransportPlugin, self._take_transport)
                 self._take_all(loading, hooks.mcumgrx_groups, GroupPlugin, self._take_group)
                 self._take_all(loading, hooks.mcumgrx_commands, CliCommand, self._take_command)
+                self._take_all(loading, hooks.mcumgrx_checks, CheckPlugin, self._take_check)
 
     def _take_all(
         self,
@@ -383,6 +387,20 @@ class Registry:
                 return
         self._commands[plugin.name] = plugin
         loading.take(plugin, f"command {plugin.name}")
+
+    def _take_check(self, loading: _Loading, plugin: CheckPlugin) -> None:
+        taking = _Taking(loading, f"the check {_shown(plugin.name)}", plugin)
+        taking.texts("name", "summary", "load")
+        taking.loadable("load")
+        if taking.sound and not _COMMAND.fullmatch(plugin.name):
+            taking.refuse("a name is one word or two, of lower-case letters, digits and '-'")
+        elif taking.sound and loading.found.stranger and plugin.name.split(" ")[0] != loading.found.word:
+            taking.refuse(f"its name begins with that of the plugin, {loading.found.word!r}")
+        elif taking.sound and plugin.name in self._checks:
+            taking.conflict(f"the name is taken by the plugin {self._owner_name(self._checks[plugin.name])}")
+        if taking.sound:
+            self._checks[plugin.name] = plugin
+            loading.take(plugin, f"check {plugin.name}")
 
     # -- errors ----------------------------------------------------------------------------------------------------
 
@@ -714,6 +732,8 @@ def _unfit(plugin: Description, load: str, value: object) -> str | None:
         from .group import Group
 
         return _unfit_class(value, Group)
+    if isinstance(plugin, CheckPlugin):
+        return None if callable(value) else "is not a function"
     if not callable(value) or not isinstance(getattr(value, "__mcumgrx_command__", None), CliSpec):
         return "is not a function made with mcumgrx.plugin_api.cli_command"
     return None

@@ -163,6 +163,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.contracts",
         "mcumgrx.errors",
         "mcumgrx.events",
+        "mcumgrx.isolation",
         "mcumgrx.mcuboot",
         "mcumgrx.pause",
         "mcumgrx.protocol.codes:SmpError",

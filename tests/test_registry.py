@@ -850,3 +850,61 @@ assert not heavy, heavy
 def environment() -> dict[str, str]:
     """For a fresh interpreter, that it finds what this one finds."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+
+
+# -- health checks ----------------------------------------------------------------------------------------------------
+
+CHECKS = """
+    from mcumgrx.plugin_api import CheckPlugin, hookimpl
+
+    @hookimpl
+    def mcumgrx_checks():
+        return {checks}
+
+    async def well(client, image):
+        return None
+"""
+
+
+def test_checks_are_supplied_and_kept_apart(site: Site) -> None:
+    site.add_ours()
+    good = '[CheckPlugin("acme heater", "Warm?", load="acme_plugin:well")]'
+    site.add("mcumgrx-acme", {"acme": "acme_plugin"}, acme_plugin=CHECKS.format(checks=good))
+    site.add("mcumgrx-acme2", {"acme2": "acme2_plugin"}, acme2_plugin=CHECKS.format(checks="1 / 0"))
+    registry = site.registry()
+    assert list(registry.checks) == ["acme heater"]
+    assert record(registry, "acme").supplies == ("check acme heater",)
+    assert "its hook mcumgrx_checks failed: ZeroDivisionError" in (record(registry, "acme2").error or "")
+    assert site.registry("acme").checks == {}
+    plugin = registry.checks["acme heater"]
+    assert getattr(registry.resolve(plugin, plugin.load), "__name__", "") == "well"
+    assert_ours_work(registry)
+
+
+@pytest.mark.parametrize(
+    ("check", "problem"),
+    [
+        ('CheckPlugin("heater", "x", load="acme_plugin:well")', "its name begins with that of the plugin, 'acme'"),
+        ('CheckPlugin("acme Heater", "x", load="acme_plugin:well")', "a name is one word or two"),
+        ('CheckPlugin("acme", "x", load="acme_plugin")', "its load cannot be 'acme_plugin'"),
+        ('CheckPlugin("acme", 3, load="acme_plugin:well")', "its summary cannot be 3"),
+        ('"acme"', "not CheckPlugin"),
+        (
+            'CheckPlugin("acme", "x", load="a:b"), CheckPlugin("acme", "y", load="a:b")',
+            "the name is taken by the plugin itself",
+        ),
+    ],
+)
+def test_a_check_that_cannot_be_taken_over(site: Site, check: str, problem: str) -> None:
+    site.add("mcumgrx-acme", {"acme": "acme_plugin"}, acme_plugin=CHECKS.format(checks=f"[{check}]"))
+    assert problem in (record(site.registry(), "acme").error or "")
+
+
+@pytest.mark.parametrize("load", ["acme_plugin:gone", "acme_gone:well", "acme_plugin:__name__"])
+def test_a_check_that_is_none_names_its_plugin(site: Site, load: str) -> None:
+    check = f'[CheckPlugin("acme", "x", load="{load}")]'
+    site.add("mcumgrx-acme", {"acme": "acme_plugin"}, acme_plugin=CHECKS.format(checks=check))
+    registry = site.registry()
+    plugin = registry.checks["acme"]
+    with pytest.raises(PluginError, match="'acme' is broken"):
+        registry.resolve(plugin, plugin.load)

@@ -15,6 +15,7 @@ from .arguments import WEB
 from .text import duration_text, rate_text, size_text
 
 if TYPE_CHECKING:
+    from ..contracts import HealthCheck, OutsideCheck
     from ..flows import DfuPolicy, Plan, Report
     from ..mcuboot import Image
     from .context import Context
@@ -37,6 +38,9 @@ _OPTION_OF = {
     "ensure_version": "--ensure-version",
     "upgrade_only": "--upgrade-only",
     "allow_downgrade": "--allow-downgrade",
+    "soak_s": "--soak",
+    "check_timeout_s": "--health-timeout",
+    "rollback": "--rollback",
 }
 
 # `flows.policy.Mode` and `Unconfirmed` again, because help imports no flows; a test compares them.
@@ -138,6 +142,10 @@ class DfuResult:
     Option("--ensure-version", "Do nothing if the file's version runs, even as another build.", type=bool),
     Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
     Option("--allow-downgrade", "Do not warn of a version that is older than the running one.", type=bool),
+    Option("--soak", "Watch the new image before it is confirmed.", type=float, default=0.0, metavar="SECONDS"),
+    Option("--health-check", "Confirm only if this command ends with status 0.", metavar="COMMAND"),
+    Option("--health-timeout", "How long a check may take.", type=float, default=60.0, metavar="SECONDS"),
+    Option("--rollback", "Reset a device that is not healthy, and prove that the old image is back.", type=bool),
     Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
     Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
@@ -165,6 +173,10 @@ class DfuResult:
       revert            reset it first, so that the old image comes back
       confirm           confirm it first
 
+    The command of --health-check finds the device free, and in its environment
+    MCUMGRX_DEVICE, MCUMGRX_VERSION and MCUMGRX_HASH. Where it, --soak or a
+    plugin's check fails, the new image is left unconfirmed.
+
     Examples:
       mcumgrx dfu app.signed.bin -d /dev/ttyACM0
       mcumgrx dfu app.signed.bin -d serial:/dev/ttyACM0,baud=1000000
@@ -178,7 +190,9 @@ class DfuResult:
     Interrupted? The same command again reads the device and goes on from there.
     """,
 )
-async def dfu(context: Context, file: tuple[str, ...], image: int | None, dry_run: bool, **options: Any) -> DfuResult:
+async def dfu(
+    context: Context, file: tuple[str, ...], image: int | None, dry_run: bool, health_check: str | None, **options: Any
+) -> DfuResult:
     """Bring the image in FILE onto a device, and prove that it runs.
 
     The file is checked, the device is read, and the plan is shown before anything is touched. Then: upload, mark for
@@ -187,7 +201,7 @@ async def dfu(context: Context, file: tuple[str, ...], image: int | None, dry_ru
     """
     from ..flows import update
 
-    policy = _policy(image=image or 0, **options)
+    policy = _policy(image=image or 0, checks=_checks(context, health_check, options), **options)
     device = context.device
     images = await _inspect(list(_named(file, image)), context)
     listener = _Listener(context, device.address, dry_run)
@@ -195,7 +209,20 @@ async def dfu(context: Context, file: tuple[str, ...], image: int | None, dry_ru
     return DfuResult(report, dry_run)
 
 
-def _policy(**options: Any) -> DfuPolicy:
+def _checks(context: Context, command: str | None, options: dict[str, Any]) -> tuple[HealthCheck | OutsideCheck, ...]:
+    """What the new image has to stand: nothing where it is not started."""
+    if command is not None and not command.strip():
+        raise UsageError("--health-check must not be empty")
+    if options["mode"] == "upload-only":
+        return ()
+    from .health import command_check, plugin_checks
+
+    if command is None:
+        return plugin_checks()
+    return (*plugin_checks(), command_check(command, options["health_timeout"], context.progress))
+
+
+def _policy(checks: tuple[HealthCheck | OutsideCheck, ...], **options: Any) -> DfuPolicy:
     """The policy that these options make, which are passed under their names without dashes."""
     from ..flows import DfuPolicy, Mode, Unconfirmed
     from ..flows.policy import InvalidPolicy
@@ -203,7 +230,7 @@ def _policy(**options: Any) -> DfuPolicy:
     fields = {field: options[option[2:].replace("-", "_")] for field, option in _OPTION_OF.items()}
     fields["mode"], fields["if_unconfirmed"] = Mode(fields["mode"]), Unconfirmed(fields["if_unconfirmed"])
     try:
-        return DfuPolicy(**fields)
+        return DfuPolicy(**fields, checks=checks)
     except InvalidPolicy as error:
         raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
 

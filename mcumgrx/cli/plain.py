@@ -15,7 +15,17 @@ from .streams import write_line, write_text
 from .text import LIMITS, duration_text, printable, rate_text, size_text, speed_text
 
 # Those that can take long enough that a line in a log should tell where it stands; of others it tells the end.
-_LONG_STAGES = (StageName.CONNECT, StageName.ERASE, StageName.UPLOAD, StageName.DOWNLOAD, StageName.RETURN)
+_LONG_STAGES = frozenset(
+    {
+        StageName.CONNECT,
+        StageName.ERASE,
+        StageName.UPLOAD,
+        StageName.DOWNLOAD,
+        StageName.RETURN,
+        StageName.SOAK,
+        StageName.CHECK,
+    }
+)
 
 
 class PlainRenderer(Renderer):

@@ -19,9 +19,10 @@ from ..mcuboot import Image
 from ..messages.standard import Bootloader
 from ..pause import Pause
 from .device_state import DeviceState, shown_version
+from .health import Checking, Soaking
 from .job import Job
 from .link import now
-from .plan import Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Upload
+from .plan import Check, Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Soak, Upload
 from .policy import DfuPolicy, Mode
 from .proof import Confirming, Proving
 from .report import Ending, Report
@@ -202,7 +203,7 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
     for _, keep in plan.tasks(Keep):
         yield Keeping(job, keep)
     for _, back in plan.tasks(GoBack):
-        yield GoingBack(job, back)
+        yield GoingBack(job, {job.target.number: back})
     for number, erase in plan.tasks(Erase):
         yield Erasing(job, job.targets[number], erase)
     for number, upload in plan.tasks(Upload):
@@ -214,6 +215,10 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
         yield Resetting(job)
     if plan.has(Prove):
         yield Proving(job)
+    for _, soak in plan.tasks(Soak)[:1]:
+        yield Soaking(job, soak)
+    if plan.has(Check):
+        yield Checking(job)
     confirms = plan.tasks(Confirm)
     if confirms:
         yield Staying(job) if all(confirm.or_mark for _, confirm in confirms) else Confirming(job)

@@ -33,6 +33,9 @@ _PATIENCE_S = (2.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0, 8.0, 8.0, 15.0)
 # For an answer that is perhaps on its way, when the device's text shows that it is up. Then it is asked anew.
 _UP_PATIENCE_S = 0.5
 
+# For the answer of a device that should be up.
+_LOOK_S = 5.0
+
 # Between questions to a device that answers, but not yet what is to come.
 PAUSE_S = 0.5
 
@@ -94,13 +97,35 @@ class DeviceLink:
                 self.progress(Note(f"{error}; reconnecting, for up to {_RECONNECT_TIMEOUT_S:g} s"))
                 await asyncio.sleep(pause_s)
 
+    async def release(self) -> None:
+        """Close the link, so that others can use it. The next operation opens it again."""
+        self._connection, self._up = None, False
+        await self.device.disconnect()
+
     async def _usable(self) -> Connection:
         if self._connection is None or not self._up:
+            self.reconnects += self._connection is not None
             hint = ReturnHint(self.policy.quiet_s, _RECONNECT_TIMEOUT_S)
             self._connection = await self.device.rediscover(hint, self.progress)
             self._up = True
-            self.reconnects += 1
         return self._connection
+
+    async def look(self) -> tuple[ImageState, bool]:
+        """The image list of a device that should be up, and whether it was there at once.
+
+        One that has gone silent is waited for as after a reset, because it may have had one. Raises as `hear`.
+        """
+        if not self._up:
+            self.has_reset()
+        try:
+            return await self._listed(_LOOK_S), True
+        except WrongDevice:
+            raise
+        except (TransportError, TimeoutError, DeviceError, ProtocolError) as error:
+            what = f"no answer for {_LOOK_S:g} s" if isinstance(error, TimeoutError) else str(error)
+            self.progress(Note(f"{what}; waiting for the device, for up to {self.policy.boot_timeout_s:g} s"))
+        self.has_reset()
+        return await self.hear(), False
 
     # -- after a reset -------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from .fit import Fit
 from .policy import DfuPolicy, Mode, Unconfirmed
 
 __all__ = [
+    "Check",
     "Confirm",
     "DeviceState",
     "Erase",
@@ -37,6 +38,7 @@ __all__ = [
     "Plan",
     "Prove",
     "Reset",
+    "Soak",
     "Step",
     "Upload",
     "in_recovery",
@@ -151,6 +153,30 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class Soak:
+    """Watch for so many seconds that the device stays up."""
+
+    name: ClassVar[str] = "soak"
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return f"watch for {self.seconds:g} s that it stays up"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Ask whether what is new is healthy: all checks of the policy, by their names."""
+
+    name: ClassVar[str] = "check"
+    checks: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return f"check that it is healthy: {', '.join(self.checks)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Confirm:
     """Make the running image permanent, unless it is so already.
 
@@ -168,7 +194,7 @@ class Confirm:
         return f"confirm {self.version}, so that it stays"
 
 
-Step = Keep | GoBack | Erase | Upload | Mark | Reset | Prove | Confirm
+Step = Keep | GoBack | Erase | Upload | Mark | Reset | Prove | Soak | Check | Confirm
 S = TypeVar("S", bound=Step)
 
 
@@ -350,7 +376,16 @@ class _Planner:
                 self.warnings.append("the next reset goes back to the old image unless it is confirmed before")
             return self._done()
         self.notes.append(f"{self.new} is already running, only not confirmed yet")
-        return self._done(self._confirm())
+        return self._done(*self._gate(), self._confirm())
+
+    def _gate(self) -> list[Step]:
+        """What the new image has to stand once it runs."""
+        steps: list[Step] = [Soak(self.policy.soak_s)] if self.policy.soak_s else []
+        if self.policy.checks:
+            steps.append(Check(tuple(check.name for check in self.policy.checks)))
+        if self.policy.rollback:
+            self.notes.append(f"{self.new} is taken back by a reset if it is not healthy")
+        return steps
 
     def _confirm(self) -> Confirm:
         """Of image 0 without a hash: both slots may hold it, and a hash finds the first that does."""
@@ -402,6 +437,8 @@ class _Planner:
         else:
             transfer = self._transfer()
         if mode is Mode.UPLOAD_ONLY:
+            if self.policy.checks or self.policy.soak_s:
+                self.notes.append("nothing is checked: the new image is not started")
             if b is not None and b.pending:
                 self.warnings.append(f"the next reset installs {self.new}")
             elif self.kind in (Kind.NEWEST, Kind.NEWEST_MAYBE_REVERT):
@@ -465,7 +502,19 @@ class _Planner:
             confirm = False
             self.warnings.append("this bootloader overwrites the old image: there is no way back")
         prove = Prove(self.new, listed=self._will_be_listed())
-        return [*mark, Reset(), prove, *([self._confirm()] if confirm and prove.listed else [])]
+        last = [self._confirm()] if confirm and prove.listed else []
+        if self.policy.rollback and not last:
+            self._check_rollback(b)
+        return [*mark, Reset(), prove, *self._gate(), *last]
+
+    def _check_rollback(self, b: Slot | None) -> None:
+        """Whether a reset can take back what nobody is going to confirm."""
+        to_stay = b is not None and b.permanent and self.kind is not Kind.NEWEST_REVERT
+        if self.policy.mode is not Mode.TEST_ONLY or to_stay or self.kind in (Kind.OVERWRITE, Kind.NEWEST):
+            raise self._refused(
+                f"{self.new} would stay whatever its health, so that --rollback cannot be kept",
+                "leave it out, or use --mode test-and-confirm where the bootloader knows a way back",
+            )
 
     def _mark_to_stay(self) -> bool:
         """Whether a test boot would be one that nobody can confirm.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..contracts import HealthCheck, OutsideCheck
 from ..errors import UsageError
 
 __all__ = ["DfuPolicy", "InvalidPolicy", "Mode", "Unconfirmed"]
@@ -66,6 +67,11 @@ class DfuPolicy:
             (`nrf52840dk`, or more exactly `nrf52840dk/nrf52840`).
         ensure_version: do nothing where the file's version runs for good, even if it is another build of it.
         allow_downgrade: an older version is wanted, so nobody has to be warned of it.
+        soak_s: seconds that the new image has to stay up, without a restart, before it is checked and confirmed.
+        checks: what else has to be in order before it is confirmed, one after the other.
+        check_timeout_s: for each check.
+        rollback: an image that is not healthy is not only left unconfirmed: the device is reset, and the old one
+            proven to be back.
     """
 
     mode: Mode = Mode.TEST_AND_CONFIRM
@@ -84,12 +90,16 @@ class DfuPolicy:
     board: str | None = None
     ensure_version: bool = False
     allow_downgrade: bool = False
+    soak_s: float = 0.0
+    checks: tuple[HealthCheck | OutsideCheck, ...] = ()
+    check_timeout_s: float = 60.0
+    rollback: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("erase_timeout_s", "boot_timeout_s"):
+        for name in ("erase_timeout_s", "boot_timeout_s", "check_timeout_s"):
             if not getattr(self, name) > 0:
                 raise InvalidPolicy(name, "must be more than 0 s")
-        for name in ("quiet_s", "grace_s"):
+        for name in ("quiet_s", "grace_s", "soak_s"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InvalidPolicy(name, "must not be negative")
@@ -100,6 +110,8 @@ class DfuPolicy:
         for name in ("image", "reconnects"):
             if getattr(self, name) < 0:
                 raise InvalidPolicy(name, "must not be negative")
+        if self.rollback and not (self.checks or self.soak_s):
+            raise InvalidPolicy("rollback", "needs a check that can fail: --health-check, --soak, or one of a plugin")
         if self.board == "":
             raise InvalidPolicy("board", "must not be empty")
         if self.upgrade_only and self.allow_downgrade:

@@ -19,14 +19,17 @@ from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
 from .device_state import DeviceState, Kind, shown_version
-from .plan import Confirm, Erase, Mark, Plan, Prove, Reset, Step, Upload, plan_one, plan_together
+from .plan import Check, Confirm, Erase, Mark, Plan, Prove, Reset, Soak, Step, Upload, plan_one, plan_together
 from .policy import DfuPolicy, Unconfirmed
 from .verdict import Target
 
 __all__ = ["make_plan"]
 
-_ORDER: tuple[type[Step], ...] = (Erase, Upload, Mark, Reset, Prove, Confirm)
+_ORDER: tuple[type[Step], ...] = (Erase, Upload, Mark, Reset, Prove, Soak, Check, Confirm)
 """In which the kinds of steps are done: those of all images before the next kind."""
+
+_ONCE = (Reset, Soak, Check)
+"""What is done once for all of them."""
 
 _LINES = 3
 """So many uploads have a line each; the plan shall fit a small terminal."""
@@ -49,7 +52,7 @@ def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: Df
     if resets:
         parts = [_over_the_reset(part, files, state, max(resets)) for part in parts]
     whole = replace(parts[0], image=None, parts=tuple(parts))
-    tasks = {kind: whole.tasks(kind)[: 1 if kind is Reset else None] for kind in _ORDER}
+    tasks = {kind: whole.tasks(kind)[: 1 if kind in _ONCE else None] for kind in _ORDER}
     return replace(
         whole,
         steps=tuple(step for found in tasks.values() for _, step in found),
@@ -125,7 +128,7 @@ def _lines(tasks: Sequence[tuple[int, Step]]) -> tuple[str, ...]:
         return ()
     kind = tasks[0][1]
     match kind:
-        case Reset():
+        case Reset() | Soak() | Check():
             return (kind.text,)
         case Upload():
             lines = tuple(f"{step.text} of image {number}" for number, step in tasks)

@@ -7,12 +7,13 @@ back from one that is.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from ..contracts import Connection, ImageGroup
 from ..errors import FlowError, LinkLost, Outcome, RequestTimeout, WrongDevice
 from ..events import StageName
 from ..hints import Hint, Run
-from ..messages.standard import ImageState, Slot
+from ..messages.standard import ImageState
 from .device_state import in_recovery, shown_version
 from .job import Job
 from .link import PAUSE_S, NoReturn, now
@@ -55,35 +56,37 @@ class Keeping:
 
 
 class GoingBack:
-    """The reset that ends a trial, and the proof that the old image runs again, for good.
+    """The reset that ends a trial, and the proof that what ran before it runs again, for good.
 
-    Once more where it has not arrived, or has led into the bootloader's recovery. `why` begins what is told of a
-    failure.
+    Once more where it has not arrived, or has led into the bootloader's recovery. `steps` say what comes back, by the
+    numbers of the images; `why` begins what is told of a failure.
     """
 
-    def __init__(self, job: Job, step: GoBack, why: str = "") -> None:
+    def __init__(self, job: Job, steps: Mapping[int, GoBack], why: str = "") -> None:
         self._job = job
-        self._step = step
+        self._steps = steps
+        self._old = in_words(step.version for step in steps.values())
+        self._run = "runs" if len(steps) == 1 else "run"
         self._why = f"{why}; " if why else ""
 
     async def run(self) -> None:
-        job, old = self._job, self._step.version
+        job, old = self._job, self._old
         for last in (False, True):
             await Resetting(job).run()
             most = f"{job.policy.boot_timeout_s:g} s"
             with job.stage(StageName.RETURN, f"waiting for {old} to return, for up to {most}") as stage:
                 images = job.listed = await self._decided()
-                active = job.target.active(images)
-                if self._is_back(active):
-                    job.old[job.target.number] = active
-                    stage.result = f"{old} runs again, confirmed"
+                if self._is_back(images):
+                    job.old.update({number: images.active(number) for number in self._steps})
+                    stage.result = f"{old} {self._run} again, confirmed"
                     return
                 if last or not self._is_worth_another(images):
-                    raise self._failed(active)
+                    raise self._failed(images)
                 stage.result = f"{old} is not back, so once more"
 
-    def _is_back(self, active: Slot | None) -> bool:
-        return active is not None and active.confirmed and active.hash == self._step.hash
+    def _is_back(self, images: ImageState) -> bool:
+        there = [(images.active(number), step.hash) for number, step in self._steps.items()]
+        return all(slot is not None and slot.confirmed and slot.hash == hash for slot, hash in there)
 
     async def _decided(self) -> ImageState:
         """The list once the old image runs, or the last one when that takes long."""
@@ -94,9 +97,8 @@ class GoingBack:
                 images = await job.link.hear()
             except (NoReturn, WrongDevice) as error:
                 raise self._gone(error) from error
-            active = job.target.active(images)
-            changed = images.slots != job.before.slots and (active is not None or in_recovery(images))
-            if changed or job.device.restarted or now() >= until_s:
+            runs = images.active(job.target.number) is not None or in_recovery(images)
+            if (runs and images.slots != job.before.slots) or job.device.restarted or now() >= until_s:
                 return images
             await asyncio.sleep(PAUSE_S)
 
@@ -108,13 +110,15 @@ class GoingBack:
             return True
         return images.slots == job.before.slots and not job.device.restarted
 
-    def _failed(self, active: Slot | None) -> FlowError:
-        runs = "nothing known" if active is None else shown_version(active.version)
-        still = " still" if runs == self._step.trial else ""
+    def _failed(self, images: ImageState) -> FlowError:
+        active = {number: images.active(number) for number in self._steps}
+        runs = in_words("nothing known" if slot is None else shown_version(slot.version) for slot in active.values())
+        still = " still" if runs == in_words(step.trial for step in self._steps.values()) else ""
+        outcome = Outcome.UNHEALTHY if self._why and still else Outcome.OTHER_IMAGE
         return FlowError(
-            f"{self._why}after the reset {runs}{still} runs, and not {self._step.version}",
+            f"{self._why}after the reset {runs}{still} {self._run}, and not {self._old}",
             stage=StageName.RETURN,
-            outcome=Outcome.OTHER_IMAGE,
+            outcome=outcome,
             hint=Hint("what is in the slots shows ", Run("image list")),
         )
 
@@ -124,7 +128,7 @@ class GoingBack:
             "another device has come" if isinstance(error, WrongDevice) else f"it does not answer, {most:g} s after it"
         )
         return FlowError(
-            f"{self._why}no sign of {self._step.version}: the device was reset to go back to it, and {what}",
+            f"{self._why}no sign of {self._old}: the device was reset to go back to it, and {what}",
             stage=StageName.RETURN,
             outcome=Outcome.NO_RETURN,
             hint="a swap can take minutes: raise --boot-timeout; or look at the device's log",
@@ -154,7 +158,8 @@ class Staying:
         old = (await job.list()).other(first.number)
         assert old is not None  # both were looked at before
         assert old.hash is not None
-        await GoingBack(job, GoBack(shown_version(old.version), old.hash, first.version)).run()
+        step = GoBack(shown_version(old.version), old.hash, first.version)
+        await GoingBack(job, {first.number: step}).run()
         images = await job.list()
         lost = [target.name for target in job.targets.values() if target.staged(images) is None]
         if lost:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mcumgrx.address import Address
+from mcumgrx.contracts import Connection, HealthCheck, OnTrial
 from mcumgrx.errors import FlowError, Outcome, PlanRefused
 from mcumgrx.events import Event, Stage
 from mcumgrx.flows import DfuPolicy, Ending, Mode, Report, update
@@ -181,3 +182,43 @@ def test_one_that_is_never_listed_is_installed_with_the_other_and_said_to_be_unp
     assert failure.value.message.startswith("1.1.0 of image 0 runs; 2.1.0 of image 1 ")
     assert desk.device.boots == boots + 1
     assert desk.after_reset() == ("1.1.0", "2.1.0")
+
+
+# -- health -----------------------------------------------------------------------------------------------------------
+
+
+def check(problem: str | None, seen: list[OnTrial]) -> HealthCheck:
+    async def ask(connection: Connection, image: OnTrial) -> str | None:
+        seen.append(image)
+        return problem
+
+    return HealthCheck("heater", ask)
+
+
+def test_two_images_are_watched_and_checked_once_and_confirmed() -> None:
+    desk = Desk(confirms_other_images=True)
+    seen: list[OnTrial] = []
+    report = desk.together(APPLICATION_2, NET, checks=(check(None, seen),), soak_s=5.0)
+    assert report.ending is Ending.CONFIRMED
+    assert [(image.version, image.image) for image in seen] == [("1.1.0", 0)]
+    done = [event.name for event in desk.events if isinstance(event, Stage) and event.finished]
+    assert done[-4:] == ["prove", "soak", "check", "confirm"]
+    assert report.plan.texts[-3:-1] == ("watch for 5 s that it stays up", "check that it is healthy: heater")
+    assert desk.after_reset() == ("1.1.0", "2.1.0")
+
+
+@pytest.mark.parametrize("rollback", [False, True])
+def test_two_images_of_which_one_is_not_healthy_are_both_left_or_taken_back(rollback: bool) -> None:
+    desk = Desk(confirms_other_images=True)
+    with pytest.raises(FlowError) as failure:
+        desk.together(APPLICATION_2, NET, checks=(check("it stays cold", []),), rollback=rollback)
+    what = "1.1.0 of image 0 and 2.1.0 of image 1 are not healthy: heater: it stays cold; "
+    if rollback:
+        assert failure.value.message == what + "taken back: 1.0.0 and 2.0.0 run again"
+        assert failure.value.outcome is Outcome.REVERTED
+        assert desk.versions == ("1.0.0", "2.0.0")
+    else:
+        assert failure.value.message == what + "left unconfirmed: the next reset goes back to the old image"
+        assert failure.value.outcome is Outcome.UNHEALTHY
+        assert desk.versions == ("1.1.0", "2.1.0")
+    assert desk.after_reset() == ("1.0.0", "2.0.0")
