@@ -380,9 +380,8 @@ async def test_services_that_bluez_remembers_wrongly(daemon: Daemon) -> None:
 
 async def test_a_lost_link_wakes_everybody_at_once(daemon: Daemon) -> None:
     rig = peripheral(faults=Faults(drop_requests=lambda number, _: number > 1))
-    async with EmulatedBluez(daemon, rig) as bluez, connected(ble()) as client:
+    async with EmulatedBluez(daemon, rig) as bluez, Client(ble(), in_flight=3) as client:
         assert await client.request(Echo("hello")) == "hello"
-        client.allow_in_flight(3)
         asked = [asyncio.create_task(client.request(Echo("x"), timeout_s=60)) for _ in range(3)]
         async with asyncio.timeout(50):
             while len(rig.writes) < 4:  # noqa: ASYNC110
