@@ -13,7 +13,9 @@ shortest round trip tells how many keep it busy. What differs is that its queue 
   which that tells. Where it has not, a loss ends the attempt, and the next one is half of the way to it.
 * What the device needs for a request differs from one to the next, most of all because flash is written in blocks. So
   an attempt passes after a number of answers, and what has been found from few of them is looked at again.
-* A loss that comes alone, at a pace that has passed, is chance. Several that follow each other closely are not.
+* A loss that comes alone, at a pace that has passed, is chance. Several that follow each other closely are not. In the
+  first attempt one is excused as well: the buffers are filled at once then, and the device may not be done with the
+  request before.
 * Once found, a pace is kept, and from time to time a slightly faster one is tried, ever more rarely if in vain. Before
   that, what waits in the device is drained, to see the shortest round trip again.
 """
@@ -51,6 +53,9 @@ _LEAP = 32
 # Nothing waits in the device if the quickest of the latest answers took longer than the shortest round trip by less
 # than this part of a gap.
 _EMPTY = 0.25
+
+# It holds a request all the time if the quickest took longer by so much of a gap: a whole one, but for rounding.
+_WHOLE = 1 - 1e-9
 
 # A pace slow enough for what waits to become less, to see how long the way is.
 _DRAINS = 1.25
@@ -200,7 +205,7 @@ class Pacing:
     def _lost_probing(self, gap_s: float, now: float, soon: bool) -> None:
         """In an attempt at a faster pace."""
         losses = self._losses
-        if not soon and not losses.excused and losses.by_chance:
+        if not soon and not losses.excused and (losses.by_chance or self._is_first):
             losses.excused = True
             self._begin_round(now)
             return
@@ -232,6 +237,11 @@ class Pacing:
     @property
     def _found(self) -> bool:
         return self._good_s <= self._bad_s * _NEAR
+
+    @property
+    def _is_first(self) -> bool:
+        """No attempt has passed or failed so far."""
+        return not self._bad_s and self._good_s == self._trips.longest_s / self.buffers
 
     @property
     def _least_s(self) -> float:
@@ -303,7 +313,7 @@ class Pacing:
 
     def _passed(self, gap_s: float, waits_s: float, now: float) -> None:
         """An attempt at a faster pace has lost nothing."""
-        if waits_s <= gap_s:
+        if waits_s < gap_s * _WHOLE:
             self._good_s = gap_s
             if gap_s <= self._bad_s:
                 self._bad_s = 0.0

@@ -20,8 +20,8 @@ from tests.support.thinned import thinned
 class Network:
     """A path of `latency_s` each way to a device with room for `room` requests, each of which takes it `service_s`.
 
-    Requests are lost by chance (`loss`), or because the device has no room. `jitter_s` delays answers by up to that;
-    none overtakes another.
+    Requests are lost by chance (`loss`), or because the device has no room, which it has not yet in the moment in which
+    it is done with one (`narrow`). `jitter_s` delays answers by up to that; none overtakes another.
     """
 
     latency_s: float
@@ -29,6 +29,7 @@ class Network:
     room: int
     loss: float = 0.0
     jitter_s: float = 0.0
+    narrow: bool = False
     lost: int = 0
     answered: int = 0
     free_at: list[float] = field(default_factory=list)
@@ -40,7 +41,7 @@ class Network:
         if self.chance.random() < self.loss:
             return None
         arrival = now + self.latency_s
-        self.free_at = [at for at in self.free_at if at > arrival]
+        self.free_at = [at for at in self.free_at if at > arrival or (self.narrow and at > arrival - 1e-9)]
         if len(self.free_at) >= self.room:
             self.lost += 1
             return None
@@ -104,6 +105,13 @@ def test_a_network_is_filled_although_the_device_has_little_room(
     rate = network.run(PacedWindow(room, min_rtt_s=min_rtt_s), 20.0)
     assert rate >= 0.95 * network.most
     assert network.lost <= 0.05 * network.answered
+
+
+@pytest.mark.parametrize("service_ms", [0.9, 1.0])
+def test_a_loss_at_the_beginning_of_the_first_pace_starts_no_slow_search(service_ms: float) -> None:
+    network = Network(0.02, service_ms / 1000, 3, narrow=True)
+    assert network.run(PacedWindow(3), 1.2) >= 0.95 * network.most
+    assert network.lost > 0
 
 
 @pytest.mark.parametrize("room", [1, 3])
