@@ -186,13 +186,15 @@ def test_two_cores_and_two_slots() -> None:
         (1, None, ImageRole.NETWORK_CORE),
     ]
     assert package.choose(1).image == parse_image(core)
-    with pytest.raises(ImageError, match="of 2 images") as caught:
+    assert [one.number for one in package.choose_all()] == [0, 1]
+    with pytest.raises(ImageError, match="this is an Intel HEX of 2 images") as caught:
         package.choose()
-    assert "--image 1 and then --image 0" in (caught.value.hint or "")
+    assert "--image 0 or 1" in (caught.value.hint or "")
     slots = parse_package(text((0xC000, APP), (0x8_4000, APP)))
     assert [(one.index, one.slot) for one in slots.images] == [(0, 0), (0, 1)]
     with pytest.raises(ImageError, match="2 files for image 0, linked for different slots"):
         slots.choose()
+    assert [(one.number, one.slot) for one in slots.choose_all(0)] == [(0, 0), (0, 1)]
 
 
 @pytest.mark.parametrize("align", [8, 16, 32])

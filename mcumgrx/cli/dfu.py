@@ -252,26 +252,26 @@ def _named(files: Sequence[str], image: int | None) -> Iterator[tuple[int | None
         yield number, Path(name)
 
 
-async def _inspect(files: Sequence[tuple[int | None, Path]], context: Context) -> dict[int, Image]:
+async def _inspect(files: Sequence[tuple[int | None, Path]], context: Context) -> dict[int, Image | dict[int, Image]]:
     from time import monotonic
 
-    from ..mcuboot import load_package
+    from ..mcuboot import by_slot, load_package
     from ..threads import in_thread
 
     begin_s = monotonic()
     context.progress(Stage(StageName.INSPECT, f"checking {_shown(file for _, file in files)}"))
     packages = [await in_thread(load_package, file) for _, file in files]  # which may be a pipe, or hang
     chosen = [package.choose_all(number) for package, (number, _) in zip(packages, files, strict=True)]
-    images: dict[int, Image] = {}
+    images: dict[int, Image | dict[int, Image]] = {}
     texts = []
     for (_, file), found in zip(files, chosen, strict=True):
+        if twice := images.keys() & {one.number for one in found}:
+            raise UsageError(
+                f"there are two files for image {min(twice)}",
+                hint="name the image of each: 0=FILE 1=FILE",
+            )
+        images |= by_slot(found)
         for one in found:
-            if one.number in images:
-                raise UsageError(
-                    f"there are two files for image {one.number}",
-                    hint="name the image of each: 0=FILE 1=FILE",
-                )
-            images[one.number] = one.image
             told = f"{one.name}, image {one.number}: " if one.name else ""
             size, hash = size_text(one.image.size), one.image.hash.hex()[:8]
             texts.append(f"{file.name or file}: {told}{one.image.version}, {size}, hash {hash}")
@@ -279,7 +279,7 @@ async def _inspect(files: Sequence[tuple[int | None, Path]], context: Context) -
     for package, found in zip(packages, chosen, strict=True):
         for note in package.notes:
             context.progress(Note(note))
-        told_of = package.warnings if len(found) > 1 else package.told_of(found[0])
+        told_of = package.told_of(*found)
         for warning in dict.fromkeys((*(text for one in found for text in one.image.warnings), *told_of)):
             context.progress(Note(warning, warning=True))
     return images

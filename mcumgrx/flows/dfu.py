@@ -29,6 +29,7 @@ from .report import Ending, Report
 from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
 from .trial import GoingBack, Keeping, Staying
+from .variants import Files, chosen, first
 from .verdict import Target
 
 __all__ = ["OnPlan", "update"]
@@ -48,7 +49,7 @@ _TOLD_S = 0.4
 
 async def update(
     device: Device,
-    image: Image | Mapping[int, Image],
+    image: Image | Files,
     policy: DfuPolicy = DfuPolicy(),  # noqa: B008 - immutable
     progress: Progress = ignore_progress,
     *,
@@ -58,7 +59,8 @@ async def update(
     """Bring `image` onto `device` as `policy` wants it; the device is closed in the end.
 
     Several images, by their numbers (`{0: app, 1: net}`), are uploaded and marked one after the other, started by one
-    reset, and confirmed when all are proven to run, or none of them. `policy.image` counts for a single one alone.
+    reset, and confirmed when all are proven to run, or none of them. `policy.image` counts for a single one alone. Of
+    files for each slot of an image (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run.
 
     Nothing that changes the device is sent before the plan is complete. `on_plan` gets it then, to show it and to ask;
     when it returns false nothing is done. The plan's notes and warnings come to `progress` by themselves, before that.
@@ -73,12 +75,12 @@ async def update(
             f"an update is of a device, as mcumgrx.device(…) makes one; {device!r} is for mcumgrx.update(…)"
         )
     begin = now()
-    files = {policy.image: image} if isinstance(image, Image) else dict(image)
+    files: Files = {policy.image: image} if isinstance(image, Image) else dict(image)
     if not files:
         raise TypeError("an update is of one image at least")
-    job = Job(device, files, policy, progress, pause)
+    job = Job(device, first(files), policy, progress, pause)
     try:
-        plan = await _plan(job)
+        plan = await _plan(job, files)
         ending = await _carry_out(job, plan, on_plan)
     finally:
         await device.close()
@@ -100,7 +102,7 @@ async def update(
 # -- what is to be done ------------------------------------------------------------------------------------------------
 
 
-async def _plan(job: Job) -> Plan:
+async def _plan(job: Job, files: Files) -> Plan:
     with job.stage(StageName.CONNECT, f"connecting to {job.device.address}") as stage:
         await job.link.connect()
         stage.result = "connected"
@@ -110,8 +112,9 @@ async def _plan(job: Job) -> Plan:
         job.old = {number: target.active(state.images) for number, target in job.targets.items()}
         stage.result = _described(state, [*job.targets])
     with job.stage(StageName.PLAN, "planning") as stage:
-        plan = make_plan(job.files, state, job.policy)
-        job.targets = dict(_targets(plan, job.files))
+        images = chosen(files, state)
+        plan = make_plan(images, state, job.policy)
+        job.targets = dict(_targets(plan, images))
         count = len(plan.steps)
         stage.result = f"{count} step{'' if count == 1 else 's'} to do" if count else "nothing to do"
     for text in plan.notes:

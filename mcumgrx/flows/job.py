@@ -79,11 +79,6 @@ class Job:
         return next(iter(self.targets.values()))
 
     @property
-    def files(self) -> dict[int, Image]:
-        """What is brought, by the numbers of the images."""
-        return {number: target.image for number, target in self.targets.items()}
-
-    @property
     def new(self) -> str:
         """What is brought, in words."""
         return in_words(target.name for target in self.targets.values())

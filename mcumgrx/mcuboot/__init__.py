@@ -9,7 +9,7 @@ from mcumgrx.mcuboot.files import IN_MEMORY_BYTES, load_image, load_package
 from mcumgrx.mcuboot.header import HEADER_BYTES, IMAGE_MAGIC, ImageFlag, ImageHeader, Version, parse_header
 from mcumgrx.mcuboot.image import Image, parse_image
 from mcumgrx.mcuboot.keys import sample_key, signed_by
-from mcumgrx.mcuboot.package import ImageRole, Package, PackageImage, PackageKind, parse_package
+from mcumgrx.mcuboot.package import ImageRole, Package, PackageImage, PackageKind, by_slot, parse_package
 from mcumgrx.mcuboot.tlv import (
     HASH_ALGORITHMS,
     MAX_FILE_BYTES,
@@ -45,6 +45,7 @@ __all__ = [
     "TrailerLayout",
     "TrailerVariant",
     "Version",
+    "by_slot",
     "load_image",
     "load_package",
     "parse_header",

@@ -22,7 +22,7 @@ from mcumgrx.mcuboot.kinds import SIGNED_HINT, is_hex, is_multi_image, is_vector
 from mcumgrx.mcuboot.manifest import Entry, Manifest, find_manifest
 from mcumgrx.mcuboot.trailer import TRAILER_ALIGNMENTS, trailer_magic
 
-__all__ = ["ImageRole", "Package", "PackageImage", "PackageKind", "parse_package"]
+__all__ = ["ImageRole", "Package", "PackageImage", "PackageKind", "by_slot", "parse_package"]
 
 _MAGIC = IMAGE_MAGIC.to_bytes(4, "little")
 
@@ -35,6 +35,11 @@ class PackageKind(StrEnum):
     ARCHIVE = "package (ZIP)"
     MULTI_IMAGE = "package of several images (dfu_multi_image.bin)"
     BUILD = "build directory"
+
+    @property
+    def named(self) -> str:
+        """With its article."""
+        return f"{'an' if self is PackageKind.HEX else 'a'} {self.value}"
 
 
 class ImageRole(StrEnum):
@@ -106,61 +111,72 @@ class Package:
 
         Raises `ImageError` where there is none or more than one, saying what there is.
         """
+        images = self._takeable(index)
+        if len(images) > 1:
+            raise self._refused(
+                f"this is {self.kind.named} of {len(images)} images: {_listed(images)}",
+                Hint(
+                    "all of them belong together, and ",
+                    Run("dfu", self.path or "FILE"),
+                    f" brings them at once; one alone is chosen with --image {' or '.join(map(str, images))}",
+                ),
+            )
+        ((number, variants),) = images.items()
+        if len(variants) > 1:
+            raise self._refused(
+                f"this is {self.kind.named} with {len(variants)} files for image {number}, linked for different slots: "
+                f"{_variants(variants)}",
+                Hint("which of them a device takes is found out by ", Run("dfu", self.path or "FILE")),
+            )
+        return variants[0]
+
+    def choose_all(self, index: int | None = None) -> tuple[PackageImage, ...]:
+        """What there is to send of it: as `choose`, but all images, and of each the files for all of its slots."""
+        return tuple(one for variants in self._takeable(index).values() for one in variants)
+
+    def _takeable(self, index: int | None) -> dict[int, tuple[PackageImage, ...]]:
+        """As `by_index`, of this image alone if it is said; all of them have a number."""
         for doubt in self.doubts:
             raise self._refused(doubt, "build the package again, or unpack it and check its files one by one")
         images = self.by_index
         if not images:
             raise self._refused(
-                f"this is a {self.kind} that updates the bootloader: it would replace MCUboot, not the application",
+                f"this is {self.kind.named} that updates the bootloader: it would replace MCUboot, not the application",
                 "for the application take dfu_application.zip",
             )
-        told = [one for variants in images.values() for one in variants if one.index is not None]
-        if not told:
+        if all(one.index is None for variants in images.values() for one in variants):
             images = {index or 0: images[0]}
-        if index is None:
-            if len(images) > 1:
-                raise self._refused(
-                    f"this is a {self.kind} of {len(images)} images: {_listed(images)}",
-                    Hint(
-                        "all of them belong together, and ",
-                        Run("dfu", self.path or "FILE"),
-                        f" brings them at once; one alone is chosen with --image {' or '.join(map(str, images))}",
-                    ),
-                )
-            index = next(iter(images))
-        if index not in images:
+        if index is not None and index not in images:
             numbers = " and ".join(str(number) for number in images)
             raise self._refused(
-                f"this is a {self.kind} without an image {index}: it holds {_listed(images)}", f"add --image {numbers}"
+                f"this is {self.kind.named} without an image {index}: it holds {_listed(images)}",
+                f"add --image {numbers}",
             )
-        if len(images[index]) > 1:
-            raise self._refused(
-                f"this is a {self.kind} with {len(images[index])} files for image {index}, linked for different slots: "
-                f"{_variants(images[index])}",
-                Hint(
-                    "direct XIP takes the one for the slot that does not run, which ",
-                    Run("image list"),
-                    " tells: take that file alone",
-                ),
-            )
-        return replace(images[index][0], index=index)
+        return {
+            number: tuple(replace(one, index=number) for one in variants)
+            for number, variants in images.items()
+            if index in (None, number)
+        }
 
-    def choose_all(self, index: int | None = None) -> tuple[PackageImage, ...]:
-        """What to send of it: as `choose`, or without an index the images of all numbers, where each has a file."""
-        if index is None and len(self.by_index) > 1 and all(len(files) == 1 for files in self.by_index.values()):
-            return tuple(self.choose(number) for number in self.by_index)
-        return (self.choose(index),)
-
-    def told_of(self, chosen: PackageImage) -> tuple[str, ...]:
-        """What to warn of where this image alone is sent."""
-        others = [str(number) for number in self.by_index if number != chosen.number]
+    def told_of(self, *chosen: PackageImage) -> tuple[str, ...]:
+        """What to warn of where these images alone are sent."""
+        numbers = {one.number for one in chosen}
+        others = [str(number) for number in self.by_index if number not in numbers]
         if not others or len(self.by_index) == 1:
             return self.warnings
-        alone = f"image {chosen.number} alone is sent, and the package holds image {' and '.join(others)} to go with it"
+        alone = f"image {min(numbers)} alone is sent, and the package holds image {' and '.join(others)} to go with it"
         return (*self.warnings, alone)
 
     def _refused(self, message: str, hint: str) -> ImageError:
         return ImageError(message, path=self.path, hint=hint)
+
+
+def by_slot(images: Iterable[PackageImage]) -> dict[int, Image | dict[int, Image]]:
+    """The images by their numbers, as updates take them; where one has a file for each slot, these by the slots."""
+    found: dict[int, dict[int, Image]] = {}
+    for one in images:
+        found.setdefault(one.number, {})[one.slot or 0] = one.image
+    return {number: files if len(files) > 1 else next(iter(files.values())) for number, files in found.items()}
 
 
 def _listed(images: dict[int, tuple[PackageImage, ...]]) -> str:

@@ -163,6 +163,7 @@ class Packed:
 APP, NET = "nrf5340dk_nrf5340_cpuapp", "nrf5340dk_nrf5340_cpunet"
 ALONE = ((None, None, None, None),)
 CORES = ((0, None, "app_update.bin", APP), (1, None, "net_core_app_update.bin", NET))
+VARIANTS = "image 0 has 2 variants; image 1 has 2 variants"
 SEVERAL = "of 2 images: image 0 is .*; image 1 is "
 B0 = tuple(
     (0, slot, f"signed_by_mcuboot_and_b0_{name}.bin", "nrf52840dk") for slot, name in enumerate(("mcuboot", "s1_image"))
@@ -186,7 +187,7 @@ PACKED = [
             for slot in (0, 1)
             for image, where in enumerate(("internal", "external"))
         ),
-        refused="image 0 has 2 variants; image 1 has 2 variants",
+        refused=VARIANTS,
     ),
     Packed("dfu_mcuboot.zip", B0, ("it updates the bootloader, in two variants",), "would replace MCUboot"),
     Packed("dfu_mcuboot-noslot.zip", B0, ("it updates the bootloader, in two variants",), "would replace MCUboot"),
@@ -313,12 +314,14 @@ def test_packages_give_their_images(expected: Packed, capsys: pytest.CaptureFixt
 def test_packages_are_planned_for_or_refused(expected: Packed, capsys: pytest.CaptureFixture[str]) -> None:
     path = FILES / expected.file
     options = ["--trim"] if "confirmed" in expected.file else []
-    planned = expected.refused in (None, SEVERAL)
-    device = f"sim:,images={1 if expected.refused is None else len(expected.images)}"
+    planned = expected.refused in (None, SEVERAL, VARIANTS)
+    count = len({index for index, *_ in expected.images})
+    device = f"sim:,images={count}"
+    device += ",mode=direct-xip" if expected.refused == VARIANTS else ""
     assert main(["dfu", str(path), "-d", device, "--dry-run", *options]) == (0 if planned else 6)
     told = capsys.readouterr()
     if planned:
-        assert told.out.count(". upload 1.2.3+4 (") == len(expected.images)
+        assert told.out.count(". upload 1.2.3+4 (") == count
         assert all(text in told.err for text in expected.told)
     else:
         assert re.search(f"error: .*{expected.refused}", told.err)

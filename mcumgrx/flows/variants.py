@@ -1,0 +1,57 @@
+"""Which file goes onto a device where an image has one for each of its slots.
+
+Code that runs in place (direct XIP) is linked for one address, so that builds make a file for each slot. Sources:
+sdk-nrf's `zip.cmake`, MCUboot's `boot_load_and_validate_images` for direct XIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from ..errors import PlanRefused
+from ..mcuboot import Image
+from .device_state import DeviceState, Kind
+
+Files: TypeAlias = Mapping[int, Image | Mapping[int, Image]]
+"""Image number → its file, or its files by slot."""
+
+
+def chosen(files: Files, state: DeviceState) -> dict[int, Image]:
+    """One file for each image: what runs already, or else what is linked for where it would run."""
+    return {
+        number: image if isinstance(image, Image) else _variant(number, image, state) for number, image in files.items()
+    }
+
+
+def first(files: Files) -> dict[int, Image]:
+    """As long as no device has been asked: any file of each image."""
+    return {number: image if isinstance(image, Image) else image[min(image)] for number, image in files.items()}
+
+
+def _variant(number: int, variants: Mapping[int, Image], state: DeviceState) -> Image:
+    running = state.images.active(number)
+    for image in variants.values():
+        if running is not None and running.hash in image.hashes_when_running:
+            return image
+    slot = _slot(number, state)
+    if slot is None:
+        raise PlanRefused(
+            f"there is a file of image {number} for each of its slots, and the device does not say which of these runs",
+            hint="take the one for the slot that does not run, alone",
+        )
+    if slot not in variants:
+        raise PlanRefused(f"image {number} would run in slot {slot}, and there is no file that is linked for it")
+    return variants[slot]
+
+
+def _slot(number: int, state: DeviceState) -> int | None:
+    """Where it would run, None where that cannot be told."""
+    if state.recovery or state.kind in (Kind.LOADER, Kind.SINGLE):
+        return 0
+    # A device that swaps runs images in slot 0 alone. One that does not tell its mode is taken for what the files are
+    # for: if it swaps all the same, the old image comes back.
+    if state.mode_known and state.kind not in (Kind.NEWEST, Kind.NEWEST_REVERT):
+        return 0
+    running = state.images.active(number) or state.images.active(0)  # all images of a pair run from the same side
+    return None if running is None or running.slot not in (0, 1) else 1 - running.slot
