@@ -17,6 +17,10 @@ implements some of these hooks; each returns descriptions, and nothing heavy is 
     def mcumgrx_commands():
         return [CliCommand("acme temperature", "Read the heater", load="mcumgrx_acme.commands:temperature")]
 
+    @hookimpl
+    def mcumgrx_checks():
+        return [CheckPlugin("acme heater", "Does it heat?", load="mcumgrx_acme.checks:heater")]
+
 The base classes for what `load` names are here as well (`Transport`, `Group`, `SmpCommand`, …); they are resolved on
 first use, so importing this module stays cheap. Nothing else of `mcumgrx` is promised to plugins, except
 `mcumgrx.sim` and `mcumgrx.testing`.

@@ -44,7 +44,7 @@ def command_check(command: str, timeout_s: float, progress: Progress) -> Outside
 
     In its environment are MCUMGRX_DEVICE (the address), MCUMGRX_VERSION and MCUMGRX_HASH (hexadecimal).
     """
-    return OutsideCheck(command, partial(_run, command, timeout_s, progress))
+    return OutsideCheck(printable(" ".join(command.split())), partial(_run, command, timeout_s, progress))
 
 
 async def _run(command: str, timeout_s: float, progress: Progress, image: OnTrial) -> str | None:

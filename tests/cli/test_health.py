@@ -135,6 +135,12 @@ def test_how_commands_end(update: Update, runs: Any, command: str, exit: int, te
     assert runs() == ON_TRIAL
 
 
+def test_a_command_of_several_lines_is_named_in_one(update: Update) -> None:
+    ended = update("--health-check", "true\ntrue  &&\n\ttrue", "--json")
+    assert ended.exit == 0, ended.out
+    assert ended.result["plan"]["steps"][4]["text"] == "check that it is healthy: true true && true"
+
+
 def test_an_empty_command_is_a_mistake(update: Update, runs: Any) -> None:
     assert update("--health-check", " ").exit == 2
     assert runs() == [("1.0.0", True)]
