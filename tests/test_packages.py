@@ -309,6 +309,8 @@ PLAIN = archive({"a.bin": APP})
 PACKED = archive({"a.bin": APP}, zipfile.ZIP_DEFLATED)
 BOMB = archive({"a.bin": bytes(100_000_000)}, zipfile.ZIP_DEFLATED)
 
+LARGE = build_image("1.0.0", payload=bytes(range(1, 251)) * 28_000)
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "out of it": (lambda: archive({"../a.bin": APP}), "unsafe name: ../a.bin"),
     "out of it, below": (lambda: archive({"x/../../a.bin": APP}), "unsafe name"),
@@ -328,6 +330,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
             *[entry(f"{i}", image_index=i) for i in range(3)], files={f"{i}": bytes(12_000_000) for i in range(3)}
         ),
         "0 in the package: this is nothing but 12,000,000 bytes",
+    ),
+    "too much together": (
+        lambda: package(*[entry(f"{i}", image_index=i) for i in range(3)], files=dict.fromkeys("012", LARGE)),
+        "2 in the ZIP archive unpacks to 7,000,656 bytes: too much for firmware",
     ),
     "manifest bomb": (lambda: archive({"manifest.json": b" " * 50_000_000}, zipfile.ZIP_DEFLATED), "50,000,000 bytes"),
     "too short": (lambda: patched(PACKED, 24, struct.pack("<I", len(APP) + 1), 22), "does not have the"),
@@ -377,6 +383,25 @@ def test_a_large_archive_takes_no_more_than_the_image_in_it(tmp_path: Path) -> N
     finally:
         tracemalloc.stop()
     assert peak < 2_000_000
+
+
+def test_archives_that_were_written_to_a_pipe() -> None:
+    """The sizes follow each file then, and are in the directory alone."""
+
+    class Pipe(io.RawIOBase):
+        written = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            self.written += bytes(data)  # type: ignore[call-overload]
+            return len(data)  # type: ignore[arg-type]
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("a.bin", APP)
+    assert parse_package(pipe.written).images[0].image.data == APP
 
 
 @given(st.data())

@@ -17,8 +17,9 @@ from mcumgrx.mcuboot.kinds import Content
 __all__ = ["MAX_MEMBERS", "MAX_MEMBER_BYTES", "Archive", "Member", "shown"]
 
 MAX_MEMBERS = 2000
-MAX_MEMBER_BYTES = 16 * 1024 * 1024
-"""Of one file, unpacked: the largest flash for images, on chips of its own, has 16 MiB."""
+MAX_MEMBER_BYTES = 12 * 1024 * 1024
+"""Of one file, unpacked: more than any image has, also of those for flash on chips of its own. All that is read of an
+archive is half as much again; with what unpacking takes, a process stays below 64 MB."""
 
 _MAX_DIRECTORY = 1024 * 1024
 _MAX_COMMENT = 0xFFFF
