@@ -226,7 +226,7 @@ async def test_a_device_that_bluez_has_had_the_time_to_forget(daemon: Daemon) ->
     """Half a minute after the link or the scan, with real ones."""
     rig = peripheral()
     async with EmulatedBluez(daemon, rig) as bluez:
-        bluez.temporary_s = 0.02
+        bluez.temporary_s = 0.4
         transport = ble()
         for number in range(1, 4):
             async with connected(transport) as client:
