@@ -115,7 +115,7 @@ async def _plan(job: Job, files: Files) -> Plan:
         images = chosen(files, state)
         plan = make_plan(images, state, job.policy)
         job.targets = dict(_targets(plan, images))
-        count = len(plan.steps)
+        count = len(plan.texts)
         stage.result = f"{count} step{'' if count == 1 else 's'} to do" if count else "nothing to do"
     for text in plan.notes:
         job.note(text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..contracts import Connection, Device, ImageGroup
 from ..errors import FlowError
-from ..events import Bytes, Note, Progress, Speed, Stage, StageName
+from ..events import Bytes, Note, Progress, Speed, Stage, StageName, Status
 from ..mcuboot import Image
 from ..messages.standard import ImageState, Slot
 from ..pause import Pause
@@ -71,6 +71,7 @@ class Job:
         self.sessions: dict[int, bytes] = {}
         self.done: list[StepDone] = []
         self.resets = 0
+        self._folded = False
         self.sent = Sent()
 
     @property
@@ -118,14 +119,25 @@ class Job:
 
     @contextmanager
     def stage(self, name: StageName, text: str) -> Iterator[Running]:
-        """Tell that a stage begins, and, unless it fails, how it ended."""
+        """Tell that a stage begins, and, unless it fails, how it ended. In a folded one only what goes on is told."""
         begin = now()
         running = Running()
-        self.progress(Stage(name, text))
+        self.progress(Status(text) if self._folded else Stage(name, text))
         yield running
         elapsed_s = now() - begin
         self.done.append(StepDone(name.value, running.result, elapsed_s))
-        self.progress(Stage(name, running.result, finished=True, elapsed_s=elapsed_s))
+        if not self._folded:
+            self.progress(Stage(name, running.result, finished=True, elapsed_s=elapsed_s))
+
+    @contextmanager
+    def folded(self, name: StageName, text: str) -> Iterator[Running]:
+        """A stage of which those within are parts: in what is told they are one line."""
+        with self.stage(name, text) as running:
+            self._folded = True
+            try:
+                yield running
+            finally:
+                self._folded = False
 
     def note(self, text: str, *, warning: bool = False) -> None:
         self.progress(Note(text, warning=warning))

@@ -184,7 +184,7 @@ class Confirming:
                 self.refused = self._or_mark and isinstance(self._reason, DeviceError) and await self._all_on_trial()
                 if not self.refused:
                     raise self._unconfirmed() from self._reason
-                stage.result = f"refused ({self._reason}): back once more, to mark what is proven to stay"
+                stage.result = "refused: the device lets only its own application confirm another core's image"
                 return
             stage.result = f"{job.new} {be} confirmed"
 

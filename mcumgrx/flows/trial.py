@@ -150,7 +150,9 @@ class Staying:
         confirming = Confirming(job, or_mark=True)
         await confirming.run()
         if confirming.refused:
-            await self._go_round()
+            with job.folded(StageName.CONFIRM, f"going back, to mark {job.new} to stay") as stage:
+                await self._go_round()
+                stage.result = f"{job.runs}, and stay by their marks"
 
     async def _go_round(self) -> None:
         job = self._job

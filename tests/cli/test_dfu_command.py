@@ -197,3 +197,63 @@ def test_another_build_of_the_version_may_be_enough(cli: Cli, desk: str, image_f
     ended = cli("dfu", image_file("1.0.0"), "-d", desk, "--ensure-version")
     text = "done: 1.0.0 is already running and confirmed, as another build of that version, nothing to do\n"
     assert (ended.exit, ended.out) == (0, text)
+
+
+# -- several images ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(image_file: ImageFile) -> tuple[str, str]:
+    """The application and another core's image, as the command line names them."""
+    return f"0={image_file('1.1.0')}", f"1={image_file('2.1.0', payload_size=5000)}"
+
+
+def test_two_images_in_one_update(cli: Cli, tmp_path: Path, two: tuple[str, str]) -> None:
+    device = f"sim:two,images=2,state={tmp_path / 'two.json'}"
+    first = cli("dfu", *two, "-d", device)
+    assert first.exit == 0, first.err
+    assert first.out.startswith("done: 1.1.0 of image 0 and 2.1.0 of image 1 are running and confirmed (")
+    assert "mark: 2.1.0 of image 1 marked for a test boot; 1.1.0 of image 0 marked for a test boot" in first.err
+    listed = cli("image", "list", "-d", device, "--json").result["slots"]
+    assert [(slot["image"], slot["version"], slot["confirmed"]) for slot in listed if slot["active"]] == [
+        (0, "1.1.0", True),
+        (1, "2.1.0", True),
+    ]
+    again = cli("dfu", *two, "-d", device, "--json")
+    assert again.result["ending"] == "nothing to do"
+    assert [one["to_version"] for one in again.result["images"]] == ["1.1.0", "2.1.0"]
+    assert [one["steps"] for one in again.result["plan"]["images"]] == [[], []]
+
+
+def test_a_dry_run_of_two_images(cli: Cli, two: tuple[str, str]) -> None:
+    ended = cli("dfu", *two, "-d", "sim:two,images=2", "--dry-run")
+    *plan, last = ended.out.splitlines()
+    assert last == "dry run: nothing was changed"
+    assert len(plan) <= 12
+    assert [line.split(" (")[0] for line in plan[1:3]] == ["image 0  1.0.0 -> 1.1.0", "image 1  1.0.0 -> 2.1.0"]
+    told = cli("dfu", *two, "-d", "sim:two,images=2", "--dry-run", "--json").result["plan"]
+    assert [(one["image"], [step["name"] for step in one["steps"]]) for one in told["images"]] == [
+        (number, ["upload", "mark", "reset", "prove", "confirm"]) for number in (0, 1)
+    ]
+    assert [step["name"] for step in told["steps"]] == ["upload", "upload", "mark", "reset", "prove", "confirm"]
+
+
+def test_a_terminal_of_a_few_lines_has_room_for_the_stages_of_two_images(cli: Cli, two: tuple[str, str]) -> None:
+    records = cli("dfu", *two, "-d", "sim:two,images=2", "--json").records
+    stages = [record["stage"] for record in records if record.get("event") == "stage" and record["finished"]]
+    assert len(stages) <= 12
+    assert stages.count("upload") == 2
+    assert stages.count("mark") == 1
+
+
+def test_files_by_their_numbers_that_make_no_sense(cli: Cli, two: tuple[str, str], image_file: ImageFile) -> None:
+    for arguments, message in (
+        ((two[0], two[0]), "there are two files for image 0"),
+        ((image_file("1.1.0"), image_file("1.2.0")), "there are two files for image 0"),
+        (("0=", two[1]), "the name of the file is empty"),
+        ((*two, "--image", "1"), "--image is for a file without a number"),
+        (("1=https://example.com/net.bin",), "is a web address"),
+    ):
+        ended = cli("dfu", *arguments, "-d", "sim:two,images=2")
+        assert ended.exit == 2
+        assert message in ended.err

@@ -151,7 +151,11 @@ def test_where_no_other_core_is_confirmed_what_is_proven_is_marked_to_stay() -> 
         len(APPLICATION_2) + len(NET),
     )
     done = [event.name for event in desk.events if isinstance(event, Stage) and event.finished]
-    assert done[-8:] == ["prove", "confirm", "reset", "return", "mark", "reset", "return", "prove"]
+    # What it takes is one line of a terminal, and in full in the report.
+    assert done[-3:] == ["prove", "confirm", "confirm"]
+    assert len(done) <= 12
+    parts = [step.name for step in report.steps]
+    assert parts[-8:] == ["confirm", "reset", "return", "mark", "reset", "return", "prove", "confirm"]
     assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
 
 
