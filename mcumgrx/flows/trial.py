@@ -156,12 +156,14 @@ class Staying:
 
     async def _go_round(self) -> None:
         job = self._job
-        first = job.target
-        old = (await job.list()).other(first.number)
-        assert old is not None  # both were looked at before
-        assert old.hash is not None
-        step = GoBack(shown_version(old.version), old.hash, first.version)
-        await GoingBack(job, {first.number: step}).run()
+        images = await job.list()
+        back: dict[int, GoBack] = {}
+        for number, target in job.targets.items():
+            old = images.other(number)
+            assert old is not None  # both were looked at before
+            assert old.hash is not None
+            back[number] = GoBack(shown_version(old.version), old.hash, target.version)
+        await GoingBack(job, back).run()
         images = await job.list()
         lost = [target.name for target in job.targets.values() if target.staged(images) is None]
         if lost:

@@ -15,6 +15,7 @@ from mcumgrx.flows import DfuPolicy, Ending, Mode, Report, update
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
+from mcumgrx.sim import bootloader as boot
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.images import build_image
@@ -142,8 +143,9 @@ def test_two_images_to_stay_need_no_confirmation() -> None:
     assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
 
 
-def test_where_no_other_core_is_confirmed_what_is_proven_is_marked_to_stay() -> None:
-    desk = Desk()
+@pytest.mark.parametrize("mode", [boot.Mode.SWAP_MOVE, boot.Mode.SWAP_OFFSET, boot.Mode.SWAP_SCRATCH])
+def test_where_no_other_core_is_confirmed_what_is_proven_is_marked_to_stay(mode: boot.Mode) -> None:
+    desk = Desk(mode=mode)
     report = desk.together(APPLICATION_2, NET)
     assert (report.ending, report.resets, report.bytes_sent) == (
         Ending.CONFIRMED,
