@@ -417,21 +417,15 @@ class Client:
         return self._link.flow
 
     def _check_size(self, request: Request) -> None:
-        if (params := self.profile.params) is not None:
-            limit = self.limits.message(params.buf_size)
-            if request.size > limit:
-                raise MessageTooLarge(
-                    f"the {request.what} of {request.size} bytes does not fit the device, which takes {limit}",
-                    size=request.size,
-                    limit=limit,
-                    hint="CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the device's firmware sets it",
-                )
-        elif request.size > self.limits.max_message:
-            limit = self.limits.max_message
+        params = self.profile.params
+        limit = self.limits.max_message if params is None else self.limits.message(params.buf_size)
+        if request.size > limit:
+            where = "the link, which carries" if params is None else "the device, which takes"
             raise MessageTooLarge(
-                f"the {request.what} of {request.size} bytes does not fit the link, which carries {limit}",
+                f"the {request.what} of {request.size} bytes does not fit {where} {limit}",
                 size=request.size,
                 limit=limit,
+                hint=None if params is None else "CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the device's firmware sets it",
             )
 
 

@@ -11,8 +11,6 @@ from typing import TypeVar
 from .flight import Flight
 from .window import Window
 
-__all__ = ["BriefWindow"]
-
 T = TypeVar("T")
 
 # On their way at once, where the device has room for less; at round trips that are worth it.

@@ -36,8 +36,6 @@ from .slow import Probing, SlowRequest
 from .timing import LinkTiming
 from .window import Window
 
-__all__ = ["Engine"]
-
 P = TypeVar("P", bound=Piece)
 
 # How large answers are, where that matters: those to chunks and small queries, and those that carry a file in a device

@@ -15,8 +15,6 @@ from ..protocol.waiting import Waiting
 from .plan import TransferPlan
 from .window import Window
 
-__all__ = ["Headway"]
-
 # See above.
 _STALLED_S = 60.0
 

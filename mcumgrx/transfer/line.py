@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["LineQuality"]
-
 # For so many answers a line counts as dirty; and so many requests that were lost alone show it.
 _DIRTY = 512
 _LONE = 2

@@ -19,8 +19,6 @@ from .sizes import MessageSize
 from .timing import LinkTiming
 from .window import PacedWindow, Window
 
-__all__ = ["Meter"]
-
 # Round trips that are kept to be shown.
 _TRIPS = 256
 

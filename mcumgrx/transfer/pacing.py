@@ -26,8 +26,6 @@ import math
 from collections import deque
 from itertools import pairwise
 
-__all__ = ["Pacing"]
-
 # Below this the device is reached so fast that one request after the other is all it can take, and gaps would need
 # finer timers than event loops have.
 _LEAST_TRIP_S = 0.004

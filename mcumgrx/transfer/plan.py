@@ -18,6 +18,7 @@ Rules and their sources are in the comments; "Zephyr" is `img_mgmt.c`, "MCUboot"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol, TypeVar
@@ -26,19 +27,6 @@ from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
 from ..messages.message import Body, Reply, Request, SmpCommand
 from ..messages.standard import UploadChunk, UploadProgress
 from ..protocol import codec
-
-__all__ = [
-    "Chunk",
-    "ImageChunk",
-    "ImageUpload",
-    "Phase",
-    "Piece",
-    "Source",
-    "TransferPlan",
-    "UploadMessages",
-    "UploadPlan",
-    "largest_data",
-]
 
 # The server wants the whole image header in the first chunk (Zephyr: error 22).
 FIRST_DATA_MINIMUM = 32
@@ -68,7 +56,7 @@ P = TypeVar("P", bound=Piece)
 
 
 class TransferPlan(Protocol[P]):
-    """What drives a transfer asks of its plan. Sizes in bytes.
+    """What drives a transfer asks of its plan, most of which has a default. Sizes in bytes.
 
     Attributes:
         size: of the whole; 0 as long as it is not known.
@@ -76,6 +64,7 @@ class TransferPlan(Protocol[P]):
         resumed_from: what was through before this transfer began.
         message_bytes: largest message, header included; may be set at any time.
         least_bytes: the smallest `message_bytes` with which it works.
+        tail: all has been sent, so that nothing comes behind what is lost now.
         retransmissions: requests for what had been asked for, or sent, before.
         setbacks: how often something was missing.
         stalls: how often in a row the device has had the very piece that it asks for, and asks for it again; 0 when it
@@ -87,26 +76,23 @@ class TransferPlan(Protocol[P]):
     done_bytes: int
     resumed_from: int
     message_bytes: int
+    least_bytes: int
+    tail: bool = False
     retransmissions: int
     setbacks: int
     stalls: int
 
     @property
-    def least_bytes(self) -> int: ...
-
-    @property
     def done(self) -> bool: ...
-
-    @property
-    def tail(self) -> bool:
-        """Whether all has been sent, so that nothing comes behind what is lost now."""
 
     @property
     def needs_settling(self) -> bool:
         """The plan waits for something else than the answer to a request of its own."""
+        return False
 
     def doubt(self) -> None:
         """All has been sent, and for a long time no answer has come."""
+        return
 
     def next(self) -> P | None:
         """The request to send now, or None as long as answers must be awaited."""
@@ -116,15 +102,18 @@ class TransferPlan(Protocol[P]):
 
     def refused(self, piece: P, error: DeviceError) -> bool:
         """The device said no to `piece`; false if that ends the transfer."""
+        return False
 
     def overtaken(self, piece: P) -> None:
         """A request that was sent after `piece` is answered, and `piece` will not be. Told before that answer."""
+        return
 
     def lost(self, piece: P) -> None:
         """There is no answer to `piece`, nor to what was sent after it."""
 
     def put_off(self, piece: P) -> None:
         """The device was busy, or had no buffer, and has not done `piece`."""
+        self.lost(piece)
 
     def stuck(self, seconds: float) -> TransferStuck:
         """The error to raise when for so long answers have come, and brought nothing."""
@@ -159,22 +148,21 @@ class ImageChunk(SmpCommand[UploadProgress]):
 
     facts = UploadChunk.facts
 
-    def __init__(self, offset: int, data: bytes, image: int | None = None) -> None:
+    def __init__(
+        self,
+        offset: int,
+        data: bytes,
+        length: int | None = None,
+        image: int | None = None,
+        sha: bytes | None = None,
+        upgrade: bool = False,
+    ) -> None:
         self.offset = offset
         self.data = data
+        self.length = length
         self.image = image
-        self.length: int | None = None
-        self.sha: bytes | None = None
-        self.upgrade = False
-
-    @classmethod
-    def opening(
-        cls, offset: int, data: bytes, length: int | None, image: int | None, sha: bytes | None, upgrade: bool
-    ) -> ImageChunk:
-        """With what belongs to the first one."""
-        chunk = cls(offset, data, image)
-        chunk.length, chunk.sha, chunk.upgrade = length, sha, upgrade
-        return chunk
+        self.sha = sha
+        self.upgrade = upgrade
 
     @property
     def general(self) -> UploadChunk:
@@ -205,8 +193,8 @@ class ImageUpload:
         if offset > 0:
             # MCUboot's recovery up to Zephyr 3.4 takes the number of each chunk anew, and 0 where there is none: the
             # rest of an image for another core would go over the running application (zephyr #60198). Others ignore it.
-            return ImageChunk(offset, data, self.image or None)
-        return ImageChunk.opening(offset, data, length, self.image, self.sha, self.upgrade)
+            return ImageChunk(offset, data, None, self.image or None)
+        return ImageChunk(offset, data, length, self.image, self.sha, self.upgrade)
 
     def smaller(self) -> ImageUpload | None:
         """The same upload with a shorter first message, or None when nothing can be left out.
@@ -315,28 +303,22 @@ class _Cutter:
     def _fit(self, message_bytes: int) -> None:
         """Make the messages as small as needed for the first chunk to hold an image header."""
         needed = min(FIRST_DATA_MINIMUM, self._size)
-        current = self._messages
-        while largest_data(message_bytes, self._fixed_bytes(current, 0)) < needed:
-            shorter = current.smaller() if isinstance(current, ImageUpload) else None
-            if shorter is None:
-                raise MessageTooLarge(
-                    f"a message of {message_bytes} bytes is too small for the first chunk of an upload",
-                    size=self._fixed_bytes(current, 0) + needed + 2,
-                    limit=message_bytes,
-                    hint="raise the link's MTU, or enable reassembly in the device "
-                    "(CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY)",
-                )
-            current = shorter
-        self._messages = current
-        self._rooms.clear()
+        for messages in _ever_smaller(self._messages):
+            fixed_bytes = self._fixed_bytes(messages, 0)
+            if largest_data(message_bytes, fixed_bytes) >= needed:
+                self._messages = messages
+                self._rooms.clear()
+                return
+        raise MessageTooLarge(
+            f"a message of {message_bytes} bytes is too small for the first chunk of an upload",
+            size=fixed_bytes + needed + 2,
+            limit=message_bytes,
+            hint="raise the link's MTU, or enable reassembly in the device (CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY)",
+        )
 
     def _least(self) -> int:
         """The smallest message that can open the transfer, whatever has to be left out of it."""
-        messages = self._messages
-        shorter: UploadMessages | None = messages
-        while shorter is not None:
-            messages = shorter
-            shorter = messages.smaller() if isinstance(messages, ImageUpload) else None
+        *_, messages = _ever_smaller(self._messages)
         # A byte string of up to 255 bytes has a head of two bytes, one of which `_fixed_bytes` has left out.
         return self._fixed_bytes(messages, 0) + min(FIRST_DATA_MINIMUM, self._size) + 2
 
@@ -345,8 +327,16 @@ class _Cutter:
         return messages.command(offset, b"", self._size).request().size - 1
 
 
-class UploadPlan:
-    """The upload of `source`; a `TransferPlan`.
+def _ever_smaller(messages: UploadMessages) -> Iterator[UploadMessages]:
+    """These, then the same with a shorter first message each time, until nothing can be left out any more."""
+    shorter: UploadMessages | None = messages
+    while shorter is not None:
+        yield shorter
+        shorter = shorter.smaller() if isinstance(shorter, ImageUpload) else None
+
+
+class UploadPlan(TransferPlan[Chunk]):
+    """The upload of `source`.
 
     Arguments:
         message_bytes: largest message, header included, that device and link take.
@@ -379,8 +369,8 @@ class UploadPlan:
         self.retransmissions = 0
         self.setbacks = 0
         self.stalls = 0
-        self.tail = False
         self._cutter = _Cutter(source, messages, message_bytes, chunk_bytes)
+        self.least_bytes = self._cutter.least_bytes
         self._next = 0
         self._furthest = 0
         self._epoch = 0
@@ -394,11 +384,6 @@ class UploadPlan:
     @property
     def done(self) -> bool:
         return self.phase is _DONE
-
-    @property
-    def least_bytes(self) -> int:
-        """The smallest `message_bytes` with which it works."""
-        return self._cutter.least_bytes
 
     @property
     def needs_settling(self) -> bool:
@@ -466,11 +451,8 @@ class UploadPlan:
         elif chunk.epoch == self._epoch:  # else it complains of a gap that has been dealt with
             self._wants_again(chunk, offset)
 
-    def refused(self, piece: Chunk, error: DeviceError) -> bool:
-        return False  # every error ends the session (Zephyr); the two that do not are the driver's
-
-    def overtaken(self, piece: Chunk) -> None:
-        pass  # the answer that has overtaken it names the offset, which tells whether it had arrived
+    # Every error ends the session (Zephyr), so none is `refused`. The answer that has `overtaken` a chunk names the
+    # offset, which tells whether that had arrived.
 
     def lost(self, chunk: Chunk) -> None:
         """No answer came to `chunk`, nor to any that was sent after it: on from what is certain.
@@ -486,9 +468,6 @@ class UploadPlan:
         elif self.phase is _BODY and chunk.epoch == self._epoch:
             # One loss, one reaction: the others of its window are its consequence.
             self._go_back(self.done_bytes, counts=False)
-
-    def put_off(self, piece: Chunk) -> None:
-        self.lost(piece)
 
     def doubt(self) -> None:
         """All has been sent and no answer comes any more: only the device's state can tell whether it has the whole."""

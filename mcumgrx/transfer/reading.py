@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DeviceError, MalformedReply, McumgrError, NotDone, TransferStuck
+from ..errors import MalformedReply, McumgrError, NotDone, TransferStuck
 from ..messages.message import SmpCommand
-
-__all__ = ["Fragment", "ReadPlan", "Reading"]
+from .plan import TransferPlan
 
 # How far a download reads on behind what is missing: answers, twice as many as any window is wide, and bytes.
 _AHEAD = 256
@@ -53,8 +52,8 @@ class Reading:
         return f"<Reading {self.offset} to {self.end}>"
 
 
-class ReadPlan:
-    """The reading of data from `offset` on; a `TransferPlan`.
+class ReadPlan(TransferPlan[Reading]):
+    """The reading of data from `offset` on. An answer that stays out can always be asked for again.
 
     Arguments:
         ask: the request for what is at an offset, whose result is a `Fragment`.
@@ -69,8 +68,6 @@ class ReadPlan:
         grown: there is more behind the `size` bytes that were told first, as in a log that is written to meanwhile.
     """
 
-    tail = False  # an answer that stays out can always be asked for again
-    needs_settling = False
     stalls = 0  # each request brings what it asks for, or the data has changed
 
     def __init__(
@@ -120,9 +117,6 @@ class ReadPlan:
         self._next = self.done_bytes
         self._first = None
         self._missing.clear()
-
-    def doubt(self) -> None:
-        pass  # see `tail`
 
     def next(self) -> Reading | None:
         if self._piece is None:
@@ -174,9 +168,6 @@ class ReadPlan:
                 heapq.heappush(self._early_from, piece.offset)
             self._early[piece.offset] = data
 
-    def refused(self, piece: Reading, error: DeviceError) -> bool:
-        return False
-
     def overtaken(self, piece: Reading) -> None:
         if piece.expected:
             self.setbacks += 1
@@ -190,9 +181,6 @@ class ReadPlan:
                 self.retransmissions += 1
             else:
                 heapq.heappush(self._missing, (piece.offset, piece.end, True))
-
-    def put_off(self, piece: Reading) -> None:
-        self.lost(piece)
 
     def stuck(self, seconds: float) -> TransferStuck:
         return TransferStuck(

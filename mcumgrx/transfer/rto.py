@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Rto"]
-
 # A busy host, or a device whose tick is 10 ms, can be that late: no time-out comes earlier (RFC 6298, 2.4). On a dirty
 # line nothing but timers makes an answer late.
 _LEAST_S = 0.05

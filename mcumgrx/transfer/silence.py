@@ -9,8 +9,6 @@ from ..events import StageName
 from .plan import TransferPlan
 from .window import Window
 
-__all__ = ["Silence"]
-
 # No answer for so many ordinary time-outs in a row means that the device or the link is gone.
 _ENOUGH = 5
 

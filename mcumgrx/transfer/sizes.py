@@ -16,8 +16,6 @@ from .flight import Flight
 from .plan import TransferPlan
 from .window import Window
 
-__all__ = ["MessageSize", "SizeTrials", "probe_sizes"]
-
 # What has worked wherever something did: clients have used these for their smallest chunks for years.
 _SMALL = (128, 64)
 

@@ -16,8 +16,6 @@ from ..messages.standard import Probe
 from .flight import Flight
 from .window import Window
 
-__all__ = ["Probing", "SlowRequest"]
-
 # Waiting for it twice covers a lost answer.
 _ENOUGH_LOSSES = 2
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from .flight import Flight
 
-__all__ = ["LinkTiming"]
-
 # No link is slower: 300 baud, which is 30 bytes a second, of which console framing takes a third. Where it is known how
 # long a link takes, it may take so many times that.
 _SLOWEST_BYTES_S = 20.0

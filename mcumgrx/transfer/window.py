@@ -27,8 +27,6 @@ from .line import LineQuality
 from .pacing import Pacing
 from .rto import Rto
 
-__all__ = ["MOST_IN_FLIGHT", "PacedWindow", "Window"]
-
 T = TypeVar("T")
 
 MOST_IN_FLIGHT = 128

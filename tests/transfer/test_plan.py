@@ -481,7 +481,7 @@ def test_a_chunk_is_laid_as_cbor_lays_it(
     offset: int, data: bytes, length: int | None, image: int | None, sha: bytes | None, upgrade: bool
 ) -> None:
     fields = (offset, data, length, image, sha, upgrade)
-    assert ImageChunk.opening(*fields).request() == UploadChunk(*fields).request()
+    assert ImageChunk(*fields).request() == UploadChunk(*fields).request()
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 70_000])

@@ -46,6 +46,7 @@ from mcumgrx.plugin_api import (
     Run,
     SmpCommand,
     SmpError,
+    TransferPlan,
     TransferStuck,
 )
 
@@ -447,8 +448,8 @@ class _File:
         return (self.stays_open or self.trouble) and not self.surely_closed
 
 
-class FilePutPlan:
-    """The writing of `content` to the file `name`; a `TransferPlan`.
+class FilePutPlan(TransferPlan[Step]):
+    """The writing of `content` to the file `name`. Closing and comparing come behind the last chunk.
 
     Arguments:
         message_bytes: largest message, header included, that device and link take.
@@ -463,9 +464,6 @@ class FilePutPlan:
 
     Raises `MessageTooLarge` where not a byte fits beside the path.
     """
-
-    tail = False  # closing and comparing come behind the last chunk
-    needs_settling = False
 
     def __init__(
         self,
@@ -496,9 +494,6 @@ class FilePutPlan:
     @property
     def done(self) -> bool:
         return self.state is DONE
-
-    def doubt(self) -> None:
-        pass  # nothing ends without an answer
 
     def next(self) -> Step | None:
         """The request to send now; None as long as answers must be awaited, or when the transfer is done."""
