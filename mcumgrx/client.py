@@ -405,11 +405,11 @@ class Client:
 
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""
-        return self._link.queued_s()
+        return self._link.outbox.queued_s()
 
     def air_s(self, size: int) -> float:
         """Estimated seconds that a message of `size` bytes takes on the link; 0 where that is not known."""
-        return self._link.air_s(size)
+        return self._link.outbox.air_s(size)
 
     @property
     def flow(self) -> Flow:

@@ -106,7 +106,7 @@ class Asking:
         call = link.send(self.request, version, self)
         self._calls.append(call)
         if not self._has_left:
-            self._due = link.stuck_at(call, self.timeout_s)
+            self._due = link.outbox.stuck_at(call, self.timeout_s)
             link.look_at(self._due)
         return call
 
@@ -131,7 +131,7 @@ class Asking:
         if not self._has_left:
             self._has_left = True
             link = self._link
-            self._due = link.loop.time() + link.queued_s() + self.timeout_s
+            self._due = link.loop.time() + link.outbox.queued_s() + self.timeout_s
             link.look_at(self._due)
 
     def answered(self, call: Call, reply: Reply) -> None:
@@ -159,7 +159,7 @@ class Asking:
             return self._due
         if not self._has_left:
             call = self._calls[-1]
-            self._due = self._link.stuck_at(call, self.timeout_s)
+            self._due = self._link.outbox.stuck_at(call, self.timeout_s)
             if self._due > now:
                 return self._due
             self._error = self._stuck(now - call.put_at)

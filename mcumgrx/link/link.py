@@ -34,9 +34,6 @@ _CANCEL_TIMEOUT_S = 1.0
 # BlueZ takes 2.7 s to disconnect; a close that takes longer than this is given up, so that nobody waits for ever.
 _CLOSE_TIMEOUT_S = 10.0
 
-# What a message takes on the link beside its own bytes, at most: console framing makes four characters of three.
-_FRAMED = 1.4
-
 # A timer may fire a clock tick early.
 _TICK_S = 1e-6
 
@@ -54,6 +51,7 @@ class Link:
         versions: which version of SMP to speak, by what has been answered so far.
         heard_at: when the device was last heard, on the clock of the loop; None before the first time.
         silent_at: when a request was last given up because no answer came.
+        outbox: what is on its way into it, and how long that takes.
         users: who hears of damage and of the end beside the owners of calls.
     """
 
@@ -72,7 +70,7 @@ class Link:
         self.heard_at: float | None = None
         self.silent_at = -_NEVER
         self.users: list[Owner] = []
-        self._outbox = Outbox(transport, self._failed)
+        self.outbox = Outbox(transport, self._failed)
         self.loop: asyncio.AbstractEventLoop  # these from `open` on
         self._table: Table
         self._reader: asyncio.Task[None]
@@ -172,7 +170,7 @@ class Link:
         self.end(LinkLost("the link was closed"))
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
-        await self._outbox.close()
+        await self.outbox.close()
         await self._close_transport()
 
     async def _give_back(self, opening: asyncio.Task[None]) -> None:
@@ -210,14 +208,6 @@ class Link:
         """What it allows to be on its way at once."""
         return asking(self.transport, "flow", lambda: self.transport.flow)
 
-    def queued_s(self) -> float:
-        """Estimated seconds until all that was sent so far has left for the device."""
-        return self._outbox.queued_s()
-
-    def air_s(self, size: int) -> float:
-        """Estimated seconds that a message of `size` bytes takes; 0 where that is not known."""
-        return self._outbox.byte_s * size * _FRAMED
-
     @property
     def is_quiet(self) -> bool:
         """The device has answered nothing at all, or has not been heard since it left a request unanswered."""
@@ -249,7 +239,7 @@ class Link:
         except Exception as error:
             raise told(self.transport, "framing", error) from None
         try:
-            self._outbox.put(call)
+            self.outbox.put(call)
         except BaseException:
             self.forget(call)
             call.owner = None
@@ -260,7 +250,7 @@ class Link:
         """Nobody waits for its answer any more. What the link has not begun is not sent."""
         if call.state is ANSWERED or call.state is GIVEN_UP:
             return
-        if self._outbox.withdraw(call):
+        if self.outbox.withdraw(call):
             self._table.withdraw(call)
         else:
             self._table.give_up(call, self.loop.time())
@@ -279,10 +269,6 @@ class Link:
         """Nothing that is on its way is expected to be answered any more."""
         self._tell("framing", self._table.reset)
         self._tell("given_up", self.transport.given_up)
-
-    def stuck_at(self, call: Call, patience_s: float) -> float:
-        """When it has to be said that the link does not take `call`, as far as is known now."""
-        return self._outbox.stuck_at(call, patience_s)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ log = logging.getLogger("mcumgrx.link")
 # No link is slower: 300 baud. So long the bytes of a message may take before the link is called stuck.
 _SLOWEST_BYTES_S = 30.0
 
+# What a message takes on the link beside its own bytes, at most: console framing makes four characters of three.
+_FRAMED = 1.4
+
 # A link that has told nothing of its speed with so many messages will not do so any more.
 _TELLING = 32
 
@@ -48,8 +51,7 @@ class Outbox:
         self._moved_at = -math.inf  # when the link last took a message, or began one
         self._doubted = False
         self._to_learn = _TELLING if self._knows_queue else 0  # messages from which its speed may still be learned
-        self.byte_s = 0.0
-        """Seconds that the link takes for a byte, by its own estimate; 0 as long as that is not known."""
+        self._byte_s = 0.0  # on the link, by its own estimate; 0 as long as that is not known
 
     def put(self, call: Call) -> None:
         """Hand it to the link, behind those that wait already. Its owner is told when it has left.
@@ -95,6 +97,10 @@ class Outbox:
             log.warning("the link (%s) %s: that is not believed, nor waited for", name_of(self._transport), said)
         return 0.0
 
+    def air_s(self, size: int) -> float:
+        """Estimated seconds that a message of `size` bytes takes; 0 where that is not known."""
+        return self._byte_s * size * _FRAMED
+
     async def close(self) -> None:
         """Stop sending; what waits is not sent."""
         if self._sender is not None:
@@ -112,8 +118,8 @@ class Outbox:
             raise error from None
         if taken:
             if learns:
-                self.byte_s = max(0.0, self.queued_s() - before_s) / max(1, call.size)
-                self._to_learn = 0 if self.byte_s else self._to_learn - 1
+                self._byte_s = max(0.0, self.queued_s() - before_s) / max(1, call.size)
+                self._to_learn = 0 if self._byte_s else self._to_learn - 1
             call.may_have_arrived = True
             _left(call)
         return taken
