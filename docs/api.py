@@ -69,6 +69,7 @@ def simulation_surface() -> str:
 
 
 _SIMULATION = (
+    "mcumgrx.sim.boards",
     "mcumgrx.sim.device",
     "mcumgrx.sim.files",
     "mcumgrx.sim.groups",

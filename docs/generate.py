@@ -30,6 +30,7 @@ from mcumgrx.errors import ErrorCode, McumgrError, Outcome
 from mcumgrx.plugin_api import Argument, CliSpec, Option
 from mcumgrx.protocol.codes import ImageErrorCode, OsErrorCode, SmpError
 from mcumgrx.registry import default_registry
+from mcumgrx.sim.boards import BOARDS
 from mcumgrx_plugins.enum.messages import EnumErrorCode
 from mcumgrx_plugins.fs.messages import FsErrorCode
 from mcumgrx_plugins.settings.messages import SettingsErrorCode
@@ -247,6 +248,29 @@ def hardware_table() -> str:
     return _table(("System", "Date", "Device", "Result", "Report"), lines)
 
 
+# -- the simulated device ---------------------------------------------------------------------------------------------
+
+
+def board_table() -> str:
+    """What `board=NAME` of a simulated device stands for."""
+    head = ("Board", "Says that it is", "Images", "Each slot", "Written by", "A slot is erased in", "Bootloader")
+    rows = []
+    for name, board in BOARDS.items():
+        erase_s = board.timing.erase_s_per_sector * board.slot_size / board.sector_size
+        rows.append(
+            (
+                f"`{name}`",
+                f"`{board.target}`",
+                str(board.images),
+                f"{board.slot_size // 1024} KiB in sectors of {board.sector_size // 1024} KiB",
+                f"{board.write_size} byte{'s' if board.write_size > 1 else ''}",
+                f"{erase_s:.1f} s",
+                f"`{board.mode.name.lower().replace('_', '-')}`",
+            )
+        )
+    return _table(head, rows)
+
+
 # -- Markdown ---------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +303,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "global-options": global_option_table,
     "exit-codes": exit_code_table,
     "hardware": hardware_table,
+    "boards": board_table,
     "exceptions": exception_table,
     "outcomes": outcome_table,
     "smp-errors": lambda: device_error_table(SmpError),

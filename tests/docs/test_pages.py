@@ -35,7 +35,14 @@ def read(name: str) -> str:
 
 def test_generated_parts_are_up_to_date(generate: ModuleType) -> None:
     pages = generate.pages()
-    assert {page.name for page in pages} == {"README.md", "ble.md", "commands.md", "api.md", "errors.md"}
+    assert {page.name for page in pages} == {
+        "README.md",
+        "ble.md",
+        "commands.md",
+        "api.md",
+        "errors.md",
+        "simulator.md",
+    }
     stale = [page.name for page in pages if generate.generated(page) != page.read_text(encoding="utf-8")]
     assert not stale, f"{', '.join(stale)}: run python docs/generate.py"
 

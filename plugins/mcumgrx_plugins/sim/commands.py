@@ -66,8 +66,9 @@ class Served:
     needs_device=False,
     epilog="""
 Examples:
-  mcumgrx sim serve --udp 1337                a device for udp:127.0.0.1
-  mcumgrx sim serve --pty --link /tmp/desk    a serial port for any program
+  mcumgrx sim serve --udp 1337                         a device for udp:127.0.0.1
+  mcumgrx sim serve --pty --link /tmp/desk             a serial port for any program
+  mcumgrx sim serve sim:,board=nrf5340 --udp 1337      its two cores have an image each
   mcumgrx sim serve sim:desk,state=desk.json,latency=0.01 --udp 0 --tcp 4001 --json
 """,
 )

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcumgrx.plugin_api import Address, ImageFlag, OptionReader, UsageError, Version
-from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, BootPolicy, Mode
+from mcumgrx.sim.boards import on_board
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Mode
 from mcumgrx.sim.device import FIRMWARE, DeviceConfig, Power, RecoveryConfig, SimulatedDevice
 from mcumgrx.sim.files import MAX_SEEK, FsConfig, FsMount
-from mcumgrx.sim.flash import FlashError, FlashTiming
+from mcumgrx.sim.flash import FlashError
 from mcumgrx.sim.groups.fs import FsServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
@@ -65,6 +66,8 @@ class SimTransport(SimulatedTransport):
                     without a dot belongs to the version before it, as in 1.2.3+4
     `firmware`      whose answers it gives: zephyr-4.4 (default), zephyr-3.4, zephyr-3.2, zephyr-2.7,
                     mynewt; other options come on top
+    `board`         slots, flash, bootloader and name of a board: nrf52832, nrf52840, nrf5340 (two images),
+                    nrf9160, nrf54l15, stm32wb55, esp32c3, esp32s3, rp2040; other options come on top
     `buf_size`      of a buffer (384; with several images 1024 or more, which their list needs)
     `buf_count`     number of buffers (4)
     `lines`         line buffers of the links `uart` (2); 0 for any number
@@ -242,9 +245,11 @@ def _uploading(device: SimulatedDevice) -> bool:
 
 def _device_config(options: OptionReader) -> DeviceConfig:
     default = DeviceConfig.like(options.choice("firmware", "zephyr-4.4", tuple(FIRMWARE)))
+    if board := options.text("board", ""):
+        default = on_board(default, board)
     slot_size = options.integer("slot_size", default.slot_size, minimum=8192, maximum=64 * 1024 * 1024)
     sector_size = options.integer("sector_size", default.sector_size, minimum=16)
-    timing = FlashTiming()
+    timing = default.timing
     if sector_size and slot_size % sector_size == 0:
         whole_s = timing.erase_s_per_sector * slot_size / sector_size
         per_sector_s = options.number("erase", whole_s, maximum=3600) * sector_size / slot_size
@@ -252,8 +257,8 @@ def _device_config(options: OptionReader) -> DeviceConfig:
     images = options.integer("images", default.images, minimum=1, maximum=MAX_IMAGES)
     buf_size = default.buf_size if images == 1 else max(1024, images * _LIST_BYTES)
     unhealthy = options.text("unhealthy", "")
-    mode = _MODES[options.choice("mode", "swap-move", tuple(_MODES))]
-    policy = BootPolicy(downgrade_prevention=not options.flag("downgrade", True))
+    mode = _MODES[options.choice("mode", default.mode.name.lower().replace("_", "-"), tuple(_MODES))]
+    policy = replace(default.policy, downgrade_prevention=not options.flag("downgrade", True))
     if mode in _RAM_MODES:
         policy = replace(policy, ram_start=_RAM_START, ram_size=_RAM_SIZE)
     recovery: RecoveryConfig | None = None
