@@ -90,7 +90,7 @@ def test_cpu() -> None:
     assert found["udp_us"] > 0
     # Whatever the machine does: what an upload asks for, and leaves behind, and that it does not grow with the file.
     for blocks in found["blocks"].values():
-        assert all(blocks[key] > 1 for key in ("plan", "message", "framing", "exchange", "window", "in memory"))
+        assert all(blocks[key] >= 1 for key in ("plan", "message", "framing", "exchange", "window", "in memory"))
         assert abs(blocks["left behind"]) < 0.1
     held, large = found["memory"]
     assert held["bytes"] < 1.1 * held["peak_kb"] * 1000 < 1.3 * held["bytes"]  # read at once
