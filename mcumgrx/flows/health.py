@@ -24,7 +24,6 @@ from .job import Job
 from .link import NoReturn, now
 from .plan import GoBack, Soak
 from .trial import GoingBack
-from .verdict import in_words
 
 __all__ = ["Checking", "Soaking"]
 
@@ -199,10 +198,10 @@ async def _roll_back(job: Job, what: str, outcome: Outcome) -> Never:
             outcome=outcome,
             hint=Hint("what is in the slots shows ", Run("image list")),
         )
-    await GoingBack(job, steps, what).run()
-    old = in_words(step.version for step in steps.values())
+    going = GoingBack(job, steps, what)
+    await going.run()
     raise FlowError(
-        f"{what}; taken back: {old} run{'s' if len(steps) == 1 else ''} again",
+        f"{what}; taken back: {going.old} run{'s' if len(steps) == 1 else ''} again",
         stage=StageName.CHECK,
         outcome=Outcome.REVERTED,
         hint=f"{job.new} may still be in the other slot",

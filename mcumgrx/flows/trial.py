@@ -65,12 +65,14 @@ class GoingBack:
     def __init__(self, job: Job, steps: Mapping[int, GoBack], why: str = "") -> None:
         self._job = job
         self._steps = steps
-        self._old = in_words(step.version for step in steps.values())
+        self.old = in_words(
+            step.version if len(steps) == 1 else f"{step.version} of image {number}" for number, step in steps.items()
+        )
         self._run = "runs" if len(steps) == 1 else "run"
         self._why = f"{why}; " if why else ""
 
     async def run(self) -> None:
-        job, old = self._job, self._old
+        job, old = self._job, self.old
         for last in (False, True):
             await Resetting(job).run()
             most = f"{job.policy.boot_timeout_s:g} s"
@@ -116,7 +118,7 @@ class GoingBack:
         still = " still" if runs == in_words(step.trial for step in self._steps.values()) else ""
         outcome = Outcome.UNHEALTHY if self._why and still else Outcome.OTHER_IMAGE
         return FlowError(
-            f"{self._why}after the reset {runs}{still} {self._run}, and not {self._old}",
+            f"{self._why}after the reset {runs}{still} {self._run}, and not {self.old}",
             stage=StageName.RETURN,
             outcome=outcome,
             hint=Hint("what is in the slots shows ", Run("image list")),
@@ -128,7 +130,7 @@ class GoingBack:
             "another device has come" if isinstance(error, WrongDevice) else f"it does not answer, {most:g} s after it"
         )
         return FlowError(
-            f"{self._why}no sign of {self._old}: the device was reset to go back to it, and {what}",
+            f"{self._why}no sign of {self.old}: the device was reset to go back to it, and {what}",
             stage=StageName.RETURN,
             outcome=Outcome.NO_RETURN,
             hint="a swap can take minutes: raise --boot-timeout; or look at the device's log",

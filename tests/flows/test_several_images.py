@@ -220,7 +220,7 @@ def test_two_images_of_which_one_is_not_healthy_are_both_left_or_taken_back(roll
         desk.together(APPLICATION_2, NET, checks=(check("it stays cold", []),), rollback=rollback)
     what = "1.1.0 of image 0 and 2.1.0 of image 1 are not healthy: heater: it stays cold; "
     if rollback:
-        assert failure.value.message == what + "taken back: 1.0.0 and 2.0.0 run again"
+        assert failure.value.message == what + "taken back: 1.0.0 of image 0 and 2.0.0 of image 1 run again"
         assert failure.value.outcome is Outcome.REVERTED
         assert desk.versions == ("1.0.0", "2.0.0")
     else:
