@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn as Never
+from typing import Never
 
 from ..contracts import HealthCheck, OnTrial, OutsideCheck
 from ..errors import FlowError, McumgrError, Outcome, PluginError, UsageError, WrongDevice
