@@ -429,5 +429,8 @@ def test_what_is_no_key(content: bytes, tmp_path: Path, capsys: pytest.CaptureFi
     key.write_bytes(content)
     assert main(["image", "inspect", str(FILES / "ed25519.signed.bin"), "--key", str(key)]) == 2
     assert "error: the key cannot be read" in capsys.readouterr().err
-    assert main(["image", "inspect", str(FILES / "ed25519.signed.bin"), "--key", str(tmp_path)]) == 2
-    assert "error: cannot read the key" in capsys.readouterr().err
+    for path in (tmp_path, tmp_path / "missing.pem"):
+        assert main(["image", "inspect", str(FILES / "ed25519.signed.bin"), "--key", str(path)]) == 2
+        told = capsys.readouterr().err
+        assert f"error: cannot read the key {path}: " in told
+        assert "Errno" not in told

@@ -804,7 +804,10 @@ def _read_key(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(_MOST_OF_A_KEY)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the key {path}: {error}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(
+            f"cannot read the key {path}: {reason}", hint="--key names a file with a key, public or private, in PEM"
+        ) from error
 
 
 # -- words ----------------------------------------------------------------------------------------------------------
