@@ -22,7 +22,7 @@ from .events import Note, Progress, StageName, guarded, ignore_progress
 from .link.stream import Stream
 from .load import ComputerLoad
 from .messages.message import Reply
-from .messages.standard import Params, UploadProgress
+from .messages.standard import UploadProgress
 from .pause import Pause
 from .transfer.brief import BriefWindow
 from .transfer.engine import Engine
@@ -54,19 +54,19 @@ _MOST_UNDELIVERED = 1 << 20
 _NEVER = float("inf")
 
 
-def window_for(client: Client, params: Params | None, most: int | None = None, *, brief: bool = False) -> Window[Any]:
-    """The window for transfers over `client` to a device with these buffers; `most` as the caller wants it.
+def window_for(client: Client, most: int | None = None, *, brief: bool = False) -> Window[Any]:
+    """The window for transfers over `client` to a device that has been asked for its buffers (`Client.params`).
 
-    Which links allow more than the device has room for, or less, is `Transport.flow`. `brief`: the transfer has a
-    handful of requests.
+    Which links allow more than the device has room for, or less, is `Transport.flow`. `most`: as the caller wants it.
+    `brief`: the transfer has a handful of requests.
     """
     flow, profile = client.flow, client.profile
-    room = 1 if params is None else max(1, params.buf_count - 1)
+    room = profile.receive_buffers
     if flow.most is not None:
         room = min(room, flow.most)
-    if flow.paced and params is not None and brief:
+    if flow.paced and profile.params is not None and brief:
         return BriefWindow(room, most=most, min_rtt_s=profile.min_rtt_s, patience_s=client.timeout_s)
-    if flow.paced and params is not None:
+    if flow.paced and profile.params is not None:
         at_most = MOST_IN_FLIGHT if most is None else most
         return PacedWindow(room, most=at_most, patience_s=client.timeout_s, min_rtt_s=profile.min_rtt_s)
     return Window(room, most=most, strict=flow.strict, patience_s=client.timeout_s)

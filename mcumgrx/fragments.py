@@ -46,7 +46,8 @@ async def read_data(
     """
     pieces: list[bytes] = []
     plan = ReadPlan(ask, pieces.append, size=size)
-    width = window_for(client, await client.params(), window)
+    await client.params()
+    width = window_for(client, window)
     await transfer(client, plan, width, progress=progress, stage=stage, pause=pause)
     return b"".join(pieces)
 
@@ -86,7 +87,7 @@ async def write_data(
     return await upload(
         client,
         plan,
-        window=window_for(client, params, window),
+        window=window_for(client, window),
         first_timeout_s=client.timeout_s if first_timeout_s is None else first_timeout_s,
         settled=_unknown if settled is None else settled,
         progress=progress,

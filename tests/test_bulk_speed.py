@@ -294,9 +294,9 @@ def test_what_limits_a_download(model: LinkModel, limited_by: Limit) -> None:
     async def main() -> None:
         device = device_with(fs=FsConfig(mounts=(FsMount.generated("/big", "file.bin", size),)))
         async with Client(SimulatedTransport(device, model)) as client:
-            params = await client.params()
+            await client.params()
             plan = ReadPlan("/big/file.bin", size)
-            window = window_for(client, params, 1)
+            window = window_for(client, 1)
             await transfer(client, plan, window, slow_s=lambda _: 5.0, progress=events.append, stage=StageName.DOWNLOAD)
 
     run(main())

@@ -132,7 +132,7 @@ async def test_echoes(config: str, line: str | None, widest: int, tmp_path: Path
             params = await client.params()
             largest = client.limits.message(params.buf_size if params is not None else None)
             plan = Echoes(100, await find_message_size(client, largest, Echoes.least_bytes))
-            window = window_for(client, params)
+            window = window_for(client)
             assert window.widest == widest
             await transfer(client, plan, window, slow_s=lambda _: 5.0, stage=StageName.UPLOAD)
             assert plan.done

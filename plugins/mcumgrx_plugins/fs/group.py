@@ -379,7 +379,7 @@ class FsGroup(Group):
         params = await self.client.params()
         await self.client.meet(ReadStatus(name))
         brief = plan is not None and plan.size <= _BRIEF * plan.message_bytes
-        window = window_for(self.client, params, most, brief=brief)
+        window = window_for(self.client, most, brief=brief)
         beyond = self.client.flow.paced and params is not None  # a link that holds more than the device has room for
         if most is not None and window.widest < most and not beyond:
             told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"

@@ -84,7 +84,7 @@ class ImageGroup(Group, ImageRole):
         params = await self.client.params()
         await self.client.meet(ReadImageState())
         limits = self.client.limits
-        window = window_for(self.client, params, options.window)
+        window = window_for(self.client, options.window)
         if options.window is not None and window.widest < options.window:
             told = f"has {params.buf_count} buffers" if params is not None else "does not tell its buffers"
             progress(Note(f"window {window.widest} instead of {options.window}: the device {told}"))
