@@ -6,7 +6,7 @@
         @asynccontextmanager
         async def link(self):
             async with acme_device() as device:
-                yield Link(AcmeTransport(Address.parse(f"acme:{device.name}")), cut=device.vanish)
+                yield LinkUnderTest(AcmeTransport(Address.parse(f"acme:{device.name}")), cut=device.vanish)
 
 At the other end is something that answers echoes, such as an `EchoDevice` or a simulated device. Our own transports
 pass these tests, too. Here is no fixture and no plugin of pytest, so that it works with any.
@@ -31,7 +31,7 @@ from ..protocol.codec import build_message
 from ..protocol.framing import RawMessage
 from ..protocol.header import REQUEST_OPS, GroupId, Op, Version
 
-__all__ = ["EchoDevice", "Link", "TransportContract"]
+__all__ = ["EchoDevice", "LinkUnderTest", "TransportContract"]
 
 _ECHO = 0  # the command of group 0
 
@@ -69,7 +69,7 @@ class EchoDevice:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkUnderTest:
     """A transport that is not open, with a device behind it that answers echoes.
 
     Attributes:
@@ -80,7 +80,7 @@ class Link:
     cut: Callable[[], object] | None = None
 
 
-def _over_a_link(test: Callable[[Any, Link], Awaitable[None]]) -> Callable[[TransportContract], None]:
+def _over_a_link(test: Callable[[Any, LinkUnderTest], Awaitable[None]]) -> Callable[[TransportContract], None]:
     """The test over a link of its own, in a loop of its own."""
 
     async def main(contract: TransportContract) -> None:
@@ -116,7 +116,7 @@ class TransportContract(ABC):
     requests: ClassVar[int] = 3
 
     @abstractmethod
-    def link(self) -> AbstractAsyncContextManager[Link]:
+    def link(self) -> AbstractAsyncContextManager[LinkUnderTest]:
         """A new device and a new transport to it, for one test."""
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
@@ -126,18 +126,18 @@ class TransportContract(ABC):
     # -- opening and closing -------------------------------------------------------------------------------------------
 
     @_over_a_link
-    async def test_an_echo_comes_back(self, link: Link) -> None:
+    async def test_an_echo_comes_back(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         assert await talk.echo("hello") == "hello"
 
     @_over_a_link
-    async def test_clients_come_and_go(self, link: Link) -> None:
+    async def test_clients_come_and_go(self, link: LinkUnderTest) -> None:
         for text in ("one", "two"):
             async with Client(link.transport) as client:
                 assert await client.request(Echo(text)) == text
 
     @_over_a_link
-    async def test_closing_is_harmless_at_any_time(self, link: Link) -> None:
+    async def test_closing_is_harmless_at_any_time(self, link: LinkUnderTest) -> None:
         """Before the first opening, too: the client closes before it opens."""
         await link.transport.close()
         await link.transport.close()
@@ -146,13 +146,13 @@ class TransportContract(ABC):
         await link.transport.close()
 
     @_over_a_link
-    async def test_one_object_is_opened_again_and_again(self, link: Link) -> None:
+    async def test_one_object_is_opened_again_and_again(self, link: LinkUnderTest) -> None:
         for text in ("one", "two", "three"):
             assert await (await _opened(link)).echo(text) == text
             await link.transport.close()
 
     @_over_a_link
-    async def test_closing_ends_what_waits_and_all_that_follows(self, link: Link) -> None:
+    async def test_closing_ends_what_waits_and_all_that_follows(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         assert await talk.echo("hello") == "hello"
         waiting = asyncio.ensure_future(link.transport.receive())
@@ -162,7 +162,7 @@ class TransportContract(ABC):
         await _is_ended(link.transport, talk)
 
     @_over_a_link
-    async def test_a_link_that_ends_says_so_from_then_on(self, link: Link) -> None:
+    async def test_a_link_that_ends_says_so_from_then_on(self, link: LinkUnderTest) -> None:
         if link.cut is None:
             raise SkipTest("nothing but closing ends this link")
         talk = await _opened(link)
@@ -174,7 +174,7 @@ class TransportContract(ABC):
         await _is_ended(link.transport, talk)
 
     @_over_a_link
-    async def test_after_a_loss_it_opens_again_or_says_why_not(self, link: Link) -> None:
+    async def test_after_a_loss_it_opens_again_or_says_why_not(self, link: LinkUnderTest) -> None:
         if link.cut is None:
             raise SkipTest("nothing but closing ends this link")
         assert await (await _opened(link)).echo("hello") == "hello"
@@ -194,7 +194,7 @@ class TransportContract(ABC):
     # -- messages ------------------------------------------------------------------------------------------------------
 
     @_over_a_link
-    async def test_answers_come_whole_and_in_order(self, link: Link) -> None:
+    async def test_answers_come_whole_and_in_order(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         texts = [f"number {number}" for number in range(self._at_once(link))]
         for text in texts:
@@ -202,7 +202,7 @@ class TransportContract(ABC):
         assert [await talk.answer() for _ in texts] == texts
 
     @_over_a_link
-    async def test_nothing_is_lost_when_receive_is_cancelled(self, link: Link) -> None:
+    async def test_nothing_is_lost_when_receive_is_cancelled(self, link: LinkUnderTest) -> None:
         talk, loop = await _opened(link), asyncio.get_running_loop()
         assert await talk.echo("awake") == "awake"
         begin = loop.time()
@@ -221,7 +221,7 @@ class TransportContract(ABC):
             assert await talk.answer() == f"turn {turns}"
 
     @_over_a_link
-    async def test_what_the_limits_promise_arrives(self, link: Link) -> None:
+    async def test_what_the_limits_promise_arrives(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         limits = link.transport.limits
         sizes = {limits.safe_message, limits.message(self.buf_size)}
@@ -232,7 +232,7 @@ class TransportContract(ABC):
             assert await talk.answer() == "", f"a message of {size} bytes has not come whole"
 
     @_over_a_link
-    async def test_the_limits_can_be(self, link: Link) -> None:
+    async def test_the_limits_can_be(self, link: LinkUnderTest) -> None:
         await _opened(link)
         limits, flow = link.transport.limits, link.transport.flow
         assert isinstance(limits, Limits)
@@ -243,7 +243,7 @@ class TransportContract(ABC):
         assert flow.most is None or flow.most > 0
 
     @_over_a_link
-    async def test_an_offer_is_a_send_or_nothing(self, link: Link) -> None:
+    async def test_an_offer_is_a_send_or_nothing(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         for number in range(8):
             text = f"number {number}"
@@ -253,7 +253,7 @@ class TransportContract(ABC):
         assert not talk.messages, "one of them came twice"
 
     @_over_a_link
-    async def test_what_is_offered_and_what_is_sent_keep_their_order(self, link: Link) -> None:
+    async def test_what_is_offered_and_what_is_sent_keep_their_order(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         assert await talk.echo("awake") == "awake"
         texts = [f"number {number}" for number in range(self._at_once(link))]
@@ -263,7 +263,7 @@ class TransportContract(ABC):
         assert [await talk.answer() for _ in texts] == texts
 
     @_over_a_link
-    async def test_delivered_bytes_are_all_and_in_order(self, link: Link) -> None:
+    async def test_delivered_bytes_are_all_and_in_order(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         here = asyncio.Event()
 
@@ -293,7 +293,7 @@ class TransportContract(ABC):
     # -- what it tells -------------------------------------------------------------------------------------------------
 
     @_over_a_link
-    async def test_what_is_queued_is_an_estimate_that_comes_true(self, link: Link) -> None:
+    async def test_what_is_queued_is_an_estimate_that_comes_true(self, link: LinkUnderTest) -> None:
         talk = await _opened(link)
         for number in range(2):
             await talk.send(f"number {number}")
@@ -305,7 +305,7 @@ class TransportContract(ABC):
         assert link.transport.queued_s() == 0.0, "nothing was sent, and something is still queued"
 
     @_over_a_link
-    async def test_the_identity_stays(self, link: Link) -> None:
+    async def test_the_identity_stays(self, link: LinkUnderTest) -> None:
         seen: set[tuple[str | None, str | None]] = set()
         for _ in range(2):
             await _opened(link)
@@ -316,7 +316,7 @@ class TransportContract(ABC):
         assert all(name is None or (isinstance(name, str) and name) for name in names)
 
     @_over_a_link
-    async def test_each_opening_has_a_framing_of_its_own(self, link: Link) -> None:
+    async def test_each_opening_has_a_framing_of_its_own(self, link: LinkUnderTest) -> None:
         """Half a message from before the loss spoils nothing."""
         talk = await _opened(link)
         assert await talk.echo("hello") == "hello"
@@ -330,7 +330,7 @@ class TransportContract(ABC):
         assert await talk.echo("again") == "again"
 
     @_over_a_link
-    async def test_what_becomes_of_messages_can_be_told_at_any_time(self, link: Link) -> None:
+    async def test_what_becomes_of_messages_can_be_told_at_any_time(self, link: LinkUnderTest) -> None:
         """Late answers and what nobody has asked for come when they come."""
         talk, transport = await _opened(link), link.transport
         writes = talk.lay_out("hello")
@@ -346,7 +346,7 @@ class TransportContract(ABC):
         transport.given_up()
         assert await (await _opened(link)).echo("again") == "again"
 
-    def _at_once(self, link: Link) -> int:
+    def _at_once(self, link: LinkUnderTest) -> int:
         most = link.transport.flow.most
         return self.requests if most is None else min(most, self.requests)
 
@@ -383,7 +383,7 @@ class _Talk:
         return await self.answer()
 
 
-async def _opened(link: Link) -> _Talk:
+async def _opened(link: LinkUnderTest) -> _Talk:
     await link.transport.open(10.0)
     return _Talk(link.transport)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcumgrx.testing.transports import Link, TransportContract
+from mcumgrx.testing.transports import LinkUnderTest, TransportContract
 
 from .bluez import Daemon, EmulatedBluez
 from .rig import CONFIG, ble, peripheral
@@ -22,7 +22,7 @@ class TestBle(TransportContract):
         self.daemon = daemon
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         rig = peripheral()
         async with EmulatedBluez(self.daemon, rig) as bluez:
-            yield Link(ble(), lambda: bluez.lose(rig))
+            yield LinkUnderTest(ble(), lambda: bluez.lose(rig))

@@ -16,7 +16,7 @@ from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import SimulatedTransport
-from mcumgrx.testing.transports import Link, TransportContract
+from mcumgrx.testing.transports import LinkUnderTest, TransportContract
 
 
 class Sound(SimulatedTransport):
@@ -171,12 +171,12 @@ def contract_of(kind: type[Sound]) -> TransportContract:
         buf_size = 384
 
         @asynccontextmanager
-        async def link(self) -> AsyncIterator[Link]:
+        async def link(self) -> AsyncIterator[LinkUnderTest]:
             device = SimulatedDevice(DeviceConfig(timing=INSTANT, request_s=0.01), name="desk")
             device.install(build_image("1.0.0", payload_size=1000))
             device.settle()
             transport = kind(device)
-            yield Link(transport, transport.cut)
+            yield LinkUnderTest(transport, transport.cut)
 
     return Tried()
 

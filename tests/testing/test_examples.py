@@ -23,7 +23,7 @@ from mcumgrx.protocol.header import REQUEST_OPS
 from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image
-from mcumgrx.testing.transports import EchoDevice, Link, TransportContract
+from mcumgrx.testing.transports import EchoDevice, LinkUnderTest, TransportContract
 from mcumgrx_plugins.image.group import ImageGroup
 
 from .test_transports import UdpEnd
@@ -46,10 +46,10 @@ class TestRadio(TransportContract):
     buf_size = 2048
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         end = UdpEnd()
         end.start()
-        yield Link(example("radio_link").AcmeTransport(Address.parse(f"acme:127.0.0.1:{end.where[1]}")))
+        yield LinkUnderTest(example("radio_link").AcmeTransport(Address.parse(f"acme:127.0.0.1:{end.where[1]}")))
         end.stop()
 
 
@@ -100,11 +100,11 @@ class TestCan(TransportContract):
     buf_size = 2048
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         channel = uuid4().hex
         end = CanEnd(channel, EchoDevice(StreamFraming, write_bytes=8).feed)
         end.start()
-        yield Link(example("can_link").CanTransport(Address.parse(f"can:{channel},interface=virtual")))
+        yield LinkUnderTest(example("can_link").CanTransport(Address.parse(f"can:{channel},interface=virtual")))
         end.stop()
         assert end.longest <= 8
 

@@ -20,7 +20,7 @@ from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import LinkModel, SimulatedTransport
-from mcumgrx.testing.transports import EchoDevice, Link, TransportContract
+from mcumgrx.testing.transports import EchoDevice, LinkUnderTest, TransportContract
 from mcumgrx_plugins.sim.transport import SimTransport
 from mcumgrx_plugins.uart.ports import Port
 from mcumgrx_plugins.uart.serial_port import SerialTransport
@@ -41,12 +41,12 @@ class Simulated(TransportContract):
     model: Callable[[], LinkModel]
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         device = SimulatedDevice(DeviceConfig(timing=INSTANT), name="desk")
         device.install(build_image("1.0.0", payload_size=1000))
         device.settle()
         transport = SimulatedTransport(device, type(self).model())
-        yield Link(transport, transport.cut)
+        yield LinkUnderTest(transport, transport.cut)
 
 
 class TestIdeal(Simulated):
@@ -76,9 +76,9 @@ class TestSim(TransportContract):
     buf_size = 384
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         transport = SimTransport(Address.parse("sim:desk,link=uart"))
-        yield Link(transport, transport.cut)
+        yield LinkUnderTest(transport, transport.cut)
 
 
 # -- sockets ----------------------------------------------------------------------------------------------------------
@@ -115,11 +115,11 @@ class TestUdp(TransportContract):
     buf_size = 2048
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         end = UdpEnd(self.family, self.host)
         end.start()
         host = f"[{self.host}]" if ":" in self.host else self.host
-        yield Link(UdpTransport(Address.parse(f"udp:{host}:{end.where[1]}")))
+        yield LinkUnderTest(UdpTransport(Address.parse(f"udp:{host}:{end.where[1]}")))
         end.stop()
 
 
@@ -137,7 +137,7 @@ class TestTcp(TransportContract):
     options = ""
 
     @asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def link(self) -> AsyncIterator[LinkUnderTest]:
         writers: list[asyncio.StreamWriter] = []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,7 +153,7 @@ class TestTcp(TransportContract):
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        yield Link(TcpTransport(Address.parse(f"tcp:127.0.0.1:{port}{self.options}")), cut)
+        yield LinkUnderTest(TcpTransport(Address.parse(f"tcp:127.0.0.1:{port}{self.options}")), cut)
         cut()
         server.close()
         await server.wait_closed()
@@ -207,10 +207,10 @@ if sys.platform != "win32":
         options = ""
 
         @asynccontextmanager
-        async def link(self) -> AsyncIterator[Link]:
+        async def link(self) -> AsyncIterator[LinkUnderTest]:
             end = PtyEnd(EchoDevice(type(self).framing))
             end.start()
-            yield Link(SerialTransport(Address.parse(f"serial:{end.path}{self.options}")), end.vanish)
+            yield LinkUnderTest(SerialTransport(Address.parse(f"serial:{end.path}{self.options}")), end.vanish)
             end.vanish()
 
     class TestRawSerial(TestSerial):
@@ -228,9 +228,9 @@ if sys.platform != "win32":
         """Found by its id; its serial number tells that it is the same one."""
 
         @asynccontextmanager
-        async def link(self) -> AsyncIterator[Link]:
+        async def link(self) -> AsyncIterator[LinkUnderTest]:
             end = PtyEnd(EchoDevice(type(self).framing))
             end.start()
             ports = [Port(end.path, vendor=0x2FE3, product=4, serial_number="A1")]
-            yield Link(UsbTransport(Address.parse("usb:2fe3:0004"), lambda: ports), end.vanish)
+            yield LinkUnderTest(UsbTransport(Address.parse("usb:2fe3:0004"), lambda: ports), end.vanish)
             end.vanish()
