@@ -12,8 +12,9 @@ Flows know devices by `contracts` alone: no plugin, no session, no client.
 
 from __future__ import annotations
 
+from .device_state import DeviceState
 from .dfu import OnPlan, update
-from .plan import DeviceState, Plan
+from .plan import Plan
 from .policy import DfuPolicy, Mode, Unconfirmed
 from .report import Ending, Report, StepDone
 from .several import make_plan

@@ -19,7 +19,8 @@ from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
 from .device_state import DeviceState, Kind, shown_version
-from .plan import Check, Confirm, Erase, Mark, Plan, Prove, Reset, Soak, Step, Upload, plan_one, plan_together
+from .plan import Check, Confirm, Erase, Mark, Plan, Prove, Reset, Soak, Step, Upload
+from .planner import plan_one, plan_together
 from .policy import DfuPolicy, Unconfirmed
 from .verdict import Target
 

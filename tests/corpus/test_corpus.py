@@ -19,8 +19,7 @@ import pytest
 from mcumgrx.address import Address
 from mcumgrx.cli.main import main
 from mcumgrx.errors import ImageError, PlanRefused
-from mcumgrx.flows import DfuPolicy, Ending, Plan, make_plan, update
-from mcumgrx.flows.plan import DeviceState
+from mcumgrx.flows import DeviceState, DfuPolicy, Ending, Plan, make_plan, update
 from mcumgrx.mcuboot import Image, load_image, load_package, sample_key
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot
 from mcumgrx.registry import default_registry
