@@ -561,9 +561,10 @@ def test_direct_xip_with_revert_gives_an_image_one_start() -> None:
         desk.upload(NEW)
         assert desk.flags(1) == set()
         desk.test(NEW_HASH)
-        assert desk.flags(1) == {"pending", "permanent"}
+        assert desk.flags(1) == {"pending"}
         desk.reset()
-        assert (desk.device.running_slot, desk.flags(1)) == (1, {"active"})
+        assert (desk.device.running_slot, desk.flags(0), desk.flags(1)) == (1, {"confirmed"}, {"active"})
+        assert desk.upload(OLD)["err"] == {"group": 1, "rc": 9}, "the way back is kept"
         if confirm:
             desk.confirm()
             assert desk.flags(1) == {"active", "confirmed"}
@@ -610,6 +611,23 @@ def test_ram_load_runs_the_newest_image_and_knows_no_marks() -> None:
     desk.upload(build_image("2.0.0", payload_size=100))
     desk.reset()
     assert set(desk.images()) == {1}
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+def test_ram_load_with_revert_knows_marks_and_gives_an_image_one_start(confirm: bool) -> None:
+    policy = BootPolicy(ram_start=RAM, ram_size=0x100000, ram_load_revert=True)
+    desk = Desk(replace(SMALL, mode=Mode.RAM_LOAD, policy=policy), image=ram_image("1.0.0"))
+    desk.device.bootloader.set_next(0, active=True, confirm=True)
+    desk.upload(ram_image("1.1.0"))
+    desk.test(desk.images()[1]["hash"])
+    assert (desk.flags(0), desk.flags(1)) == ({"active", "confirmed"}, {"pending"})
+    desk.reset()
+    assert (desk.device.running_slot, desk.flags(0), desk.flags(1)) == (1, {"confirmed"}, {"active"})
+    if confirm:
+        desk.confirm()
+        assert (desk.flags(0), desk.flags(1)) == (set(), {"active", "confirmed"})
+    desk.reset()
+    assert desk.device.running_slot == (1 if confirm else 0)
 
 
 @pytest.mark.parametrize("mode", [Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT])

@@ -20,7 +20,7 @@ from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapTyp
 from mcumgrx.sim.flash import FlashError
 from mcumgrx.sim.groups import MISSING, Call, Device, GroupError, GroupServer, Refused, Unanswered
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
-from mcumgrx.sim.slots import Slot
+from mcumgrx.sim.slots import Mark, Slot
 
 SHA_BYTES = 32
 """Longest `sha` of an upload: a SHA-256 of the whole file, whatever hash the images have."""
@@ -31,8 +31,7 @@ BLOCK_BYTES = 512
 
 _ONE_SLOT = frozenset({Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD})
 _NO_STATE = _ONE_SLOT | {Mode.DIRECT_XIP, Mode.RAM_LOAD, Mode.FIRMWARE_LOADER}
-"""Modes in whose builds test and confirm do not exist."""
-_DIRECT = frozenset({Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT, Mode.RAM_LOAD})
+"""Modes in whose builds test and confirm do not exist, unless RAM load can revert."""
 
 
 @dataclass(slots=True)
@@ -168,9 +167,9 @@ class ImageServer(GroupServer):
         """Whether a slot may not be written: it runs, or is the way back. A pending one may be in the default build."""
         if self._runs(slot):
             return True
-        if self.device.bootloader.mode in _DIRECT:
-            return not self.device.config.erases_pending and "pending" in self._flags(slot)
-        kind = self._swap_type(slot)
+        if self.device.bootloader.mode is Mode.DIRECT_XIP:
+            return False
+        kind = self._next_boot(slot)
         pending = kind in (SwapType.TEST, SwapType.PERM)
         return kind is SwapType.REVERT or (pending and not self.device.config.erases_pending)
 
@@ -202,30 +201,40 @@ class ImageServer(GroupServer):
             yield entry
 
     def _flags(self, slot: int) -> frozenset[str]:
-        mode = self.device.bootloader.mode
-        if mode in (Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT):
-            return self._direct_flags(slot)
-        if mode is Mode.RAM_LOAD and self._runs(slot):
-            return frozenset({"confirmed", "active"})
-        running, other = _FLAGS.get(self._swap_type(slot), _FLAGS[SwapType.NONE])
+        running, other = _FLAGS.get(self._next_boot(slot), _FLAGS[SwapType.NONE])
         return running if self._runs(slot) else other
 
-    def _direct_flags(self, slot: int) -> frozenset[str]:
-        area = self.slots[slot]
-        revert = self.device.bootloader.mode is Mode.DIRECT_XIP_REVERT
-        if self._runs(slot):
-            tried = revert and area.copy_done.name == "SET" and area.image_ok.name != "SET"
-            return frozenset({"active"}) if tried else frozenset({"active", "confirmed"})
-        mine, running = self.read_image(slot), self.read_image(self._other(slot))
-        if mine is None or (running is not None and mine[0].version <= running[0].version):
-            return frozenset()
-        if revert and area.magic.name != "SET":
-            return frozenset()
-        return frozenset({"pending", "permanent"})
+    @property
+    def _chosen_by_marks(self) -> bool:
+        """The newest image runs that is marked, where it lies or from RAM."""
+        loader = self.device.bootloader
+        return loader.mode is Mode.DIRECT_XIP_REVERT or (loader.mode is Mode.RAM_LOAD and loader.policy.ram_load_revert)
+
+    def _next_boot(self, slot: int) -> SwapType:
+        """What the next boot does with the image of a slot, in the words of swaps (`img_mgmt_get_next_boot_slot`)."""
+        loader = self._loader(slot)
+        reverts = self._chosen_by_marks
+        if loader.mode is not Mode.DIRECT_XIP and not reverts:
+            return loader.swap_type()
+        running = slot if self._runs(slot) else self._other(slot)
+        mine, other = self.read_image(running), self.read_image(self._other(running))
+        if mine is None or other is None:
+            return SwapType.NONE
+        if reverts:
+            area = self.slots[running]
+            if area.magic is Mark.SET and area.copy_done is Mark.SET and area.image_ok is not Mark.SET:
+                return SwapType.REVERT
+        if loader.compared(mine[0].version) >= loader.compared(other[0].version):
+            return SwapType.NONE
+        area = self.slots[self._other(running)]
+        if not reverts or (area.magic is Mark.SET and area.image_ok is Mark.SET):
+            return SwapType.PERM
+        waits = area.magic is Mark.SET and area.copy_done is not Mark.SET
+        return SwapType.TEST if waits else SwapType.NONE
 
     def set_state(self, call: Call) -> dict[str, Any]:
         mode = self.device.bootloader.mode
-        if mode in _NO_STATE:
+        if mode in _NO_STATE and not self._chosen_by_marks:
             raise Refused(SmpError.NOT_SUPPORTED)
         wanted = call.read(hash="bytes", confirm="flag")
         confirm: bool = wanted.get("confirm", False)
@@ -241,7 +250,7 @@ class ImageServer(GroupServer):
         if slot >= SLOTS_PER_IMAGE and confirm and self._runs(slot) and not self.device.config.confirms_other_images:
             # Whether another core's image works is not for this application to say.
             raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
-        if mode is Mode.DIRECT_XIP_REVERT:
+        if self._chosen_by_marks:
             side = slot % SLOTS_PER_IMAGE
             if self._loader(slot).set_next(side, active=self._runs(slot), confirm=confirm):
                 raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
