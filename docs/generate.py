@@ -192,8 +192,7 @@ def exit_code_table() -> str:
 def exception_table() -> str:
     """Every exception: its exit code, what it means, its fields."""
     rows = []
-    for name in errors.__all__:
-        kind = getattr(errors, name)
+    for name, kind in sorted(vars(errors).items()):
         if not isinstance(kind, type) or not issubclass(kind, McumgrError) or kind is McumgrError:
             continue
         parameters = inspect.signature(kind).parameters.values()

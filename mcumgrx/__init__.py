@@ -19,139 +19,79 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from ._version import __version__
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .address import Address
-    from .client import Client
-    from .contracts import HealthCheck, OnTrial, OutsideCheck
-    from .errors import (
-        ConnectFailed,
-        DeviceError,
-        DeviceNotFound,
-        FlowError,
-        FramingError,
-        ImageError,
-        LinkLost,
-        MalformedReply,
-        McumgrError,
-        MessageTooLarge,
-        PlanRefused,
-        PluginError,
-        ProtocolError,
-        RequestTimeout,
-        TransferStuck,
-        TransportError,
-        UploadMismatch,
-        UsageError,
-        WrongDevice,
-    )
-    from .flows import DfuPolicy, Ending, Mode, OnPlan, Plan, Report, StepDone, Unconfirmed
-    from .mcuboot import Image, load_image
-    from .memory import Memory
-    from .pause import Pause
-    from .registry import Registry, Roles
-    from .session import SessionDevice, connect, device
-    from .updating import update
+    from .address import Address as Address
+    from .client import Client as Client
+    from .contracts import HealthCheck as HealthCheck
+    from .contracts import OnTrial as OnTrial
+    from .contracts import OutsideCheck as OutsideCheck
+    from .errors import ConnectFailed as ConnectFailed
+    from .errors import DeviceError as DeviceError
+    from .errors import DeviceNotFound as DeviceNotFound
+    from .errors import FlowError as FlowError
+    from .errors import FramingError as FramingError
+    from .errors import ImageError as ImageError
+    from .errors import LinkLost as LinkLost
+    from .errors import MalformedReply as MalformedReply
+    from .errors import McumgrError as McumgrError
+    from .errors import MessageTooLarge as MessageTooLarge
+    from .errors import PlanRefused as PlanRefused
+    from .errors import PluginError as PluginError
+    from .errors import ProtocolError as ProtocolError
+    from .errors import RequestTimeout as RequestTimeout
+    from .errors import TransferStuck as TransferStuck
+    from .errors import TransportError as TransportError
+    from .errors import UploadMismatch as UploadMismatch
+    from .errors import UsageError as UsageError
+    from .errors import WrongDevice as WrongDevice
+    from .flows import DfuPolicy as DfuPolicy
+    from .flows import Ending as Ending
+    from .flows import Mode as Mode
+    from .flows import OnPlan as OnPlan
+    from .flows import Plan as Plan
+    from .flows import Report as Report
+    from .flows import StepDone as StepDone
+    from .flows import Unconfirmed as Unconfirmed
+    from .mcuboot import Image as Image
+    from .mcuboot import load_image as load_image
+    from .memory import Memory as Memory
+    from .pause import Pause as Pause
+    from .registry import Registry as Registry
+    from .registry import Roles as Roles
+    from .session import SessionDevice as SessionDevice
+    from .session import connect as connect
+    from .session import device as device
+    from .updating import update as update
 
+# What a newcomer needs first comes first.
 _LATE = {
-    "Address": "address",
-    "Client": "client",
-    "DfuPolicy": "flows",
-    "Ending": "flows",
-    "HealthCheck": "contracts",
-    "Image": "mcuboot",
-    "Memory": "memory",
-    "Mode": "flows",
-    "OnPlan": "flows",
-    "OnTrial": "contracts",
-    "OutsideCheck": "contracts",
-    "Plan": "flows",
-    "Registry": "registry",
-    "Report": "flows",
-    "Roles": "registry",
-    "SessionDevice": "session",
-    "StepDone": "flows",
-    "Unconfirmed": "flows",
-    "Pause": "pause",
-    "connect": "session",
-    "device": "session",
-    "load_image": "mcuboot",
-    "update": "updating",
-    # The whole tree of exceptions.
-    "ConnectFailed": "errors",
-    "DeviceError": "errors",
-    "DeviceNotFound": "errors",
-    "FlowError": "errors",
-    "FramingError": "errors",
-    "ImageError": "errors",
-    "LinkLost": "errors",
-    "MalformedReply": "errors",
-    "McumgrError": "errors",
-    "MessageTooLarge": "errors",
-    "PlanRefused": "errors",
-    "PluginError": "errors",
-    "ProtocolError": "errors",
-    "RequestTimeout": "errors",
-    "TransferStuck": "errors",
-    "TransportError": "errors",
-    "UploadMismatch": "errors",
-    "UsageError": "errors",
-    "WrongDevice": "errors",
+    "session": "connect device SessionDevice",
+    "updating": "update",
+    "mcuboot": "Image load_image",
+    "address": "Address",
+    "client": "Client",
+    "flows": "DfuPolicy Ending Mode OnPlan Plan Report StepDone Unconfirmed",
+    "contracts": "HealthCheck OnTrial OutsideCheck",
+    "memory": "Memory",
+    "pause": "Pause",
+    "registry": "Registry Roles",
+    "errors": "ConnectFailed DeviceError DeviceNotFound FlowError FramingError ImageError LinkLost MalformedReply "
+    "McumgrError MessageTooLarge PlanRefused PluginError ProtocolError RequestTimeout TransferStuck TransportError "
+    "UploadMismatch UsageError WrongDevice",
 }
+_HOMES = {name: f"{__name__}.{module}" for module, names in _LATE.items() for name in names.split()}
 
-__all__ = [  # noqa: RUF022 - what a newcomer needs first comes first
-    "connect",
-    "device",
-    "load_image",
-    "update",
-    "Address",
-    "Client",
-    "DfuPolicy",
-    "Ending",
-    "HealthCheck",
-    "Image",
-    "Memory",
-    "Mode",
-    "OnPlan",
-    "OnTrial",
-    "OutsideCheck",
-    "Pause",
-    "Plan",
-    "Registry",
-    "Report",
-    "Roles",
-    "SessionDevice",
-    "StepDone",
-    "Unconfirmed",
-    "ConnectFailed",
-    "DeviceError",
-    "DeviceNotFound",
-    "FlowError",
-    "FramingError",
-    "ImageError",
-    "LinkLost",
-    "MalformedReply",
-    "McumgrError",
-    "MessageTooLarge",
-    "PlanRefused",
-    "PluginError",
-    "ProtocolError",
-    "RequestTimeout",
-    "TransferStuck",
-    "TransportError",
-    "UploadMismatch",
-    "UsageError",
-    "WrongDevice",
-    "__version__",
-]
+if not TYPE_CHECKING:  # for which each `X as X` above says that it is public
+    __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATE:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*_HOMES, "__version__"])

@@ -33,33 +33,6 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import Self
 
-__all__ = [
-    "ConnectFailed",
-    "DeviceError",
-    "DeviceNotFound",
-    "ErrorCode",
-    "Exit",
-    "FlowError",
-    "FramingError",
-    "ImageError",
-    "LinkLost",
-    "MalformedReply",
-    "McumgrError",
-    "MessageTooLarge",
-    "NotDone",
-    "Outcome",
-    "PlanRefused",
-    "PluginError",
-    "ProtocolError",
-    "RequestTimeout",
-    "TransferStuck",
-    "TransportError",
-    "UploadMismatch",
-    "UsageError",
-    "WrongDevice",
-]
-
-
 # Of an answer that makes no sense, in a hint.
 _SHOWN_BYTES = 24
 

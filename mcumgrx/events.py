@@ -13,21 +13,6 @@ from enum import StrEnum
 
 log = logging.getLogger("mcumgrx.events")
 
-__all__ = [
-    "Bytes",
-    "DeviceText",
-    "Event",
-    "Limit",
-    "Note",
-    "Progress",
-    "Speed",
-    "Stage",
-    "StageName",
-    "Status",
-    "guarded",
-    "ignore_progress",
-]
-
 
 class StageName(StrEnum):
     """The stages of an update, in the order in which they can occur."""

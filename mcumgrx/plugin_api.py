@@ -36,274 +36,134 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
-from .errors import (
-    ConnectFailed,
-    DeviceError,
-    DeviceNotFound,
-    ErrorCode,
-    Exit,
-    FlowError,
-    FramingError,
-    ImageError,
-    LinkLost,
-    MalformedReply,
-    McumgrError,
-    MessageTooLarge,
-    NotDone,
-    Outcome,
-    PlanRefused,
-    PluginError,
-    ProtocolError,
-    RequestTimeout,
-    TransferStuck,
-    TransportError,
-    UploadMismatch,
-    UsageError,
-    WrongDevice,
-)
-from .events import (
-    Bytes,
-    DeviceText,
-    Event,
-    Limit,
-    Note,
-    Progress,
-    Speed,
-    Stage,
-    StageName,
-    Status,
-    ignore_progress,
-)
-from .hints import Hint, Run
 from .isolation import said
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from .address import Address, OptionReader
-    from .bulk import Delivery, transfer, upload, window_for
-    from .client import Client
-    from .contracts import (
-        Connection,
-        Device,
-        HealthCheck,
-        ImageGroup,
-        OnTrial,
-        OsGroup,
-        OutsideCheck,
-        ReturnHint,
-        UploadOptions,
-    )
-    from .former_names import Command
-    from .fragments import read_data, write_data
-    from .group import Group, explaining
-    from .mcuboot import (
-        Dependency,
-        FileBytes,
-        Image,
-        ImageFlag,
-        ImageHeader,
-        ImageRole,
-        Package,
-        PackageImage,
-        PackageKind,
-        Tlv,
-        TlvType,
-        Version,
-        load_image,
-        load_package,
-        sample_key,
-        signed_by,
-    )
-    from .message_size import find_message_size
-    from .messages.message import (
-        Body,
-        CommandFacts,
-        Fields,
-        HasErrors,
-        Reply,
-        Request,
-        SmpCommand,
-        raise_for_error,
-    )
-    from .messages.standard import (
-        Bootloader,
-        BootloaderMode,
-        Echo,
-        EraseImage,
-        ImageState,
-        Params,
-        ReadBootloader,
-        ReadBootloaderMode,
-        ReadImageState,
-        ReadParams,
-        ReadSlotInfo,
-        Reset,
-        Slot,
-        SlotInfo,
-        UploadProgress,
-        WriteImageState,
-    )
-    from .pause import Pause
-    from .protocol.codes import ImageErrorCode, OsErrorCode, SmpError
-    from .protocol.console import ConsoleFraming
-    from .protocol.framing import DatagramFraming, Framing, StreamFraming
-    from .protocol.header import GroupId, Op
-    from .threads import in_thread
-    from .transfer.plan import (
-        ImageUpload,
-        Piece,
-        Source,
-        TransferPlan,
-        UploadMessages,
-        UploadPlan,
-        largest_data,
-    )
-    from .transfer.reading import Fragment, ReadPlan
-    from .transfer.window import Window
-    from .transport import Discovered, Flow, Limits, Transport
-
-__all__ = [
-    "API_VERSION",
-    "Address",
-    "Argument",
-    "Body",
-    "Bootloader",
-    "BootloaderMode",
-    "Bytes",
-    "CheckPlugin",
-    "CliCommand",
-    "CliContext",
-    "Client",
-    "Command",
-    "CommandContext",
-    "CommandFacts",
-    "CommandPlugin",
-    "ConnectFailed",
-    "Connection",
-    "ConsoleFraming",
-    "DatagramFraming",
-    "Delivery",
-    "Dependency",
-    "Device",
-    "DeviceError",
-    "DeviceNotFound",
-    "DeviceText",
-    "Discovered",
-    "Echo",
-    "EraseImage",
-    "ErrorCode",
-    "Event",
-    "Exit",
-    "Fields",
-    "FileBytes",
-    "Flow",
-    "FlowError",
-    "Fragment",
-    "Framing",
-    "FramingError",
-    "Group",
-    "GroupId",
-    "GroupPlugin",
-    "HasErrors",
-    "HealthCheck",
-    "Hint",
-    "Image",
-    "ImageError",
-    "ImageErrorCode",
-    "ImageFlag",
-    "ImageGroup",
-    "ImageHeader",
-    "ImageRole",
-    "ImageState",
-    "ImageUpload",
-    "Limit",
-    "Limits",
-    "LinkLost",
-    "MalformedReply",
-    "McumgrError",
-    "MessageTooLarge",
-    "NotDone",
-    "Note",
-    "OnTrial",
-    "Op",
-    "Option",
-    "OptionReader",
-    "OsErrorCode",
-    "OsGroup",
-    "Outcome",
-    "OutsideCheck",
-    "Package",
-    "PackageImage",
-    "PackageKind",
-    "Params",
-    "Pause",
-    "Piece",
-    "PlanRefused",
-    "PluginError",
-    "Progress",
-    "ProtocolError",
-    "ReadBootloader",
-    "ReadBootloaderMode",
-    "ReadImageState",
-    "ReadParams",
-    "ReadPlan",
-    "ReadSlotInfo",
-    "Reply",
-    "ReportDiscovered",
-    "Request",
-    "RequestTimeout",
-    "Reset",
-    "ReturnHint",
-    "Run",
-    "Slot",
-    "SlotInfo",
-    "SmpCommand",
-    "SmpError",
-    "Source",
-    "Speed",
-    "Stage",
-    "StageName",
-    "Status",
-    "StreamFraming",
-    "Tlv",
-    "TlvType",
-    "TransferPlan",
-    "TransferStuck",
-    "Transport",
-    "TransportError",
-    "TransportPlugin",
-    "UploadMessages",
-    "UploadMismatch",
-    "UploadOptions",
-    "UploadPlan",
-    "UploadProgress",
-    "UsageError",
-    "Version",
-    "Window",
-    "WriteImageState",
-    "WrongDevice",
-    "aligned",
-    "cli_command",
-    "command",
-    "explaining",
-    "find_message_size",
-    "hookimpl",
-    "ignore_progress",
-    "in_thread",
-    "largest_data",
-    "load_image",
-    "load_package",
-    "raise_for_error",
-    "read_data",
-    "sample_key",
-    "signed_by",
-    "transfer",
-    "upload",
-    "value_text",
-    "window_for",
-    "write_data",
-]
+    from .address import Address as Address
+    from .address import OptionReader as OptionReader
+    from .bulk import Delivery as Delivery
+    from .bulk import transfer as transfer
+    from .bulk import upload as upload
+    from .bulk import window_for as window_for
+    from .client import Client as Client
+    from .contracts import Connection as Connection
+    from .contracts import Device as Device
+    from .contracts import HealthCheck as HealthCheck
+    from .contracts import ImageGroup as ImageGroup
+    from .contracts import OnTrial as OnTrial
+    from .contracts import OsGroup as OsGroup
+    from .contracts import OutsideCheck as OutsideCheck
+    from .contracts import ReturnHint as ReturnHint
+    from .contracts import UploadOptions as UploadOptions
+    from .errors import ConnectFailed as ConnectFailed
+    from .errors import DeviceError as DeviceError
+    from .errors import DeviceNotFound as DeviceNotFound
+    from .errors import ErrorCode as ErrorCode
+    from .errors import Exit as Exit
+    from .errors import FlowError as FlowError
+    from .errors import FramingError as FramingError
+    from .errors import ImageError as ImageError
+    from .errors import LinkLost as LinkLost
+    from .errors import MalformedReply as MalformedReply
+    from .errors import McumgrError as McumgrError
+    from .errors import MessageTooLarge as MessageTooLarge
+    from .errors import NotDone as NotDone
+    from .errors import Outcome as Outcome
+    from .errors import PlanRefused as PlanRefused
+    from .errors import PluginError as PluginError
+    from .errors import ProtocolError as ProtocolError
+    from .errors import RequestTimeout as RequestTimeout
+    from .errors import TransferStuck as TransferStuck
+    from .errors import TransportError as TransportError
+    from .errors import UploadMismatch as UploadMismatch
+    from .errors import UsageError as UsageError
+    from .errors import WrongDevice as WrongDevice
+    from .events import Bytes as Bytes
+    from .events import DeviceText as DeviceText
+    from .events import Event as Event
+    from .events import Limit as Limit
+    from .events import Note as Note
+    from .events import Progress as Progress
+    from .events import Speed as Speed
+    from .events import Stage as Stage
+    from .events import StageName as StageName
+    from .events import Status as Status
+    from .events import ignore_progress as ignore_progress
+    from .former_names import Command as Command
+    from .fragments import read_data as read_data
+    from .fragments import write_data as write_data
+    from .group import Group as Group
+    from .group import explaining as explaining
+    from .hints import Hint as Hint
+    from .hints import Run as Run
+    from .mcuboot import Dependency as Dependency
+    from .mcuboot import FileBytes as FileBytes
+    from .mcuboot import Image as Image
+    from .mcuboot import ImageFlag as ImageFlag
+    from .mcuboot import ImageHeader as ImageHeader
+    from .mcuboot import ImageRole as ImageRole
+    from .mcuboot import Package as Package
+    from .mcuboot import PackageImage as PackageImage
+    from .mcuboot import PackageKind as PackageKind
+    from .mcuboot import Tlv as Tlv
+    from .mcuboot import TlvType as TlvType
+    from .mcuboot import Version as Version
+    from .mcuboot import load_image as load_image
+    from .mcuboot import load_package as load_package
+    from .mcuboot import sample_key as sample_key
+    from .mcuboot import signed_by as signed_by
+    from .message_size import find_message_size as find_message_size
+    from .messages.message import Body as Body
+    from .messages.message import CommandFacts as CommandFacts
+    from .messages.message import Fields as Fields
+    from .messages.message import HasErrors as HasErrors
+    from .messages.message import Reply as Reply
+    from .messages.message import Request as Request
+    from .messages.message import SmpCommand as SmpCommand
+    from .messages.message import raise_for_error as raise_for_error
+    from .messages.standard import Bootloader as Bootloader
+    from .messages.standard import BootloaderMode as BootloaderMode
+    from .messages.standard import Echo as Echo
+    from .messages.standard import EraseImage as EraseImage
+    from .messages.standard import ImageState as ImageState
+    from .messages.standard import Params as Params
+    from .messages.standard import ReadBootloader as ReadBootloader
+    from .messages.standard import ReadBootloaderMode as ReadBootloaderMode
+    from .messages.standard import ReadImageState as ReadImageState
+    from .messages.standard import ReadParams as ReadParams
+    from .messages.standard import ReadSlotInfo as ReadSlotInfo
+    from .messages.standard import Reset as Reset
+    from .messages.standard import Slot as Slot
+    from .messages.standard import SlotInfo as SlotInfo
+    from .messages.standard import UploadProgress as UploadProgress
+    from .messages.standard import WriteImageState as WriteImageState
+    from .pause import Pause as Pause
+    from .protocol.codes import ImageErrorCode as ImageErrorCode
+    from .protocol.codes import OsErrorCode as OsErrorCode
+    from .protocol.codes import SmpError as SmpError
+    from .protocol.console import ConsoleFraming as ConsoleFraming
+    from .protocol.framing import DatagramFraming as DatagramFraming
+    from .protocol.framing import Framing as Framing
+    from .protocol.framing import StreamFraming as StreamFraming
+    from .protocol.header import GroupId as GroupId
+    from .protocol.header import Op as Op
+    from .threads import in_thread as in_thread
+    from .transfer.plan import ImageUpload as ImageUpload
+    from .transfer.plan import Piece as Piece
+    from .transfer.plan import Source as Source
+    from .transfer.plan import TransferPlan as TransferPlan
+    from .transfer.plan import UploadMessages as UploadMessages
+    from .transfer.plan import UploadPlan as UploadPlan
+    from .transfer.plan import largest_data as largest_data
+    from .transfer.reading import Fragment as Fragment
+    from .transfer.reading import ReadPlan as ReadPlan
+    from .transfer.window import Window as Window
+    from .transport import Discovered as Discovered
+    from .transport import Flow as Flow
+    from .transport import Limits as Limits
+    from .transport import Transport as Transport
 
 PROJECT = "mcumgrx"
 
@@ -319,34 +179,44 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 # Where the names live that are resolved on first use.
 _LATE = {
-    name: module
-    for module, names in {
-        "address": "Address OptionReader",
-        "bulk": "Delivery transfer upload window_for",
-        "client": "Client",
-        "contracts": "Connection Device HealthCheck ImageGroup OnTrial OsGroup OutsideCheck ReturnHint UploadOptions",
-        "former_names": "Command",
-        "fragments": "read_data write_data",
-        "transfer.reading": "Fragment ReadPlan",
-        "group": "Group explaining",
-        "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader Tlv TlvType Version load_image "
-        "ImageRole Package PackageImage PackageKind load_package sample_key signed_by",
-        "message_size": "find_message_size",
-        "pause": "Pause",
-        "protocol.codes": "ImageErrorCode OsErrorCode SmpError",
-        "protocol.console": "ConsoleFraming",
-        "protocol.framing": "DatagramFraming Framing StreamFraming",
-        "protocol.header": "GroupId Op",
-        "messages.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",
-        "messages.standard": "Bootloader BootloaderMode Echo EraseImage ImageState Params ReadBootloader "
-        "ReadBootloaderMode ReadImageState ReadParams ReadSlotInfo Reset Slot SlotInfo UploadProgress WriteImageState",
-        "threads": "in_thread",
-        "transfer.plan": "ImageUpload Piece Source TransferPlan UploadMessages UploadPlan largest_data",
-        "transfer.window": "Window",
-        "transport": "Discovered Flow Limits Transport",
-    }.items()
-    for name in names.split()
+    "address": "Address OptionReader",
+    "bulk": "Delivery transfer upload window_for",
+    "client": "Client",
+    "contracts": "Connection Device HealthCheck ImageGroup OnTrial OsGroup OutsideCheck ReturnHint UploadOptions",
+    "errors": "ConnectFailed DeviceError DeviceNotFound ErrorCode Exit FlowError FramingError ImageError LinkLost "
+    "MalformedReply McumgrError MessageTooLarge NotDone Outcome PlanRefused PluginError ProtocolError "
+    "RequestTimeout TransferStuck TransportError UploadMismatch UsageError WrongDevice",
+    "events": "Bytes DeviceText Event Limit Note Progress Speed Stage StageName Status ignore_progress",
+    "former_names": "Command",
+    "fragments": "read_data write_data",
+    "group": "Group explaining",
+    "hints": "Hint Run",
+    "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader ImageRole Package PackageImage PackageKind Tlv "
+    "TlvType Version load_image load_package sample_key signed_by",
+    "message_size": "find_message_size",
+    "messages.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",
+    "messages.standard": "Bootloader BootloaderMode Echo EraseImage ImageState Params ReadBootloader "
+    "ReadBootloaderMode ReadImageState ReadParams ReadSlotInfo Reset Slot SlotInfo UploadProgress WriteImageState",
+    "pause": "Pause",
+    "protocol.codes": "ImageErrorCode OsErrorCode SmpError",
+    "protocol.console": "ConsoleFraming",
+    "protocol.framing": "DatagramFraming Framing StreamFraming",
+    "protocol.header": "GroupId Op",
+    "threads": "in_thread",
+    "transfer.plan": "ImageUpload Piece Source TransferPlan UploadMessages UploadPlan largest_data",
+    "transfer.reading": "Fragment ReadPlan",
+    "transfer.window": "Window",
+    "transport": "Discovered Flow Limits Transport",
 }
+_HOMES = {name: f"{__package__}.{module}" for module, names in _LATE.items() for name in names.split()}
+
+_OWN = (
+    "API_VERSION Argument CheckPlugin CliCommand CliContext CommandContext CommandPlugin GroupPlugin Option "
+    "ReportDiscovered TransportPlugin aligned cli_command command hookimpl value_text"
+)
+
+if not TYPE_CHECKING:  # for which each `X as X` above says that it is public
+    __all__ = sorted([*_HOMES, *_OWN.split()])
 
 
 # Of these, plugins and scripts only pass on what they get; this is what they may ask besides.
@@ -377,13 +247,13 @@ PROMISED: Mapping[str, tuple[str, ...]] = {
 
 def home_of(name: str) -> str | None:
     """The module in which a public name lives that is resolved on first use."""
-    return f"{__package__}.{_LATE[name]}" if name in _LATE else None
+    return _HOMES.get(name)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATE:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__package__}.{_LATE[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 # -- descriptions ---------------------------------------------------------------------------------------------------
@@ -443,6 +313,8 @@ class GroupPlugin:
 
     def error_table(self) -> type[ErrorCode] | None:
         """The table that `errors` names; None where it names none, or one that is not there, which is logged."""
+        from .errors import ErrorCode
+
         if self.errors is None:
             return None
         module, _, name = self.errors.partition(":")

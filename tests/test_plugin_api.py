@@ -34,6 +34,16 @@ def test_every_public_name_is_there() -> None:
     assert re.fullmatch(r"\d+\.\d+", plugin_api.API_VERSION)
 
 
+@pytest.mark.parametrize("module", [mcumgrx, plugin_api, mcumgrx_plugins])
+def test_type_checkers_are_told_of_every_public_name(module: Any) -> None:
+    tree = ast.parse(inspect.getsource(module))
+    imports = [one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
+    told = {name.asname for one in imports for name in one.names if name.asname is not None}
+    own = {getattr(one, "name", "") for one in tree.body}
+    own |= {target.id for one in tree.body if isinstance(one, ast.Assign) for target in one.targets}
+    assert told == set(module.__all__) - own
+
+
 def test_importing_it_imports_nothing_heavy() -> None:
     code = "import sys, mcumgrx.plugin_api; print(*sys.modules)"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -12,39 +12,21 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = [
-    "FALLBACK_REASON",
-    "HEADER_SIZE",
-    "IMPLEMENTATION",
-    "ConsoleDecoder",
-    "Reassembler",
-    "build_console_frame",
-    "build_message",
-    "build_upload",
-    "decode_item",
-    "pack_header",
-    "read_upload_offset",
-    "split_messages",
-    "unpack_header",
-]
-
 IMPLEMENTATION: Literal["compiled", "python"]
 FALLBACK_REASON: str
 
 if TYPE_CHECKING:  # its types are those of both
-    from mcumgrx._pycodec import (
-        HEADER_SIZE,
-        ConsoleDecoder,
-        Reassembler,
-        build_console_frame,
-        build_message,
-        build_upload,
-        decode_item,
-        pack_header,
-        read_upload_offset,
-        split_messages,
-        unpack_header,
-    )
+    from mcumgrx._pycodec import HEADER_SIZE as HEADER_SIZE
+    from mcumgrx._pycodec import ConsoleDecoder as ConsoleDecoder
+    from mcumgrx._pycodec import Reassembler as Reassembler
+    from mcumgrx._pycodec import build_console_frame as build_console_frame
+    from mcumgrx._pycodec import build_message as build_message
+    from mcumgrx._pycodec import build_upload as build_upload
+    from mcumgrx._pycodec import decode_item as decode_item
+    from mcumgrx._pycodec import pack_header as pack_header
+    from mcumgrx._pycodec import read_upload_offset as read_upload_offset
+    from mcumgrx._pycodec import split_messages as split_messages
+    from mcumgrx._pycodec import unpack_header as unpack_header
 else:
     try:
         if os.environ.get("MCUMGRX_PURE_PYTHON", "") not in ("", "0"):
@@ -57,4 +39,5 @@ else:
         IMPLEMENTATION, FALLBACK_REASON = "python", str(error)
     else:
         IMPLEMENTATION, FALLBACK_REASON = "compiled", ""
+    __all__ = ["IMPLEMENTATION", "FALLBACK_REASON", *_chosen.__all__]
     globals().update((name, getattr(_chosen, name)) for name in _chosen.__all__)

@@ -14,21 +14,36 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .enum.group import EnumGroup
-    from .enum.messages import GroupAt, GroupCount, GroupDetails, GroupDetailsList, GroupList
-    from .fs.group import FileTransfer, FsGroup
-    from .fs.messages import FileHash, HashType
-    from .fs.target import Sink
-    from .image.group import ImageGroup
-    from .os.group import ClockSet, Farewell, OsGroup
-    from .os.messages import DeviceTime, Info, MemoryPool, MemoryPools, Task, Tasks
-    from .settings.group import SettingsGroup, Written
-    from .settings.messages import Setting
-    from .shell.group import ShellGroup
-    from .shell.messages import ShellOutput
-    from .stat.group import StatGroup
-    from .stat.messages import Counters, StatisticsList
-    from .zephyr.group import ZephyrGroup
+    from .enum.group import EnumGroup as EnumGroup
+    from .enum.messages import GroupAt as GroupAt
+    from .enum.messages import GroupCount as GroupCount
+    from .enum.messages import GroupDetails as GroupDetails
+    from .enum.messages import GroupDetailsList as GroupDetailsList
+    from .enum.messages import GroupList as GroupList
+    from .fs.group import FileTransfer as FileTransfer
+    from .fs.group import FsGroup as FsGroup
+    from .fs.messages import FileHash as FileHash
+    from .fs.messages import HashType as HashType
+    from .fs.target import Sink as Sink
+    from .image.group import ImageGroup as ImageGroup
+    from .os.group import ClockSet as ClockSet
+    from .os.group import Farewell as Farewell
+    from .os.group import OsGroup as OsGroup
+    from .os.messages import DeviceTime as DeviceTime
+    from .os.messages import Info as Info
+    from .os.messages import MemoryPool as MemoryPool
+    from .os.messages import MemoryPools as MemoryPools
+    from .os.messages import Task as Task
+    from .os.messages import Tasks as Tasks
+    from .settings.group import SettingsGroup as SettingsGroup
+    from .settings.group import Written as Written
+    from .settings.messages import Setting as Setting
+    from .shell.group import ShellGroup as ShellGroup
+    from .shell.messages import ShellOutput as ShellOutput
+    from .stat.group import StatGroup as StatGroup
+    from .stat.messages import Counters as Counters
+    from .stat.messages import StatisticsList as StatisticsList
+    from .zephyr.group import ZephyrGroup as ZephyrGroup
 
 _LATE = {
     name: module
@@ -52,38 +67,8 @@ _LATE = {
     for name in names.split()
 }
 
-__all__ = [
-    "ClockSet",
-    "Counters",
-    "DeviceTime",
-    "EnumGroup",
-    "Farewell",
-    "FileHash",
-    "FileTransfer",
-    "FsGroup",
-    "GroupAt",
-    "GroupCount",
-    "GroupDetails",
-    "GroupDetailsList",
-    "GroupList",
-    "HashType",
-    "ImageGroup",
-    "Info",
-    "MemoryPool",
-    "MemoryPools",
-    "OsGroup",
-    "Setting",
-    "SettingsGroup",
-    "ShellGroup",
-    "ShellOutput",
-    "Sink",
-    "StatGroup",
-    "StatisticsList",
-    "Task",
-    "Tasks",
-    "Written",
-    "ZephyrGroup",
-]
+if not TYPE_CHECKING:  # for which each `X as X` above says that it is public
+    __all__ = sorted(_LATE)
 
 
 def __getattr__(name: str) -> object:
