@@ -34,8 +34,8 @@ cdef class Items:
     @cython.locals(found=list, left=cython.ulonglong)
     cdef list list_of(self, int info, unsigned long long count, int depth)
 
-    @cython.locals(found=dict, left=cython.ulonglong)
-    cdef dict map_of(self, int info, unsigned long long count, int depth)
+    @cython.locals(found=dict, pairs=list, left=cython.ulonglong)
+    cdef object map_of(self, int info, unsigned long long count, int depth)
 
     @cython.locals(start=Py_ssize_t)
     cdef object key(self, int depth)

@@ -25,7 +25,7 @@ def decode_item(data: bytes | bytearray | memoryview, max_depth: int) -> object:
     decoder has beside it: integers of 64 bits, byte and text strings in one piece or several, lists and maps with or
     without a length, true, false, null, and floating point numbers, which vendors use. No tags: big numbers, shared
     references, dates or patterns are never built. `undefined` is read as null. Bytes in a text that are not UTF-8, such
-    as those of a character that was cut, become U+FFFD. Of equal keys the last one counts.
+    as those of a character that was cut, become U+FFFD. Equal keys make a `Repeating`.
 
     The memory that is taken is bounded by the bytes that are there: a length is believed only as far as they go.
 
@@ -45,6 +45,14 @@ def decode_item(data: bytes | bytearray | memoryview, max_depth: int) -> object:
     items.at = 0
     items.max_depth = max_depth
     return items.item(0)
+
+
+class Repeating(dict[object, object]):
+    """A map in which keys come more than once: of each the last value, and in `pairs` all of them, in their order."""
+
+    def __init__(self, found: dict[object, object], pairs: list[tuple[object, object]]) -> None:
+        super().__init__(found)
+        self.pairs = pairs
 
 
 class Items:
@@ -160,19 +168,23 @@ class Items:
 
     def map_of(self, info: int, count: int, depth: int) -> dict[object, object]:
         found: dict[object, object] = {}
-        if info == 31:
-            while not self.at_break():
-                key = self.key(depth)
-                found[key] = self.item(depth)
-            return found
+        pairs: list[tuple[object, object]] | None = None
         left = (self.size - self.at) // 2
-        if count > left:
+        if info == 31:
+            count = 0
+        elif count > left:
             raise self.cut()
-        while count:
+        while not self.at_break() if info == 31 else count > 0:
             key = self.key(depth)
-            found[key] = self.item(depth)
-            count -= 1
-        return found
+            value = self.item(depth)
+            if pairs is None and key in found:
+                pairs = list(found.items())
+            if pairs is not None:
+                pairs.append((key, value))
+            found[key] = value
+            if info != 31:
+                count -= 1
+        return found if pairs is None else Repeating(found, pairs)
 
     def key(self, depth: int) -> object:
         start = self.at

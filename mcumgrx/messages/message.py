@@ -349,6 +349,16 @@ class Fields:
             raise self._bad(key, value, "a map")
         return _with_text_keys(value)
 
+    def pairs(self, key: str) -> list[tuple[object, object]]:
+        """The keys and values of the map `key`, in the device's order: all of those that come twice, and of any kind.
+
+        Raises as `map` does.
+        """
+        value = self.required(key)
+        if not isinstance(value, dict):
+            raise self._bad(key, value, "a map")
+        return list(getattr(value, "pairs", value.items()))
+
     def nested(self, key: str) -> Fields:
         """The map `key`, to be read like this one. Raises `MalformedReply` for anything but a map, and for none."""
         return self._entry_like(self.map(key), key)

@@ -21,7 +21,7 @@ from mcumgrx.cli.main import main
 from mcumgrx.client import Client
 from mcumgrx.errors import DeviceError, LinkLost, MalformedReply, NotDone, RequestTimeout, UsageError
 from mcumgrx.events import Note
-from mcumgrx.messages.message import Reply, SmpCommand, decode_body
+from mcumgrx.messages.message import Fields, Reply, SmpCommand, decode_body
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, Echo, Params, ReadParams, Reset
 from mcumgrx.plugin_api import ReadBootloader, ReadBootloaderMode
 from mcumgrx.protocol.codes import OsErrorCode, SmpError
@@ -53,7 +53,6 @@ from mcumgrx_plugins.os.messages import (
     WriteDatetime,
     parse_time,
 )
-from mcumgrx_plugins.os.pairs import map_as_pairs
 
 from ..support.simulated import CutAnswers, Desk
 from ..support.zephyr import native_sim
@@ -570,45 +569,23 @@ VALUES = st.recursive(
 )
 
 
-@given(before=st.dictionaries(st.text(), VALUES, max_size=3), named=st.dictionaries(st.text(), VALUES, max_size=30))
-def test_a_map_read_as_pairs_has_the_same_content(before: dict[str, Any], named: dict[str, Any]) -> None:
+@given(before=st.dictionaries(st.text(), VALUES, max_size=3), named=st.lists(st.tuples(st.text(), VALUES), max_size=30))
+def test_entries_keep_their_order_whatever_they_are_called(
+    before: dict[str, Any], named: list[tuple[str, Any]]
+) -> None:
     before.pop("tasks", None)
-    payload = cbor2.dumps({**before, "tasks": named, "after": [1]}) + b"behind"
-    body = decode_body(map_as_pairs(payload, "tasks"))
-    flat = body.pop("tasks")
-    assert isinstance(flat, list)
-    assert list(zip(flat[::2], flat[1::2], strict=True)) == list(named.items())
-    assert body == {**before, "after": [1]}
-    if "mpools" not in before:
-        assert map_as_pairs(payload, "mpools") == payload
+    inner = b"\xbf" + b"".join(cbor2.dumps(name) + cbor2.dumps(value) for name, value in named) + b"\xff"
+    around = b"".join(cbor2.dumps(name) + cbor2.dumps(value) for name, value in before.items())
+    fields = Fields(decode_body(b"\xbf" + around + b"\x65tasks" + inner + b"\xff" + b"behind"))
+    assert fields.pairs("tasks") == named
+    assert fields.map("tasks") == dict(named)
+    assert fields.extra() == before
 
 
 @given(payload=st.binary(max_size=64) | st.binary(max_size=40).map(lambda tail: b"\xbf\x65tasks" + tail))
-def test_pairs_in_garbage_are_left_to_the_decoder(payload: bytes) -> None:
-    map_as_pairs(payload, "tasks")
+def test_garbage_is_no_task_statistics(payload: bytes) -> None:
     with suppress(MalformedReply, DeviceError):
         ReadTasks().result(reply_to(ReadTasks(), payload))
-
-
-@pytest.mark.parametrize("depth", [10_000, 100_000])
-def test_no_nesting_is_too_deep_to_be_skipped(depth: int) -> None:
-    payload = b"\xa2\x61a" + b"\x81" * depth + b"\x00" + b"\x65tasks\xa0"
-    assert map_as_pairs(payload, "tasks").endswith(b"\x65tasks\x9a\x00\x00\x00\x00")
-    with pytest.raises(MalformedReply):
-        ReadTasks().result(reply_to(ReadTasks(), payload))
-
-
-@pytest.mark.parametrize(
-    "hexadecimal",
-    [
-        "a2 6161 7f 6178 6179 ff 657461736b73 a0",  # text in pieces
-        "a2 7f 6178 ff 00 657461736b73 a0",  # a key in pieces
-        "bf 6161 9f 5f 4100 ff bf ff ff 657461736b73 a0 ff",
-    ],
-)
-def test_everything_that_can_stand_before_the_pairs(hexadecimal: str) -> None:
-    payload = bytes.fromhex(hexadecimal)
-    assert decode_body(map_as_pairs(payload, "tasks"))["tasks"] == []
 
 
 # -- memory pools -----------------------------------------------------------------------------------------------------

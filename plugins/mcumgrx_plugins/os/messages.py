@@ -6,26 +6,13 @@ Those that the core needs too are in `mcumgrx.messages.standard`; what nobody bu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TypeVar
 
-from mcumgrx.plugin_api import (
-    Body,
-    Fields,
-    MalformedReply,
-    Op,
-    Reply,
-    SmpCommand,
-    UsageError,
-    value_text,
-)
+from mcumgrx.plugin_api import Body, Fields, Op, SmpCommand, UsageError, value_text
 
 from . import OS
-from .pairs import map_as_pairs
-
-Result = TypeVar("Result")
 
 # Values of `boot_mode` in a reset (Zephyr `retention/bootmode.h`); the application may define others.
 BOOT_MODE_NORMAL = 0
@@ -39,30 +26,9 @@ BOOT_MODE_MAXIMUM = 255
 # -- answers with something under each of several names ---------------------------------------------------------------
 
 
-def _result_by_name(command: SmpCommand[Result], reply: Reply, *keys: str) -> Result:
-    """The result of a command whose answer has a map by names, which need not be unique, under one of `keys`."""
-    payload = reply.payload
-    for key in keys:
-        payload = map_as_pairs(payload, key)
-    try:
-        return SmpCommand.result(command, replace(reply, payload=payload))
-    except MalformedReply as error:
-        error.payload = reply.payload
-        raise
-
-
-def _by_name(key: str, value: object) -> tuple[list[tuple[str, Fields]], Body]:
-    """The maps in `value` with their names, and what is none: it is a map, or the array of its keys and values.
-
-    Raises `MalformedReply` for anything else.
-    """
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list) and len(value) % 2 == 0:
-        items = list(zip(value[::2], value[1::2], strict=True))
-    else:
-        raise MalformedReply(f"{key!r} in it is {'a list' if isinstance(value, list) else 'no list'}, not a map")
-    named = [(name if isinstance(name, str) else value_text(name), item) for name, item in items]
+def _by_name(entries: Iterable[tuple[object, object]]) -> tuple[list[tuple[str, Fields]], Body]:
+    """The maps in `entries` with their names, which need not be unique, and what is no map."""
+    named = [(name if isinstance(name, str) else value_text(name), item) for name, item in entries]
     maps = [(name, Fields(_with_text_keys(item)).lenient) for name, item in named if isinstance(item, dict)]
     return maps, {name: item for name, item in named if not isinstance(item, dict)}
 
@@ -110,11 +76,8 @@ class Tasks:
 class ReadTasks(SmpCommand[Tasks], group=OS, number=2, what="task statistics query", repeatable=True):
     """Task statistics. Stack sizes come in words of 4 bytes (Zephyr and Mynewt) and leave here in bytes."""
 
-    def result(self, reply: Reply) -> Tasks:
-        return _result_by_name(self, reply, "tasks")
-
     def parse(self, fields: Fields) -> Tasks:
-        tasks, others = _by_name("tasks", fields.required("tasks"))
+        tasks, others = _by_name(fields.pairs("tasks"))
         return Tasks(tuple(_task(name, item) for name, item in tasks), {**fields.extra(), **others})
 
 
@@ -165,10 +128,6 @@ class MemoryPools:
     extra: Body = field(default_factory=dict)
 
 
-# Where an answer may have its pools; if at neither place, they are at the top level.
-_POOLS = ("mpools", "tasks")
-
-
 @dataclass(frozen=True, slots=True)
 class ReadMemoryPools(SmpCommand[MemoryPools], group=OS, number=3, what="memory pool query", repeatable=True):
     """Memory pool statistics, in the three layouts that servers have.
@@ -178,25 +137,16 @@ class ReadMemoryPools(SmpCommand[MemoryPools], group=OS, number=3, what="memory 
     in one of two places.
     """
 
-    def result(self, reply: Reply) -> MemoryPools:
-        return _result_by_name(self, reply, *_POOLS)
-
     def parse(self, fields: Fields) -> MemoryPools:
         body = fields.extra()
-        # A heap of the flat layout could be called "tasks", too.
-        key = "mpools" if "mpools" in body else "tasks" if _holds_maps(body.get("tasks")) else None
-        if key is None:
-            pools, others = _by_name("", body)
-        else:
-            pools, others = _by_name(key, body.pop(key))
-            others = {**body, **others}
+        tasks = body.get("tasks")
+        # A heap of the flat layout could be called "tasks", too: what that holds is no map.
+        has_tasks = isinstance(tasks, dict) and (not tasks or any(isinstance(item, dict) for item in tasks.values()))
+        key = "mpools" if "mpools" in body else "tasks" if has_tasks else None
+        pools, others = _by_name(body.items() if key is None else fields.pairs(key))
+        if key is not None:
+            others = {**fields.extra(), **others}
         return MemoryPools(tuple(_pool(name, item) for name, item in pools), others)
-
-
-def _holds_maps(value: object) -> bool:
-    """Whether these are pools by their names, and not a pool that is called so; none at all count as such."""
-    items = list(value.values()) if isinstance(value, dict) else value[1::2] if isinstance(value, list) else None
-    return items is not None and (not items or any(isinstance(item, dict) for item in items))
 
 
 def _pool(name: str, fields: Fields) -> MemoryPool:
