@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import PlanRefused, UsageError
 from ..events import Event, Note, Stage, StageName
 from ..plugin_api import Argument, Option, cli_command
 from .arguments import WEB
@@ -184,6 +184,9 @@ class DfuResult:
       mcumgrx dfu build/dfu_application.zip -d /dev/ttyACM0
       mcumgrx dfu 0=app.bin 1=net.bin -d /dev/ttyACM0
 
+    What cannot be undone is asked for before anything is changed; --yes answers.
+    Without a terminal and without --yes it is refused.
+
     Several images, of a package or each with its number, are uploaded, marked and
     started by one reset; they are confirmed when all are proven to run, or none is.
 
@@ -306,11 +309,27 @@ class _Listener:
         if isinstance(event, Stage) and event.name is StageName.PLAN and event.finished:
             self._held = []
 
-    async def on_plan(self, plan: Any) -> bool:
+    async def on_plan(self, plan: Plan) -> bool:
         held, self._held = self._held or [], None
         if plan.steps and not self._dry_run:
             self._context.show("plan", PlanView(self._address, plan))
         for note in held:
             if plan.steps or note.warning:  # without steps the note is the result
                 self._context.progress(note)
-        return not self._dry_run
+        if self._dry_run:
+            return False
+        if plan.no_way_back and not await self._context.confirm("Go on, with no way back?"):
+            raise _not_agreed(plan)
+        return True
+
+
+def _not_agreed(plan: Plan) -> PlanRefused:
+    from ..flows.plan import Reset
+
+    starts = plan.has(Reset)
+    return PlanRefused(
+        f"nothing was changed, because nobody has agreed: {'; '.join(plan.no_way_back)}",
+        slot=plan.slot,
+        hint="give --yes, or answer the question with y"
+        + ("; --mode upload-only puts the file into the device, and starts nothing" if starts else ""),
+    )

@@ -44,6 +44,7 @@ class Fit:
     together: bool
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    no_way_back: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.kind = self.state.kind
@@ -81,6 +82,11 @@ class Fit:
             self.warnings.append(message)
         else:
             raise self.refuse(f"{message}, and there is no way back", hint)
+
+    def for_good(self, text: str) -> None:
+        """Warn of what cannot be undone once it has been done, and be asked about it."""
+        self.warnings.append(text)
+        self.no_way_back.append(text)
 
     # The checks.
 
@@ -235,7 +241,7 @@ class Fit:
                 trim + also,
             )
         if image.pad_confirmed:
-            self.warnings.append(f"the file is {done}: it stays, once installed")
+            self.for_good(f"the file is {done}: it stays, once installed, and there is no way back")
         else:
             self.warnings.append(f"the file is {done}: from its upload on, any reset installs it")
 

@@ -189,6 +189,8 @@ class Plan:
         image: what is sent, where that is not the file as it is but without its padding.
         notes: what is left out, and why.
         warnings: what the user should know before it begins.
+        no_way_back: those of the warnings that tell why the old image cannot come back by itself. Empty where it can;
+            otherwise somebody has to agree before the first step.
         number: of the image (core) that the file is for.
         hash: the image's, in hexadecimal.
         size: bytes of what is sent.
@@ -209,6 +211,7 @@ class Plan:
     size: int = field(default=0, compare=False)
     parts: tuple[Plan, ...] = ()
     lines: tuple[tuple[str, str], ...] = ()
+    no_way_back: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -245,6 +248,7 @@ class Plan:
             "steps": [{"name": name, "text": text} for name, text in lines],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
+            "no_way_back": list(self.no_way_back),
         }
         if self.parts:
             fields["images"] = [{"image": part.number, **part.as_dict()} for part in self.parts]

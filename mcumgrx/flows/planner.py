@@ -180,6 +180,7 @@ class _Planner:
             from_version=self.old,
             notes=_unique([*self.notes, *(later.notes if later.steps else ())]),
             warnings=_unique([*self.warnings, *later.warnings]),
+            no_way_back=later.no_way_back,
         )
 
     def _plan_change(self) -> Plan:
@@ -233,8 +234,7 @@ class _Planner:
         mark: list[Step] = []
         if marks is False:
             self.notes.append("no mark: this bootloader runs the newest version by itself")
-            if mode in (Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY):
-                self.warnings.append("this bootloader knows no test boot: the new image stays, there is no way back")
+            self.fit.for_good("this bootloader knows no test boot: the new image stays, there is no way back")
             confirm = False
         elif b is not None and b.pending and self.kind is Kind.NEWEST_REVERT:
             # The list says permanent of a test as well there; what it was shows once it runs.
@@ -243,8 +243,8 @@ class _Planner:
         elif b is not None and b.pending:
             self.notes.append(f"{self.new} is already marked {'to stay' if b.permanent else 'for a test boot'}")
             if b.permanent:
-                if not permanent and self.kind is not Kind.OVERWRITE:
-                    self.warnings.append("a mark cannot be taken back: the new image stays, there is no way back")
+                if self.kind is not Kind.OVERWRITE:
+                    self.fit.for_good("a mark cannot be taken back: the new image stays, there is no way back")
                 confirm = False
             elif permanent and self.kind is not Kind.OVERWRITE:
                 # The device refuses to turn a test into a permanent mark (error 28 of the image group).
@@ -256,7 +256,9 @@ class _Planner:
             mark = [Mark(permanent, required=marks is True)]
         if self.kind is Kind.OVERWRITE:
             confirm = False
-            self.warnings.append("this bootloader overwrites the old image: there is no way back")
+            self.fit.for_good("this bootloader overwrites the old image: there is no way back")
+        elif mark and mode is Mode.CONFIRM_ONLY:
+            self.fit.for_good("it is marked to stay before it has run: there is no way back")
         prove = Prove(self.new, listed=self._will_be_listed())
         last = [self._confirm()] if confirm and prove.listed else []
         if self.policy.rollback and not last:
@@ -295,7 +297,7 @@ class _Planner:
                 "itself, the reset after the next goes back"
             )
         elif self.policy.mode is Mode.TEST_AND_CONFIRM:
-            self.warnings.append(
+            self.fit.for_good(
                 f"image {self.number} cannot be confirmed from here once it runs: it is marked to stay before it has "
                 "run, and there is no way back"
             )
@@ -333,7 +335,7 @@ class _Planner:
                     "; if it has none, --mode upload-only writes this file in its place",
                 ),
             )
-        self.warnings.append(
+        self.fit.for_good(
             "the bootloader's serial recovery answers: the file is written over the application, "
             "and there is no way back"
         )
@@ -402,7 +404,7 @@ class _Planner:
                 Hint("start the loader (", Run("os reset --boot-mode 1"), "), then use --mode upload-only and reset"),
             )
         if self.kind is Kind.LOADER:
-            self.warnings.append("a firmware loader writes the file over the application: there is no way back")
+            self.fit.for_good("a firmware loader writes the file over the application: there is no way back")
 
     def _unconfirmed(self, a: Slot) -> PlanRefused:
         b = self.state.images.other(self.number)
@@ -497,7 +499,8 @@ class _Planner:
         sent = None if self.fit.sent is self.image else self.fit.sent
         notes, warnings = _unique(self.notes), _unique(self.warnings)
         what = (self.number, self.image.hash.hex(), self.fit.sent.size)
-        return Plan(tuple(steps), self.old, self.new, self.slot, notes, warnings, sent, *what)
+        final = _unique(self.fit.no_way_back) if steps else ()
+        return Plan(tuple(steps), self.old, self.new, self.slot, notes, warnings, sent, *what, no_way_back=final)
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:

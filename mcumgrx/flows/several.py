@@ -60,6 +60,7 @@ def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: Df
         lines=tuple((kind.name, text) for kind, found in tasks.items() for text in _lines(found)),
         notes=_gathered(parts, lambda part: part.notes),
         warnings=_gathered(parts, lambda part: part.warnings),
+        no_way_back=_gathered(parts, lambda part: part.no_way_back),
     )
 
 

@@ -105,7 +105,7 @@ def test_both_cores_are_taken_back_if_they_are_not_healthy(cli: Cli, cores: str,
 def test_every_other_board_takes_an_image(cli: Cli, image_file: ImageFile, name: str) -> None:
     address = f"sim:,board={name}"
     board = BOARDS[name].target
-    ended = cli("dfu", image_file("1.1.0"), "-d", address, "--expect-board", board.partition("/")[0])
+    ended = cli("dfu", image_file("1.1.0"), "-d", address, "--expect-board", board.partition("/")[0], "--yes")
     assert ended.exit == 0, ended.err
     assert ended.out.startswith("done: 1.1.0 is running and confirmed (")
     assert cli("os", "info", "-d", address, "--json").result["fields"]["board"] == board

@@ -257,3 +257,36 @@ def test_files_by_their_numbers_that_make_no_sense(cli: Cli, two: tuple[str, str
         ended = cli("dfu", *arguments, "-d", "sim:two,images=2")
         assert ended.exit == 2
         assert message in ended.err
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "reason"),
+    [
+        ("mode=overwrite", [], "this bootloader overwrites the old image"),
+        ("mode=direct-xip", [], "this bootloader knows no test boot"),
+        ("", ["--mode", "confirm-only"], "it is marked to stay before it has run"),
+    ],
+)
+def test_what_cannot_be_undone_is_agreed_to(
+    cli: Cli, tmp_path: Path, image_file: ImageFile, device: str, options: list[str], reason: str
+) -> None:
+    address, file = f"sim:,{device},state={tmp_path / 'state.json'}".replace(",,", ","), image_file("1.1.0")
+    planned = cli("dfu", file, "-d", address, *options, "--dry-run", "--json")
+    assert planned.exit == 0
+    assert [reason in text for text in planned.result["plan"]["no_way_back"]] == [True]
+    before = cli("image", "list", "-d", address).out
+    refused = cli("dfu", file, "-d", address, *options)
+    assert refused.exit == 11
+    assert f"warning: {reason}" in refused.err
+    assert f"error: nothing was changed, because nobody has agreed: {reason}" in refused.err
+    assert "hint: give --yes, or answer the question with y; --mode upload-only puts" in refused.err
+    assert cli("image", "list", "-d", address).out == before
+    told = cli("dfu", file, "-d", address, *options, "--json")
+    assert (told.exit, told.error["kind"]) == (11, "PlanRefused")
+    done = cli("dfu", file, "-d", address, *options, "--yes")
+    assert done.exit == 0, done.err
+    assert done.out.startswith("done: 1.1.0 is running and confirmed (")
+
+
+def test_an_update_with_a_way_back_asks_nothing(cli: Cli, desk: str, image_file: ImageFile) -> None:
+    assert cli("dfu", image_file("1.1.0"), "-d", desk, "--dry-run", "--json").result["plan"]["no_way_back"] == []

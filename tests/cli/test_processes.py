@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import command_line, environment
+from .conftest import QUICK, command_line, environment
 
 Cli = Callable[..., Any]
 ImageFile = Callable[..., str]
@@ -218,7 +218,7 @@ import os, sys
 terminal = os.open(sys.argv[1], os.O_RDWR)
 for number in (0, 1, 2):
     os.dup2(terminal, number)
-os.execv(sys.executable, [sys.executable, "-W", "error", "-c", sys.argv[2]])
+os.execv(sys.executable, [sys.executable, "-W", "error", *sys.argv[2:]])
 """
 
 ASKING = """
@@ -236,6 +236,30 @@ sys.exit(made.main([], standalone_mode=False, obj=Settings()))
 """
 
 
+def typed_at(question: str, typed: str, program: list[str]) -> tuple[int, str]:
+    """Run Python with these arguments on a terminal of its own, type when it asks; its exit code and what it wrote."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_ITS_TERMINAL, os.ttyname(theirs), *program],
+        start_new_session=True,
+        env=environment(TERM="xterm-256color"),
+    )
+    try:
+        text = ""
+        while question not in text:
+            text += os.read(ours, 1000).decode(errors="replace")
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        text += read_all(ours)
+        return process.wait(100), text
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()
+
+
 @posix
 @pytest.mark.parametrize(
     ("typed", "code", "end"),
@@ -243,26 +267,29 @@ sys.exit(made.main([], standalone_mode=False, obj=Settings()))
     ids=["y", "enter", "never", "Ctrl-C"],
 )
 def test_a_question_on_a_terminal(typed: str, code: int, end: str) -> None:
-    import pty
+    ended, text = typed_at("[y/N] ", typed, ["-c", ASKING])
+    assert "Really?\\x1b[2J [y/N] " in text
+    assert ended == code
+    assert text.splitlines()[-1].endswith(end)
 
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", ON_ITS_TERMINAL, os.ttyname(theirs), ASKING], start_new_session=True
-    )
-    try:
-        text = ""
-        while "[y/N] " not in text:
-            text += os.read(ours, 1000).decode()
-        assert "Really?\\x1b[2J [y/N] " in text
-        os.close(theirs)
-        os.write(ours, typed.encode())
-        text = read_all(ours)
-        assert process.wait(100) == code
-        assert text.splitlines()[-1].endswith(end)
-    finally:
-        os.close(ours)
-        process.kill()
-        process.wait()
+
+@posix
+@pytest.mark.parametrize(
+    ("typed", "code", "end"),
+    [("y\n", 0, "done: "), ("\n", 11, "hint: "), ("\x03", 130, "interrupted")],
+    ids=["y", "enter", "Ctrl-C"],
+)
+def test_an_update_without_a_way_back_asks_on_a_terminal(
+    tmp_path: Path, image_file: ImageFile, typed: str, code: int, end: str
+) -> None:
+    device = f"sim:,{QUICK},mode=overwrite,state={tmp_path / 'one-way.json'}"
+    program = ["-m", "mcumgrx", "dfu", image_file("1.1.0"), "-d", device]
+    ended, text = typed_at("Go on, with no way back? [y/N] ", typed, program)
+    assert ended == code
+    before, _, after = text.partition("Go on, with no way back?")
+    assert "overwrites the old image: there is no way back" in before
+    assert end in after
+    assert ("the device restarts" in after) == (code == 0)
 
 
 def test_output_that_the_encoding_lacks(run_process: Cli, desk: str, image_file: ImageFile) -> None:

@@ -388,8 +388,33 @@ def test_no_way_back_is_always_said() -> None:
         (BootloaderMode.DIRECT_XIP, "empty"),
         (BootloaderMode.SWAP_MOVE, "permanent pending"),
     ):
-        assert any("no way back" in text for text in planned(SITUATIONS[situation], mode=mode).warnings)
+        plan = planned(SITUATIONS[situation], mode=mode)
+        assert any("no way back" in text for text in plan.warnings)
+        assert plan.no_way_back
     assert not planned(listed(OLD)).warnings
+
+
+def test_each_cell_of_the_table_either_has_a_way_back_or_says_why_not() -> None:
+    """The rule, told from the steps: what is marked to stay, or is started by a bootloader that knows no trial."""
+    counted = dict.fromkeys((True, False), 0)
+    for mode, situation, how, expected in (cell.values for cell in CELLS):
+        new = IN_RAM if mode == BootloaderMode.RAM_LOAD else NEW
+        if expected == "!":
+            continue
+        plan = make_plan(
+            new, DeviceState(situations(new)[situation], bootloader=Bootloader(None, mode)), DfuPolicy(how)
+        )
+        done = letters(plan.steps)
+        starts = "R" in done
+        one_way = mode in (BootloaderMode.OVERWRITE, BootloaderMode.DIRECT_XIP)
+        marked = situation == "permanent pending" and mode is not BootloaderMode.DIRECT_XIP_REVERT
+        loader = mode is BootloaderMode.FIRMWARE_LOADER and done == "U"
+        final = (starts and (one_way or marked or "p" in done)) or loader
+        assert bool(plan.no_way_back) == final, (mode, situation, how, done)
+        assert set(plan.no_way_back) <= set(plan.warnings)
+        assert all("no way back" in text for text in plan.no_way_back)
+        counted[final] += 1
+    assert min(counted.values()) > 40, counted
 
 
 @pytest.mark.parametrize("how", [Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY])
@@ -423,6 +448,7 @@ def test_a_padded_file_is_sent_as_it_is_where_no_way_back_is_promised(confirmed:
         plan = make_plan(file, DeviceState(listed(OLD), bootloader=Bootloader(None, mode)), DfuPolicy(how))
         assert plan.image is None
         assert any(("it stays" if confirmed else "any reset installs it") in text for text in plan.warnings)
+        assert bool(plan.no_way_back) == (confirmed or (how, mode) != (Mode.UPLOAD_ONLY, BootloaderMode.SWAP_MOVE))
 
 
 def test_swap_using_offset_takes_no_file_of_the_size_of_the_slot() -> None:

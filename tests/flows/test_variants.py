@@ -69,7 +69,7 @@ def test_a_package_goes_from_side_to_side(mode: str, tmp_path: Path, capsys: pyt
                 archive.writestr(f"{side}.bin", build_image(version, payload=b"%d" % side * 3000))
             entries = [{"file": f"{side}.bin", "type": "application", "slot": str(side)} for side in (0, 1)]
             archive.writestr("manifest.json", json.dumps({"files": entries}))
-        assert main(["dfu", str(package), "-d", device]) == 0
+        assert main(["dfu", str(package), "-d", device, "--yes"]) == 0
         assert f"to slot {slot}\n" in capsys.readouterr().err
         assert main(["image", "list", "-d", device]) == 0
         wanted = by_slot(load_package(package).images)[0]
