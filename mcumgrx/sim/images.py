@@ -7,8 +7,10 @@ as that of any real image, behaves well.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -26,7 +28,7 @@ from mcumgrx.mcuboot import (
 )
 from mcumgrx.sim.signature import PUBLIC_KEY_DER, sign
 
-__all__ = ["Application", "Health", "build_image", "read_application"]
+__all__ = ["Application", "Health", "build_image", "build_package", "read_application"]
 
 _MARK = b"mcumgrx-sim-app: "
 _TLV = struct.Struct("<HH")  # type or magic, length
@@ -100,6 +102,31 @@ def _dependencies(needs: Mapping[int, str | Version]) -> bytes:
         wanted = Version.parse(version) if isinstance(version, str) else version
         records += _TLV.pack(TlvType.DEPENDENCY, _DEPENDENCY.size) + _DEPENDENCY.pack(number, *wanted)
     return _TLV.pack(TLV_PROT_INFO_MAGIC, _TLV.size + len(records)) + records if records else b""
+
+
+def build_package(images: Mapping[int, bytes], *, board: str = "") -> bytes:
+    """A `dfu_application.zip` of these images, by their numbers, with the keys that sdk-nrf's `generate_zip.py` writes.
+
+    `board` is the one that it is built for, as `nrf5340dk`.
+    """
+    entries = [
+        {
+            "type": "application",
+            **({"board": board} if board else {}),
+            "size": len(image),
+            "file": "app.signed.bin" if number == 0 else f"image_{number}.signed.bin",
+            "image_index": str(number),
+            "version_MCUBOOT": str(parse_header(image).version),
+        }
+        for number, image in images.items()
+    ]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for entry, image in zip(entries, images.values(), strict=True):
+            archive.writestr(zipfile.ZipInfo(str(entry["file"])), image)
+        manifest = {"format-version": 1, "time": 0, "files": entries}
+        archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps(manifest, indent=4))
+    return stream.getvalue()
 
 
 def read_application(image: bytes | bytearray | memoryview) -> Application:
