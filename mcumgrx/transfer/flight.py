@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
 class Flight(Generic[T]):
     """One request on its way. Times in seconds.
 
@@ -21,32 +23,17 @@ class Flight(Generic[T]):
         call: by which the link knows it; set by whoever sends it.
     """
 
-    __slots__ = (
-        "call",
-        "depth",
-        "item",
-        "late",
-        "measured",
-        "number",
-        "queued_s",
-        "request",
-        "sent_at",
-        "size",
-        "taken",
-    )
-
-    def __init__(self, item: T, number: int, sent_at: float, measured: bool) -> None:
-        self.item = item
-        self.number = number
-        self.sent_at = sent_at
-        self.queued_s = 0.0
-        self.depth = 0
-        self.measured = measured
-        self.taken = False
-        self.late = False
-        self.request: Any = None
-        self.size = 0
-        self.call: Any = None
+    item: T
+    number: int
+    sent_at: float
+    measured: bool
+    queued_s: float = 0.0
+    depth: int = 0
+    taken: bool = False
+    late: bool = False
+    request: Any = None
+    size: int = 0
+    call: Any = None
 
     @property
     def left_at(self) -> float:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from itertools import pairwise
 
 # Below this the device is reached so fast that one request after the other is all it can take, and gaps would need
@@ -95,19 +96,17 @@ class _Trips:
         return sorted(seconds for _, seconds in self.latest)[-2]
 
 
+@dataclass(slots=True)
 class _Round:
     """From an answer on, until all that was on its way then is answered.
 
     `filling`: what is answered now was sent at another pace.
     """
 
-    __slots__ = ("at", "ends", "filling", "start")
-
-    def __init__(self, start: int = 0, ends: int = 0, at: float = 0.0, *, filling: bool = True) -> None:
-        self.start = start
-        self.ends = ends
-        self.at = at
-        self.filling = filling
+    start: int = 0
+    ends: int = 0
+    at: float = 0.0
+    filling: bool = True
 
 
 class _Losses:

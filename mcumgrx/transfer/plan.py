@@ -24,9 +24,8 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from ..errors import DeviceError, MalformedReply, MessageTooLarge, TransferStuck
-from ..messages.message import Body, Reply, Request, SmpCommand
+from ..messages.message import SmpCommand
 from ..messages.standard import UploadChunk, UploadProgress
-from ..protocol import codec
 
 # The server wants the whole image header in the first chunk (Zephyr: error 22).
 FIRST_DATA_MINIMUM = 32
@@ -137,50 +136,6 @@ class UploadMessages(Protocol):
         """
 
 
-class ImageChunk(SmpCommand[UploadProgress]):
-    """An `UploadChunk` that is laid, and whose usual answer is read, by the codec instead of a CBOR library.
-
-    Only the time differs, not a byte; whatever the codec does not hold goes the general way.
-    """
-
-    # Made for each few hundred bytes: a dataclass that is frozen would cost six times as much.
-    __slots__ = ("data", "image", "length", "offset", "sha", "upgrade")
-
-    facts = UploadChunk.facts
-
-    def __init__(
-        self,
-        offset: int,
-        data: bytes,
-        length: int | None = None,
-        image: int | None = None,
-        sha: bytes | None = None,
-        upgrade: bool = False,
-    ) -> None:
-        self.offset = offset
-        self.data = data
-        self.length = length
-        self.image = image
-        self.sha = sha
-        self.upgrade = upgrade
-
-    @property
-    def general(self) -> UploadChunk:
-        """The same, as CBOR lays and reads it."""
-        return UploadChunk(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
-
-    def request(self) -> Request:
-        payload = codec.build_upload(self.offset, self.data, self.length, self.image, self.sha, self.upgrade)
-        return self.general.request() if payload is None else Request(self.facts, payload)
-
-    def result(self, reply: Reply) -> UploadProgress:
-        offset = codec.read_upload_offset(reply.payload)
-        return self.general.result(reply) if offset is None else UploadProgress(offset, None, _NO_MORE)
-
-
-_NO_MORE: Body = {}  # beside the offset
-
-
 @dataclass(frozen=True, slots=True)
 class ImageUpload:
     """Chunks of an image. `sha` is the SHA-256 of the whole file, or the first bytes of it, or None."""
@@ -193,8 +148,8 @@ class ImageUpload:
         if offset > 0:
             # MCUboot's recovery up to Zephyr 3.4 takes the number of each chunk anew, and 0 where there is none: the
             # rest of an image for another core would go over the running application (zephyr #60198). Others ignore it.
-            return ImageChunk(offset, data, None, self.image or None)
-        return ImageChunk(offset, data, length, self.image, self.sha, self.upgrade)
+            return UploadChunk(offset, data, None, self.image or None)
+        return UploadChunk(offset, data, length, self.image, self.sha, self.upgrade)
 
     def smaller(self) -> ImageUpload | None:
         """The same upload with a shorter first message, or None when nothing can be left out.
@@ -222,21 +177,15 @@ def largest_data(message_bytes: int, fixed_bytes: int) -> int:
     return max(255, min(room - 3, 0xFFFF))
 
 
+@dataclass(slots=True, eq=False)  # made for each few hundred bytes: frozen it would cost four times as much
 class Chunk:
     """The bytes from `offset` to `end`. `epoch` counts how often the plan had gone back before."""
 
-    # Made for each few hundred bytes: a dataclass that is frozen would cost four times as much.
-    __slots__ = ("command", "end", "epoch", "offset", "slow")
-
-    def __init__(self, offset: int, end: int, epoch: int, command: SmpCommand[UploadProgress]) -> None:
-        self.offset = offset
-        self.end = end
-        self.epoch = epoch
-        self.command = command
-        self.slow = offset == 0  # most devices erase before they answer
-
-    def __repr__(self) -> str:
-        return f"<Chunk {self.offset} to {self.end}, epoch {self.epoch}>"
+    offset: int
+    end: int
+    epoch: int
+    command: SmpCommand[UploadProgress]
+    slow: bool
 
     @property
     def size(self) -> int:
@@ -291,7 +240,8 @@ class _Cutter:
                 size=self._fixed_bytes(self._messages, offset) + 2,
                 limit=message_bytes,
             )
-        return Chunk(offset, end, epoch, self._messages.command(offset, bytes(self._source[offset:end]), self._size))
+        command = self._messages.command(offset, bytes(self._source[offset:end]), self._size)
+        return Chunk(offset, end, epoch, command, offset == 0)  # most devices erase before they answer the first one
 
     def _room(self, offset: int, kind: int, message_bytes: int) -> int:
         if message_bytes != self._rooms_for:

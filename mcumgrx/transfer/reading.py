@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import MalformedReply, McumgrError, NotDone, TransferStuck
 from ..messages.message import SmpCommand
@@ -32,24 +32,18 @@ class Fragment:
     length: int | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Reading:
     """The request for what is at `offset`, up to `end` if the device puts as much into its answer as usual.
 
     `expected`: its answer may still come, as far as is known.
     """
 
-    __slots__ = ("command", "end", "expected", "offset")
-
-    slow = False
-
-    def __init__(self, command: SmpCommand[Any], offset: int, end: int) -> None:
-        self.command = command
-        self.offset = offset
-        self.end = end
-        self.expected = True
-
-    def __repr__(self) -> str:
-        return f"<Reading {self.offset} to {self.end}>"
+    command: SmpCommand[Any]
+    offset: int
+    end: int
+    expected: bool = True
+    slow: ClassVar[bool] = False
 
 
 class ReadPlan(TransferPlan[Reading]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,7 +15,7 @@ from mcumgrx.errors import MalformedReply, McumgrError, MessageTooLarge, Transfe
 from mcumgrx.messages.message import Body, Fields, Reply, SmpCommand, encode_body
 from mcumgrx.messages.standard import UploadChunk, UploadProgress
 from mcumgrx.protocol.header import Op
-from mcumgrx.transfer.plan import Chunk, ImageChunk, ImageUpload, Phase, UploadPlan, largest_data
+from mcumgrx.transfer.plan import Chunk, ImageUpload, Phase, UploadPlan, largest_data
 
 pytestmark = pytest.mark.codec
 
@@ -36,8 +37,8 @@ class Server:
 
     def take(self, chunk: Chunk) -> int:
         command = chunk.command
-        assert isinstance(command, ImageChunk)
-        assert encode_body(command.general.body()) == command.request().payload
+        assert isinstance(command, UploadChunk)
+        assert encode_body(command.body()) == command.request().payload
         if command.offset == 0:
             assert command.length is not None
             assert len(command.data) >= min(32, command.length)
@@ -133,7 +134,7 @@ def test_a_small_link_gets_a_shorter_opening() -> None:
     plan = plan_for(message_bytes=89)
     chunk = plan.next()
     assert chunk is not None
-    assert isinstance(chunk.command, ImageChunk)
+    assert isinstance(chunk.command, UploadChunk)
     assert chunk.command.image is None
     assert chunk.command.sha == SHA[:8]
     assert chunk.size >= 32
@@ -403,7 +404,7 @@ def test_every_chunk_names_an_image_that_is_not_the_first(image: int) -> None:
         chunk = plan.next()
         assert chunk is not None
         command = chunk.command
-        assert isinstance(command, ImageChunk)
+        assert isinstance(command, UploadChunk)
         assert 299 <= command.request().size <= 300 or chunk.end == len(IMAGE)
         numbers.append(command.image)
         plan.acknowledged(chunk, chunk.end)
@@ -480,18 +481,19 @@ numbers = st.integers(0, 70_000) | st.integers(-1, 2**65)
 def test_a_chunk_is_laid_as_cbor_lays_it(
     offset: int, data: bytes, length: int | None, image: int | None, sha: bytes | None, upgrade: bool
 ) -> None:
-    fields = (offset, data, length, image, sha, upgrade)
-    assert ImageChunk(*fields).request() == UploadChunk(*fields).request()
+    chunk = UploadChunk(offset, data, length, image, sha, upgrade)
+    assert chunk.request() == SmpCommand.request(chunk)
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 70_000])
 def test_a_chunk_of_any_size_is_laid(size: int) -> None:
-    assert ImageChunk(5, bytes(size)).request() == UploadChunk(5, bytes(size)).request()
+    chunk = UploadChunk(5, bytes(size))
+    assert chunk.request() == SmpCommand.request(chunk)
 
 
-def outcome(command: SmpCommand[UploadProgress], reply: Reply) -> object:
+def outcome(read: Callable[[UploadChunk, Reply], UploadProgress], reply: Reply) -> object:
     try:
-        return command.result(reply)
+        return read(UploadChunk(5, b""), reply)
     except McumgrError as error:
         return type(error), str(error), error.hint
 
@@ -508,7 +510,7 @@ def test_an_answer_is_read_as_cbor_reads_it(payload: bytes, indefinite: bool, be
     if indefinite:
         payload = b"\xbf" + payload[1:] + b"\xff"
     reply = Reply(Op.WRITE_REPLY, 1, 0, 1, 7, 1, payload + behind)
-    assert outcome(ImageChunk(5, b""), reply) == outcome(UploadChunk(5, b""), reply)
+    assert outcome(UploadChunk.result, reply) == outcome(SmpCommand.result, reply)
 
 
 @pytest.mark.parametrize("message_bytes", [76, 89, 252, 300])
