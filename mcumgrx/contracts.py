@@ -85,6 +85,10 @@ class Device(Protocol):
     def restarted(self) -> bool:
         """Whether its own text has shown that it has started anew since `expect_reset`."""
 
+    @property
+    def reaches_bootloader(self) -> bool:
+        """Whether its bootloader answers over the same link, as far as links go: MCUboot knows serial ports alone."""
+
     async def connect(self) -> Connection:
         """Open a link. Raises `DeviceNotFound`, `ConnectFailed`, or `WrongDevice` where its identity has changed."""
 
@@ -230,3 +234,7 @@ class OsGroup(ABC):
     async def bootloader(self) -> Bootloader:
         """The bootloader's name and mode; `Bootloader()` with everything unknown when the device cannot tell."""
         return Bootloader()
+
+    async def in_recovery(self) -> bool:
+        """Whether MCUboot's serial recovery answers, and not an application; asked for in a way that does no harm."""
+        return False

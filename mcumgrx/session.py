@@ -98,6 +98,10 @@ class SessionDevice:
     def restarted(self) -> bool:
         return self._boot.started
 
+    @property
+    def reaches_bootloader(self) -> bool:
+        return self._transport.reaches_bootloader
+
     async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
         """Open a link; a previous one is closed first.
 

@@ -88,6 +88,9 @@ class Transport(ABC):
     # after the link was opened anew, too.
     silent_boot: bool = False
 
+    # Whether MCUboot's serial recovery can answer over it.
+    reaches_bootloader: bool = True
+
     # Whether what transfers learn of its devices is kept for the next program, where they can be told apart.
     memorable: bool = True
 

@@ -38,13 +38,17 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What a device says of itself; all but the image list may be unknown, and `board` not even asked for."""
+    """What a device says of itself; all but the image list may be unknown, and `board` not even asked for.
+
+    `reaches_bootloader`: MCUboot's serial recovery can answer over the link, too.
+    """
 
     images: ImageState
     slots: tuple[SlotInfo, ...] | None = None
     bootloader: Bootloader = field(default_factory=Bootloader)
     params: Params | None = None
     board: str | None = None
+    reaches_bootloader: bool = True
 
     @property
     def recovery(self) -> bool:

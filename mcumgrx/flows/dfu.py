@@ -12,11 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ..contracts import Connection, Device, ImageGroup, OsGroup
-from ..errors import ProtocolError
+from ..contracts import Device
 from ..events import Progress, StageName, ignore_progress
 from ..mcuboot import Image
-from ..messages.standard import Bootloader
 from ..pause import Pause
 from .device_state import DeviceState, shown_version
 from .health import Checking, Soaking
@@ -25,6 +23,7 @@ from .link import now
 from .plan import Check, Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Soak, Upload
 from .policy import DfuPolicy, Mode
 from .proof import Confirming, Proving
+from .reading import read_device
 from .report import Ending, Report
 from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
@@ -37,14 +36,6 @@ __all__ = ["OnPlan", "update"]
 T = TypeVar("T")
 
 OnPlan = Callable[[Plan], Awaitable[bool]]
-
-# For an answer to an optional question: at least so long, and so many times what the image list took, which is the
-# longest answer of all.
-_OPTIONAL_S = 1.0
-_OPTIONAL_TRIPS = 2.0
-
-# A question that was waited for in vain for so long is told.
-_TOLD_S = 0.4
 
 
 async def update(
@@ -107,7 +98,7 @@ async def _plan(job: Job, files: Files) -> Plan:
         await job.link.connect()
         stage.result = "connected"
     with job.stage(StageName.READ, "reading the device") as stage:
-        state = await job.link.run(partial(_read, job))
+        state = await job.link.run(partial(read_device, job))
         job.listed = job.before = state.images
         job.old = {number: target.active(state.images) for number, target in job.targets.items()}
         stage.result = _described(state, [*job.targets])
@@ -122,36 +113,6 @@ async def _plan(job: Job, files: Files) -> Plan:
     for text in plan.warnings:
         job.note(text, warning=True)
     return plan
-
-
-async def _read(job: Job, connection: Connection) -> DeviceState:
-    """What the device says of itself. The image list comes first: what follows may stay unanswered for ever."""
-    images = connection.group(ImageGroup)
-    begin = now()
-    state = await images.state()
-    patience_s = max(_OPTIONAL_S, _OPTIONAL_TRIPS * (now() - begin))
-    params = await _waited_for(job, "buffers", connection.params())
-    slots = await _waited_for(job, "slots", connection.optional("slots", images.slots, patience_s))
-    ask = connection.group(OsGroup).bootloader
-    bootloader = await _waited_for(job, "bootloader", connection.optional("bootloader", ask, patience_s))
-    board = None
-    if job.policy.board is not None:
-        board = await _waited_for(
-            job, "board", connection.optional("board", connection.group(OsGroup).board, patience_s)
-        )
-    return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params, board)
-
-
-async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | None:
-    """The answer to a question that some devices leave unanswered; a wait in vain is told."""
-    begin = now()
-    try:
-        found = await answer
-    except ProtocolError:
-        found = None
-    if found is None and now() >= begin + _TOLD_S:
-        job.note(f"the device does not tell its {what}: {now() - begin:.1f} s without an answer")
-    return found
 
 
 def _targets(plan: Plan, files: Mapping[int, Image]) -> Iterator[tuple[int, Target]]:

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..contracts import Connection, Device, ImageGroup
+from ..contracts import Device
 from ..errors import FlowError
 from ..events import Bytes, Note, Progress, Speed, Stage, StageName, Status
 from ..mcuboot import Image
 from ..messages.standard import ImageState, Slot
 from ..pause import Pause
 from .link import DeviceLink, now
+from .listing import image_list
 from .policy import DfuPolicy
 from .report import StepDone
 from .verdict import Target, Verdict, in_words, verdict_of_all
@@ -105,7 +106,7 @@ class Job:
     async def list(self) -> ImageState:
         """The image list, asked for if it may have changed."""
         if self.listed is None:
-            self.listed = await self.link.run(_image_list)
+            self.listed = await self.link.run(image_list)
         return self.listed
 
     def verdict(self, images: ImageState) -> Verdict:
@@ -141,7 +142,3 @@ class Job:
 
     def note(self, text: str, *, warning: bool = False) -> None:
         self.progress(Note(text, warning=warning))
-
-
-async def _image_list(connection: Connection) -> ImageState:
-    return await connection.group(ImageGroup).state()

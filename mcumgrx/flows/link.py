@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ..contracts import Connection, Device, ImageGroup, ReturnHint
+from ..contracts import Connection, Device, OsGroup, ReturnHint
 from ..errors import DeviceError, LinkLost, ProtocolError, TransportError, WrongDevice
 from ..events import Note, Progress
 from ..messages.standard import ImageState
+from .listing import NO_LIST_CODES, image_list
 from .policy import DfuPolicy
 
-__all__ = ["DeviceLink", "NoReturn", "now"]
+__all__ = ["KNOCK_S", "DeviceLink", "NoReturn", "now"]
 
 T = TypeVar("T")
 
@@ -38,6 +39,12 @@ _LOOK_S = 5.0
 
 # Between questions to a device that answers, but not yet what is to come.
 PAUSE_S = 0.5
+
+# Between two questions to a device that is to be caught while it starts: MCUboot waits 500 ms by default
+# (`BOOT_SERIAL_WAIT_FOR_DFU_TIMEOUT`).
+KNOCK_S = 0.075
+_LONG_KNOCK = 8  # every so many questions
+_LONG_KNOCK_S = 0.35
 
 # Between two words about a device that does not answer yet.
 _WORD_S = 10.0
@@ -66,6 +73,7 @@ class DeviceLink:
         # The connection is kept after its end; `_up` says whether it can be used.
         self._connection: Connection | None = None
         self._up = False
+        self._knocks = 0
 
     async def connect(self) -> None:
         self._connection = await self.device.connect()
@@ -129,8 +137,11 @@ class DeviceLink:
 
     # -- after a reset -------------------------------------------------------------------------------------------------
 
-    async def hear(self) -> ImageState:
-        """The image list, asked for until it comes or the time to boot is over. Raises `NoReturn`, `WrongDevice`."""
+    async def hear(self, *, or_refusal: bool = False) -> ImageState:
+        """The image list, asked for until it comes or the time to boot is over. Raises `NoReturn`, `WrongDevice`.
+
+        `or_refusal`: what answers may have no image list at all, which then is an answer (`DeviceError`).
+        """
         attempt = 0
         told_s = now()
         while True:
@@ -142,6 +153,8 @@ class DeviceLink:
             except (TransportError, TimeoutError, DeviceError, ProtocolError) as error:
                 if isinstance(error, TransportError):
                     self._up = False
+                if or_refusal and isinstance(error, DeviceError) and error.says(*NO_LIST_CODES):
+                    raise
                 if now() >= self.deadline_s:
                     raise NoReturn(error) from error
                 if now() >= told_s + _WORD_S:
@@ -150,6 +163,27 @@ class DeviceLink:
                 if not isinstance(error, TimeoutError):
                     await asyncio.sleep(PAUSE_S)
             attempt += 1
+
+    async def knock(self, until_s: float) -> bool | None:
+        """Ask once who answers, at any time, also of a device that starts: its recovery, or else an application.
+
+        None where that stays unanswered. It is waited for only briefly, so that MCUboot, which waits at its start for a
+        request, gets one in time; now and then for longer, for links on which an answer takes long.
+        """
+        self._knocks += 1
+        try:
+            if self._connection is None or not self._up:
+                hint = ReturnHint(0.0, max(until_s - now(), 0.1))
+                self._connection = await self.device.rediscover(hint, self.progress)
+                self._up = True
+            async with asyncio.timeout(KNOCK_S if self._knocks % _LONG_KNOCK else _LONG_KNOCK_S):
+                return await self._connection.group(OsGroup).in_recovery()
+        except (TransportError, TimeoutError, DeviceError, ProtocolError) as error:
+            if isinstance(error, WrongDevice):
+                raise
+            if isinstance(error, TransportError):
+                self._up = False
+        return None
 
     def _word(self) -> str:
         since_s = now() - self.reset_at_s
@@ -162,7 +196,7 @@ class DeviceLink:
             self._connection = await self.device.rediscover(hint, self.progress)
             self._up = True
         assert self._connection is not None
-        asking = asyncio.ensure_future(self._connection.group(ImageGroup).state())
+        asking = asyncio.ensure_future(image_list(self._connection))
         booted = asyncio.ensure_future(self.device.wait_booted())
         try:
             await asyncio.sleep(0)

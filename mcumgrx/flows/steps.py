@@ -20,6 +20,7 @@ from ..hints import Hint, Run
 from ..messages.standard import ImageState
 from ..protocol.codes import SmpError
 from .job import Job, Running
+from .listing import image_list
 from .plan import Erase, Mark, Upload
 from .policy import Mode
 from .verdict import Target, in_words
@@ -82,7 +83,7 @@ class Uploading:
         images, job = connection.group(ImageGroup), self._job
         self._attempts += 1
         # The link may have been lost with the answer to the last chunk; a new upload would begin with an erase.
-        if self._attempts > 1 and self._is_there(await images.state()):
+        if self._attempts > 1 and self._is_there(await image_list(connection)):
             return
         started_at, self._last = self._farthest, None
         try:
@@ -94,7 +95,7 @@ class Uploading:
             raise LinkLost(error.message, address=job.device.address, hint=error.hint) from error
         except MalformedReply as error:
             # It may have been the answer to the last chunk.
-            if not self._is_there(await images.state()):
+            if not self._is_there(await image_list(connection)):
                 raise
             job.note(f"{error}; but the image is listed")
         finally:
@@ -242,7 +243,7 @@ class Resetting:
     async def over(self, connection: Connection) -> None:
         job = self._job
         # Never for a device that it has reached: that would end a test boot.
-        if self._asked and (await connection.group(ImageGroup).state()).slots != job.before.slots:
+        if self._asked and (await image_list(connection)).slots != job.before.slots:
             return
         self._asked = True
         job.device.expect_reset()

@@ -38,6 +38,8 @@ class RecoveryConfig:
         line_count: buffers for lines of console framing. While a command is carried out nothing is taken from them.
         params: answers the parameter query (`BOOT_MGMT_MCUMGR_PARAMS`).
         echo: answers the echo (`BOOT_MGMT_ECHO`).
+        image_list: answers the image list, as every known one does.
+        hashes: the image list has hashes (`BOOT_SERIAL_IMG_GRP_HASH`).
         image_state: flags in the image list, and test and confirm (`BOOT_SERIAL_IMG_GRP_IMAGE_STATE`).
         slot_info: tells sizes and upload numbers of the slots (`BOOT_SERIAL_IMG_GRP_SLOT_INFO`).
         direct_upload: the number in an upload names a slot: 0 and 1 the primary, 2 the secondary
@@ -56,6 +58,8 @@ class RecoveryConfig:
     line_count: int = 8
     params: bool = True
     echo: bool = False
+    image_list: bool = True
+    hashes: bool = True
     image_state: bool = False
     slot_info: bool = False
     direct_upload: bool = False
@@ -165,7 +169,7 @@ class DeviceConfig:
         hash_size: of the hashes that are listed and asked for: 32, or 48 or 64 for SHA-384 and SHA-512. A request
             with a hash of another size is refused.
         erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
-        frugal_list: leaves false flags out of the image list.
+        frugal_list: leaves false flags and `splitStatus` out of the image list.
         unhealthy: versions whose application crashes, whatever the image says itself.
         fs: the file systems, and how their group was built.
     """

@@ -39,6 +39,7 @@ class SimulatedTransport(Transport):
         # Other transports have these as constants of their class.
         self.quiet_after_reset_s = self.model.quiet_after_reset_s
         self.silent_boot = self.model.silent_boot
+        self.reaches_bootloader = self.model.bootloader
         self._limits = self.model.limits
         self._runner: Runner | None = None
         self._lost: McumgrError | None = None

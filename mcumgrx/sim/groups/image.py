@@ -181,7 +181,8 @@ class ImageServer(GroupServer):
     # -- state --------------------------------------------------------------------------------------------------------
 
     def state(self, call: Call) -> dict[str, Any]:
-        return {"images": list(self._listed(call.device.config.frugal_list)), "splitStatus": 0}
+        frugal = call.device.config.frugal_list
+        return {"images": list(self._listed(frugal)), **({} if frugal else {"splitStatus": 0})}
 
     def _listed(self, frugal: bool) -> Iterator[dict[str, Any]]:
         for slot in range(len(self.slots)):

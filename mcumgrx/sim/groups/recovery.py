@@ -79,7 +79,7 @@ class RecoveryServer:
         """What carries a command out. Most look at no op: params, console echo, reset and upload take both."""
         config = self.config
         command = header.group, header.command
-        if command == (GroupId.IMAGE, 0):
+        if command == (GroupId.IMAGE, 0) and (config.image_list or header.op != Op.READ):
             return self._list if header.op == Op.READ else self._set_state
         handlers: dict[tuple[int, int], tuple[bool, Callable[[bytes], Body | tuple[Body, ...]]]] = {
             (GroupId.OS, 0): (config.echo, self._echo),
@@ -147,7 +147,8 @@ class RecoveryServer:
             entry: dict[str, Any] = {"image": number} if len(self.device.bootloaders) > 1 else {}
             if self.config.image_state:
                 entry |= dict.fromkeys(self._flags(slot, image), True)
-            entry |= {"slot": side, "hash": image.hash, "version": image.header.version.device_text}
+            told = {"hash": image.hash} if self.config.hashes else {}
+            entry |= {"slot": side, **told, "version": image.header.version.device_text}
             images.append(entry)
         return {"images": images}
 

@@ -154,6 +154,7 @@ class BleTransport(Transport):
     # A reset ends the link. The system notices after the supervision time-out: 0.42 s with Zephyr's and BlueZ's
     # defaults, several seconds where device or system ask for more. Only a device that has not reset keeps it longer.
     quiet_after_reset_s: float = 10.0
+    reaches_bootloader: bool = False
 
     def __init__(
         self, address: Address, *, found: BLEDevice | BleakClient | None = None, stack: Stack | None = None

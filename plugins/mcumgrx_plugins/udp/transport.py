@@ -84,6 +84,7 @@ class UdpTransport(Transport):
     """
 
     quiet_after_reset_s: float = 1.0
+    reaches_bootloader: bool = False
 
     def __init__(self, address: Address) -> None:
         self._address = str(address)

@@ -1,0 +1,57 @@
+"""Reads what a device says of itself, before an update of it is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from ..contracts import Connection, ImageGroup, OsGroup
+from ..errors import ProtocolError
+from ..messages.standard import Bootloader
+from .device_state import DeviceState
+from .job import Job
+from .link import now
+from .listing import image_list
+
+__all__ = ["read_device"]
+
+T = TypeVar("T")
+
+# For an answer to an optional question: at least so long, and so many times what the image list took, which is the
+# longest answer of all.
+_OPTIONAL_S = 1.0
+_OPTIONAL_TRIPS = 2.0
+
+# A question that was waited for in vain for so long is told.
+_TOLD_S = 0.4
+
+
+async def read_device(job: Job, connection: Connection) -> DeviceState:
+    """What the device says of itself. The image list comes first: what follows may stay unanswered for ever."""
+    images = connection.group(ImageGroup)
+    begin = now()
+    state = await image_list(connection)
+    patience_s = max(_OPTIONAL_S, _OPTIONAL_TRIPS * (now() - begin))
+    params = await _waited_for(job, "buffers", connection.params())
+    slots = await _waited_for(job, "slots", connection.optional("slots", images.slots, patience_s))
+    ask = connection.group(OsGroup).bootloader
+    bootloader = await _waited_for(job, "bootloader", connection.optional("bootloader", ask, patience_s))
+    board = None
+    if job.policy.board is not None:
+        board = await _waited_for(
+            job, "board", connection.optional("board", connection.group(OsGroup).board, patience_s)
+        )
+    reaches = job.device.reaches_bootloader
+    return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params, board, reaches)
+
+
+async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | None:
+    """The answer to a question that some devices leave unanswered; a wait in vain is told."""
+    begin = now()
+    try:
+        found = await answer
+    except ProtocolError:
+        found = None
+    if found is None and now() >= begin + _TOLD_S:
+        job.note(f"the device does not tell its {what}: {now() - begin:.1f} s without an answer")
+    return found
