@@ -41,6 +41,7 @@ _OPTION_OF = {
     "soak_s": "--soak",
     "check_timeout_s": "--health-timeout",
     "rollback": "--rollback",
+    "image_order": "--image-order",
 }
 
 # `flows.policy.Mode` and `Unconfirmed` again, because help imports no flows; a test compares them.
@@ -148,6 +149,7 @@ class DfuResult:
     Option("--rollback", "Reset a device that is not healthy, and prove that the old image is back.", type=bool),
     Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
     Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
+    Option("--image-order", "In which several images are uploaded and marked, as 1,0.", metavar="N,N"),
     Option("--chunk", "At most this much data in a message.", type=int, metavar="BYTES"),
     Option(
         "--window", "At most this many messages on their way; default: what the device takes.", type=int, metavar="N"
@@ -232,10 +234,20 @@ def _policy(checks: tuple[HealthCheck | OutsideCheck, ...], **options: Any) -> D
 
     fields = {field: options[option[2:].replace("-", "_")] for field, option in _OPTION_OF.items()}
     fields["mode"], fields["if_unconfirmed"] = Mode(fields["mode"]), Unconfirmed(fields["if_unconfirmed"])
+    fields["image_order"] = _order(fields["image_order"])
     try:
         return DfuPolicy(**fields, checks=checks)
     except InvalidPolicy as error:
         raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
+
+
+def _order(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,2}", number) for number in numbers):
+        raise UsageError("--image-order must be the numbers of images with commas between, as 1,0")
+    return tuple(int(number) for number in numbers)
 
 
 _NUMBERED = re.compile(r"(\d{1,2})=(.*)", re.DOTALL)
@@ -318,7 +330,7 @@ class _Listener:
                 self._context.progress(note)
         if self._dry_run:
             return False
-        if plan.no_way_back and not await self._context.confirm("Go on, with no way back?"):
+        if plan.no_way_back and not await self._context.confirm("Go on all the same?"):
             raise _not_agreed(plan)
         return True
 

@@ -189,14 +189,15 @@ class Plan:
         image: what is sent, where that is not the file as it is but without its padding.
         notes: what is left out, and why.
         warnings: what the user should know before it begins.
-        no_way_back: those of the warnings that tell why the old image cannot come back by itself. Empty where it can;
-            otherwise somebody has to agree before the first step.
+        no_way_back: those of the warnings that somebody has to agree to before the first step: why the old image cannot
+            come back by itself, or a core may be left behind.
         number: of the image (core) that the file is for.
         hash: the image's, in hexadecimal.
         size: bytes of what is sent.
         parts: of an update of several images the plan of each, by their numbers; `steps`, `notes` and `warnings` are
             those of all then, and everything else is that of the first one. Empty for a single image.
         lines: of several images, what is done in steps of each kind: their name, and a text.
+        order: in which the images are uploaded and marked, where `DfuPolicy.image_order` says so.
     """
 
     steps: tuple[Step, ...]
@@ -212,6 +213,7 @@ class Plan:
     parts: tuple[Plan, ...] = ()
     lines: tuple[tuple[str, str], ...] = ()
     no_way_back: tuple[str, ...] = ()
+    order: tuple[int, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -228,9 +230,12 @@ class Plan:
 
         Uploads count up. Marks count down, image 0 last: where the application's image is marked before that of the
         network core, some bootloaders of the nRF Connect SDK skip the network core (NCSDK-34106). Confirmations count
-        down too: a device that refuses them does so for another core's image, and then none is confirmed.
+        down too: a device that refuses them does so for another core's image, and then none is confirmed. Where there
+        is an `order`, erases, uploads and marks follow that.
         """
         found = [(part.number, step) for part in self.each for step in part.steps if isinstance(step, kind)]
+        if self.order and kind in (Erase, Upload, Mark):
+            return sorted(found, key=lambda task: self.order.index(task[0]))
         return found[::-1] if kind in (Mark, Confirm) else found
 
     def has(self, kind: type) -> bool:

@@ -72,6 +72,8 @@ class DfuPolicy:
         check_timeout_s: for each check.
         rollback: an image that is not healthy is not only left unconfirmed: the device is reset, and the old one
             proven to be back.
+        image_order: of several images the numbers of all, as they are uploaded and marked; empty for uploads that count
+            up and marks that count down, the only order that is known to suit every bootloader.
     """
 
     mode: Mode = Mode.TEST_AND_CONFIRM
@@ -94,6 +96,7 @@ class DfuPolicy:
     checks: tuple[HealthCheck | OutsideCheck, ...] = ()
     check_timeout_s: float = 60.0
     rollback: bool = False
+    image_order: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("erase_timeout_s", "boot_timeout_s", "check_timeout_s"):
@@ -112,6 +115,8 @@ class DfuPolicy:
                 raise InvalidPolicy(name, "must not be negative")
         if self.rollback and not (self.checks or self.soak_s):
             raise InvalidPolicy("rollback", "needs a check that can fail: --health-check, --soak, or one of a plugin")
+        if len(set(self.image_order)) < len(self.image_order) or any(number < 0 for number in self.image_order):
+            raise InvalidPolicy("image_order", "must name each image once, by its number")
         if self.board == "":
             raise InvalidPolicy("board", "must not be empty")
         if self.upgrade_only and self.allow_downgrade:

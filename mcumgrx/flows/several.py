@@ -43,7 +43,8 @@ def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: Df
     lies in the other slot, unless `policy.erase` asks for a clean start. Raises `PlanRefused`.
     """
     if isinstance(files, Image):
-        return plan_one(files, state, policy)
+        files = {policy.image: files}
+    _check_order(files, policy)
     if len(files) == 1:
         ((number, image),) = files.items()
         return plan_one(image, state, replace(policy, image=number))
@@ -52,15 +53,43 @@ def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: Df
     resets = [part.number for part in parts if part.has(Reset)]
     if resets:
         parts = [_over_the_reset(part, files, state, max(resets)) for part in parts]
-    whole = replace(parts[0], image=None, parts=tuple(parts))
+    whole = replace(parts[0], image=None, parts=tuple(parts), order=policy.image_order)
+    lost = _network_core_lost(whole, files, state)
     tasks = {kind: whole.tasks(kind)[: 1 if kind in _ONCE else None] for kind in _ORDER}
     return replace(
         whole,
         steps=tuple(step for found in tasks.values() for _, step in found),
         lines=tuple((kind.name, text) for kind, found in tasks.items() for text in _lines(found)),
         notes=_gathered(parts, lambda part: part.notes),
-        warnings=_gathered(parts, lambda part: part.warnings),
-        no_way_back=_gathered(parts, lambda part: part.no_way_back),
+        warnings=(*_gathered(parts, lambda part: part.warnings), *lost),
+        no_way_back=(*_gathered(parts, lambda part: part.no_way_back), *lost),
+    )
+
+
+def _check_order(files: Mapping[int, Image], policy: DfuPolicy) -> None:
+    order = policy.image_order
+    if order and set(order) != set(files):
+        default = ",".join(str(number) for number in sorted(files, reverse=True))
+        raise PlanRefused(
+            f"--image-order has to name {_images(sorted(files))}, which there are files for, and no other",
+            hint=f"as --image-order {default}, or leave it out",
+        )
+
+
+def _network_core_lost(plan: Plan, files: Mapping[int, Image], state: DeviceState) -> tuple[str, ...]:
+    """Why the order of the marks may leave a core behind: image 0 is marked before it, or has been already."""
+    marks = [number for number, _ in plan.tasks(Mark)]
+    app = state.images.other(0)
+    if 0 in marks:
+        late = marks[marks.index(0) + 1 :]
+    else:
+        waits = 0 in files and app is not None and app.pending
+        late = [number for number in marks if waits and files[number].for_network_core]
+    if not late:
+        return ()
+    return (
+        f"image 0 {'is' if 0 in marks else 'has been'} marked before {_images(sorted(late))}: the bootloader of an "
+        "nRF5340 (nRF Connect SDK 2.6 to 3.4, NCSDK-34106) does not install its network core's image then",
     )
 
 

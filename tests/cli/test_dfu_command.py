@@ -290,3 +290,23 @@ def test_what_cannot_be_undone_is_agreed_to(
 
 def test_an_update_with_a_way_back_asks_nothing(cli: Cli, desk: str, image_file: ImageFile) -> None:
     assert cli("dfu", image_file("1.1.0"), "-d", desk, "--dry-run", "--json").result["plan"]["no_way_back"] == []
+
+
+def test_images_in_an_order_of_ones_own(cli: Cli, tmp_path: Path, two: tuple[str, str]) -> None:
+    device = f"sim:two,images=2,state={tmp_path / 'two.json'}"
+
+    def planned(*options: str) -> Any:
+        ended = cli("dfu", *two, "-d", device, *options, "--dry-run", "--json")
+        return ended.result["plan"] if ended.exit == 0 else ended
+
+    assert [step["text"].split()[1] for step in planned("--image-order", "1, 0")["steps"][:2]] == ["2.1.0", "1.1.0"]
+    assert planned("--image-order", "0,1")["steps"][2]["text"].startswith("mark image 0 for a test boot, then mark")
+    refused = cli("dfu", *two, "-d", device, "--image-order", "0,1")
+    assert refused.exit == 11
+    assert "image 0 is marked before image 1" in refused.err
+    assert "give --yes" in refused.err
+    for order, code in (("1", 11), ("0,1,2", 11), ("1,1", 2), ("1;0", 2), ("", 2), ("-1,0", 2)):
+        ended = planned("--image-order", order)
+        assert (ended.exit, "--image-order" in ended.error["message"]) == (code, True), order
+    done = cli("dfu", *two, "-d", device, "--image-order", "0,1", "--yes")
+    assert done.exit == 0, done.err

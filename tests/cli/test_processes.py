@@ -284,9 +284,9 @@ def test_an_update_without_a_way_back_asks_on_a_terminal(
 ) -> None:
     device = f"sim:,{QUICK},mode=overwrite,state={tmp_path / 'one-way.json'}"
     program = ["-m", "mcumgrx", "dfu", image_file("1.1.0"), "-d", device]
-    ended, text = typed_at("Go on, with no way back? [y/N] ", typed, program)
+    ended, text = typed_at("Go on all the same? [y/N] ", typed, program)
     assert ended == code
-    before, _, after = text.partition("Go on, with no way back?")
+    before, _, after = text.partition("Go on all the same?")
     assert "overwrites the old image: there is no way back" in before
     assert end in after
     assert ("the device restarts" in after) == (code == 0)

@@ -136,6 +136,20 @@ def test_two_images_are_proven_after_one_reset_and_confirmed() -> None:
     assert (again.ending, again.bytes_sent) == (Ending.NOTHING_TO_DO, 0)
 
 
+@pytest.mark.parametrize(
+    ("order", "uploads", "marks"),
+    [((), ["1.1.0", "2.1.0"], ["2.1.0", "1.1.0"]), ((1, 0), ["2.1.0", "1.1.0"], ["2.1.0", "1.1.0"])],
+)
+def test_two_images_in_the_order_that_is_wanted(order: tuple[int, ...], uploads: list[str], marks: list[str]) -> None:
+    desk = Desk(confirms_other_images=True)
+    assert desk.together(APPLICATION_2, NET, image_order=order).ending is Ending.CONFIRMED
+    told = [event for event in desk.events if isinstance(event, Stage) and event.finished]
+    assert [event.text.split()[0] for event in told if event.name == "upload"] == uploads
+    marked = next(event.text for event in told if event.name == "mark")
+    assert [part.split()[0] for part in marked.split("; ")] == marks
+    assert desk.after_reset() == ("1.1.0", "2.1.0")
+
+
 def test_two_images_to_stay_need_no_confirmation() -> None:
     desk = Desk()
     report = desk.together(APPLICATION_2, NET, mode=Mode.CONFIRM_ONLY)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from mcumgrx.cli.dfu import PlanView
-from mcumgrx.errors import PlanRefused
+from mcumgrx.errors import PlanRefused, UsageError
 from mcumgrx.flows import DeviceState, DfuPolicy, Mode, Plan, make_plan
 from mcumgrx.flows.plan import Confirm, Erase, Mark, Prove, Reset, Upload
 from mcumgrx.mcuboot import Image, parse_image
@@ -218,3 +218,71 @@ def test_a_core_that_is_never_listed_is_marked_to_stay_and_said_to_be_unproven()
     assert letters(plan) == "U0 U1 p1 t0 R P0 P1 C0"
     assert plan.tasks(Prove)[1][1] == Prove("2.1.0", listed=False)
     assert any(text.startswith("image 1: the device does not list what runs of image 1") for text in plan.warnings)
+
+
+# -- the order ---------------------------------------------------------------------------------------------------------
+
+NET_CORE = parse_image(
+    build_image(
+        "2.1.0",
+        payload=b"".join(word.to_bytes(4, "little") for word in (0x2100_4000, *[0x0100_8B01] * 15)) + bytes(1000),
+        image=1,
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("order", "first", "second", "expected", "asks"),
+    [
+        ((), "old", "old", "U0 U1 t1 t0 R P0 P1 C1 C0", False),
+        ((1, 0), "old", "old", "U1 U0 t1 t0 R P0 P1 C1 C0", False),
+        ((0, 1), "old", "old", "U0 U1 t0 t1 R P0 P1 C1 C0", True),
+        ((0, 1), "old", "staged", "U0 t0 t1 R P0 P1 C1 C0", True),
+        ((0, 1), "old", "test", "U0 t0 R P0 P1 C1 C0", False),  # nothing is marked after it
+        ((0, 1), "trial", "old", "U1 t1 R P0 P1 C1 C0", False),
+        ((), "test", "old", "U1 t1 R P0 P1 C1 C0", False),
+    ],
+)
+def test_images_are_uploaded_and_marked_in_the_order_that_is_wanted(
+    order: tuple[int, ...], first: str, second: str, expected: str, asks: bool
+) -> None:
+    plan = make_plan(FILES, device(first, second), DfuPolicy(image_order=order))
+    assert letters(plan) == expected
+    assert bool(plan.no_way_back) == asks
+    if asks:
+        assert plan.no_way_back[0].startswith("image 0 is marked before image 1: the bootloader of an nRF5340")
+        assert plan.no_way_back[0] in plan.warnings
+
+
+def test_a_network_core_after_an_application_that_is_marked_already_has_to_be_agreed_to() -> None:
+    plan = make_plan({0: APP, 1: NET_CORE}, device("test", "old"), DfuPolicy())
+    assert letters(plan) == "U1 t1 R P0 P1 C1 C0"
+    assert "image 0 has been marked before image 1" in plan.no_way_back[0]
+    assert not make_plan({0: APP, 1: NET_CORE}, device("old", "old"), DfuPolicy()).no_way_back
+
+
+def test_an_order_of_three_images() -> None:
+    files = {0: APP, 1: NET, 2: built("3.1.0", 2)}
+    plan = make_plan(files, device("old", "old", "old"), DfuPolicy(image_order=(1, 0, 2)))
+    assert letters(plan).startswith("U1 U0 U2 t1 t0 t2 R")
+    assert "image 0 is marked before image 2" in plan.no_way_back[0]
+    assert plan.texts[0].startswith("upload 2.1.0")
+
+
+@pytest.mark.parametrize("order", [(0,), (1, 0, 2), (1, 2)])
+def test_an_order_of_other_images_is_refused(order: tuple[int, ...]) -> None:
+    refusal = refused(FILES, device("old", "old", "old"), image_order=order)
+    assert "has to name images 0 and 1" in refusal.message
+    assert "--image-order 1,0" in (refusal.hint or "")
+
+
+def test_an_order_of_one_image() -> None:
+    assert make_plan(APP, device("old"), DfuPolicy(image_order=(0,))).has(Upload)
+    with pytest.raises(PlanRefused, match="has to name image 0, which"):
+        make_plan(APP, device("old"), DfuPolicy(image_order=(1, 0)))
+
+
+@pytest.mark.parametrize("order", [(1, 1), (0, -1)])
+def test_an_order_that_is_none(order: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="image_order must name each image once"):
+        DfuPolicy(image_order=order)
