@@ -25,6 +25,7 @@ from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from .errors import UsageError
 from .link.profile import Learned
+from .locks import lock_file
 from .threads import in_thread
 
 P = ParamSpec("P")
@@ -239,7 +240,7 @@ class Memory:
         descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             for _ in range(_LOCK_TRIES):
-                if _lock(descriptor):
+                if lock_file(descriptor):
                     break
                 time.sleep(_LOCK_PAUSE_S)
             else:
@@ -404,24 +405,3 @@ def _is_whole(value: object, most: int) -> TypeGuard[int]:
 
 def _is_number(value: object, most: float) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from .group import explaining as explaining
     from .hints import Hint as Hint
     from .hints import Run as Run
+    from .locks import lock_file as lock_file
     from .mcuboot import Dependency as Dependency
     from .mcuboot import FileBytes as FileBytes
     from .mcuboot import Image as Image
@@ -193,6 +194,7 @@ _LATE = {
     "hints": "Hint Run",
     "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader ImageRole Package PackageImage PackageKind Tlv "
     "TlvType Version load_image load_package sample_key signed_by",
+    "locks": "lock_file",
     "message_size": "find_message_size",
     "messages.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",
     "messages.standard": "Bootloader BootloaderMode Echo EraseImage ImageState Params ReadBootloader "

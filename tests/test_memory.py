@@ -324,7 +324,7 @@ def test_processes_that_write_at_once_lose_nothing_of_each_other(tmp_path: Path)
 
 
 def test_a_lock_that_is_never_given_up_stops_nothing(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_lock", lambda descriptor: False)
+    monkeypatch.setattr(module, "lock_file", lambda descriptor: False)
     memory.remember("AB12CD", "serial", SMALL)
     assert memory.recall("AB12CD", "serial") == SMALL
 

@@ -11,7 +11,6 @@ import binascii
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import zlib
 from dataclasses import asdict
@@ -19,17 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from mcumgrx.errors import UsageError
+from mcumgrx.locks import lock_file
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.groups import Persistent
 from mcumgrx.sim.groups.image import UploadSession
 from mcumgrx.sim.groups.recovery import RecoveryUpload
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 FORMAT = "mcumgrx simulated device"
 VERSION = 1
@@ -60,17 +55,12 @@ class StateFile:
                 descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
                 raise self._unusable(error) from error
-            try:
-                if sys.platform == "win32":
-                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-                else:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            if not lock_file(descriptor):
                 os.close(descriptor)
                 raise UsageError(
                     f"the simulated device in {self.path} is in use by another process",
                     hint="wait until that has ended, or name another file",
-                ) from error
+                )
             # Its last owner may have removed the file between our opening and locking it.
             try:
                 same = os.path.samestat(os.fstat(descriptor), os.stat(name))
@@ -86,21 +76,16 @@ class StateFile:
         if self._lock is None:
             return
         descriptor, self._lock = self._lock, None
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        if os.name == "nt":  # where what is open cannot be removed
             os.close(descriptor)
-            self._remove_lock()  # an open file cannot be removed there
-        else:
-            self._remove_lock()
+        with contextlib.suppress(OSError):  # another process has it open, or may not write here: it does no harm
+            os.unlink(self._lock_name)
+        if os.name != "nt":
             os.close(descriptor)
 
     @property
     def _lock_name(self) -> str:
         return f"{self.path}.lock"
-
-    def _remove_lock(self) -> None:
-        with contextlib.suppress(OSError):  # another process has it open, or may not write here: it does no harm
-            os.unlink(self._lock_name)
 
     # -- reading and writing -------------------------------------------------------------------------------------------
 

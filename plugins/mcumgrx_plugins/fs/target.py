@@ -11,13 +11,12 @@ import errno
 import functools
 import os
 import stat
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mcumgrx.plugin_api import UsageError, in_thread
+from mcumgrx.plugin_api import UsageError, in_thread, lock_file
 
 from .local import LocalFileError, check_inherited, is_null_device, local_errors, open_descriptor, special_kind
 
@@ -293,7 +292,7 @@ def _open_part(part: Path, name: str) -> int:
         descriptor = os.open(part, flags, 0o666)
         try:
             _check_part(os.fstat(descriptor), part)
-            if not _locked(descriptor):
+            if not lock_file(descriptor):
                 raise LocalFileError(
                     f"another download to {name} is under way, into {part}",
                     path=name,
@@ -325,31 +324,3 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _locked(descriptor: int) -> bool:
-        """Lock the file until it is closed; whether that was possible. One byte far behind its end stands for it."""
-        os.lseek(descriptor, 0x7FFFFFF0, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def _locked(descriptor: int) -> bool:
-        """Lock the file until it is closed; whether that was possible, or is of no avail on its file system."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True

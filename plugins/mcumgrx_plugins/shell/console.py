@@ -1,20 +1,18 @@
 """Lines from whoever sits at the terminal, or from a pipe, and text back to them.
 
-Blocking, and therefore a thread; the loop goes on meanwhile.
+Blocking, and therefore in a thread, which is left behind where nobody waits for the line any more.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, Self
 
-from mcumgrx.plugin_api import McumgrError
+from mcumgrx.plugin_api import McumgrError, in_thread
 
 _STDIN, _STDOUT = 0, 1
 _CHARACTERS = 6  # of what `termios.tcgetattr` returns: the keys
@@ -64,10 +62,13 @@ class Console:
 
     async def line(self, prompt: str) -> str | None:
         """The next line, without its end; None when there is none any more."""
-        if self.is_terminal:
+        try:
+            if not self.is_terminal:
+                return await in_thread(self._next_line)
             with self._clearing_lines():
-                return await _in_thread(lambda: _typed(prompt))
-        return await _in_thread(self._next_line)
+                return await in_thread(_typed, prompt)
+        except (OSError, ValueError) as error:
+            raise McumgrError(f"the input cannot be read: {error}") from error
 
     @contextmanager
     def _clearing_lines(self) -> Iterator[None]:
@@ -124,32 +125,6 @@ def _typed(prompt: str) -> str | None:
         return input(prompt)
     except EOFError:
         return None
-
-
-async def _in_thread(work: Callable[[], str | None]) -> str | None:
-    """What `work` returns. The thread is left behind when this is cancelled: nothing can end a read."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[str | None] = loop.create_future()
-
-    def finish(line: str | None, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(line)
-        else:
-            done.set_exception(McumgrError(f"the input cannot be read: {error}"))
-
-    def run() -> None:
-        line, failure = None, None
-        try:
-            line = work()
-        except (OSError, ValueError) as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(finish, line, failure)
-
-    threading.Thread(target=run, name="mcumgrx console", daemon=True).start()
-    return await done
 
 
 def _termios() -> ModuleType | None:
