@@ -256,12 +256,13 @@ def board_table() -> str:
     rows = []
     for name, board in BOARDS.items():
         erase_s = board.timing.erase_s_per_sector * board.slot_size / board.sector_size
+        loader = f", the loader's {board.loader_size // 1024} KiB," if board.loader_size else ""
         rows.append(
             (
                 f"`{name}`",
                 f"`{board.target}`",
                 str(board.images),
-                f"{board.slot_size // 1024} KiB in sectors of {board.sector_size // 1024} KiB",
+                f"{board.slot_size // 1024} KiB{loader} in sectors of {board.sector_size // 1024} KiB",
                 f"{board.write_size} byte{'s' if board.write_size > 1 else ''}",
                 f"{erase_s:.1f} s",
                 f"`{board.mode.name.lower().replace('_', '-')}`",

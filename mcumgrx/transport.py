@@ -91,6 +91,9 @@ class Transport(ABC):
     # Whether MCUboot's serial recovery can answer over it.
     reaches_bootloader: bool = True
 
+    # Whether the device is found by what it calls itself, so that another program on it may go by another name.
+    by_name: bool = False
+
     # Whether what transfers learn of its devices is kept for the next program, where they can be told apart.
     memorable: bool = True
 
@@ -161,6 +164,9 @@ class Transport(ABC):
 
     def unasked(self) -> None:  # noqa: B027
         """Something has come that answers nothing: a message that belongs to no request, or bytes that are none."""
+
+    def look_for(self, name: str) -> None:  # noqa: B027
+        """From now on the device may go by this name as well, at whatever address: that of its firmware loader."""
 
     @property
     @abstractmethod

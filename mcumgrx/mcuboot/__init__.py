@@ -12,6 +12,7 @@ from mcumgrx.mcuboot.keys import sample_key, signed_by
 from mcumgrx.mcuboot.package import ImageRole, Package, PackageImage, PackageKind, by_slot, parse_package
 from mcumgrx.mcuboot.tlv import (
     HASH_ALGORITHMS,
+    INSTALLER,
     MAX_FILE_BYTES,
     TLV_INFO_MAGIC,
     TLV_PROT_INFO_MAGIC,
@@ -26,6 +27,7 @@ __all__ = [
     "HASH_ALGORITHMS",
     "HEADER_BYTES",
     "IMAGE_MAGIC",
+    "INSTALLER",
     "IN_MEMORY_BYTES",
     "MAGIC_BYTES",
     "MAX_FILE_BYTES",

@@ -14,7 +14,17 @@ from mcumgrx.errors import ImageError
 from mcumgrx.mcuboot.file_bytes import FileBytes
 from mcumgrx.mcuboot.header import HEADER_BYTES, IMAGE_MAGIC, ImageFlag, ImageHeader, Version, parse_header
 from mcumgrx.mcuboot.kinds import Content, filled, is_vector_table, kind_of, not_an_image, pieces
-from mcumgrx.mcuboot.tlv import HASH_ALGORITHMS, SIGNATURES, TLV_INFO_BYTES, Dependency, Tlv, TlvType, cut, parse_tlvs
+from mcumgrx.mcuboot.tlv import (
+    HASH_ALGORITHMS,
+    INSTALLER,
+    SIGNATURES,
+    TLV_INFO_BYTES,
+    Dependency,
+    Tlv,
+    TlvType,
+    cut,
+    parse_tlvs,
+)
 from mcumgrx.mcuboot.trailer import padding_of
 
 __all__ = ["Image", "parse_image"]
@@ -163,6 +173,12 @@ class Image:
         """Whether the payload runs on the network core of an nRF5340, as its reset vector tells."""
         vector = self.reset_vector
         return vector is not None and vector & ~1 in _NRF5340_NETWORK
+
+    @property
+    def installer(self) -> bool:
+        """It brings a SoftDevice and a firmware loader, as far as its vendor TLV tells, and removes itself then."""
+        kind, value = INSTALLER
+        return self.tlv_value(kind, protected=True) == value
 
     @property
     def security_counter(self) -> int | None:

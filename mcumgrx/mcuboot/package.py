@@ -49,6 +49,7 @@ class ImageRole(StrEnum):
     NETWORK_CORE = "network core"
     WIFI = "patch of the nRF70 (Wi-Fi)"
     BOOTLOADER = "bootloader"
+    INSTALLER = "installer of SoftDevice and firmware loader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,8 @@ def _address(image: Image) -> int | None:
 def _role(image: Image, name: str = "") -> ImageRole:
     if image.for_network_core:
         return ImageRole.NETWORK_CORE
+    if image.installer:
+        return ImageRole.INSTALLER
     return ImageRole.WIFI if "nrf70" in name.lower() else ImageRole.APPLICATION
 
 

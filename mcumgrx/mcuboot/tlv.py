@@ -12,6 +12,7 @@ from mcumgrx.mcuboot.kinds import Content
 
 __all__ = [
     "HASH_ALGORITHMS",
+    "INSTALLER",
     "MAX_FILE_BYTES",
     "SIGNATURES",
     "TLV_INFO_BYTES",
@@ -70,6 +71,9 @@ class TlvType(IntEnum):
 
 
 _TLV_TYPES = frozenset(TlvType)
+
+INSTALLER = 0x00A0, b"\x01"
+"""The vendor's type and value in an installer image of Nordic's bare-metal SDK (`image_signing_installer.cmake`)."""
 
 HASH_ALGORITHMS: dict[int, tuple[str, int]] = {
     TlvType.SHA256: ("sha256", 32),

@@ -31,6 +31,7 @@ class Board:
         mode: of the bootloader. Zephyr builds MCUboot for swaps using offset, and on STM32 using move, where nothing
             else is asked for (share/sysbuild/images/bootloader/Kconfig, zephyr#93310).
         validate_primary: whether the bootloader checks the image in slot 0 at every start.
+        loader_size: of the slot of a firmware loader.
         images: how many it has, as the cores that are updated. One of another core can be confirmed from the first.
     """
 
@@ -41,6 +42,7 @@ class Board:
     sector_size: int = 4096
     mode: Mode = Mode.SWAP_OFFSET
     validate_primary: bool = True
+    loader_size: int | None = None
     images: int = 1
 
 
@@ -67,6 +69,15 @@ BOARDS: Mapping[str, Board] = {
     "nrf9160": Board("nrf9160dk/nrf9160", 0x70000, _NVMC),
     # dts/vendor/nordic/nrf54l15_cpuapp_partition.dtsi; lines of 16 bytes: nrf54l_05_10_15.dtsi
     "nrf54l15": Board("nrf54l15dk/nrf54l15/cpuapp", 664 * _KB, _RRAM, write_size=16),
+    # sdk-nrf-bm, boards/nordic/bm_nrf54l15dk; nothing is erased before it is written: subsys/mgmt/mcumgr/grp/img_mgmt
+    "nrf54l15-bm": Board(
+        "bm_nrf54l15dk/nrf54l15/cpuapp/s115_softdevice/mcuboot",
+        1316 * _KB,
+        replace(_RRAM, erase_s_per_sector=0.0),
+        write_size=16,
+        mode=Mode.FIRMWARE_LOADER,
+        loader_size=64 * _KB,
+    ),
     # boards/st/nucleo_wb55rg/nucleo_wb55rg.dts; double words: dts/arm/st/wb/stm32wb.dtsi
     "stm32wb55": Board("nucleo_wb55rg/stm32wb55xx", 400 * _KB, _STM32WB, write_size=8, mode=Mode.SWAP_MOVE),
     # dts/common/espressif/partitions_0x0_default_4M.dtsi. CONFIG_BOOT_UPGRADE_ONLY, and CONFIG_BOOT_VALIDATE_SLOT0=n:
@@ -96,6 +107,7 @@ def on_board(config: DeviceConfig, name: str) -> DeviceConfig:
         write_size=board.write_size,
         timing=board.timing,
         mode=board.mode,
+        loader_size=board.loader_size,
         policy=BootPolicy(validate_primary=board.validate_primary),
         info=replace(config.info, board=board.target),
     )

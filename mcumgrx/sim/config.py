@@ -137,6 +137,9 @@ class DeviceConfig:
         params: answers the parameter query, which Zephyr does not by default.
         address: of the first slot, for images that are linked to run at one address.
         mode: how the bootloader updates.
+        loader_name: what a firmware loader calls itself over Bluetooth LE, where nobody has given it a name.
+        loader_size: of its slot; None for that of the application's.
+        application_lists: with a firmware loader, whether the application lists its images; it never writes them.
         policy: the bootloader's build options.
         recovery: the bootloader's serial recovery; None for a bootloader without it.
         boot_s: from the bootloader's jump until the application answers; swapping comes on top.
@@ -188,6 +191,9 @@ class DeviceConfig:
     write_size: int = 4
     timing: FlashTiming = field(default_factory=FlashTiming)
     mode: Mode = Mode.SWAP_MOVE
+    loader_name: str = "nRF_BM_MCUmgr"
+    loader_size: int | None = None
+    application_lists: bool = False
     policy: BootPolicy = field(default_factory=BootPolicy)
     recovery: RecoveryConfig | None = None
     boot_s: float = 0.5

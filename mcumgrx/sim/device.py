@@ -33,6 +33,7 @@ from mcumgrx.sim.groups.shell import ShellServer
 from mcumgrx.sim.groups.stat import StatServer
 from mcumgrx.sim.groups.zephyr import StorageUser, ZephyrServer
 from mcumgrx.sim.images import Health, read_application
+from mcumgrx.sim.loader import NAME_KEY, hidden_groups, loader_settings, run_installer
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE, boot_images
 
 __all__ = [
@@ -49,7 +50,7 @@ __all__ = [
 
 _OTHER_GROUPS: Mapping[int, Callable[[DeviceConfig], GroupServer]] = {
     GroupId.STATISTICS: lambda _: StatServer(),
-    GroupId.SETTINGS: lambda _: SettingsServer(),
+    GroupId.SETTINGS: lambda config: SettingsServer(loader_settings() if config.mode is Mode.FIRMWARE_LOADER else None),
     GroupId.FILE_SYSTEM: lambda config: FsServer(config.fs),
     GroupId.SHELL: lambda _: ShellServer(),
     GroupId.ENUMERATION: lambda _: EnumServer(),
@@ -141,6 +142,7 @@ class SimulatedDevice:
         self.recovery = RecoveryServer(self, config.recovery) if config.recovery is not None else None
         """The bootloader's own server, if it has one."""
         self._groups: dict[int, GroupServer] = {}
+        self._hidden: frozenset[int] = frozenset()  # groups that what runs does not serve
         if GroupId.OS in config.groups:
             self.add_group(OsServer(config))
         if GroupId.IMAGE in config.groups:
@@ -166,7 +168,13 @@ class SimulatedDevice:
 
     @property
     def groups(self) -> Mapping[int, GroupServer]:
+        """All command groups; of a device with a firmware loader, its and the application's."""
         return self._groups
+
+    @property
+    def served(self) -> Mapping[int, GroupServer]:
+        """The command groups of what runs."""
+        return {number: server for number, server in self._groups.items() if number not in self._hidden}
 
     def install(self, image: bytes, slot: int = PRIMARY) -> None:
         """Program an image as a debugger does: the whole slot anew, without taking time.
@@ -225,6 +233,18 @@ class SimulatedDevice:
     def in_bootloader(self) -> bool:
         """Whether it is the bootloader that takes requests: over its own serial port, whatever links there are."""
         return self.power is Power.RECOVERY or self._boot.in_window
+
+    @property
+    def in_loader(self) -> bool:
+        """Whether its firmware loader runs, and not the application."""
+        return self.config.mode is Mode.FIRMWARE_LOADER and self.running_slot == SECONDARY
+
+    @property
+    def loader_name(self) -> str:
+        """What the firmware loader calls itself over Bluetooth LE, when it runs next."""
+        settings = self._groups.get(GroupId.SETTINGS)
+        given = settings.stored.get(NAME_KEY, b"") if isinstance(settings, SettingsServer) else b""
+        return given.decode(errors="replace") or self.config.loader_name
 
     def erase_storage(self) -> None:
         """The storage partition is erased, by whom it may be."""
@@ -355,10 +375,25 @@ class SimulatedDevice:
             self._become(Power.RECOVERY, None)
         elif result is None or result.slot is None:
             self._become(Power.DEAD, None)
+        elif self._installs():
+            self._start(now + self.flash.take_busy_s())
         elif self._crashes(result):
             self._become(Power.HUNG, now + self.config.watchdog_s)
         else:
             self._become(Power.RUNNING, None)
+
+    def _installs(self) -> bool:
+        """Whether the application is an installer, which has done its work then."""
+        if self.config.mode is not Mode.FIRMWARE_LOADER or self.in_loader:
+            return False
+        settings = self._groups.get(GroupId.SETTINGS)
+        if isinstance(settings, SettingsServer) and settings.stored.pop(NAME_KEY, None) is not None:
+            settings.changes += 1  # whatever the application is, it forgets the name of the loader
+        while True:
+            try:
+                return run_installer(self.bootloader)
+            except PowerCut:
+                continue
 
     def _crashes(self, result: BootResult) -> bool:
         assert result.slot is not None
@@ -383,6 +418,7 @@ class SimulatedDevice:
     def _become(self, power: Power, deadline: float | None) -> None:
         self.power = power
         self._deadline = deadline
+        self._hidden = hidden_groups(self.config, self.running_slot, frozenset(self._groups))
         self._boot.in_window = self._boot.in_window and power is Power.BOOTING
         for listener in list(self.listeners):
             listener(power)
@@ -463,7 +499,7 @@ class SimulatedDevice:
             raise Refused(SmpError.TOO_OLD)
         if version > _V2:
             raise Refused(SmpError.TOO_NEW)
-        group = self._groups.get(header.group)
+        group = None if header.group in self._hidden else self._groups.get(header.group)
         handler = group.handlers.get((op, header.command)) if group is not None else None
         if group is None or handler is None:
             raise Refused(SmpError.NOT_SUPPORTED)
@@ -515,7 +551,7 @@ def _named(group: GroupServer) -> str:
 def _layouts(config: DeviceConfig) -> tuple[Layout, ...]:
     """Two slots of equal size for each image, one after the other, and behind all a scratch area where there is one.
 
-    Modes with a single slot have no second one.
+    Modes with a single slot have no second one; that of a firmware loader has a size of its own.
     """
     slot, sector = config.slot_size, config.sector_size
     scratch = 0
@@ -532,6 +568,8 @@ def _layouts(config: DeviceConfig) -> tuple[Layout, ...]:
     ]
     if config.mode in (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD):
         layouts = [replace(layout, secondary_size=0) for layout in layouts]
+    if config.mode is Mode.FIRMWARE_LOADER and config.loader_size is not None:
+        layouts = [replace(layout, secondary_size=config.loader_size) for layout in layouts]
     if scratch:
         end = config.images * SLOTS_PER_IMAGE * slot
         layouts = [replace(layout, scratch_offset=end, scratch_size=scratch) for layout in layouts]

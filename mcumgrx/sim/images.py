@@ -11,13 +11,14 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from mcumgrx.errors import ImageError, UsageError
 from mcumgrx.mcuboot import (
     HEADER_BYTES,
+    INSTALLER,
     TLV_INFO_MAGIC,
     TLV_PROT_INFO_MAGIC,
     ImageFlag,
@@ -28,7 +29,7 @@ from mcumgrx.mcuboot import (
 )
 from mcumgrx.sim.signature import PUBLIC_KEY_DER, sign
 
-__all__ = ["Application", "Health", "build_image", "build_package", "read_application"]
+__all__ = ["Application", "Health", "build_image", "build_installer", "build_package", "read_application"]
 
 _MARK = b"mcumgrx-sim-app: "
 _TLV = struct.Struct("<HH")  # type or magic, length
@@ -46,9 +47,10 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What the simulator knows of the application inside an image."""
+    """What the simulator knows of the application inside an image; `loader` is what an installer installs."""
 
     health: Health = Health.HEALTHY
+    loader: bytes = b""
 
 
 def build_image(
@@ -62,6 +64,7 @@ def build_image(
     load_address: int = 0,
     image: int = 0,
     needs: Mapping[int, str | Version] | None = None,
+    tlvs: Mapping[int, bytes] | None = None,
     signed: bool = True,
 ) -> bytes:
     """A valid image, with its SHA-256 and, if `signed`, a signature by the key that everybody knows (`signature`).
@@ -69,8 +72,8 @@ def build_image(
     The payload is `payload`, or `payload_size` bytes that look random and are the same each time for the same version
     and health, and `image`, the number of the image that it is for. The line that tells of an unhealthy application is
     laid over its start (which a `payload` of one's own must leave room for). `needs` are the versions at least that
-    other images must have, by their numbers. Raises `UsageError` or `ImageError` for what no header or payload can
-    hold.
+    other images must have, by their numbers; `tlvs` are other protected records, by their types. Raises `UsageError`
+    or `ImageError` for what no header or payload can hold.
     """
     version = Version.parse(version) if isinstance(version, str) else version
     health = Health(health)
@@ -83,7 +86,7 @@ def build_image(
         if len(line) > len(payload):
             raise ImageError(f"a payload of {len(payload)} bytes has no room for its {len(line)} byte mark")
         payload = line + payload[len(line) :]
-    protected = _dependencies(needs or {})
+    protected = _protected_area([*_dependencies(needs or {}), *(tlvs or {}).items()])
     header = ImageHeader(load_address, header_size, len(protected), len(payload), ImageFlag(flags), version)
     body = header.pack().ljust(header_size, b"\x00") + payload + protected
     digest = hashlib.sha256(body).digest()
@@ -95,12 +98,24 @@ def build_image(
     return body + _TLV.pack(TLV_INFO_MAGIC, _TLV.size + len(area)) + area
 
 
-def _dependencies(needs: Mapping[int, str | Version]) -> bytes:
-    """The protected TLV area that names them; nothing where there are none."""
-    records = b""
+def build_installer(version: str | Version, loader: bytes, *, marked: bool = True) -> bytes:
+    """An installer image of Nordic's bare-metal SDK: as an application it puts `loader` into slot 1, and goes.
+
+    `marked`: it says what it is, as those of today do (TLV 0x00A0).
+    """
+    line = _MARK + json.dumps({"health": Health.HEALTHY.value, "loader": len(loader)}).encode() + b"\n"
+    return build_image(version, payload=line + loader, tlvs=dict([INSTALLER]) if marked else None)
+
+
+def _dependencies(needs: Mapping[int, str | Version]) -> Iterator[tuple[int, bytes]]:
     for number, version in needs.items():
         wanted = Version.parse(version) if isinstance(version, str) else version
-        records += _TLV.pack(TlvType.DEPENDENCY, _DEPENDENCY.size) + _DEPENDENCY.pack(number, *wanted)
+        yield TlvType.DEPENDENCY, _DEPENDENCY.pack(number, *wanted)
+
+
+def _protected_area(tlvs: Sequence[tuple[int, bytes]]) -> bytes:
+    """The protected TLV area with these records; nothing where there are none."""
+    records = b"".join(_TLV.pack(kind, len(value)) + value for kind, value in tlvs)
     return _TLV.pack(TLV_PROT_INFO_MAGIC, _TLV.size + len(records)) + records if records else b""
 
 
@@ -142,9 +157,10 @@ def read_application(image: bytes | bytearray | memoryview) -> Application:
     at = payload.find(_MARK)
     if at < 0:
         return Application()
-    line = payload[at + len(_MARK) :].split(b"\n", 1)[0]
+    line, _, rest = payload[at + len(_MARK) :].partition(b"\n")
     try:
-        return Application(Health(json.loads(line)["health"]))
+        told = json.loads(line)
+        return Application(Health(told["health"]), rest[: told.get("loader", 0)])
     except (ValueError, KeyError, TypeError):
         return Application()
 

@@ -40,6 +40,7 @@ class SimulatedTransport(Transport):
         self.quiet_after_reset_s = self.model.quiet_after_reset_s
         self.silent_boot = self.model.silent_boot
         self.reaches_bootloader = self.model.bootloader
+        self.by_name = self.model.by_name
         self._limits = self.model.limits
         self._runner: Runner | None = None
         self._lost: McumgrError | None = None
@@ -52,6 +53,7 @@ class SimulatedTransport(Transport):
         self._downlink = Pipe(self.model)
         self._input: Input | None = None
         self._to_host = self.model.framing()
+        self._names: set[str] = set()  # that it may go by beside its own
         self._printed = 0  # the start whose banner has been shown
 
     def __repr__(self) -> str:
@@ -59,7 +61,12 @@ class SimulatedTransport(Transport):
 
     @property
     def identity(self) -> str | None:
-        return f"sim:{self.device.name}" if self.device.name else None
+        """None in a firmware loader over Bluetooth LE, which has another address."""
+        elsewhere = self.by_name and self.device.in_loader
+        return f"sim:{self.device.name}" if self.device.name and not elsewhere else None
+
+    def look_for(self, name: str) -> None:
+        self._names.add(name)
 
     @property
     def limits(self) -> Limits:
@@ -104,7 +111,8 @@ class SimulatedTransport(Transport):
 
     def _reachable(self) -> bool:
         """Whether the device takes requests from this link."""
-        return self.device.answering and (self.model.bootloader or not self.device.in_bootloader)
+        found = not (self.by_name and self.device.in_loader) or self.device.loader_name in self._names
+        return found and self.device.answering and (self.model.bootloader or not self.device.in_bootloader)
 
     async def _wait_running(self, runner: Runner, timeout_s: float) -> None:
         running: asyncio.Future[None] = runner.loop.create_future()
@@ -128,6 +136,12 @@ class SimulatedTransport(Transport):
         if power is Power.BOOTING:
             raise ConnectFailed(
                 f"{self._named()} is still starting after {timeout_s:g} s", hint="try again, with a longer time-out"
+            )
+        if power is Power.RUNNING:
+            raise DeviceNotFound(
+                f"{self._named()} was not seen in {timeout_s:.3g} s",
+                hint="is it switched on, near, and advertising? These were seen: "
+                f"{self.device.loader_name} (its firmware loader, offers SMP)",
             )
         why = {
             Power.DEAD: "its bootloader found no image to run",

@@ -27,6 +27,7 @@ class LinkModel:
         server: what the device does with more than it can take: `plain` loses the message (Bluetooth LE, UDP), `raw`
             (UART) crashes, `uart` and `shell` lose lines, and crash where the lines were enough. See `Runner`.
         bootloader: whether the bootloader's recovery is reached over this link.
+        by_name: whether the device is found by the name that it advertises, which is another one in a firmware loader.
         gap_s: between the messages of a host that sends several at once.
         latency_s: from the last bit sent to its arrival.
         bytes_per_s: None for no limit.
@@ -44,6 +45,7 @@ class LinkModel:
     kind: LinkKind = "stream"
     server: ServerKind = "plain"
     bootloader: bool = True
+    by_name: bool = False
     gap_s: float = 0.0
     latency_s: float = 0.0
     bytes_per_s: float | None = None
@@ -78,6 +80,7 @@ class LinkModel:
         """
         return cls(
             bootloader=False,
+            by_name=True,
             latency_s=interval_s,
             bytes_per_s=packets * (mtu - 3) / interval_s,
             write_bytes=mtu - 3,

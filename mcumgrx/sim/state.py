@@ -166,12 +166,17 @@ class StateFile:
 def _geometry(device: SimulatedDevice) -> dict[str, Any]:
     config = device.config
     images = {"images": config.images} if config.images > 1 else {}
-    return images | {
-        "slot_size": config.slot_size,
-        "sector_size": config.sector_size,
-        "write_size": config.write_size,
-        "mode": Mode(config.mode).name.lower(),
-    }
+    loader = {} if config.loader_size is None else {"loader_size": config.loader_size}
+    return (
+        images
+        | loader
+        | {
+            "slot_size": config.slot_size,
+            "sector_size": config.sector_size,
+            "write_size": config.write_size,
+            "mode": Mode(config.mode).name.lower(),
+        }
+    )
 
 
 def _marks(device: SimulatedDevice) -> tuple[object, ...]:

@@ -52,7 +52,7 @@ from mcumgrx.sim.device import DeviceConfig
 from mcumgrx.sim.flash import FlashTiming
 from mcumgrx.sim.groups import Call, GroupError, Refused
 from mcumgrx.sim.groups.image import ImageServer
-from mcumgrx.sim.images import build_image
+from mcumgrx.sim.images import build_image, build_installer
 from mcumgrx.sim.link import Faults, LinkModel
 from mcumgrx.sim.loop import run as in_virtual_time
 from mcumgrx.testing.golden import Exchange, Raw, read_rows
@@ -1079,6 +1079,17 @@ def test_the_inspect_command_needs_no_device(file: Path) -> None:
     assert lines[0] == str(file)
     assert any(line.split() == ["version", "1.1.0"] for line in lines)
     assert any(line.startswith("  warning: ") for line in lines)
+
+
+def test_the_inspect_command_names_an_installer(tmp_path: Path) -> None:
+    loader = build_image("0.2.0", payload_size=500)
+    for name, marked in (("installer.bin", True), ("old.bin", False)):
+        (tmp_path / name).write_bytes(build_installer("2.0.0", loader, marked=marked))
+    files = (tmp_path / "installer.bin", tmp_path / "old.bin")
+    marked, old = Desk().command(commands.inspect, files=files).files
+    assert (marked.role, old.role) == ("installer of SoftDevice and firmware loader", "application")
+    assert "  for           installer of SoftDevice and firmware loader" in marked.lines()
+    assert ("0xa0", 1, True, "01") in [(tlv.name, tlv.size, tlv.protected, tlv.value) for tlv in marked.tlvs]
 
 
 def test_the_inspect_command_with_several_files(file: Path, tmp_path: Path) -> None:

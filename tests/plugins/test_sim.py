@@ -234,7 +234,7 @@ def test_every_firmware_can_be_asked(firmware: str) -> None:
         ("ram-load", ["1.0.0"]),
         ("single-slot", ["1.0.0"]),
         ("single-slot-ram-load", ["1.0.0"]),
-        ("firmware-loader", ["1.0.0", "0.1.0"]),
+        ("firmware-loader,app_list=yes", ["1.0.0", "0.1.0"]),
     ],
 )
 def test_modes_without_a_swap_run_their_first_image(mode: str, slots: list[str]) -> None:

@@ -113,6 +113,9 @@ class Device(Protocol):
     def groups(self) -> Mapping[int, GroupServer]: ...
 
     @property
+    def served(self) -> Mapping[int, GroupServer]: ...
+
+    @property
     def running_slot(self) -> int: ...
 
     @property

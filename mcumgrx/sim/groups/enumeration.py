@@ -65,7 +65,7 @@ class EnumServer(GroupServer):
         super().__init__(handlers)
 
     def _groups(self, call: Call) -> list[GroupServer]:
-        there = call.device.groups
+        there = call.device.served
         order = self.config.groups
         if order is None:
             order = (*LINK_ORDER, *(number for number in there if number not in LINK_ORDER))

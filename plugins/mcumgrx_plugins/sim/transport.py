@@ -67,7 +67,8 @@ class SimTransport(SimulatedTransport):
     `firmware`      whose answers it gives: zephyr-4.4 (default), zephyr-3.4, zephyr-3.2, zephyr-2.7,
                     mynewt; other options come on top
     `board`         slots, flash, bootloader and name of a board: nrf52832, nrf52840, nrf5340 (two images),
-                    nrf9160, nrf54l15, stm32wb55, esp32c3, esp32s3, rp2040; other options come on top
+                    nrf9160, nrf54l15, nrf54l15-bm (with a firmware loader), stm32wb55, esp32c3, esp32s3,
+                    rp2040; other options come on top
     `buf_size`      of a buffer (384; with several images 1024 or more, which their list needs)
     `buf_count`     number of buffers (4)
     `lines`         line buffers of the links `uart` (2); 0 for any number
@@ -83,6 +84,7 @@ class SimTransport(SimulatedTransport):
     `mode`          of the bootloader: swap-move (default), swap-offset, swap-scratch, overwrite,
                     direct-xip, direct-xip-revert, ram-load, single-slot, single-slot-ram-load,
                     firmware-loader (which is in slot 1)
+    `app_list`      with a firmware loader: whether the application lists its images (no)
     `downgrade`     whether the bootloader installs older versions (yes)
     `bootloader`    whether it tells the bootloader's mode (yes)
     `recovery`      whether the bootloader has a serial recovery (no)
@@ -100,6 +102,7 @@ class SimTransport(SimulatedTransport):
                     (UART without framing), datagram
     `latency`       one way
     `speed`         bytes per second; 1e9 for no limit
+    `loader`        on the link `ble`, what its firmware loader is called, to find it there
     `mtu`           ATT MTU of the link `ble` (247)
     `baud`          of the links `uart`, `shell` and `raw` (115200)
     ==============  ===================================================================================
@@ -115,10 +118,13 @@ class SimTransport(SimulatedTransport):
             self._first = Version.parse(options.text("version", "1.0.0"))
             config = _device_config(options)
             model = _link_model(options)
+            loader = options.text("loader", "")
             options.finish()
             super().__init__(SimulatedDevice(config, name=address.target), model)
         except FlashError as error:
             raise UsageError(f"{address}: {error}", hint="slots are whole sectors, sectors whole writes") from error
+        if loader:
+            self.look_for(loader)
         self._name = address.target
         self._state_path = Path(state).expanduser() if state else None
         self._desk: _Desk | None = None
@@ -280,6 +286,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         timing=timing,
         images=images,
         mode=mode,
+        application_lists=options.flag("app_list", default.application_lists),
         policy=policy,
         recovery=recovery,
         boot_s=options.number("boot", default.boot_s),
