@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -42,8 +41,9 @@ _NO_LIMIT = str(NO_LIMIT)
 # forgotten, and connections over TCP are refused.
 _MAX_CLIENTS = 32
 
-# What a client sends ahead of the device: from here on a stream is no longer read, and datagrams are dropped.
+# What a client sends ahead of a slow link: from here on datagrams are dropped.
 _MAX_WAITING = 64 * 1024
+
 _MAX_READ = 64 * 1024
 # Reads in one go, before anything else in the loop has its turn. A pseudo-terminal gives 4 KB each.
 _MAX_READS = 16
@@ -98,68 +98,44 @@ class _Heart:
 class _Wire:
     """A link whose host is outside: what comes from there is `put` in, what the device sends is written out.
 
-    `write` takes bytes and never waits; it may be called while `put` is. `room` is called when there is room again
-    after `put` has returned false.
+    `write` takes bytes and never waits; it may be called while `put` is.
     """
 
-    def __init__(
-        self, transport: SimTransport, heart: _Heart, write: Callable[[bytes], None], room: Callable[[], None]
-    ) -> None:
+    def __init__(self, transport: SimTransport, heart: _Heart, write: Callable[[bytes], None]) -> None:
         self._transport = transport
         self._heart = heart
         self._write = write
-        self._room = room
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._open = False
-        self._pause: asyncio.TimerHandle | None = None  # until the link has carried enough of what it was given
+        self._early: list[bytes] | None = []  # what came before the link was open
 
     @property
     def full(self) -> bool:
-        return self._waiting_bytes >= _MAX_WAITING
+        """Whether the link has too much to carry already."""
+        bytes_per_s = self._transport.model.bytes_per_s
+        return bytes_per_s is not None and self._transport.queued_s() * bytes_per_s >= _MAX_WAITING
 
-    def put(self, data: bytes) -> bool:
-        """Bytes from outside, in the order they came; false when no more should come for now."""
+    def put(self, data: bytes) -> float:
+        """Bytes from outside, in the order they came; for so many seconds no more should come."""
         self._heart.look()
-        if self._open and self._pause is None and not self._waiting:
-            self._carry_in(data)
-            return True
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        return not self.full
+        if self._early is not None:
+            self._early.append(data)
+            return 0.0
+        try:
+            return self._transport.put(data)
+        except LinkLost:
+            return 0.0  # `run` ends with it
 
     async def run(self) -> None:
         """Carry bytes both ways, for ever. Raises `LinkLost` when the device can no longer be kept in its file."""
         await self._transport.open(_OPEN_S)
         try:
             self._transport.lead_out(self._write)
-            self._open = True
-            self._go_on()
+            early, self._early = self._early or (), None
+            for data in early:
+                self._transport.put(data)
             while True:
                 await self._transport.receive()
         finally:
-            self._open = False
-            if self._pause is not None:
-                self._pause.cancel()
             await self._transport.close()
-
-    def _go_on(self) -> None:
-        self._pause = None
-        was_full = self.full
-        while self._waiting and self._pause is None:
-            data = self._waiting.popleft()
-            self._waiting_bytes -= len(data)
-            self._carry_in(data)
-        if was_full and not self.full:
-            self._room()
-
-    def _carry_in(self, data: bytes) -> None:
-        try:
-            ahead_s = self._transport.put(data)
-        except LinkLost:
-            return  # `run` ends with it
-        if ahead_s > 0:
-            self._pause = asyncio.get_running_loop().call_later(ahead_s, self._go_on)
 
 
 class DeviceServer:
@@ -313,19 +289,15 @@ class DeviceServer:
 
     def connect_datagram(self, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
         """A new link for datagrams, at work."""
-        return self._start(self._datagram, write, lambda: None)
+        return self._start(self._datagram, write)
 
-    def connect_uart(
-        self, write: Callable[[bytes], None], room: Callable[[], None]
-    ) -> tuple[_Wire, asyncio.Task[None]]:
+    def connect_uart(self, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
         """A new link with console framing, at work."""
-        return self._start(self._uart, write, room)
+        return self._start(self._uart, write)
 
-    def _start(
-        self, address: Address, write: Callable[[bytes], None], room: Callable[[], None]
-    ) -> tuple[_Wire, asyncio.Task[None]]:
+    def _start(self, address: Address, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
         assert self._heart is not None
-        wire = _Wire(self._new_transport(address), self._heart, write, room)
+        wire = _Wire(self._new_transport(address), self._heart, write)
         task = asyncio.get_running_loop().create_task(wire.run(), name="mcumgrx sim serve")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -422,6 +394,7 @@ class _Connection(asyncio.Protocol):
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._client: tuple[_Wire, asyncio.Task[None]] | None = None
+        self._pause: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self._connections) >= _MAX_CLIENTS:
@@ -429,14 +402,17 @@ class _Connection(asyncio.Protocol):
             return
         self._transport = transport
         self._connections.add(self)
-        self._client = self._server.connect_uart(self._write, transport.resume_reading)
+        self._client = self._server.connect_uart(self._write)
 
     def data_received(self, data: bytes) -> None:
-        if self._client is not None and self._transport is not None and not self._client[0].put(data):
+        if self._client is not None and self._transport is not None and (pause_s := self._client[0].put(data)) > 0:
             self._transport.pause_reading()
+            self._pause = asyncio.get_running_loop().call_later(pause_s, self._transport.resume_reading)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._pause is not None:
+            self._pause.cancel()
         self._connections.discard(self)
         if self._client is not None:
             self._client[1].cancel()
@@ -465,11 +441,14 @@ if sys.platform != "win32":
             self.path = os.ttyname(self._far)
             self._unsent = bytearray()
             self._reading = False
-            self._wire, self._task = server.connect_uart(self._write, self._listen)
+            self._pause: asyncio.TimerHandle | None = None
+            self._wire, self._task = server.connect_uart(self._write)
             self._listen()
 
         def close(self) -> None:
             self._task.cancel()
+            if self._pause is not None:
+                self._pause.cancel()
             self._loop.remove_reader(self._near)
             self._loop.remove_writer(self._near)
             os.close(self._near)
@@ -477,8 +456,7 @@ if sys.platform != "win32":
             self._near = -1
 
         def _listen(self) -> None:
-            if self._near >= 0:
-                self._loop.add_reader(self._near, self._readable)
+            self._loop.add_reader(self._near, self._readable)
 
         def _readable(self) -> None:
             # What is there is one moment of the device: read as a whole, and answered by one write.
@@ -499,12 +477,13 @@ if sys.platform != "win32":
                 fcntl.ioctl(self._far, termios.TIOCNXCL)
             self._reading = True
             try:
-                room = self._wire.put(b"".join(pieces))
+                pause_s = self._wire.put(b"".join(pieces))
             finally:
                 self._reading = False
                 self._flush()
-            if not room:
+            if pause_s > 0:
                 self._loop.remove_reader(self._near)
+                self._pause = self._loop.call_later(pause_s, self._listen)
 
         def _write(self, data: bytes) -> None:
             if self._near < 0 or len(self._unsent) >= _MAX_UNREAD:
