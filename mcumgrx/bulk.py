@@ -199,7 +199,7 @@ class Delivery:
 
 
 class _Driver:
-    """Runs an engine over the streams of a client."""
+    """Runs an engine over the streams of a client, as their `StreamUser`."""
 
     def __init__(
         self,
@@ -232,14 +232,7 @@ class _Driver:
         pause = self._pause
         self._finished = self._loop.create_future()
         self._engine.begin(self._loop.time(), held=pause is not None and pause.held)
-        self._stream = stream = self._client.stream(
-            self._engine.window.most_unanswered,
-            on_reply=self._answered,
-            on_left=self._left,
-            on_room=self._pump,
-            on_failure=self._fail,
-            on_garbled=self._garbled,
-        )
+        self._stream = stream = self._client.stream(self._engine.window.most_unanswered, self)
         if pause is not None:
             pause.listeners.append(self._pause_changed)
         try:
@@ -271,11 +264,14 @@ class _Driver:
             return False
         return True
 
-    def _fail(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         if not self._finished.done():
             self._finished.set_exception(error)
 
     # -- sending -------------------------------------------------------------------------------------------------------
+
+    def has_room(self) -> None:
+        self._pump()
 
     def _pump(self, now: float | None = None) -> None:
         """Send what may be sent."""
@@ -288,14 +284,14 @@ class _Driver:
             while flight := engine.request(now, not stream.full and self._delivery.bytes < _MOST_UNDELIVERED):
                 flight.call = stream.send(flight.request, flight)
         except Exception as error:  # a mistake of a plan, too: nobody may hang
-            self._fail(error)
+            self.failed(error)
             return
         finally:
             self._now = None
         if self._timer is None or engine.send_at < self._timer_at:
             self._set_timer(engine.send_at if engine.send_at < _NEVER else engine.next_time())
 
-    def _left(self, flight: Flight[Any]) -> None:
+    def left(self, flight: Flight[Any]) -> None:
         """The link has taken the request."""
         now = self._loop.time() if self._now is None else self._now
         self._engine.left(flight, now, self._client.queued_s())
@@ -305,19 +301,19 @@ class _Driver:
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 
-    def _answered(self, flight: Flight[Any], reply: Reply) -> None:
+    def replied(self, flight: Flight[Any], reply: Reply) -> None:
         flight.call = None
         now = self._loop.time()
         try:
             self._engine.reply(flight, reply, now)
         except Exception as error:
-            self._fail(error)
+            self.failed(error)
             return
         if now >= self._report_at or self._delivery.bytes:
             self._tell_soon()
         self._go_on(now)
 
-    def _garbled(self, count: int) -> None:
+    def garbled(self, count: int) -> None:
         if self._engine.garbled(count, self._loop.time()):
             self._loop.call_soon(self._look)  # when what has come with it is taken
 
@@ -369,7 +365,7 @@ class _Driver:
             if self._engine.tick(self._loop.time() + _EARLY_S) and self._stream is not None:
                 self._stream.resynchronize()
         except Exception as error:
-            self._fail(error)
+            self.failed(error)
             return
         self._go_on()
 
@@ -385,7 +381,7 @@ class _Driver:
         try:
             self._delivery.pass_on()
         except Exception as error:
-            self._fail(error)
+            self.failed(error)
             return
         if self._loop.time() >= self._report_at:
             self.report()

@@ -28,9 +28,9 @@ from .errors import (
 from .link.asking import Asking
 from .link.link import Link
 from .link.profile import LinkProfile
-from .link.stream import Stream
+from .link.stream import Stream, StreamUser
 from .link.version import VersionChoice
-from .messages.message import Reply, Request, SmpCommand
+from .messages.message import Request, SmpCommand
 from .messages.standard import Params, ReadUsableParams
 from .protocol.codes import SmpError
 from .protocol.header import Version
@@ -387,21 +387,12 @@ class Client:
         self.profile.forget_firmware()
         self._link.versions = VersionChoice()
 
-    def stream(
-        self,
-        room: int,
-        *,
-        on_reply: Callable[[T, Reply], None],
-        on_left: Callable[[T], None],
-        on_room: Callable[[], None],
-        on_failure: Callable[[McumgrError], None],
-        on_garbled: Callable[[int], None] = lambda count: None,
-    ) -> Stream[T]:
+    def stream(self, room: int, user: StreamUser[T]) -> Stream[T]:
         """Send many requests without waiting for the answer to each; see `Stream`.
 
         Raises `LinkLost` if the link has ended.
         """
-        return Stream(self._link, room, on_reply, on_left, on_room, on_failure, on_garbled)
+        return Stream(self._link, room, user)
 
     def queued_s(self) -> float:
         """Estimated seconds until all that was sent so far has left for the device."""

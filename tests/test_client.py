@@ -8,6 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -535,13 +536,7 @@ async def test_of_two_transfers_the_longer_one_keeps_what_it_has() -> None:
     async with Client(Wire(silence)) as client:
 
         def stream(room: int) -> Stream[int]:
-            return client.stream(
-                room,
-                on_reply=lambda item, reply: None,
-                on_left=lambda item: None,
-                on_room=lambda: None,
-                on_failure=lambda error: None,
-            )
+            return client.stream(room, Mock())
 
         def room_of(one: Stream[int]) -> int:
             sent = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -176,22 +177,17 @@ def test_what_overrides_receive_alone_is_heard_through_it() -> None:
 # -- what owners do --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["on_left", "on_reply"])
+@pytest.mark.parametrize("where", ["left", "replied"])
 def test_a_mistake_of_a_listener_ends_the_link_and_hangs_nobody(where: str, caplog: pytest.LogCaptureFixture) -> None:
-    def fails(*_: object) -> None:
-        raise ZeroDivisionError("oops")
-
-    def takes(*_: object) -> None: ...
-
     async def main() -> None:
         async with Client(Wire(), in_flight=2) as client:
-            told: list[Exception] = []
-            listeners: Any = {"on_left": takes, "on_reply": takes, where: fails}
-            stream = client.stream(2, on_room=takes, on_failure=told.append, **listeners)
+            user = Mock(**{f"{where}.side_effect": ZeroDivisionError("oops")})
+            stream = client.stream(2, user)
             stream.send(Echo("x").request(), "x")
             with pytest.raises(LinkLost, match="given up: ZeroDivisionError"):
                 await client.request(EraseImage())
-            assert [str(error) for error in told] == ["the link was given up: ZeroDivisionError('oops')"]
+            [told] = user.failed.call_args_list
+            assert str(told.args[0]) == "the link was given up: ZeroDivisionError('oops')"
 
     run(main())
     assert "oops" in caplog.text

@@ -12,6 +12,7 @@ from mcumgrx.client import Client
 from mcumgrx.errors import LinkLost, McumgrError
 from mcumgrx.link.call import Call, State
 from mcumgrx.link.stream import Stream
+from mcumgrx.messages.message import Reply
 from mcumgrx.messages.standard import Echo
 from mcumgrx.sim.loop import run
 from tests.support.wire import Wire
@@ -22,14 +23,22 @@ class Notes:
 
     def __init__(self, client: Client, room: int) -> None:
         self.happened: list[tuple[float, str, Any]] = []
-        self.stream: Stream[str] = client.stream(
-            room,
-            on_reply=lambda item, reply: self.note("reply", (item, reply.body()["r"])),
-            on_left=lambda item: self.note("left", item),
-            on_room=lambda: self.note("room", None),
-            on_failure=lambda error: self.note("failure", error),
-            on_garbled=lambda count: self.note("garbled", count),
-        )
+        self.stream: Stream[str] = client.stream(room, self)
+
+    def replied(self, item: str, reply: Reply) -> None:
+        self.note("reply", (item, reply.body()["r"]))
+
+    def left(self, item: str) -> None:
+        self.note("left", item)
+
+    def has_room(self) -> None:
+        self.note("room", None)
+
+    def failed(self, error: McumgrError) -> None:
+        self.note("failure", error)
+
+    def garbled(self, count: int) -> None:
+        self.note("garbled", count)
 
     def note(self, what: str, of: Any) -> None:
         self.happened.append((asyncio.get_running_loop().time(), what, of))
