@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
@@ -84,6 +84,10 @@ class PluginRecord:
     warnings: tuple[str, ...] = ()
     requires: str = ""
     api: str = ""
+
+    def fault(self, problem: str, hint: str | None = None) -> PluginError:
+        """The error for what it has done wrong, or cannot do."""
+        return PluginError(problem, name=self.name, distribution=self.distribution or None, hint=hint)
 
 
 class Registry:
@@ -221,11 +225,7 @@ class Registry:
     def fault(self, plugin: Description, problem: str) -> PluginError:
         """The error for what this plugin has done wrong, which names it."""
         record = self._owners.get(plugin)
-        return PluginError(
-            problem if record is None else f"in the plugin {record.name!r} {problem}",
-            name=None if record is None else record.name,
-            distribution=None if record is None else record.distribution or None,
-        )
+        return PluginError(problem) if record is None else record.fault(f"in the plugin {record.name!r} {problem}")
 
     def culprit(self, error: BaseException) -> PluginRecord | None:
         """The plugin of another distribution in whose code `error` arose, or None where it was ours or nobody's."""
@@ -291,19 +291,10 @@ class Registry:
                 manager.register(module, name=loading.found.name)
                 for name in _unknown_hooks(manager, module):
                     loading.warnings.append(f"this version of mcumgrx has no hook {name}, and does not ask for it")
-                hooks = manager.hook
-                self._take_all(loading, hooks.mcumgrx_transports, TransportPlugin, self._take_transport)
-                self._take_all(loading, hooks.mcumgrx_groups, GroupPlugin, self._take_group)
-                self._take_all(loading, hooks.mcumgrx_commands, CliCommand, self._take_command)
-                self._take_all(loading, hooks.mcumgrx_checks, CheckPlugin, self._take_check)
+                for hook, kind in _HOOKS.items():
+                    self._take_all(loading, getattr(manager.hook, hook), kind)
 
-    def _take_all(
-        self,
-        loading: _Loading,
-        hook: pluggy.HookCaller,
-        kind: type[D],
-        take: Callable[[_Loading, D], None],
-    ) -> None:
+    def _take_all(self, loading: _Loading, hook: pluggy.HookCaller, kind: type[Description]) -> None:
         """What the plugin's hook returns, without what is no such description."""
         with loading.guarded(f"its hook {hook.name} failed"):
             answers = hook()
@@ -321,86 +312,62 @@ class Registry:
                         loading.errors.append(f"its hook {hook.name} {problem}")
                         continue
                     with loading.guarded(f"a {kind.__name__} of its hook {hook.name} cannot be read"):
-                        take(loading, _plain(item, kind))
+                        self._take(loading, _plain(item, kind))
 
-    def _take_transport(self, loading: _Loading, plugin: TransportPlugin) -> None:
-        taking = _Taking(loading, f"the transport {_shown(plugin.scheme)}", plugin)
-        taking.texts("scheme", "summary", "load", "example")
-        taking.check("aliases", lambda value: isinstance(value, tuple) and all(isinstance(one, str) for one in value))
-        if taking.sound:
-            for scheme in (plugin.scheme, *plugin.aliases):
-                if not _SCHEME.fullmatch(scheme):
-                    taking.refuse(f"{scheme!r} is not a scheme: lower-case letters, digits, '+', '.' and '-'")
-            taking.loadable("load")
-            for field in ("discover", "watch"):
-                if getattr(plugin, field) is not None:
-                    taking.loadable(field)
-        if not taking.sound:
-            return
-        schemes = dict.fromkeys((plugin.scheme, *plugin.aliases))
-        for scheme in schemes:
-            if scheme in self._transports:
-                taking.conflict(f"{scheme!r} is taken by the plugin {self._owner_name(self._transports[scheme])}")
-        if not taking.sound:
-            return
-        for scheme in schemes:
-            self._transports[scheme] = plugin
-            loading.take(plugin, f"transport {scheme}")
+    def _take(self, loading: _Loading, plugin: Description) -> None:
+        """Take over one description, if nothing is wrong with it and nobody has what it wants."""
+        values = {field.name: getattr(plugin, field.name) for field in dataclasses.fields(plugin)}
+        what = f"the {_NOUNS[type(plugin)]} {_shown(next(iter(values.values())))}"
+        problems = [f"its {name} cannot be {_shown(value)}" for name, value in values.items() if not _FITS[name](value)]
+        problems = problems or _refusals(plugin, loading.found)
+        loading.errors += [f"{what}: {problem}" for problem in problems]
+        clashes = [] if problems else list(self._clashes(plugin))
+        for clash in clashes:
+            loading.conflict(f"{what}: {clash}")
+        if not problems and not clashes:
+            loading.taken.append(plugin)
+            loading.supplies += self._enter(plugin)
 
-    def _take_group(self, loading: _Loading, plugin: GroupPlugin) -> None:
-        taking = _Taking(loading, f"the group {_shown(plugin.id)}", plugin)
-        taking.texts("name", "summary", "load")
-        taking.check("id", lambda value: type(value) is int and 0 <= value <= 0xFFFF)
-        taking.check("fills", lambda value: value is None or (isinstance(value, str) and _IDENTIFIER.fullmatch(value)))
-        taking.loadable("load")
-        if plugin.errors is not None:
-            taking.loadable("errors")
-        if taking.sound and plugin.fills is None and plugin.id < _FIRST_OF_APPLICATIONS and loading.found.stranger:
-            taking.refuse(f"numbers below {_FIRST_OF_APPLICATIONS} belong to SMP itself")
-        # Another implementation of one of SMP's own groups stands beside ours.
-        elif taking.sound and plugin.fills is None and plugin.id in self._groups:
-            taking.conflict(f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}")
-        if not taking.sound:
-            return
-        self._groups.setdefault(plugin.id, plugin)
-        loading.take(plugin, f"group {plugin.id} {plugin.name}")
-        if plugin.fills is not None:
-            self._roles.setdefault(plugin.fills, []).append(plugin)
+    def _clashes(self, plugin: Description) -> Iterator[str]:
+        """What another plugin has that this one wants."""
+        match plugin:
+            case TransportPlugin():
+                for scheme in dict.fromkeys((plugin.scheme, *plugin.aliases)):
+                    if scheme in self._transports:
+                        yield f"{scheme!r} is taken by the plugin {self._owner_name(self._transports[scheme])}"
+            case GroupPlugin():
+                # Another implementation of one of SMP's own groups stands beside ours.
+                if plugin.fills is None and plugin.id in self._groups:
+                    yield f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}"
+            case CliCommand():
+                first = plugin.name.split(" ")[0]
+                for name, other in self._commands.items():
+                    # "acme" cannot be both a command and a group of commands.
+                    if name in (plugin.name, first) or (plugin.name == first and name.startswith(f"{first} ")):
+                        yield f"the name is taken by {name!r} of the plugin {self._owner_name(other)}"
+                        return
+            case CheckPlugin():
+                if plugin.name in self._checks:
+                    yield f"the name is taken by the plugin {self._owner_name(self._checks[plugin.name])}"
 
-    def _take_command(self, loading: _Loading, plugin: CliCommand) -> None:
-        taking = _Taking(loading, f"the command {_shown(plugin.name)}", plugin)
-        taking.texts("name", "summary", "load")
-        if taking.sound and not _COMMAND.fullmatch(plugin.name):
-            taking.refuse("a name is one word or two, of lower-case letters, digits and '-'")
-        taking.loadable("load")
-        if not taking.sound:
-            return
-        first = plugin.name.split(" ")[0]
-        if loading.found.stranger and (first in RESERVED_COMMANDS or first != loading.found.word):
-            whose = "belongs to mcumgrx itself" if first in RESERVED_COMMANDS else "is not the name of the plugin"
-            taking.refuse(f"{first!r} {whose}; its commands begin with {loading.found.word!r}")
-            return
-        for name, other in self._commands.items():
-            # "acme" cannot be both a command and a group of commands.
-            if name == plugin.name or name == first or (plugin.name == first and name.startswith(f"{first} ")):
-                taking.conflict(f"the name is taken by {name!r} of the plugin {self._owner_name(other)}")
-                return
-        self._commands[plugin.name] = plugin
-        loading.take(plugin, f"command {plugin.name}")
-
-    def _take_check(self, loading: _Loading, plugin: CheckPlugin) -> None:
-        taking = _Taking(loading, f"the check {_shown(plugin.name)}", plugin)
-        taking.texts("name", "summary", "load")
-        taking.loadable("load")
-        if taking.sound and not _COMMAND.fullmatch(plugin.name):
-            taking.refuse("a name is one word or two, of lower-case letters, digits and '-'")
-        elif taking.sound and loading.found.stranger and plugin.name.split(" ")[0] != loading.found.word:
-            taking.refuse(f"its name begins with that of the plugin, {loading.found.word!r}")
-        elif taking.sound and plugin.name in self._checks:
-            taking.conflict(f"the name is taken by the plugin {self._owner_name(self._checks[plugin.name])}")
-        if taking.sound:
-            self._checks[plugin.name] = plugin
-            loading.take(plugin, f"check {plugin.name}")
+    def _enter(self, plugin: Description) -> list[str]:
+        """Make it one of those that there are; what it supplies, for people."""
+        match plugin:
+            case TransportPlugin():
+                schemes = dict.fromkeys((plugin.scheme, *plugin.aliases), plugin)
+                self._transports.update(schemes)
+                return [f"transport {scheme}" for scheme in schemes]
+            case GroupPlugin():
+                self._groups.setdefault(plugin.id, plugin)
+                if plugin.fills is not None:
+                    self._roles.setdefault(plugin.fills, []).append(plugin)
+                return [f"group {plugin.id} {plugin.name}"]
+            case CliCommand():
+                self._commands[plugin.name] = plugin
+                return [f"command {plugin.name}"]
+            case CheckPlugin():
+                self._checks[plugin.name] = plugin
+                return [f"check {plugin.name}"]
 
     # -- errors ----------------------------------------------------------------------------------------------------
 
@@ -417,12 +384,8 @@ class Registry:
         if record is None:
             return PluginError(problem)
         requires = requirements(record.distribution) if error is not None else ()
-        return PluginError(
-            f"the plugin {record.name!r} is broken: {problem}",
-            name=record.name,
-            distribution=record.distribution or None,
-            hint=repair(record.name, record.distribution, other_version(record.distribution, requires, error)),
-        )
+        hint = repair(record.name, record.distribution, other_version(record.distribution, requires, error))
+        return record.fault(f"the plugin {record.name!r} is broken: {problem}", hint)
 
     def _unknown_scheme(self, address: Address) -> McumgrError:
         from .address import meant_address
@@ -432,11 +395,9 @@ class Registry:
             return PluginError("no plugin supplies a transport", hint=self._not_loaded() or _NOT_INSTALLED)
         for record in self._records:
             if record.name == scheme and record.disabled:
-                return PluginError(
+                return record.fault(
                     f"the plugin {scheme!r} is disabled",
-                    name=record.name,
-                    distribution=record.distribution or None,
-                    hint=f"take it out of MCUMGRX_DISABLE_PLUGINS to use {scheme}: addresses",
+                    f"take it out of MCUMGRX_DISABLE_PLUGINS to use {scheme}: addresses",
                 )
         known = ", ".join(f"{name}:" for name in sorted(self._transports))
         examples = [plugin.example for plugin in dict.fromkeys(self._transports.values()) if plugin.example]
@@ -624,10 +585,6 @@ class _Loading:
         self._conflicting = True
         self.errors.append(problem)
 
-    def take(self, plugin: Description, what: str) -> None:
-        self.taken.append(plugin)
-        self.supplies.append(what)
-
     def record(self) -> PluginRecord:
         name, distribution = printable(self.found.name), printable(self.found.distribution)
         return PluginRecord(
@@ -689,35 +646,63 @@ def _unknown_hooks(manager: pluggy.PluginManager, module: object) -> list[str]:
     return [name for name in names if not getattr(manager.hook, name).has_spec()]
 
 
-class _Taking(Generic[D]):
-    """One description while it is checked; `sound` until something is wrong with it."""
+_HOOKS: dict[str, type[Description]] = {
+    "mcumgrx_transports": TransportPlugin,
+    "mcumgrx_groups": GroupPlugin,
+    "mcumgrx_commands": CliCommand,
+    "mcumgrx_checks": CheckPlugin,
+}
+_NOUNS = {TransportPlugin: "transport", GroupPlugin: "group", CliCommand: "command", CheckPlugin: "check"}
 
-    def __init__(self, loading: _Loading, what: str, plugin: D) -> None:
-        self._loading = loading
-        self._what = what
-        self._plugin = plugin
-        self.sound = True
 
-    def refuse(self, problem: str) -> None:
-        self.sound = False
-        self._loading.errors.append(f"{self._what}: {problem}")
+def _is_line(value: object) -> bool:
+    """Text of one line, without control characters, which could play tricks with a terminal."""
+    return isinstance(value, str) and value.isprintable()
 
-    def conflict(self, problem: str) -> None:
-        self.sound = False
-        self._loading.conflict(f"{self._what}: {problem}")
 
-    def check(self, field: str, good: Callable[[object], object]) -> None:
-        value = getattr(self._plugin, field)
-        if not good(value):
-            self.refuse(f"its {field} cannot be {_shown(value)}")
+def _is_loadable(value: object) -> bool:
+    return isinstance(value, str) and _LOAD.fullmatch(value) is not None
 
-    def texts(self, *fields: str) -> None:
-        """These fields are text of one line, without control characters, which could play tricks with a terminal."""
-        for field in fields:
-            self.check(field, lambda value: isinstance(value, str) and value.isprintable())
 
-    def loadable(self, field: str) -> None:
-        self.check(field, lambda value: isinstance(value, str) and _LOAD.fullmatch(value))
+def _is_loadable_or_none(value: object) -> bool:
+    return value is None or _is_loadable(value)
+
+
+# What the fields of descriptions can be.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "scheme": _is_line,
+    "name": _is_line,
+    "summary": _is_line,
+    "example": _is_line,
+    "load": _is_loadable,
+    "discover": _is_loadable_or_none,
+    "watch": _is_loadable_or_none,
+    "errors": _is_loadable_or_none,
+    "aliases": lambda value: isinstance(value, tuple) and all(isinstance(one, str) for one in value),
+    "id": lambda value: type(value) is int and 0 <= value <= 0xFFFF,
+    "fills": lambda value: value is None or (isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None),
+}
+
+
+def _refusals(plugin: Description, found: _Found) -> list[str]:
+    """Why this plugin may not supply it, though each of its fields fits."""
+    if isinstance(plugin, TransportPlugin):
+        rule = "is not a scheme: lower-case letters, digits, '+', '.' and '-'"
+        return [f"{one!r} {rule}" for one in (plugin.scheme, *plugin.aliases) if not _SCHEME.fullmatch(one)]
+    if isinstance(plugin, GroupPlugin):
+        of_smp = plugin.fills is None and plugin.id < _FIRST_OF_APPLICATIONS and found.stranger
+        return [f"numbers below {_FIRST_OF_APPLICATIONS} belong to SMP itself"] if of_smp else []
+    if not _COMMAND.fullmatch(plugin.name):
+        return ["a name is one word or two, of lower-case letters, digits and '-'"]
+    first = plugin.name.split(" ")[0]
+    if not found.stranger:
+        return []
+    if isinstance(plugin, CheckPlugin):
+        return [] if first == found.word else [f"its name begins with that of the plugin, {found.word!r}"]
+    if first == found.word and first not in RESERVED_COMMANDS:
+        return []
+    whose = "belongs to mcumgrx itself" if first in RESERVED_COMMANDS else "is not the name of the plugin"
+    return [f"{first!r} {whose}; its commands begin with {found.word!r}"]
 
 
 def _unfit(plugin: Description, load: str, value: object) -> str | None:

@@ -88,7 +88,7 @@ def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str
             settings = replace(settings, device=None)
         own = {key: value for key, value in values.items() if not key.startswith(PREFIX)}
         typed = ctx.find_root().meta.get(TYPED, ())
-        return _execute(name, lambda context: function(context, **own), spec, settings, plugin, typed)
+        return _Execution(name, lambda context: function(context, **own), spec, plugin, typed).run(settings)
 
     return Command(
         name.rpartition(" ")[2],
@@ -99,78 +99,8 @@ def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str
     )
 
 
-def _execute(
-    name: str,
-    start: Callable[[Any], Awaitable[Any]],
-    spec: CliSpec,
-    settings: Settings,
-    plugin: str | None,
-    typed: Sequence[str],
-) -> int:
-    """Run a command and show what comes of it; returns the exit code."""
-    with standard_streams() as now:
-        with now.beside() as outlet:
-            renderer = make_renderer(as_json=settings.json, verbose=settings.verbose)
-            renderer.options = settings.reaching
-            context = Context(name, settings, renderer)
-            try:
-                code = _carry_out_and_tell(name, start, spec, context, plugin, typed)
-            finally:
-                renderer.close()
-            with interruptions() as signals:
-                # Whoever reads slowly is waited for, but not by somebody who wants to leave.
-                outlet.close(None if signals.number is None else _LAST_WORDS_S)
-        return _after_loss(code, context)
-
-
 # For what an interrupted command has to say, where a terminal or a reader does not take it.
 _LAST_WORDS_S = 0.5
-
-
-def _carry_out_and_tell(
-    name: str,
-    start: Callable[[Any], Awaitable[Any]],
-    spec: CliSpec,
-    context: Context,
-    plugin: str | None,
-    typed: Sequence[str],
-) -> int:
-    settings, renderer = context.settings, context.renderer
-    result: Any = None
-    failure: BaseException | None = None
-    try:
-        with logging_to(renderer.log, settings.verbose, settings.log_file, context.warn):
-            if settings.log_file is not None:
-                log_begin(name, typed, settings)
-                renderer.journal = partial(story.info, "%s")
-            try:
-                result = _carry_out(start, spec, context)
-            except BaseException as error:
-                failure = error
-                if not is_wanted(error):
-                    level = logging.DEBUG if isinstance(error, McumgrError) else logging.INFO
-                    log.log(level, "traceback", exc_info=error)
-            ending = _ending(result, failure, context, plugin)
-            if renderer.journal is not None:
-                if ending.failure is not None:
-                    log_failure(ending.failure)
-                else:
-                    log_result([renderer.told(line) for line in ending.lines], ending.code)
-        return _tell(name, ending, context, plugin)
-    except UserInterrupt as error:
-        return _tell(name, _ending(None, error, context, plugin), context, plugin)
-
-
-def _carry_out(start: Callable[[Any], Awaitable[Any]], spec: CliSpec, context: Context) -> Any:
-    from .run import run
-
-    if spec.needs_device and not context.settings.device:
-        raise no_device(context.settings.device)
-
-    async def work() -> Any:
-        return await start(context)
-
-    return run(work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,36 +113,99 @@ class _Ending:
     failure: Failure | None = None
 
 
-def _ending(result: Any, failure: BaseException | None, context: Context, plugin: str | None) -> _Ending:
-    if failure is None:
-        try:
-            return _Ending(_exit_code(result), result, to_lines(result) if context.renderer.journal else ())
-        except BaseException as error:  # of the methods of a plugin's result
-            failure = error
-    if not is_wanted(failure):
-        told = failure_of(failure, context.situation(), plugin=plugin, settings=context.settings)
-        return _Ending(told.exit, failure=told)
-    with interruptions() as signals:
-        by = f" by {signals.name}" if signals.name else ""
-    again = "; run the same command again to continue" if context.renderer.stages else ""
-    return _Ending(Exit.INTERRUPTED, failure=Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{by}{again}"))
+@dataclass(frozen=True, slots=True)
+class _Execution:
+    """A command that is run, and what comes of it shown. `plugin` names the third party it is from."""
 
+    name: str
+    start: Callable[[Any], Awaitable[Any]]
+    spec: CliSpec
+    plugin: str | None
+    typed: Sequence[str]
 
-def _tell(name: str, ending: _Ending, context: Context, plugin: str | None) -> int:
-    """Show how a command has ended; returns its exit code."""
-    renderer = context.renderer
-    if ending.failure is None:
+    def run(self, settings: Settings) -> int:
+        """The exit code."""
+        with standard_streams() as now:
+            with now.beside() as outlet:
+                renderer = make_renderer(as_json=settings.json, verbose=settings.verbose)
+                renderer.options = settings.reaching
+                context = Context(self.name, settings, renderer)
+                try:
+                    code = self._carry_out_and_tell(context)
+                finally:
+                    renderer.close()
+                with interruptions() as signals:
+                    # Whoever reads slowly is waited for, but not by somebody who wants to leave.
+                    outlet.close(None if signals.number is None else _LAST_WORDS_S)
+            return _after_loss(code, context)
+
+    def _carry_out_and_tell(self, context: Context) -> int:
+        settings, renderer = context.settings, context.renderer
+        result: Any = None
+        failure: BaseException | None = None
         try:
-            renderer.result(name, ending.result)
-            return ending.code
-        except BaseException as error:  # as in `_ending`
-            ending = _ending(None, error, context, plugin)
-    assert ending.failure is not None
-    if ending.code == Exit.INTERRUPTED:
+            with logging_to(renderer.log, settings.verbose, settings.log_file, context.warn):
+                if settings.log_file is not None:
+                    log_begin(self.name, self.typed, settings)
+                    renderer.journal = partial(story.info, "%s")
+                try:
+                    result = self._carry_out(context)
+                except BaseException as error:
+                    failure = error
+                    if not is_wanted(error):
+                        level = logging.DEBUG if isinstance(error, McumgrError) else logging.INFO
+                        log.log(level, "traceback", exc_info=error)
+                ending = self._ending(result, failure, context)
+                if renderer.journal is not None:
+                    if ending.failure is not None:
+                        log_failure(ending.failure)
+                    else:
+                        log_result([renderer.told(line) for line in ending.lines], ending.code)
+            return self._tell(ending, context)
+        except UserInterrupt as error:
+            return self._tell(self._ending(None, error, context), context)
+
+    def _carry_out(self, context: Context) -> Any:
+        from .run import run
+
+        if self.spec.needs_device and not context.settings.device:
+            raise no_device(context.settings.device)
+
+        async def work() -> Any:
+            return await self.start(context)
+
+        return run(work)
+
+    def _ending(self, result: Any, failure: BaseException | None, context: Context) -> _Ending:
+        if failure is None:
+            try:
+                return _Ending(_exit_code(result), result, to_lines(result) if context.renderer.journal else ())
+            except BaseException as error:  # of the methods of a plugin's result
+                failure = error
+        if not is_wanted(failure):
+            told = failure_of(failure, context.situation(), plugin=self.plugin, settings=context.settings)
+            return _Ending(told.exit, failure=told)
         with interruptions() as signals:
-            signals.told()
-    renderer.failure(ending.failure)
-    return ending.code
+            by = f" by {signals.name}" if signals.name else ""
+        again = "; run the same command again to continue" if context.renderer.stages else ""
+        interrupted = Failure(Exit.INTERRUPTED, "KeyboardInterrupt", f"interrupted{by}{again}")
+        return _Ending(Exit.INTERRUPTED, failure=interrupted)
+
+    def _tell(self, ending: _Ending, context: Context) -> int:
+        """Show how it has ended; returns the exit code."""
+        renderer = context.renderer
+        if ending.failure is None:
+            try:
+                renderer.result(self.name, ending.result)
+                return ending.code
+            except BaseException as error:  # as in `_ending`
+                ending = self._ending(None, error, context)
+        assert ending.failure is not None
+        if ending.code == Exit.INTERRUPTED:
+            with interruptions() as signals:
+                signals.told()
+        renderer.failure(ending.failure)
+        return ending.code
 
 
 def _exit_code(result: Any) -> int:
@@ -246,19 +239,14 @@ def failure_of(
         if not isinstance(failure.message, str) or not isinstance(failure.hint, str | None):  # made by a stranger
             hint = None if failure.hint is None else str(failure.hint)
             failure = replace(failure, message=str(failure.message), hint=hint)
-    else:
-        plugin = plugin or _culprit(error)
-        whose = f" in the plugin {plugin!r}" if plugin is not None else ""
-        text = f"this is a bug{whose}: {said(error)}"
-        failure = Failure(Exit.BUG, type(error).__name__, text, _report_hint(plugin, settings))
-    return failure
-
-
-def _culprit(error: BaseException) -> str | None:
+        return failure
     from ..registry import default_registry
 
-    record = default_registry().culprit(error)
-    return None if record is None else record.name
+    if plugin is None and (culprit := default_registry().culprit(error)) is not None:
+        plugin = culprit.name
+    whose = f" in the plugin {plugin!r}" if plugin is not None else ""
+    text = f"this is a bug{whose}: {said(error)}"
+    return Failure(Exit.BUG, type(error).__name__, text, _report_hint(plugin, settings))
 
 
 def _report_hint(plugin: str | None, settings: Settings | None) -> str:

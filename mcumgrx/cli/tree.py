@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -168,17 +168,6 @@ def _wants_json(arguments: list[str]) -> bool:
     return "--json" in before_dashes or os.environ.get("MCUMGRX_JSON", "").lower() in ("1", "true", "yes", "on")
 
 
-def _tree_of(names: Iterable[str]) -> dict[str, list[str]]:
-    """First word → second words, `[]` for a command of one word."""
-    tree: dict[str, list[str]] = {}
-    for name in names:
-        first, _, second = name.partition(" ")
-        tree.setdefault(first, [])
-        if second:
-            tree[first].append(second)
-    return tree
-
-
 def _registry() -> Registry:
     from ..registry import default_registry
 
@@ -188,24 +177,26 @@ def _registry() -> Registry:
     return registry
 
 
-def _make(plugin: CliCommand, record: PluginRecord | None) -> click.Command:
+def _make(plugin: CliCommand) -> click.Command:
     if plugin.name in CORE_COMMANDS:
         module, _, name = plugin.load.partition(":")
         function = getattr(importlib.import_module(module), name)
         return make_command(plugin.name, function, function.__mcumgrx_command__)
     function, spec = _registry().command(plugin)
-    third_party = record is not None and record.distribution != "mcumgrx"
-    return make_command(plugin.name, function, spec, plugin=record.name if record is not None and third_party else None)
+    owner = next((record for record in _registry().plugins if f"command {plugin.name}" in record.supplies), None)
+    third_party = owner is not None and owner.distribution != "mcumgrx"
+    return make_command(plugin.name, function, spec, plugin=owner.name if owner is not None and third_party else None)
 
 
 class _Group(click.Group):
-    """A group whose commands are looked up when they are needed."""
+    """A group of commands, such as `mcumgrx os`; each is imported when it is needed."""
 
     context_class = HelpContext
 
-    def __init__(self, name: str, **more: Any) -> None:
+    def __init__(self, name: str, help: str, plugins: Mapping[str, CliCommand]) -> None:
         parameters: list[click.Parameter] = [*global_options(), help_option()]
-        super().__init__(name, params=parameters, callback=self._begin, add_help_option=False, **more)
+        super().__init__(name, params=parameters, callback=self._begin, add_help_option=False, help=help)
+        self._plugins = plugins
         self.invoke_without_command = True
         self.no_args_is_help = False
 
@@ -215,16 +206,24 @@ class _Group(click.Group):
         if ctx.invoked_subcommand is None:
             write_line(streams().out, ctx.get_help())
 
-    def commands_below(self) -> dict[str, list[str]]:
-        """Names of this group's commands → names of the commands in each."""
-        raise NotImplementedError
+    def plugins_for(self, name: str = "") -> Mapping[str, CliCommand]:
+        """This group's commands, by what is typed behind its name: one word or two. At least those that begin so."""
+        return self._plugins
 
     def summary(self, name: str) -> str:
-        """One line about a command of this group."""
-        raise NotImplementedError
+        """One line about a command of this group, or about a group in it."""
+        plugins = self.plugins_for()
+        return plugins[name].summary if name in plugins else ", ".join(_below(plugins, name))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands_below())
+        return list(dict.fromkeys(name.partition(" ")[0] for name in self.plugins_for()))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        plugins = self.plugins_for(name)
+        if name in plugins:
+            return _make(plugins[name])
+        below = _below(plugins, name)
+        return _Group(name, _section_help(name), below) if below else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -259,6 +258,11 @@ class _Group(click.Group):
         rows = [record for parameter in self.get_params(ctx) if (record := parameter.get_help_record(ctx)) is not None]
         with formatter.section("Options of every command, before or after it"):
             formatter.write_dl(rows)
+
+
+def _below(plugins: Mapping[str, CliCommand], first: str) -> dict[str, CliCommand]:
+    """Of the commands of two words that begin with this one, by the other."""
+    return {name.partition(" ")[2]: plugin for name, plugin in plugins.items() if name.startswith(f"{first} ")}
 
 
 class _Help(click.Command):
@@ -303,7 +307,9 @@ class _Root(_Group):
     """`mcumgrx` itself."""
 
     def __init__(self) -> None:
-        super().__init__("mcumgrx", help="Update and manage Zephyr and MCUboot devices over SMP, the MCUmgr protocol.")
+        super().__init__(
+            "mcumgrx", "Update and manage Zephyr and MCUboot devices over SMP, the MCUmgr protocol.", CORE_COMMANDS
+        )
         self.params.append(
             click.Option(
                 ["--version"],
@@ -328,23 +334,13 @@ class _Root(_Group):
         with _past_click():
             return super().invoke(ctx)
 
-    def commands_below(self) -> dict[str, list[str]]:
-        tree = _tree_of(_registry().commands)
-        return dict(sorted({**tree, **_tree_of(CORE_COMMANDS)}.items()))
+    def plugins_for(self, name: str = "") -> Mapping[str, CliCommand]:
+        if any(core.partition(" ")[0] == name for core in CORE_COMMANDS):
+            return CORE_COMMANDS  # found without looking at plugins
+        return {**_registry().commands, **CORE_COMMANDS}
 
-    def summary(self, name: str) -> str:
-        plugin = CORE_COMMANDS.get(name) or _registry().commands.get(name)
-        if plugin is not None:
-            return plugin.summary
-        return ", ".join(self.commands_below().get(name, ()))
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        core = name in _tree_of(CORE_COMMANDS)  # found without looking at plugins
-        known = CORE_COMMANDS if core else dict(_registry().commands)
-        if name in known:
-            return _make(known[name], _owner(name))
-        below = {full: plugin for full, plugin in known.items() if full.startswith(f"{name} ")}
-        return _Section(name, below) if below else None
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(super().list_commands(ctx))
 
     def unknown(self, ctx: click.Context, words: list[str]) -> McumgrError:
         for record in _registry().plugins:
@@ -375,24 +371,6 @@ class _Root(_Group):
         write_epilog(_EXAMPLES, formatter)
 
 
-class _Section(_Group):
-    """A group of commands, such as `mcumgrx os`."""
-
-    def __init__(self, name: str, plugins: dict[str, CliCommand]) -> None:
-        self._plugins = {full.partition(" ")[2]: plugin for full, plugin in plugins.items()}
-        super().__init__(name, help=_section_help(name))
-
-    def commands_below(self) -> dict[str, list[str]]:
-        return {name: [] for name in self._plugins}
-
-    def summary(self, name: str) -> str:
-        return self._plugins[name].summary
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        plugin = self._plugins.get(name)
-        return None if plugin is None else _make(plugin, _owner(plugin.name))
-
-
 def _section_help(name: str) -> str:
     if name in _SECTION_HELP:
         return _SECTION_HELP[name]
@@ -403,23 +381,12 @@ def _section_help(name: str) -> str:
     return f"{transport.summary}." if transport is not None else ""
 
 
-def _owner(command: str) -> PluginRecord | None:
-    if command in CORE_COMMANDS:
-        return None
-    return next((record for record in _registry().plugins if f"command {command}" in record.supplies), None)
-
-
 def _not_there(record: PluginRecord, what: str) -> PluginError:
     if record.disabled:
         problem, hint = "is switched off", "take it out of MCUMGRX_DISABLE_PLUGINS"
     else:
         problem, hint = f"does not work: {record.error}", record.hint or "see 'mcumgrx plugins list'"
-    return PluginError(
-        f"{what} belongs to the plugin {record.name!r}, which {problem}",
-        name=record.name,
-        distribution=record.distribution or None,
-        hint=hint,
-    )
+    return record.fault(f"{what} belongs to the plugin {record.name!r}, which {problem}", hint)
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
