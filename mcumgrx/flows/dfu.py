@@ -164,10 +164,10 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
 
 def _works(job: Job, plan: Plan) -> Iterator[Work]:
     """What is to be done, in its order."""
-    for _, keep in plan.tasks(Keep):
-        yield Keeping(job, keep)
-    for _, back in plan.tasks(GoBack):
-        yield GoingBack(job, {job.target.number: back})
+    for number, keep in plan.tasks(Keep):
+        yield Keeping(job, job.targets[number], keep)
+    if plan.has(GoBack):
+        yield GoingBack(job, dict(plan.tasks(GoBack)))
     for number, erase in plan.tasks(Erase):
         yield Erasing(job, job.targets[number], erase)
     for number, upload in plan.tasks(Upload):

@@ -236,7 +236,7 @@ class Plan:
         found = [(part.number, step) for part in self.each for step in part.steps if isinstance(step, kind)]
         if self.order and kind in (Erase, Upload, Mark):
             return sorted(found, key=lambda task: self.order.index(task[0]))
-        return found[::-1] if kind in (Mark, Confirm) else found
+        return found[::-1] if kind in (Keep, Mark, Confirm) else found
 
     def has(self, kind: type) -> bool:
         """Whether a step of this kind is planned."""

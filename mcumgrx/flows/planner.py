@@ -16,16 +16,15 @@ and the other steps still end with the proof that the new image runs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
-from ..messages.standard import ImageState, Slot
+from ..messages.standard import Slot
 from .device_state import DeviceState, Kind, is_board, read_version, shown_version
 from .fit import Fit
-from .plan import Check, Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Soak, Step, Upload
-from .policy import DfuPolicy, Mode, Unconfirmed
+from .plan import Check, Confirm, Erase, Mark, Plan, Prove, Reset, Soak, Step, Upload
+from .policy import DfuPolicy, Mode
 
 __all__ = ["plan_one", "plan_together"]
 
@@ -101,7 +100,7 @@ class _Planner:
         self.fit.check_hash_type()
         self.fit.check_kind()
         if self.a is not None and not self.a.confirmed:
-            return self._plan_on_trial(self.a)
+            raise self._unconfirmed(self.a)
         self._check_version()
         self.fit.check_others()
         return self._plan_change()
@@ -147,41 +146,6 @@ class _Planner:
         """Of image 0 without a hash: both slots may hold it, and a hash finds the first that does."""
         or_mark = self.together and self.kind is Kind.SWAP and self.state.mode_known
         return Confirm(self.new, self.image.hash if self.number else None, or_mark)
-
-    def _plan_on_trial(self, a: Slot) -> Plan:
-        """Another image runs on trial: what becomes of it, and the plan for the device as it is then."""
-        wanted = self.policy.if_unconfirmed
-        first: Step
-        if wanted is Unconfirmed.REFUSE:
-            raise self._unconfirmed(a)
-        if wanted is Unconfirmed.CONFIRM:
-            first, then = Keep(shown_version(a.version), a.hash if self.number else None), replace(a, confirmed=True)
-            self.warnings.append(f"{self.old} is confirmed first, and what ran before it is given up")
-        else:
-            b = self.state.images.other(self.number)
-            if b is None or b.hash is None or self.kind in (Kind.OVERWRITE, Kind.NEWEST):
-                raise self._refused(
-                    f"{self.old} runs on trial, and the device shows nothing that a reset would go back to",
-                    "look at what runs, and use --if-unconfirmed confirm to keep it",
-                    slot=a.slot,
-                )
-            first = GoBack(shown_version(b.version), b.hash, shown_version(a.version))
-            then = replace(b, active=True, confirmed=True, pending=False, permanent=False)
-            if self.kind is not Kind.NEWEST_REVERT:  # which runs each image where it is
-                then = replace(then, slot=a.slot)
-        # What the other slot holds then is not counted on: swapping by offset, it is not even listed.
-        kept = tuple(slot for slot in self.state.images.slots if slot.image != a.image)
-        images = ImageState((then, *kept), self.state.images.split_status)
-        later = plan_one(self.image, replace(self.state, images=images), self.policy)
-        self.notes.append(f"{self.old} runs on trial, and --if-unconfirmed says {wanted.value}")
-        return replace(
-            later,
-            steps=(first, *later.steps),
-            from_version=self.old,
-            notes=_unique([*self.notes, *(later.notes if later.steps else ())]),
-            warnings=_unique([*self.warnings, *later.warnings]),
-            no_way_back=later.no_way_back,
-        )
 
     def _plan_change(self) -> Plan:
         """Another image runs, for good (or the device does not say which)."""
@@ -423,7 +387,7 @@ class _Planner:
                 confirm,
                 ", or go back to the old one with ",
                 Run("os reset"),
-                *(["; or let --if-unconfirmed confirm or --if-unconfirmed revert do that"] if not self.others else []),
+                "; or let --if-unconfirmed confirm or --if-unconfirmed revert do that",
             ),
             slot=a.slot,
         )

@@ -19,14 +19,15 @@ from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
 from .device_state import DeviceState, Kind, shown_version
-from .plan import Check, Confirm, Erase, Mark, Plan, Prove, Reset, Soak, Step, Upload
+from .plan import Check, Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .planner import plan_one, plan_together
-from .policy import DfuPolicy, Unconfirmed
-from .verdict import Target
+from .policy import DfuPolicy
+from .unconfirmed import end_trials
+from .verdict import Target, in_words
 
 __all__ = ["make_plan"]
 
-_ORDER: tuple[type[Step], ...] = (Erase, Upload, Mark, Reset, Prove, Soak, Check, Confirm)
+_ORDER: tuple[type[Step], ...] = (Keep, GoBack, Erase, Upload, Mark, Reset, Prove, Soak, Check, Confirm)
 """In which the kinds of steps are done: those of all images before the next kind."""
 
 _ONCE = (Reset, Soak, Check)
@@ -45,14 +46,25 @@ def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: Df
     if isinstance(files, Image):
         files = {policy.image: files}
     _check_order(files, policy)
+    ended = end_trials(files, state, policy)
+    if ended is not None:
+        state = ended.state
     if len(files) == 1:
         ((number, image),) = files.items()
-        return plan_one(image, state, replace(policy, image=number))
+        plan = plan_one(image, state, replace(policy, image=number))
+        return plan if ended is None else ended.before(plan)
+    parts = _parts(files, state, policy)
+    return _whole(parts if ended is None else [ended.before(part) for part in parts], files, state, policy)
+
+
+def _parts(files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy) -> list[Plan]:
     open_ones = [number for number, image in files.items() if not Target(image, number).confirmed(state.images)]
     parts = [_part(number, files, state, policy, together=len(open_ones) > 1) for number in sorted(files)]
     resets = [part.number for part in parts if part.has(Reset)]
-    if resets:
-        parts = [_over_the_reset(part, files, state, max(resets)) for part in parts]
+    return [_over_the_reset(part, files, state, max(resets)) for part in parts] if resets else parts
+
+
+def _whole(parts: Sequence[Plan], files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy) -> Plan:
     whole = replace(parts[0], image=None, parts=tuple(parts), order=policy.image_order)
     lost = _network_core_lost(whole, files, state)
     tasks = {kind: whole.tasks(kind)[: 1 if kind in _ONCE else None] for kind in _ORDER}
@@ -94,10 +106,8 @@ def _network_core_lost(plan: Plan, files: Mapping[int, Image], state: DeviceStat
 
 
 def _part(number: int, files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy, *, together: bool) -> Plan:
-    # A trial that is not that of the file has to be ended before an update of several.
-    policy = replace(policy, image=number, if_unconfirmed=Unconfirmed.REFUSE)
     try:
-        return plan_together(files, state, policy, together=together)
+        return plan_together(files, state, replace(policy, image=number), together=together)
     except PlanRefused as error:
         raise PlanRefused(f"image {number}: {error.message}", slot=error.slot, hint=error.hint) from error
 
@@ -164,6 +174,9 @@ def _lines(tasks: Sequence[tuple[int, Step]]) -> tuple[str, ...]:
         case Upload():
             lines = tuple(f"{step.text} of image {number}" for number, step in tasks)
             return lines if len(lines) <= _LINES else ("; ".join(lines),)
+        case GoBack():
+            old = [f"{step.version} of image {number}" for number, step in tasks if isinstance(step, GoBack)]
+            return (f"reset the device, so that {in_words(old)} come{'s' if len(old) == 1 else ''} back",)
         case Erase():
             return (f"erase the slot that is not running of {_images([number for number, _ in tasks])}",)
         case Mark():

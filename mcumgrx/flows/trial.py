@@ -7,7 +7,7 @@ back from one that is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..contracts import Connection, ImageGroup
 from ..errors import FlowError, LinkLost, Outcome, RequestTimeout, WrongDevice
@@ -20,7 +20,7 @@ from .link import PAUSE_S, NoReturn, now
 from .plan import GoBack, Keep, Mark
 from .proof import QUIET_S, Confirming, Proving
 from .steps import Marking, Resetting
-from .verdict import in_words
+from .verdict import Target, in_words
 
 __all__ = ["GoingBack", "Keeping", "Staying"]
 
@@ -28,15 +28,16 @@ __all__ = ["GoingBack", "Keeping", "Staying"]
 class Keeping:
     """The confirmation of an image that runs on trial, whatever it is."""
 
-    def __init__(self, job: Job, step: Keep) -> None:
+    def __init__(self, job: Job, target: Target, step: Keep) -> None:
         self._job = job
+        self._target = target
         self._step = step
 
     async def run(self) -> None:
         job, version = self._job, self._step.version
         with job.stage(StageName.CONFIRM, f"confirming {version}") as stage:
             await job.link.run(self.over)
-            running = job.target.active(await job.list())
+            running = self._target.active(await job.list())
             if running is None or not running.confirmed:
                 raise FlowError(
                     f"{version} runs on trial, and could not be confirmed; nothing else was done",
@@ -44,7 +45,7 @@ class Keeping:
                     outcome=Outcome.NOT_CONFIRMED,
                     hint=Hint("what the device says of it shows ", Run("image list")),
                 )
-            job.old[job.target.number] = running
+            job.old[self._target.number] = running
             stage.result = f"{shown_version(running.version)} is confirmed"
 
     async def over(self, connection: Connection) -> None:
@@ -65,9 +66,7 @@ class GoingBack:
     def __init__(self, job: Job, steps: Mapping[int, GoBack], why: str = "") -> None:
         self._job = job
         self._steps = steps
-        self.old = in_words(
-            step.version if len(steps) == 1 else f"{step.version} of image {number}" for number, step in steps.items()
-        )
+        self.old = self._in_words(steps, [step.version for step in steps.values()])
         self._run = "runs" if len(steps) == 1 else "run"
         self._why = f"{why}; " if why else ""
 
@@ -78,7 +77,7 @@ class GoingBack:
             most = f"{job.policy.boot_timeout_s:g} s"
             with job.stage(StageName.RETURN, f"waiting for {old} to return, for up to {most}") as stage:
                 images = job.listed = await self._decided()
-                if self._is_back(images):
+                if all(self._is_back(images, number) for number in self._steps):
                     job.old.update({number: images.active(number) for number in self._steps})
                     stage.result = f"{old} {self._run} again, confirmed"
                     return
@@ -86,9 +85,9 @@ class GoingBack:
                     raise self._failed(images)
                 stage.result = f"{old} is not back, so once more"
 
-    def _is_back(self, images: ImageState) -> bool:
-        there = [(images.active(number), step.hash) for number, step in self._steps.items()]
-        return all(slot is not None and slot.confirmed and slot.hash == hash for slot, hash in there)
+    def _is_back(self, images: ImageState, number: int) -> bool:
+        slot, hash = images.active(number), self._steps[number].hash
+        return slot is not None and slot.confirmed and slot.hash == hash
 
     async def _decided(self) -> ImageState:
         """The list once the old image runs, or the last one when that takes long."""
@@ -113,16 +112,29 @@ class GoingBack:
         return images.slots == job.before.slots and not job.device.restarted
 
     def _failed(self, images: ImageState) -> FlowError:
-        active = {number: images.active(number) for number in self._steps}
-        runs = in_words("nothing known" if slot is None else shown_version(slot.version) for slot in active.values())
-        still = " still" if runs == in_words(step.trial for step in self._steps.values()) else ""
-        outcome = Outcome.UNHEALTHY if self._why and still else Outcome.OTHER_IMAGE
+        left = {number: step for number, step in self._steps.items() if not self._is_back(images, number)}
+        active = [images.active(number) for number in left]
+        runs = ["nothing known" if slot is None else shown_version(slot.version) for slot in active]
+        still = runs == [step.trial for step in left.values()] and not any(slot and slot.confirmed for slot in active)
+        others = len({slot.image for slot in images.slots}) > 1
+        outcome, hint = Outcome.OTHER_IMAGE, Hint("what is in the slots shows ", Run("image list"))
+        if still and others:  # after as many resets as there are; none of an image alone outlasts one
+            outcome, hint = Outcome.FROZEN, _frozen(next(iter(left)))
+        if still and self._why:
+            outcome = Outcome.UNHEALTHY
+        run = "runs" if len(left) == 1 else "run"
         return FlowError(
-            f"{self._why}after the reset {runs}{still} {self._run}, and not {self.old}",
+            f"{self._why}after the reset {self._in_words(left, runs)}{' still' if still else ''} {run}, and not "
+            f"{self._in_words(left, [step.version for step in left.values()])}",
             stage=StageName.RETURN,
             outcome=outcome,
-            hint=Hint("what is in the slots shows ", Run("image list")),
+            hint=hint,
         )
+
+    def _in_words(self, numbers: Iterable[int], versions: Iterable[str]) -> str:
+        if len(self._steps) == 1:
+            return in_words(versions)
+        return in_words(f"{version} of image {number}" for number, version in zip(numbers, versions, strict=True))
 
     def _gone(self, error: Exception) -> FlowError:
         most = self._job.policy.boot_timeout_s
@@ -135,6 +147,15 @@ class GoingBack:
             outcome=Outcome.NO_RETURN,
             hint="a swap can take minutes: raise --boot-timeout; or look at the device's log",
         )
+
+
+def _frozen(number: int) -> Hint:
+    return Hint(
+        f"image {number} stays on trial over every reset: another image waits, or needs what runs (a dependency). Keep "
+        "it with --if-unconfirmed confirm, or remove what waits; ",
+        Run("image list"),
+        " shows it",
+    )
 
 
 class Staying:

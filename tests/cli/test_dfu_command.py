@@ -310,3 +310,22 @@ def test_images_in_an_order_of_ones_own(cli: Cli, tmp_path: Path, two: tuple[str
         assert (ended.exit, "--image-order" in ended.error["message"]) == (code, True), order
     done = cli("dfu", *two, "-d", device, "--image-order", "0,1", "--yes")
     assert done.exit == 0, done.err
+
+
+@pytest.mark.parametrize("action", ["revert", "confirm"])
+def test_two_other_images_on_trial(
+    cli: Cli, tmp_path: Path, image_file: ImageFile, two: tuple[str, str], action: str
+) -> None:
+    device = f"sim:two,images=2,state={tmp_path / 'two.json'}"
+    others = f"0={image_file('1.0.5')}", f"1={image_file('1.0.6')}"
+    assert cli("dfu", *others, "-d", device, "--mode", "test-only").exit == 0
+    refused = cli("dfu", *two, "-d", device)
+    assert refused.exit == 11
+    assert "image 0: the running image 1.0.5 is not confirmed" in refused.err
+    ended = cli("dfu", *two, "-d", device, "--if-unconfirmed", action)
+    if action == "revert":
+        assert ended.exit == 0, ended.err
+        assert "1. reset the device, so that 1.0.0 of image 0 and 1.0.0 of image 1 come back" in ended.err
+    else:  # this device lets only its own application confirm the other core's image
+        assert ended.exit == 5
+        assert "upload" not in [line.partition(":")[0] for line in ended.err.splitlines()]
