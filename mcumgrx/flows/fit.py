@@ -131,8 +131,13 @@ class Fit:
                 f"{linked}: it runs only if slot {self.slot}, where it goes, begins there, which the device does not "
                 "tell; the build makes one file for each slot"
             )
-        elif not self.state.mode_known or self.kind in (Kind.LOADER, Kind.SINGLE):
+        elif self.kind in (Kind.LOADER, Kind.SINGLE):
             self.warnings.append(f"{linked}: it runs in no other")
+        elif not self.state.mode_known:
+            self.doubt(
+                f"{linked}: it runs in no other",
+                "use --mode test-and-confirm: the old image comes back where this one does not run",
+            )
         else:
             self.doubt(
                 f"{linked}, as for direct XIP; this bootloader runs images in slot 0 alone, and if that is another "

@@ -203,6 +203,8 @@ class _Planner:
         elif b is not None and b.pending and self.kind is Kind.NEWEST_REVERT:
             # The list says permanent of a test as well there; what it was shows once it runs.
             self.notes.append(f"{self.new} is already marked for the next boot")
+            if b.permanent and not permanent:
+                self.warnings.append("it may be marked to stay: there is no way back then")
             confirm = confirm or permanent
         elif b is not None and b.pending:
             self.notes.append(f"{self.new} is already marked {'to stay' if b.permanent else 'for a test boot'}")
@@ -218,6 +220,8 @@ class _Planner:
             if self.kind is Kind.OVERWRITE and mode is Mode.TEST_AND_CONFIRM:
                 permanent = True
             mark = [Mark(permanent, required=marks is True)]
+            if self.kind is Kind.NEWEST_MAYBE_REVERT and not permanent:
+                self.warnings.append("this bootloader may know no test boot: there is no way back then")
         if self.kind is Kind.OVERWRITE:
             confirm = False
             self.fit.for_good("this bootloader overwrites the old image: there is no way back")

@@ -491,7 +491,8 @@ M = BootloaderMode
 AGAINST = [
     (ROM, M.DIRECT_XIP, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000.*only if slot 1"),
     (ROM, M.DIRECT_XIP_REVERT, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000"),
-    (ROM, M.UNKNOWN, Mode.CONFIRM_ONLY, r"^(?!refused).*0x84000"),
+    (ROM, M.UNKNOWN, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000"),
+    (ROM, M.UNKNOWN, Mode.CONFIRM_ONLY, "^refused: .*0x84000.*no way back"),
     (ROM, M.SWAP_MOVE, Mode.TEST_AND_CONFIRM, r"^(?!refused).*0x84000.*slot 0 alone"),
     (ROM, M.SWAP_MOVE, Mode.CONFIRM_ONLY, "^refused: .*0x84000.*no way back"),
     (ROM, M.OVERWRITE, Mode.TEST_AND_CONFIRM, "^refused: .*0x84000.*no way back"),
