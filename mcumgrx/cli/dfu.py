@@ -142,7 +142,7 @@ class DfuResult:
     Option("--expect-board", "Refuse a device that does not say that it is this board.", metavar="NAME"),
     Option("--ensure-version", "Do nothing if the file's version runs, even as another build.", type=bool),
     Option("--upgrade-only", "Refuse a version that is not newer than the running one.", type=bool),
-    Option("--allow-downgrade", "Do not warn of a version that is older than the running one.", type=bool),
+    Option("--allow-downgrade", "A version older than the running one is wanted: do not warn of it.", type=bool),
     Option("--soak", "Watch the new image before it is confirmed.", type=float, default=0.0, metavar="SECONDS"),
     Option("--health-check", "Confirm only if this command ends with status 0.", metavar="COMMAND"),
     Option("--health-timeout", "How long a check may take.", type=float, default=60.0, metavar="SECONDS"),

@@ -69,6 +69,23 @@ class DeviceState:
         """What it tells of this slot."""
         return next((info for info in self.slots or () if (info.image, info.slot) == (image, slot)), None)
 
+    def preferred_slot(self, image: int) -> int | None:
+        """The slot of an image that the bootloader takes whatever the version, as far as the list shows it.
+
+        With direct XIP the higher version runs next, and shows as pending. Where it does not, or where a lower one
+        does, the application of the nRF Connect SDK has left a boot request (`NRF_MCUBOOT_BOOT_REQUEST`). With trial
+        boots a higher one that does not show may only not be marked.
+        """
+        a, b = self.images.active(image), self.images.other(image)
+        if self.kind not in (Kind.NEWEST, Kind.NEWEST_REVERT) or a is None or b is None:
+            return None
+        old, new = read_version(a.version), read_version(b.version)
+        if old is None or new is None or old[:3] == new[:3]:  # the list and the bootloader may count the build number
+            return None
+        if b.pending:
+            return b.slot if new < old else None
+        return a.slot if new > old and self.kind is Kind.NEWEST else None
+
     @property
     def image_numbers(self) -> frozenset[int]:
         """The images that it lists or has slots for."""

@@ -20,8 +20,9 @@ from .device_state import DeviceState, shown_version
 from .health import Checking, Soaking
 from .job import Job
 from .link import now
-from .plan import Check, Confirm, Erase, GoBack, Keep, Mark, Plan, Prove, Reset, Soak, Upload
+from .plan import Check, Confirm, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Upload
 from .policy import DfuPolicy, Mode
+from .preference import Looking, check_lasting
 from .proof import Confirming, Proving
 from .reading import read_device
 from .report import Ending, Report
@@ -159,6 +160,8 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
         await Confirming(job).run()
     if not all(target.listed for target in job.targets.values()):
         raise job.failed(await job.list())
+    if job.resets:
+        check_lasting(job, await job.list())
     return Ending.CONFIRMED if job.confirmed else Ending.ON_TRIAL
 
 
@@ -175,6 +178,9 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
     marks = [(job.targets[number], mark) for number, mark in plan.tasks(Mark)]
     if marks:
         yield Marking(job, marks)
+    looks = [job.targets[number] for number, _ in plan.tasks(Look)]
+    if looks:
+        yield Looking(job, looks)
     if plan.has(Reset):
         yield Resetting(job)
     if plan.has(Prove):

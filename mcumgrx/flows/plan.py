@@ -17,6 +17,7 @@ __all__ = [
     "Erase",
     "GoBack",
     "Keep",
+    "Look",
     "Mark",
     "Plan",
     "Prove",
@@ -89,17 +90,32 @@ class Upload:
 class Mark:
     """Mark the uploaded image for the next boot, for one trial or for good.
 
-    Not `required` where the device may know no marks: its bootloader then takes the new image without one.
+    Not `required` where the device may know no marks: its bootloader then takes the new image without one. `undo` is
+    the slot (2 · image + slot) to erase where the list does not show the mark.
     """
 
     name: ClassVar[str] = "mark"
     permanent: bool
     required: bool = True
+    undo: int | None = None
 
     @property
     def text(self) -> str:
         how = "to stay, before it has run" if self.permanent else "for a test boot"
-        return f"mark it {how}{'' if self.required else ', if the device takes marks'}"
+        undo = "" if self.undo is None else ", and erase it if the device does not take that"
+        return f"mark it {how}{'' if self.required else ', if the device takes marks'}{undo}"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """See in the image list that the next boot takes the new image, where nothing is marked."""
+
+    name: ClassVar[str] = "look"
+    version: str
+
+    @property
+    def text(self) -> str:
+        return f"see that the device shows {self.version} for the next boot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +190,7 @@ class Confirm:
         return f"confirm {self.version}, so that it stays"
 
 
-Step = Keep | GoBack | Erase | Upload | Mark | Reset | Prove | Soak | Check | Confirm
+Step = Keep | GoBack | Erase | Upload | Mark | Look | Reset | Prove | Soak | Check | Confirm
 S = TypeVar("S", bound=Step)
 
 

@@ -23,8 +23,9 @@ from ..mcuboot import Image
 from ..messages.standard import Slot
 from .device_state import DeviceState, Kind, is_board, read_version, shown_version
 from .fit import Fit
-from .plan import Check, Confirm, Erase, Mark, Plan, Prove, Reset, Soak, Step, Upload
+from .plan import Check, Confirm, Erase, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .policy import DfuPolicy, Mode
+from .requests import IN_PLACE, Choice
 
 __all__ = ["plan_one", "plan_together"]
 
@@ -78,6 +79,7 @@ class _Planner:
         self.slot = self.fit.slot
         self.notes = self.fit.notes
         self.warnings = self.fit.warnings
+        self.tried = False  # whether only its mark tells that it will run
 
     @property
     def others(self) -> bool:
@@ -197,29 +199,14 @@ class _Planner:
         marks = _marks(self.kind, self.state)
         mark: list[Step] = []
         if marks is False:
-            self.notes.append("no mark: this bootloader runs the newest version by itself")
-            self.fit.for_good("this bootloader knows no test boot: the new image stays, there is no way back")
-            confirm = False
-        elif b is not None and b.pending and self.kind is Kind.NEWEST_REVERT:
-            # The list says permanent of a test as well there; what it was shows once it runs.
-            self.notes.append(f"{self.new} is already marked for the next boot")
-            if b.permanent and not permanent:
-                self.warnings.append("it may be marked to stay: there is no way back then")
-            confirm = confirm or permanent
+            mark, confirm = self._by_version(b), False
         elif b is not None and b.pending:
-            self.notes.append(f"{self.new} is already marked {'to stay' if b.permanent else 'for a test boot'}")
-            if b.permanent:
-                if self.kind is not Kind.OVERWRITE:
-                    self.fit.for_good("a mark cannot be taken back: the new image stays, there is no way back")
-                confirm = False
-            elif permanent and self.kind is not Kind.OVERWRITE:
-                # The device refuses to turn a test into a permanent mark (error 28 of the image group).
-                self.notes.append("the mark cannot be changed: it is confirmed once it runs")
-                confirm = True
+            confirm = self._marked_already(b, permanent=permanent, confirm=confirm)
         else:
             if self.kind is Kind.OVERWRITE and mode is Mode.TEST_AND_CONFIRM:
                 permanent = True
-            mark = [Mark(permanent, required=marks is True)]
+            undo = 2 * self.number + self.slot if self.tried and b is None else None
+            mark = [Mark(permanent, required=marks is True, undo=undo)]
             if self.kind is Kind.NEWEST_MAYBE_REVERT and not permanent:
                 self.warnings.append("this bootloader may know no test boot: there is no way back then")
         if self.kind is Kind.OVERWRITE:
@@ -232,6 +219,34 @@ class _Planner:
         if self.policy.rollback and not last:
             self._check_rollback(b)
         return [*mark, Reset(), prove, *self._gate(), *last]
+
+    def _by_version(self, b: Slot | None) -> list[Step]:
+        """What takes the place of the mark where there are none: the list shows what the next boot takes."""
+        self.notes.append("no mark: this bootloader runs the newest version by itself")
+        self.fit.for_good("this bootloader knows no test boot: the new image stays, there is no way back")
+        running = None if self.a is None else read_version(self.a.version)
+        # Whether the build number counts there is not known.
+        told = running is not None and self.image.version[:3] != running[:3]
+        return [Look(self.new)] if told and not (b is not None and b.pending) else []
+
+    def _marked_already(self, b: Slot, *, permanent: bool, confirm: bool) -> bool:
+        """Whether it is to be confirmed all the same."""
+        if self.kind is Kind.NEWEST_REVERT:
+            # Some lists say permanent of a test as well there; what it was shows once it runs.
+            self.notes.append(f"{self.new} is already marked for the next boot")
+            if b.permanent and not permanent:
+                self.warnings.append("it may be marked to stay: there is no way back then")
+            return confirm or permanent
+        self.notes.append(f"{self.new} is already marked {'to stay' if b.permanent else 'for a test boot'}")
+        if b.permanent:
+            if self.kind is not Kind.OVERWRITE:
+                self.fit.for_good("a mark cannot be taken back: the new image stays, there is no way back")
+            return False
+        if permanent and self.kind is not Kind.OVERWRITE:
+            # The device refuses to turn a test into a permanent mark (error 28 of the image group).
+            self.notes.append("the mark cannot be changed: it is confirmed once it runs")
+            return True
+        return confirm
 
     def _check_rollback(self, b: Slot | None) -> None:
         """Whether a reset can take back what nobody is going to confirm."""
@@ -414,16 +429,10 @@ class _Planner:
                 f"{self.new} is older than {self.old}, and the bootloader refuses to go back",
                 "build a file with a higher version",
             )
-        if self.kind in (Kind.NEWEST, Kind.NEWEST_REVERT, Kind.NEWEST_MAYBE_REVERT):
-            # Of two equal versions the one in slot 0 runs; the build number counts only if MCUboot was built so.
-            same = new[:3] == running[:3] and self.a.slot == 0
-            if self.policy.mode is not Mode.UPLOAD_ONLY and (older or (same and new.build <= running.build)):
-                raise self._refused(
-                    f"{self.new} is not newer than {self.old}, and this bootloader runs the newest image it has",
-                    "build a file with a higher version",
-                )
-            if same and not older:
-                self.warnings.append("only the build number is higher: the bootloader may ignore it")
+        if self.kind in IN_PLACE:
+            choice = Choice(new, self.a, self.state, self.policy, self.notes, self.warnings, self._refused)
+            choice.check()
+            self.tried = choice.tried
         if older:
             told = self.notes if self.policy.allow_downgrade else self.warnings
             told.append(f"this is a downgrade, from {self.old} to {self.new}")

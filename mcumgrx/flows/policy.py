@@ -66,7 +66,8 @@ class DfuPolicy:
         board: refuse a device that is another board than this one, or does not say which it is: a name of Zephyr's
             (`nrf52840dk`, or more exactly `nrf52840dk/nrf52840`).
         ensure_version: do nothing where the file's version runs for good, even if it is another build of it.
-        allow_downgrade: an older version is wanted, so nobody has to be warned of it.
+        allow_downgrade: an older version is wanted, so nobody has to be warned of it. Where the bootloader runs the
+            newest image and takes marks, it is tried whether the mark outranks the version.
         soak_s: seconds that the new image has to stay up, without a restart, before it is checked and confirmed.
         checks: what else has to be in order before it is confirmed, one after the other.
         check_timeout_s: for each check.

@@ -23,6 +23,7 @@ from .job import Job, Running
 from .listing import image_list
 from .plan import Erase, Mark, Upload
 from .policy import Mode
+from .preference import not_preferred
 from .verdict import Target, in_words
 
 __all__ = ["Erasing", "Marking", "Resetting", "Uploading", "Work"]
@@ -177,10 +178,17 @@ class Marking:
                 stage.result = "not marked: the device knows no marks"
                 return
             images = await job.list()
+            await self._undo(images)
             results = [self._result(target, step, images) for target, step in self._steps]
             if len(self._steps) > 1:
                 results = [f"{target.name} {text}" for (target, _), text in zip(self._steps, results, strict=True)]
             stage.result = "; ".join(results)
+
+    async def _undo(self, images: ImageState) -> None:
+        """Erase what is not newer and was only tried, where the device has not taken its mark."""
+        for target, step in self._steps:
+            if step.undo is not None and target.pending(images) is None:
+                raise await not_preferred(self._job, target, step.undo) from self._reason
 
     def _result(self, target: Target, step: Mark, images: ImageState) -> str:
         pending = target.pending(images)

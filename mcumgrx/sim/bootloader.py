@@ -102,6 +102,11 @@ class BootPolicy:
     ram_start: int = 0
     ram_size: int = 0
     """Where an image may be loaded to."""
+    boot_requests: bool = False
+    """Direct XIP of the nRF Connect SDK: a slot that the application prefers (`Bootloader.preferred`) outranks the
+    version (`NRF_MCUBOOT_BOOT_REQUEST`)."""
+    keeps_preference: bool = False
+    """For good, not for one boot (`NRF_MCUBOOT_BOOT_REQUEST_PREFERENCE_KEEP`)."""
 
 
 def accept_hash(image: Image) -> bool:
@@ -191,6 +196,8 @@ class Bootloader:
         self.scratch: Slot | None = None
         self._install = self._way_to_install()
         self._notes: list[str] = []
+        self.preferred: int | None = None
+        """The slot that the application has asked for, in memory that outlives a reset."""
 
     def __repr__(self) -> str:
         return f"<Bootloader {self.mode.name} over {self.flash!r}>"
@@ -296,9 +303,19 @@ class Bootloader:
         """Whether an image runs where it lies, or from RAM, so that nothing is installed."""
         return self.mode in _DIRECT
 
+    @property
+    def reverts_in_place(self) -> bool:
+        """As `chooses`, among images that are marked: one that is not confirmed has a single trial."""
+        return self.mode is Mode.DIRECT_XIP_REVERT or (self.mode is Mode.RAM_LOAD and self.policy.ram_load_revert)
+
     def begin(self) -> None:
         """A reset begins: what was noted at the last one is forgotten."""
         self._notes = []
+
+    def end(self) -> None:
+        """The reset has ended: so has the slot that was preferred for it (`boot_request_clear`)."""
+        if not self.policy.keeps_preference:
+            self.preferred = None
 
     def run(self, plan: Plan | None = None) -> BootResult:
         """Choose the image in the primary slot, once all that `plan` says is done."""
@@ -484,7 +501,7 @@ class Bootloader:
         return self._result(None)
 
     def _newest(self, skipped: set[int]) -> int | None:
-        """The slot with the highest version; the primary if both have the same."""
+        """The slot that is preferred, else that with the highest version; the primary if both have the same."""
         best: tuple[Version, int] | None = None
         for number, area in enumerate(self.slots):
             header = area.header()
@@ -493,6 +510,8 @@ class Bootloader:
             elsewhere = header.load_address != self.layout.base_address + area.offset
             if self.mode not in _RAM and ImageFlag.ROM_FIXED in header.flags and elsewhere:
                 continue
+            if self.policy.boot_requests and number == self.preferred:
+                return number  # `boot_find_next_slot_hook`
             version = self.compared(header.version)
             if best is None or version > best[0]:
                 best = version, number
@@ -500,8 +519,7 @@ class Bootloader:
 
     def _tried_before(self, area: Slot) -> bool:
         """With revert: whether this image has had its one trial; if not, note that it is having it now."""
-        reverts = self.mode is Mode.DIRECT_XIP_REVERT or (self.mode is Mode.RAM_LOAD and self.policy.ram_load_revert)
-        if not reverts:
+        if not self.reverts_in_place:
             return False
         if area.magic is not Mark.SET:
             return True

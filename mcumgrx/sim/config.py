@@ -14,6 +14,7 @@ from mcumgrx.sim.flash import FlashTiming
 from mcumgrx.sim.pairs import MAX_IMAGES
 
 _ONE_IMAGE = (Mode.SINGLE_SLOT, Mode.SINGLE_SLOT_RAM_LOAD, Mode.FIRMWARE_LOADER)
+_IN_PLACE = (Mode.DIRECT_XIP, Mode.DIRECT_XIP_REVERT)
 ALL_GROUPS: tuple[int, ...] = (
     GroupId.OS,
     GroupId.IMAGE,
@@ -169,6 +170,8 @@ class DeviceConfig:
             (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_SLOT`).
         confirms_other_images: the slot that runs of an image other than the first can be confirmed by its hash
             (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_IMAGE_ANY`).
+        test_sets_preference: marking an image for a test also makes its slot the preferred one
+            (`NCS_MCUBOOT_BOOT_REQUEST_TEST_SETS_BOOT_PREFERENCE`; needs `BootPolicy.boot_requests`).
         hash_size: of the hashes that are listed and asked for: 32, or 48 or 64 for SHA-384 and SHA-512. A request
             with a hash of another size is refused.
         erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
@@ -218,6 +221,7 @@ class DeviceConfig:
     erases_pending: bool = True
     confirms_other: bool = True
     confirms_other_images: bool = False
+    test_sets_preference: bool = False
     hash_size: int = 32
     erase_progressively: bool = False
     frugal_list: bool = False
@@ -236,6 +240,10 @@ class DeviceConfig:
         if self.images > 1 and self.mode in _ONE_IMAGE:
             name = Mode(self.mode).name.lower().replace("_", "-")
             raise UsageError(f"a bootloader of the mode {name} has a single image")
+        if (self.policy.boot_requests or self.test_sets_preference) and self.mode not in _IN_PLACE:
+            raise UsageError("boot requests choose a slot where images run in place: direct-xip, direct-xip-revert")
+        if self.test_sets_preference and not self.policy.boot_requests:
+            raise UsageError("a test sets no preference where the bootloader takes no boot requests")
         if self.hash_size not in (32, 48, 64):
             raise UsageError(f"no image has a hash of {self.hash_size} bytes")
         unknown = set(self.groups) - set(ALL_GROUPS)

@@ -30,11 +30,14 @@ def boot_images(loaders: Sequence[Bootloader]) -> tuple[BootResult, ...]:
     If one of them has nothing to run, no image runs. Whatever the flash raises (`PowerCut`) passes through; call
     again when power is back.
     """
-    if len(loaders) == 1:
-        return (loaders[0].boot(),)
     for loader in loaders:
         loader.begin()
-    results = _choose(loaders) if loaders[0].chooses else _install(loaders)
+    if len(loaders) == 1:
+        results = [loaders[0].boot()]
+    else:
+        results = _choose(loaders) if loaders[0].chooses else _install(loaders)
+    for loader in loaders:
+        loader.end()
     if all(result.booted for result in results):
         return tuple(results)
     return tuple(replace(result, slot=None) for result in results)

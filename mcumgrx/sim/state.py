@@ -186,7 +186,8 @@ def _marks(device: SimulatedDevice) -> tuple[object, ...]:
     recovery = device.recovery
     taken = None if recovery is None else (recovery.upload.offset, recovery.upload.image, recovery.upload.size)
     changes = tuple(group.changes for group in device.groups.values() if isinstance(group, Persistent))
-    return device.flash.operations, upload, taken, changes, device.power, device.reset_pending, device.boots
+    preferred = tuple(loader.preferred for loader in device.bootloaders)
+    return device.flash.operations, upload, taken, changes, device.power, device.reset_pending, device.boots, preferred
 
 
 def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
@@ -200,6 +201,7 @@ def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
         **({"running_slots": list(device.running_slots)} if device.config.images > 1 else {}),
         "reset_pending": device.reset_pending,
         "boot_mode": device.boot_mode,
+        "preferred": [loader.preferred for loader in device.bootloaders],
         "upload": None
         if session is None
         else {
@@ -242,6 +244,9 @@ def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool
         if len(session.buffer) > session.offset:
             raise ValueError("the upload's buffer is larger than its offset")
     boot_mode = _number(found, "boot_mode", 0xFF)
+    preferred = found.get("preferred", [None] * len(device.bootloaders))
+    if len(preferred) != len(device.bootloaders) or set(preferred) - {None, *range(SLOTS_PER_IMAGE)}:
+        raise ValueError(f"preferred is {preferred!r}")
     recovery_upload = None
     if device.recovery is not None and found["recovery_upload"] is not None:
         upload = found["recovery_upload"]
@@ -257,6 +262,8 @@ def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool
     if device.recovery is not None and recovery_upload is not None:
         device.recovery.upload = recovery_upload
     device.boot_mode = boot_mode
+    for loader, slot in zip(device.bootloaders, preferred, strict=True):
+        loader.preferred = slot
     device.resume(power, running, now, reset_pending=reset_pending)
     return reset_pending or device.power is not power
 

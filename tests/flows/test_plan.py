@@ -13,7 +13,7 @@ import pytest
 
 from mcumgrx.errors import PlanRefused, UsageError
 from mcumgrx.flows import DeviceState, DfuPolicy, Mode, Plan, make_plan
-from mcumgrx.flows.plan import Confirm, Erase, Mark, Prove, Reset, Step, Upload
+from mcumgrx.flows.plan import Confirm, Erase, Look, Mark, Prove, Reset, Step, Upload
 from mcumgrx.hints import Hint
 from mcumgrx.mcuboot import Image, ImageFlag, Tlv, TlvType, parse_image, trailer_magic
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
@@ -62,8 +62,9 @@ def situations(new: Image) -> dict[str, ImageState]:
 SITUATIONS = situations(NEW)
 IN_RAM = parse_image(build_image("1.1.0", payload_size=1024, flags=ImageFlag.RAM_LOAD, load_address=0x2001_0000))
 
-# U upload, t mark for a test, p mark as permanent (with ? where the device may know no marks), R reset, P prove,
-# C confirm, - nothing to do, ! refused. Columns: test-and-confirm, confirm-only, test-only, upload-only.
+# U upload, t mark for a test, p mark as permanent (with ? where the device may know no marks), L look whether the next
+# boot takes it, R reset, P prove, C confirm, - nothing to do, ! refused. Columns: test-and-confirm, confirm-only,
+# test-only, upload-only.
 SWAP = """
     empty               UtRPC   UpRP    UtRP    U
     staged              tRPC    pRP     tRP     -
@@ -85,17 +86,18 @@ OVERWRITE = """
     other on trial      !       !       !       !
     running             -       -       -       -
 """
+# What is newer and not shown for the next boot has been postponed by the application.
 DIRECT_XIP = """
-    empty               URP     URP     URP     U
-    staged              RP      RP      RP      -
+    empty               ULRP    ULRP    ULRP    U
+    staged              !       !       !       -
     test pending        RP      RP      RP      -
     permanent pending   RP      RP      RP      -
-    other pending       URP     URP     URP     U
+    other pending       ULRP    ULRP    ULRP    U
     on trial            C       C       -       -
     other on trial      !       !       !       !
     running             -       -       -       -
 """
-# Its list says permanent of a test as well.
+# Some lists say permanent of a test as well.
 DIRECT_XIP_REVERT = SWAP.replace("permanent pending   RP      RP ", "permanent pending   RPC     RPC")
 SINGLE = """
     empty               !       !       !       !
@@ -155,7 +157,7 @@ def letters(steps: tuple[Step, ...]) -> str:
             case Mark():
                 text += ("p" if step.permanent else "t") + ("" if step.required else "?")
             case _:
-                text += {Erase: "E", Upload: "U", Reset: "R", Prove: "P", Confirm: "C"}[type(step)]
+                text += {Erase: "E", Upload: "U", Reset: "R", Prove: "P", Confirm: "C", Look: "L"}[type(step)]
     return text or "-"
 
 

@@ -19,8 +19,9 @@ from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
 from mcumgrx.sim.flash import FlashError
 from mcumgrx.sim.groups import MISSING, Call, Device, GroupError, GroupServer, Refused, Unanswered
+from mcumgrx.sim.groups.in_place import next_boot
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
-from mcumgrx.sim.slots import Mark, Slot
+from mcumgrx.sim.slots import Slot
 
 SHA_BYTES = 32
 """Longest `sha` of an upload: a SHA-256 of the whole file, whatever hash the images have."""
@@ -208,30 +209,17 @@ class ImageServer(GroupServer):
     @property
     def _chosen_by_marks(self) -> bool:
         """The newest image runs that is marked, where it lies or from RAM."""
-        loader = self.device.bootloader
-        return loader.mode is Mode.DIRECT_XIP_REVERT or (loader.mode is Mode.RAM_LOAD and loader.policy.ram_load_revert)
+        return self.device.bootloader.reverts_in_place
 
     def _next_boot(self, slot: int) -> SwapType:
-        """What the next boot does with the image of a slot, in the words of swaps (`img_mgmt_get_next_boot_slot`)."""
+        """What the next boot does with the image of a slot, in the words of swaps."""
         loader = self._loader(slot)
-        reverts = self._chosen_by_marks
-        if loader.mode is not Mode.DIRECT_XIP and not reverts:
+        if loader.mode is not Mode.DIRECT_XIP and not self._chosen_by_marks:
             return loader.swap_type()
-        running = slot if self._runs(slot) else self._other(slot)
-        mine, other = self.read_image(running), self.read_image(self._other(running))
-        if mine is None or other is None:
-            return SwapType.NONE
-        if reverts:
-            area = self.slots[running]
-            if area.magic is Mark.SET and area.copy_done is Mark.SET and area.image_ok is not Mark.SET:
-                return SwapType.REVERT
-        if loader.compared(mine[0].version) >= loader.compared(other[0].version):
-            return SwapType.NONE
-        area = self.slots[self._other(running)]
-        if not reverts or (area.magic is Mark.SET and area.image_ok is Mark.SET):
-            return SwapType.PERM
-        waits = area.magic is Mark.SET and area.copy_done is not Mark.SET
-        return SwapType.TEST if waits else SwapType.NONE
+        first = slot // SLOTS_PER_IMAGE * SLOTS_PER_IMAGE
+        found = [self.read_image(one) for one in range(first, first + SLOTS_PER_IMAGE)]
+        versions = [None if one is None else one[0].version for one in found]
+        return next_boot(loader, self.device.running_slots[slot // SLOTS_PER_IMAGE] - first, versions)
 
     def set_state(self, call: Call) -> dict[str, Any]:
         mode = self.device.bootloader.mode
@@ -252,9 +240,7 @@ class ImageServer(GroupServer):
             # Whether another core's image works is not for this application to say.
             raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
         if self._chosen_by_marks:
-            side = slot % SLOTS_PER_IMAGE
-            if self._loader(slot).set_next(side, active=self._runs(slot), confirm=confirm):
-                raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
+            self._set_next_in_place(slot, confirm)
         else:
             self._set_next(slot, confirm)
         return self.state(call)
@@ -276,11 +262,23 @@ class ImageServer(GroupServer):
             raise GroupError(refusal)
         if not runs and confirm and not self.device.config.confirms_other:
             raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
-        if runs:
-            if loader.set_confirmed():
-                raise GroupError(ImageErrorCode.INVALID_IMAGE_VECTOR_TABLE)
-        elif swap_type is SwapType.NONE and loader.set_pending(confirm):
+        if runs or swap_type is SwapType.NONE:
+            wrong = ImageErrorCode.INVALID_IMAGE_VECTOR_TABLE if runs else ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC
+            if loader.set_next(slot % SLOTS_PER_IMAGE, active=runs, confirm=confirm):
+                raise GroupError(wrong)
+
+    def _set_next_in_place(self, slot: int, confirm: bool) -> None:
+        """With direct XIP nothing but the trailer of the slot counts, and what is there already is left as it is."""
+        loader, runs = self._loader(slot), self._runs(slot)
+        side = slot % SLOTS_PER_IMAGE
+        if runs and not confirm:
+            raise GroupError(ImageErrorCode.IMAGE_SETTING_TEST_TO_ACTIVE_DENIED)
+        if confirm and not runs and not self.device.config.confirms_other:
+            raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
+        if loader.set_next(side, active=runs, confirm=confirm):
             raise GroupError(ImageErrorCode.INVALID_IMAGE_HEADER_MAGIC)
+        if not confirm and self.device.config.test_sets_preference:
+            loader.preferred = side
 
     # -- upload -------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ SAVE_EVERY_S = 1.0
 NO_LIMIT = 1e9
 
 _MODES = {mode.name.lower().replace("_", "-"): mode for mode in Mode}
+_REQUESTS = ("no", "yes", "keep", "test", "test-keep")
 _LINKS = ("ideal", "ble", "uart", "raw", "shell", "datagram")
 _RAM_MODES = (Mode.RAM_LOAD, Mode.SINGLE_SLOT_RAM_LOAD)
 # Where images for them may go. Nobody here runs out of memory.
@@ -85,6 +86,10 @@ class SimTransport(SimulatedTransport):
                     direct-xip, direct-xip-revert, ram-load, single-slot, single-slot-ram-load,
                     firmware-loader (which is in slot 1)
     `app_list`      with a firmware loader: whether the application lists its images (no)
+    `requests`      whether a slot that the application prefers outranks the version (no, yes, keep: for
+                    good and not for one boot); test, test-keep: marking an image for a test prefers it
+    `prefers`       the slot that its application prefers from the start (none, 0, 1)
+    `ram_revert`    whether the mode ram-load has trial boots (no)
     `downgrade`     whether the bootloader installs older versions (yes)
     `bootloader`    whether it tells the bootloader's mode (yes)
     `recovery`      whether the bootloader has a serial recovery (no)
@@ -115,6 +120,7 @@ class SimTransport(SimulatedTransport):
         options = OptionReader(address)
         state = options.text("state", "")
         try:
+            self._prefers = _preferred(options)
             self._first = Version.parse(options.text("version", "1.0.0"))
             config = _device_config(options)
             model = _link_model(options)
@@ -199,9 +205,10 @@ class SimTransport(SimulatedTransport):
             else:
                 image = build_image(self._first, image=number)
             device.install(image, number * SLOTS_PER_IMAGE)
-            if mode is Mode.DIRECT_XIP_REVERT:
+            if mode is Mode.DIRECT_XIP_REVERT or device.config.policy.ram_load_revert:
                 # There an image without a trailer is erased at the first start.
                 loader.set_next(PRIMARY, active=True, confirm=True)
+            loader.preferred = self._prefers
         if mode is Mode.FIRMWARE_LOADER:
             device.install(build_image(_LOADER_VERSION), SECONDARY)
 
@@ -267,6 +274,12 @@ def _device_config(options: OptionReader) -> DeviceConfig:
     policy = replace(default.policy, downgrade_prevention=not options.flag("downgrade", True))
     if mode in _RAM_MODES:
         policy = replace(policy, ram_start=_RAM_START, ram_size=_RAM_SIZE)
+    if options.flag("ram_revert", False):
+        if mode is not Mode.RAM_LOAD:
+            raise UsageError("ram_revert is for mode=ram-load", hint="direct XIP has the mode direct-xip-revert")
+        policy = replace(policy, ram_load_revert=True)
+    requests = options.choice("requests", "no", _REQUESTS)
+    policy = replace(policy, boot_requests=requests != "no", keeps_preference=requests.endswith("keep"))
     recovery: RecoveryConfig | None = None
     window_s = options.number("window", 0.0, maximum=3600)
     if options.flag("recovery", window_s > 0):
@@ -288,6 +301,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         mode=mode,
         application_lists=options.flag("app_list", default.application_lists),
         policy=policy,
+        test_sets_preference=requests.startswith("test"),
         recovery=recovery,
         boot_s=options.number("boot", default.boot_s),
         reset_delay_s=options.number("reset_delay", default.reset_delay_s),
@@ -297,6 +311,15 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         fs=_file_systems(options, default),
         unhealthy=frozenset(map(str, _versions(unhealthy))),
     )
+
+
+def _preferred(options: OptionReader) -> int | None:
+    told = options.choice("prefers", "none", ("none", "0", "1"))
+    if told == "none":
+        return None
+    if options.choice("requests", "no", _REQUESTS) == "no":
+        raise UsageError("a slot is preferred where the bootloader takes boot requests", hint="add requests=yes")
+    return int(told)
 
 
 def _versions(text: str) -> list[Version]:
