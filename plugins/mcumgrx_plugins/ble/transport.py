@@ -42,7 +42,6 @@ from mcumgrx.plugin_api import (
 
 from .bluez import Bluez, Turns, direct_line, leave
 from .discovery import SMP_CHARACTERISTIC, SMP_SERVICE, Sighting, listening, unhurried
-from .inbox import Inbox
 from .pace import Pace
 from .trouble import (
     PAIRING_HINT,
@@ -116,6 +115,9 @@ _FASTER = (
     "a larger MTU and longer packets (CONFIG_BT_L2CAP_TX_MTU, CONFIG_BT_CTLR_DATA_LENGTH_MAX), shorter connection "
     "intervals (CONFIG_MCUMGR_TRANSPORT_BT_CONN_PARAM_CONTROL), the 2M PHY"
 )
+
+# Among what has arrived: the device does not go on with the message before.
+_NOTHING = b""
 
 _GONE = "has gone"
 _CLOSED = "was closed"
@@ -543,9 +545,8 @@ class BleTransport(Transport):
         return Flow(faster=_FASTER)
 
     def framing(self) -> StreamFraming:
-        inbox = self._opened().inbox
-        inbox.framing = StreamFraming()
-        return inbox.framing
+        framing = self._opened().framing = StreamFraming()
+        return framing
 
     def answered(self, writes: Sequence[bytes]) -> None:
         if self._link is not None:
@@ -585,7 +586,7 @@ class BleTransport(Transport):
             with link.watched():
                 async with asyncio.timeout(_SUBSCRIBE_S):
                     await client.stop_notify(characteristic)
-                    link.inbox.drop_partial()
+                    link.inbox.put_nowait(_NOTHING)
                     await client.start_notify(characteristic, link.heard)
         except LinkLost:
             raise
@@ -642,7 +643,14 @@ class BleTransport(Transport):
 
     async def receive(self) -> bytes:
         link = self._opened()
-        return await link.inbox.next(link.check)
+        while True:
+            if link.inbox.empty():
+                link.check()
+            data = await link.inbox.get()
+            if data:
+                return data
+            if link.framing is not None:
+                link.framing.reset()
 
     def _opened(self) -> _Link:
         if self._link is None:
@@ -705,7 +713,8 @@ class _Link:
         self.subscribing = False
         self.out_of_step = False  # the device may wait for the rest of a message that will not come
         self.pace = Pace()
-        self.inbox = Inbox()
+        self.inbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self.framing: StreamFraming | None = None  # reads what comes out of it, once there is one
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watched: asyncio.Task[object] | None = None  # what the end of the link interrupts
         self._interrupted = False
@@ -727,12 +736,12 @@ class _Link:
     def heard(self, _: BleakGATTCharacteristic, data: bytearray) -> None:
         """Called by bleak with each notification."""
         if data and not self.lost.done():
-            self.inbox.put(bytes(data))
+            self.inbox.put_nowait(bytes(data))
 
     def end(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
-            self.inbox.wake()
+            self.inbox.put_nowait(_NOTHING)
             if self._watched not in (None, asyncio.current_task()):
                 self._interrupted = self._watched.cancel()
 
