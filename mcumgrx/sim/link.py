@@ -8,8 +8,9 @@ and other servers of a simulated device use it too.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
 
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError
 from mcumgrx.protocol.codec import build_message
@@ -22,6 +23,8 @@ from mcumgrx.sim.runner import Runner, runner_of
 from mcumgrx.transport import Flow, Limits, Transport
 
 __all__ = ["Faults", "LinkModel", "Runner", "SimulatedTransport", "runner_of"]
+
+T = TypeVar("T")
 
 RAW_CHUNK_BYTES = 32
 """How finely the arrival of bytes is told apart on a raw UART, where a write holds more than a message."""
@@ -45,9 +48,9 @@ class SimulatedTransport(Transport):
         self._runner: Runner | None = None
         self._lost: McumgrError | None = None
         self._severed = False  # the link has ended, though the host may not have noticed
-        self._inbox: deque[bytes] = deque()
+        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._outlet: Callable[[bytes], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._leave = ExitStack()  # lets device and runner call this no more
         self._connection = 0  # counts openings, so that answers to an earlier one go nowhere
         self._uplink = Pipe(self.model)
         self._downlink = Pipe(self.model)
@@ -99,15 +102,19 @@ class SimulatedTransport(Transport):
         self._runner = runner
         self._lost = None
         self._severed = False
-        self._inbox.clear()
+        self._inbox = asyncio.Queue()
         now = runner.loop.time()
         self._uplink.clear(now)
         self._downlink.clear(now)
         self._input = (LineInput if self.model.server in ("uart", "shell") else MessageInput)(runner, self.model)
         self._to_host = self.model.framing()
-        self.device.listeners.append(self._power_changed)
-        runner.idle.append(self._input.pump)
-        runner.failed.append(self._end)
+        self._listen(self.device.listeners, self._power_changed)
+        self._listen(runner.idle, self._input.pump)
+        self._listen(runner.failed, self._end)
+
+    def _listen(self, listeners: list[T], listener: T) -> None:
+        listeners.append(listener)
+        self._leave.callback(listeners.remove, listener)
 
     def _reachable(self) -> bool:
         """Whether the device takes requests from this link."""
@@ -164,14 +171,9 @@ class SimulatedTransport(Transport):
         if self._lost is not None or self._runner is None:
             return
         self._lost = reason
-        if self._power_changed in self.device.listeners:
-            self.device.listeners.remove(self._power_changed)
-        if self._input is not None and self._input.pump in self._runner.idle:
-            self._runner.idle.remove(self._input.pump)
-        if self._end in self._runner.failed:
-            self._runner.failed.remove(self._end)
+        self._leave.close()
         self._severed = True
-        self._wake_receiver()
+        self._inbox.put_nowait(b"")  # `receive` looks again
 
     def _power_changed(self, power: Power) -> None:
         if self._lost is not None:
@@ -296,17 +298,14 @@ class SimulatedTransport(Transport):
         return [(content[at : at + RAW_CHUNK_BYTES],) for at in range(0, len(content), RAW_CHUNK_BYTES)]
 
     async def receive(self) -> bytes:
-        while not self._inbox:
-            if self._lost is not None and not isinstance(self._lost, LinkLost):
-                raise self._lost  # a mistake in the device: no lost link, after which a client would connect again
-            if self._lost is not None or self._runner is None:
-                raise self._open_error()
-            self._waiter = self._open_runner().loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._inbox.popleft()
+        data = b""
+        while not data:
+            if self._inbox.empty():
+                if self._lost is not None and not isinstance(self._lost, LinkLost):
+                    raise self._lost  # a mistake in the device: no lost link, after which a client would connect again
+                self._open_runner()
+            data = await self._inbox.get()
+        return data
 
     def queued_s(self) -> float:
         return self._uplink.busy_s(self._runner.loop.time()) if self._runner is not None else 0.0
@@ -368,9 +367,4 @@ class SimulatedTransport(Transport):
         if self._outlet is not None:
             self._outlet(chunk)
         else:
-            self._inbox.append(chunk)
-            self._wake_receiver()
-
-    def _wake_receiver(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._inbox.put_nowait(chunk)

@@ -78,7 +78,10 @@ class LosesWhatIsCancelled(Sound):
 class TurnsRound(Sound):
     async def receive(self) -> bytes:
         await asyncio.sleep(0.5)
-        return self._inbox.pop() if self._inbox else await super().receive()
+        there = [await super(TurnsRound, self).receive() for _ in range(self._inbox.qsize())]
+        for data in there[:-1]:
+            self._inbox.put_nowait(data)
+        return there[-1] if there else await super().receive()
 
 
 class CutsLongMessages(Sound):

@@ -111,7 +111,7 @@ class Bluez:
         to. bleak begins anew when its connection to the D-Bus has ended.
         """
         loop = asyncio.get_running_loop()
-        reply = await self._call("/org/freedesktop/DBus", _DBUS, "GetNameOwner", "s", [_BLUEZ], destination=_DBUS)
+        reply = await self._call("/org/freedesktop/DBus", _DBUS, "GetNameOwner", "s", _BLUEZ)
         owner = None if reply is None else str(reply[0])
         before = _known.pop(loop, None)
         if owner is not None:
@@ -203,64 +203,39 @@ class Bluez:
 
         self._bus.add_message_handler(answer)
         try:
-            await self._call("/org/bluez", _AGENTS, "RegisterAgent", "os", [_AGENT_PATH, "NoInputNoOutput"])
+            await self._call("/org/bluez", _AGENTS, "RegisterAgent", "os", _AGENT_PATH, "NoInputNoOutput")
             yield
         finally:
-            gone = self._call("/org/bluez", _AGENTS, "UnregisterAgent", "o", [_AGENT_PATH])
+            gone = self._call("/org/bluez", _AGENTS, "UnregisterAgent", "o", _AGENT_PATH)
             await unhurried(gone, _PATIENCE_S)
             self._bus.remove_message_handler(answer)
 
     async def _trust(self, path: str, trusted: bool) -> None:
         from dbus_fast import Variant
 
-        await self._call(path, _PROPERTIES, "Set", "ssv", [_DEVICE, "Trusted", Variant("b", trusted)])
+        await self._call(path, _PROPERTIES, "Set", "ssv", _DEVICE, "Trusted", Variant("b", trusted))
 
     async def _told_of(self, path: str, name: str) -> object:
-        reply = await self._call(path, _PROPERTIES, "Get", "ss", [_DEVICE, name])
+        reply = await self._call(path, _PROPERTIES, "Get", "ss", _DEVICE, name)
         return None if reply is None else reply[0].value
 
     # -- the bus -------------------------------------------------------------------------------------------------------
 
-    async def _call(
-        self,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: list[Any] | None = None,
-        *,
-        destination: str = _BLUEZ,
-    ) -> list[Any] | None:
-        """The answer's values; None if it is an error, or none comes soon."""
+    async def _call(self, path: str, interface: str, member: str, *values: Any) -> list[Any] | None:
+        """As `_ask`; None if it is an error, or no answer comes soon."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                return await self._ask(path, interface, member, signature, body, destination=destination)
+                return await self._ask(path, interface, member, *values)
         except Exception as error:
             log.debug("%s: %r", member, error)
             return None
 
-    async def _ask(
-        self,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: list[Any] | None = None,
-        *,
-        destination: str = _BLUEZ,
-    ) -> list[Any]:
+    async def _ask(self, path: str, interface: str, member: str, signature: str = "", *values: object) -> list[Any]:
         """The answer's values. Raises `BleakDBusError` where it is an error."""
         from dbus_fast import Message, MessageType
 
-        call = Message(
-            destination=destination,
-            path=path,
-            interface=interface,
-            member=member,
-            signature=signature,
-            body=body or [],
-        )
-        reply = await self._bus.call(call)
+        asked = _DBUS if interface == _DBUS else _BLUEZ
+        reply = await self._bus.call(Message(asked, path, interface, member, signature=signature, body=list(values)))
         if reply is None:
             raise EOFError("the D-Bus has ended the connection")
         if reply.message_type is MessageType.ERROR:

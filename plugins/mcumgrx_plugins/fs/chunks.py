@@ -5,6 +5,7 @@ Which one is next, and what its answer means, is in `plan`.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from mcumgrx.plugin_api import MessageTooLarge, SmpCommand, largest_data
@@ -40,32 +41,22 @@ class Content(Protocol):
         """The hash of the first `size` bytes, of one of `plan.HASH_TYPES`."""
 
 
+@dataclass(slots=True, eq=False)
 class Step:
     """One request of the plan. `offset` and `end` are those of a chunk, None for other requests.
 
     `slow`: nothing goes out before its answer. `epoch` counts how often the plan had gone back; `again` means that all
-    of it had been sent before.
+    of it had been sent before. `open`: nothing has become of it so far.
     """
 
-    __slots__ = ("again", "command", "end", "epoch", "offset", "open", "slow")
-
-    def __init__(
-        self,
-        command: SmpCommand[Any],
-        epoch: int,
-        *,
-        offset: int | None = None,
-        end: int | None = None,
-        slow: bool = True,
-        again: bool = False,
-    ) -> None:
-        self.command = command
-        self.epoch = epoch
-        self.offset = offset
-        self.end = end
-        self.slow = slow
-        self.again = again
-        self.open = True  # nothing has become of it so far
+    command: SmpCommand[Any]
+    epoch: int
+    _: KW_ONLY
+    offset: int | None = None
+    end: int | None = None
+    slow: bool = True
+    again: bool = False
+    open: bool = True
 
     def __repr__(self) -> str:
         return f"<Step {self.command!r}>"

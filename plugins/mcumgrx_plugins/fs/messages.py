@@ -158,14 +158,8 @@ class ReadHash(SmpCommand[FileHash], group=FS, number=2, what="file hash query",
     length: int | None = None
 
     def body(self) -> Body:
-        body: Body = {"name": self.name}
-        if self.hash_type is not None:
-            body["type"] = self.hash_type
-        if self.offset:
-            body["off"] = self.offset
-        if self.length is not None:
-            body["len"] = self.length
-        return body
+        body = {"name": self.name, "type": self.hash_type, "off": self.offset or None, "len": self.length}
+        return {key: value for key, value in body.items() if value is not None}
 
     def parse(self, fields: Fields) -> FileHash:
         type, offset, length = fields.text("type"), fields.integer("off", 0), fields.integer("len")
