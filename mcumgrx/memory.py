@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ParamSpec, TypeGuard, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import UsageError
 from .link.profile import Learned
@@ -85,6 +86,13 @@ class Known:
     learned: Learned
     used: float
     found: float
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON takes it: what was learned beside the rest, and the times as dates."""
+        learned = asdict(self.learned)
+        del learned["unanswered"]
+        dates = {name: datetime.fromtimestamp(getattr(self, name), UTC) for name in ("found", "used")}
+        return {"id": self.id, "link": self.link, **learned, **dates}
 
 
 class Memory:
@@ -339,69 +347,63 @@ def _find(devices: list[Known], identity: str, link: str) -> Known | None:
 
 def _rounded(learned: Learned) -> Learned:
     """Hundredths of a second say nothing, and would be news each time."""
-    return (
-        learned
-        if learned.erase_s is None
-        else replace(learned, erase_s=min(_MOST_SECONDS, math.ceil(learned.erase_s * 10) / 10))
-    )
+    if learned.erase_s is None:
+        return learned
+    return replace(learned, erase_s=min(_MOST_SECONDS, math.ceil(learned.erase_s * 10) / 10))
 
 
 def _to_record(known: Known) -> dict[str, object]:
-    learned = known.learned
-    return {
-        "id": known.id,
-        "link": known.link,
-        "used": int(known.used),
-        "found": int(known.found),
-        "message_bytes": learned.message_bytes,
-        "refused_bytes": learned.refused_bytes,
-        "room_bytes": learned.room_bytes,
-        "erase_s": learned.erase_s,
-        "alignment": learned.alignment,
-        "unanswered": sorted(learned.unanswered),
-    }
+    dates = {"used": int(known.used), "found": int(known.found)}
+    learned = {**asdict(known.learned), "unanswered": sorted(known.learned.unanswered)}
+    return {"id": known.id, "link": known.link, **dates, **learned}
 
 
 def _from_record(record: Any) -> Known | None:
-    """What a record says, or None if it makes no sense: values from a file are believed only where they can be true."""
+    """What a record says, or None if it makes no sense."""
     if not isinstance(record, dict):
         return None
-    identity, link, alignment = record.get("id"), record.get("link"), record.get("alignment")
-    if not (isinstance(identity, str) and isinstance(link, str) and 0 < len(identity) <= MOST_ID):
+    values: dict[str, Any] = {name: record.get(name) for name in _CAN_BE}
+    if not all(can_be(values[name]) for name, can_be in _CAN_BE.items()):
         return None
-    if not _is_whole(alignment, _MOST_ALIGNMENT) or alignment & (alignment - 1):
-        return None
-    sizes: list[int | None] = []
-    for name in ("message_bytes", "refused_bytes", "room_bytes"):
-        size = record.get(name)
-        if size is not None and not _is_whole(size, _MOST_MESSAGE):
-            return None
-        sizes.append(size)
-    erase_s, used, found = record.get("erase_s"), record.get("used"), record.get("found")
-    if erase_s is not None and not _is_number(erase_s, _MOST_SECONDS):
-        return None
-    if not (_is_number(used, _MOST_DATE) and _is_number(found, _MOST_DATE)):
-        return None
-    unanswered = record.get("unanswered", [])
-    if not isinstance(unanswered, list) or len(unanswered) > _MOST_QUESTIONS:
-        return None
-    if not all(isinstance(what, str) and len(what) <= _MOST_QUESTION for what in unanswered):
-        return None
-    message_bytes, refused_bytes, room_bytes = sizes
-    learned = Learned(
-        message_bytes,
-        refused_bytes,
-        room_bytes,
-        None if erase_s is None else float(erase_s),
-        alignment,
-        frozenset(unanswered),
-    )
-    return Known(identity, link, learned, float(used), float(found))
+    values["unanswered"] = frozenset(values["unanswered"] or ())
+    identity, link, used, found = (values.pop(name) for name in ("id", "link", "used", "found"))
+    return Known(identity, link, Learned(**values), float(used), float(found))
 
 
-def _is_whole(value: object, most: int) -> TypeGuard[int]:
+def _is_whole(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
-def _is_number(value: object, most: float) -> TypeGuard[float]:
+def _is_number(value: object, most: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _is_text(value: object, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most
+
+
+def _is_size(value: object) -> bool:
+    return value is None or _is_whole(value, _MOST_MESSAGE)
+
+
+def _are_questions(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= _MOST_QUESTIONS
+        and all(_is_text(one, _MOST_QUESTION) for one in value)
+    )
+
+
+# Values from a file are believed only where they can be true.
+_CAN_BE: dict[str, Callable[[Any], bool]] = {
+    "id": lambda value: _is_text(value, MOST_ID) and value != "",
+    "link": lambda value: isinstance(value, str),
+    "used": lambda value: _is_number(value, _MOST_DATE),
+    "found": lambda value: _is_number(value, _MOST_DATE),
+    "message_bytes": _is_size,
+    "refused_bytes": _is_size,
+    "room_bytes": _is_size,
+    "erase_s": lambda value: value is None or _is_number(value, _MOST_SECONDS),
+    "alignment": lambda value: _is_whole(value, _MOST_ALIGNMENT) and not value & (value - 1),
+    "unanswered": lambda value: value is None or _are_questions(value),
+}

@@ -16,54 +16,16 @@ _TITLES = ("DEVICE", "LINK", "MESSAGE", "LOST FROM", "ERASE", "USED")
 
 
 @dataclass(frozen=True, slots=True)
-class KnownDevice:
-    """One device over one kind of link. Sizes in bytes; None for what was not found out.
-
-    Attributes:
-        id: what tells it from all others.
-        link: the scheme of its address.
-        message_bytes: the largest message that has arrived whole.
-        refused_bytes: the smallest message that got lost again and again.
-        room_bytes: the largest message that device and link said they take, when these two were found.
-        erase_s: the longest time for the answer to the first chunk of an upload.
-        alignment: chunks end at multiples of this.
-        found, used: when the sizes were found, and when it was last used, give or take a day.
-    """
-
-    id: str
-    link: str
-    message_bytes: int | None
-    refused_bytes: int | None
-    room_bytes: int | None
-    erase_s: float | None
-    alignment: int
-    found: datetime
-    used: datetime
-
-    def row(self) -> Row:
-        return Row(
-            (
-                self.id,
-                self.link,
-                _bytes(self.message_bytes),
-                _bytes(self.refused_bytes),
-                "-" if self.erase_s is None else f"{self.erase_s:.1f} s",
-                f"{self.used:%Y-%m-%d}",
-            )
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class CacheContent:
     """All that is remembered, or all of one device; those used last at the end."""
 
     path: str
-    devices: tuple[KnownDevice, ...]
+    devices: tuple[Known, ...]
 
     def lines(self) -> list[str]:
         if not self.devices:
             return ["nothing is remembered"]
-        return table_lines(Table(_TITLES, tuple(one.row() for one in self.devices)))
+        return table_lines(Table(_TITLES, tuple(_row(one) for one in self.devices)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +33,7 @@ class Forgotten:
     """What has been removed."""
 
     path: str
-    removed: tuple[KnownDevice, ...]
+    removed: tuple[Known, ...]
 
     def lines(self) -> list[str]:
         return [f"forgotten: {one.id} over {one.link}" for one in self.removed] or ["nothing was remembered"]
@@ -89,7 +51,7 @@ async def show_cache(context: CliContext, id: str | None) -> CacheContent:
 
     memory = Memory()
     devices = await in_thread(memory.known)
-    return CacheContent(str(memory.path), tuple(_shown(one) for one in devices if id in (None, one.id)))
+    return CacheContent(str(memory.path), tuple(one for one in devices if id in (None, one.id)))
 
 
 @cli_command(Argument("id", "of this device alone", required=False), needs_device=False)
@@ -100,22 +62,14 @@ async def clear_cache(context: CliContext, id: str | None) -> Forgotten:
 
     memory = Memory()
     removed = await in_thread(memory.forget, id)
-    return Forgotten(str(memory.path), tuple(_shown(one) for one in removed))
+    return Forgotten(str(memory.path), tuple(removed))
 
 
-def _shown(known: Known) -> KnownDevice:
+def _row(known: Known) -> Row:
     learned = known.learned
-    return KnownDevice(
-        known.id,
-        known.link,
-        learned.message_bytes,
-        learned.refused_bytes,
-        learned.room_bytes,
-        learned.erase_s,
-        learned.alignment,
-        datetime.fromtimestamp(known.found, UTC),
-        datetime.fromtimestamp(known.used, UTC),
-    )
+    erase = "-" if learned.erase_s is None else f"{learned.erase_s:.1f} s"
+    used = f"{datetime.fromtimestamp(known.used, UTC):%Y-%m-%d}"
+    return Row((known.id, known.link, _bytes(learned.message_bytes), _bytes(learned.refused_bytes), erase, used))
 
 
 def _bytes(size: int | None) -> str:
