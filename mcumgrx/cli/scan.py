@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -135,67 +136,33 @@ def _devices(count: int) -> str:
     return "1 device" if count == 1 else f"{count} devices"
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which devices are wanted: those that fit both.
-
-    Attributes:
-        name: a part of the name or, with `*`, `?` or `[…]`, a pattern for all of it; capitals make no difference.
-        smp: only devices that say themselves that they offer SMP.
-    """
-
-    name: str | None = None
-    smp: bool = False
-
-    def fits(self, one: Found) -> bool:
-        if self.smp and not one.advertises_smp:
-            return False
-        if not self.name:
-            return True
-        name, wanted = one.name.casefold(), self.name.casefold()
-        # Brackets and asterisks are in names as well.
-        return wanted in name or fnmatch.fnmatchcase(name, wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sighting:
-    """A device as it was reported last, when that was, and which device it was, counted from 0."""
-
-    found: Found
-    at_s: float
-    number: int
-
-
 Discover = Callable[[float], Awaitable[Sequence["Discovered"]]]
 Watch = Callable[[float, "ReportDiscovered"], Awaitable[None]]
 Tell = Callable[[str, Mapping[str, object]], None]
-
-
-def _nobody(event: str, fields: Mapping[str, object]) -> None:
-    """Listens to no events."""
 
 
 class Search:
     """One look around, and what it has found so far.
 
     Arguments:
-        only: the one transport that is to look.
-        wanted: which devices count.
-        tell: told of each device that fits, `device_found` and `device_offers_smp`, once each.
+        only: the one transport that is to look; None for all that can.
+        name: of devices that are wanted: a part of it or, with `*`, `?` or `[…]`, a pattern for all of it; capitals
+            make no difference.
+        smp: only devices are wanted that say themselves that they offer SMP.
+        tell: told of each device that is wanted, `device_found` and `device_offers_smp`, once each.
 
     Raises `UsageError` for a transport that there is not, or that cannot look.
     """
 
-    def __init__(
-        self, registry: Registry, only: str | None = None, wanted: Filter | None = None, tell: Tell = _nobody
-    ) -> None:
+    def __init__(self, registry: Registry, only: str | None, name: str | None, smp: bool, tell: Tell) -> None:
         self.failures: dict[str, McumgrError] = {}
         self._registry = registry
         self._plugins = _able(registry, only)
-        self._wanted = wanted if wanted is not None else Filter()
+        self._name = (name or "").casefold()
+        self._smp = smp
         self._tell = tell
         self._told: set[tuple[str, str, str]] = set()
-        self._seen: dict[tuple[str, str], _Sighting] = {}
+        self._seen: dict[tuple[str, str], tuple[Found, float]] = {}  # as it was last, and when; those seen first first
 
     async def look(self, timeout_s: float) -> None:
         """Let all transports look for `timeout_s` seconds; those that fail are in `failures` then."""
@@ -244,14 +211,11 @@ class Search:
         raise TransportError(f"none of the transports could look for devices ({told})")
 
     def _see(self, found: Found) -> None:
-        key = (found.transport, found.address)
-        before = self._seen.get(key)
-        number = before.number if before is not None else len(self._seen)
-        self._seen[key] = _Sighting(found, asyncio.get_running_loop().time(), number)
+        self._seen[found.transport, found.address] = found, asyncio.get_running_loop().time()
         self._announce(found)
 
     def _announce(self, found: Found) -> None:
-        if not self._wanted.fits(found):
+        if not self._wants(found):
             return
         for event, due in (("device_found", True), ("device_offers_smp", found.offers_smp)):
             key = (event, found.transport, found.address)
@@ -259,14 +223,20 @@ class Search:
                 self._told.add(key)
                 self._tell(event, {"device": found})
 
+    def _wants(self, one: Found) -> bool:
+        if self._smp and not one.advertises_smp:
+            return False
+        name = one.name.casefold()
+        # Brackets and asterisks are in names as well.
+        return self._name in name or fnmatch.fnmatchcase(name, self._name)
+
     def arrivals(self) -> list[Found]:
-        """The devices that fit: those that offer SMP first, then in the order in which they were seen first."""
-        fitting = [one for one in self._seen.values() if self._wanted.fits(one.found)]
-        fitting.sort(key=lambda one: (not one.found.offers_smp, one.number))
-        return [_as_of_now(one) for one in fitting]
+        """The devices that are wanted: those that offer SMP first, then in the order in which they were seen first."""
+        wanted = [_as_of_now(found, at_s) for found, at_s in self._seen.values() if self._wants(found)]
+        return sorted(wanted, key=lambda one: not one.offers_smp)
 
     def devices(self) -> list[Found]:
-        """The devices that fit, by transport: those that offer SMP first, the nearest of them first."""
+        """The devices that are wanted, by transport: those that offer SMP first, the nearest of them first."""
         schemes = [plugin.scheme for plugin in self._plugins]
         return sorted(
             self.arrivals(),
@@ -275,7 +245,7 @@ class Search:
 
     @property
     def left_out(self) -> int:
-        return sum(not self._wanted.fits(one.found) for one in self._seen.values())
+        return sum(not self._wants(found) for found, _ in self._seen.values())
 
     async def ask(self, devices: Sequence[Found]) -> None:
         """Ask each device for an echo, several at once."""
@@ -283,11 +253,11 @@ class Search:
 
         async def ask_in_turn(one: Found) -> None:
             async with turn:
-                answered = await _ask(self._registry, one)
-            sighting = self._seen[one.transport, one.address]
-            number, at_s = sighting.number, sighting.at_s
-            found = replace(sighting.found, answers=answered.answers, problem=answered.problem)
-            self._seen[one.transport, one.address] = _Sighting(found, at_s, number)
+                answer = await _ask(self._registry, one)
+            key = (one.transport, one.address)
+            found, at_s = self._seen[key]
+            found = replace(found, answers=answer.answers, problem=answer.problem)
+            self._seen[key] = found, at_s
             self._announce(found)
 
         async with asyncio.TaskGroup() as group:
@@ -295,13 +265,12 @@ class Search:
                 group.create_task(ask_in_turn(one))
 
 
-def _as_of_now(sighting: _Sighting) -> Found:
+def _as_of_now(found: Found, at_s: float) -> Found:
     """The device, its age counted from now."""
-    found = sighting.found
     age = found.details.get(_AGE)
     if not isinstance(age, (int, float)):
         return found
-    age += asyncio.get_running_loop().time() - sighting.at_s
+    age += asyncio.get_running_loop().time() - at_s
     return replace(found, details={**found.details, _AGE: round(age, 1)})
 
 
@@ -346,31 +315,31 @@ async def _ask(registry: Registry, one: Found) -> Found:
     return replace(one, answers=True)
 
 
-class _Picture:
-    """Draws what has been found so far, again and again while it is entered."""
+class _Pictures:
+    """Of what has been found so far, drawn again and again. `doing` takes the place of the time that is left."""
 
-    def __init__(self, context: Context, search: Search, timeout_s: float) -> None:
-        self._draw_on = context.renderer.table
+    def __init__(self, search: Search, timeout_s: float) -> None:
+        self.doing = ""
         self._search = search
         self._end_s = asyncio.get_running_loop().time() + timeout_s
-        self.doing = ""  # in place of the time that is left
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> _Picture:
-        self._task = asyncio.create_task(self._draw_on_and_on())
-        return self
+    @asynccontextmanager
+    async def drawn(self, draw: Callable[[Table], None]) -> AsyncIterator[None]:
+        """For a `with` block."""
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.result()  # only a mistake ends it
+        async def draw_on_and_on() -> None:
+            while True:
+                draw(self._table())
+                await asyncio.sleep(_DRAW_S)
 
-    async def _draw_on_and_on(self) -> None:
-        while True:
-            self._draw_on(self._table())
-            await asyncio.sleep(_DRAW_S)
+        task = asyncio.create_task(draw_on_and_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()  # only a mistake ends it
 
     def _table(self) -> Table:
         found = self._search.arrivals()
@@ -421,14 +390,15 @@ async def scan(
 
     if not scan_time > 0:
         raise UsageError("--scan-time must be more than 0 seconds")
-    search = Search(default_registry(), transport, Filter(name, smp), context.renderer.tell)
+    search = Search(default_registry(), transport, name, smp, context.renderer.tell)
+    pictures = _Pictures(search, scan_time)
     interrupted = False
-    async with _Picture(context, search, scan_time) as picture:
+    async with pictures.drawn(context.renderer.table):
         try:
             await search.look(scan_time)
             if probe and (devices := search.devices()):
                 context.progress(Note(_WARNING, warning=True))
-                picture.doing = "asking each for an echo"
+                pictures.doing = "asking each for an echo"
                 await search.ask(devices)
         except asyncio.CancelledError:
             task = asyncio.current_task()
