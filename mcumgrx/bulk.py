@@ -102,8 +102,7 @@ async def upload(
         again_s = max(client.timeout_s, _USUAL * learned.erase_s)
     if window is None:
         window = Window(1, patience_s=client.timeout_s)
-    engine = _engine(client, plan, window, stage, slow_s=lambda _: first_timeout_s, again_s=again_s)
-    running = _Driver(client, engine, progress, pause)
+    running = _Driver(client, plan, window, stage, progress, pause, slow_s=lambda _: first_timeout_s, again_s=again_s)
     while not plan.done:
         await running.run()
         if plan.needs_settling:
@@ -114,7 +113,7 @@ async def upload(
                 plan.undone()
     running.report()
     learned.alignment = plan.alignment
-    if (slowest_s := engine.meter.slowest_s) is not None and not plan.resumed_from:
+    if (slowest_s := running.engine.meter.slowest_s) is not None and not plan.resumed_from:
         learned.erase_s = max(learned.erase_s or 0.0, slowest_s)
     _check(plan)
     return UploadProgress(plan.size, plan.match)
@@ -154,18 +153,10 @@ async def transfer(
     """
     usual_s = client.timeout_s
     slow_s = slow_s or (lambda _: usual_s)
-    engine = _engine(client, plan, window, stage, slow_s=slow_s, begin_bytes=begin_bytes)
-    running = _Driver(client, engine, progress, pause, delivery)
+    running = _Driver(client, plan, window, stage, progress, pause, delivery, slow_s=slow_s, begin_bytes=begin_bytes)
     while not plan.done:
         await running.run()
     running.report()
-
-
-def _engine(client: Client, plan: TransferPlan[P], window: Window[Any], stage: str, **more: Any) -> Engine[P]:
-    load = ComputerLoad().share
-    usual_s = client.timeout_s
-    profile, limits, flow = client.profile, client.limits, client.flow
-    return Engine(plan, window, profile, limits, flow, stage=stage, timeout_s=usual_s, load=load, **more)
 
 
 class Delivery:
@@ -204,13 +195,18 @@ class _Driver:
     def __init__(
         self,
         client: Client,
-        engine: Engine[Any],
+        plan: TransferPlan[Any],
+        window: Window[Any],
+        stage: str,
         progress: Progress,
-        pause: Pause | None = None,
+        pause: Pause | None,
         delivery: Delivery | None = None,
+        **more: Any,
     ) -> None:
         self._client = client
-        self._engine = engine
+        load, of_client = ComputerLoad().share, (client.profile, client.limits, client.flow)
+        timeout_s = client.timeout_s
+        self.engine = Engine(plan, window, *of_client, stage=stage, timeout_s=timeout_s, load=load, **more)
         # What listens is foreign code: it is called in the caller's context, and what it raises changes nothing.
         self._progress = guarded(progress)
         self._context = contextvars.copy_context()
@@ -231,8 +227,8 @@ class _Driver:
         """Until the plan is done, or waits for something else."""
         pause = self._pause
         self._finished = self._loop.create_future()
-        self._engine.begin(self._loop.time(), held=pause is not None and pause.held)
-        self._stream = stream = self._client.stream(self._engine.window.most_unanswered, self)
+        self.engine.begin(self._loop.time(), held=pause is not None and pause.held)
+        self._stream = stream = self._client.stream(self.engine.window.most_unanswered, self)
         if pause is not None:
             pause.listeners.append(self._pause_changed)
         try:
@@ -248,18 +244,18 @@ class _Driver:
                     handle.cancel()
             self._timer = self._telling = None
             self._delivery.pass_on()
-            if self._told != self._engine.plan.done_bytes:
+            if self._told != self.engine.plan.done_bytes:
                 self.report()
 
     async def wait_for_strays(self) -> None:
         """Until nothing that was sent and not answered can arrive at the device any more."""
-        await asyncio.sleep(max(0.0, self._engine.strays_until - self._loop.time()))
+        await asyncio.sleep(max(0.0, self.engine.strays_until - self._loop.time()))
 
     def _running(self) -> bool:
         """Whether there is more to be done; if not, `run` returns."""
         if self._stream is None or self._finished.done():
             return False
-        if self._engine.ended:
+        if self.engine.ended:
             self._finished.set_result(None)
             return False
         return True
@@ -278,7 +274,7 @@ class _Driver:
         stream = self._stream
         if stream is None or not self._running():
             return
-        engine = self._engine
+        engine = self.engine
         self._now = now = self._loop.time() if now is None else now
         try:
             while flight := engine.request(now, not stream.full and self._delivery.bytes < _MOST_UNDELIVERED):
@@ -294,10 +290,10 @@ class _Driver:
     def left(self, flight: Flight[Any]) -> None:
         """The link has taken the request."""
         now = self._loop.time() if self._now is None else self._now
-        self._engine.left(flight, now, self._client.queued_s())
+        self.engine.left(flight, now, self._client.queued_s())
         if flight.call is not None and self._timer is not None:
             # It was not taken at once, and the timer was set for the slowest link there is.
-            self._set_timer(min(self._timer_at, self._engine.next_time()))
+            self._set_timer(min(self._timer_at, self.engine.next_time()))
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 
@@ -305,7 +301,7 @@ class _Driver:
         flight.call = None
         now = self._loop.time()
         try:
-            self._engine.reply(flight, reply, now)
+            self.engine.reply(flight, reply, now)
         except Exception as error:
             self.failed(error)
             return
@@ -314,12 +310,12 @@ class _Driver:
         self._go_on(now)
 
     def garbled(self, count: int) -> None:
-        if self._engine.garbled(count, self._loop.time()):
+        if self.engine.garbled(count, self._loop.time()):
             self._loop.call_soon(self._look)  # when what has come with it is taken
 
     def _go_on(self, now: float | None = None) -> None:
         """After something has happened."""
-        engine, stream = self._engine, self._stream
+        engine, stream = self.engine, self._stream
         if engine.forgotten and stream is not None:
             for flight in engine.forgotten:
                 if flight.call is not None:
@@ -331,7 +327,7 @@ class _Driver:
         self._pump(now)
 
     def _pause_changed(self) -> None:
-        self._engine.hold(self._pause is not None and self._pause.held, self._loop.time())
+        self.engine.hold(self._pause is not None and self._pause.held, self._loop.time())
         self._pump()
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -362,7 +358,7 @@ class _Driver:
         if not self._running():
             return
         try:
-            if self._engine.tick(self._loop.time() + _EARLY_S) and self._stream is not None:
+            if self.engine.tick(self._loop.time() + _EARLY_S) and self._stream is not None:
                 self._stream.resynchronize()
         except Exception as error:
             self.failed(error)
@@ -385,7 +381,7 @@ class _Driver:
             return
         if self._loop.time() >= self._report_at:
             self.report()
-        notes = self._engine.notes
+        notes = self.engine.notes
         while notes:
             self._progress(Note(notes.pop(0)))
         if full:
@@ -394,7 +390,7 @@ class _Driver:
     def report(self) -> None:
         """Tell how far it is."""
         now = self._loop.time()
-        self._told = self._engine.plan.done_bytes
-        self._progress(self._engine.meter.read(now))
+        self._told = self.engine.plan.done_bytes
+        self._progress(self.engine.meter.read(now))
         told_at = self._loop.time()
         self._report_at = told_at + max(_REPORT_S, _LISTENS * (told_at - now))

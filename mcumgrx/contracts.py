@@ -17,18 +17,6 @@ from .mcuboot import Image
 from .messages.standard import Bootloader, ImageState, Params, SlotInfo, UploadProgress
 from .pause import Pause
 
-__all__ = [
-    "Connection",
-    "Device",
-    "HealthCheck",
-    "ImageGroup",
-    "OnTrial",
-    "OsGroup",
-    "OutsideCheck",
-    "ReturnHint",
-    "UploadOptions",
-]
-
 G = TypeVar("G")
 T = TypeVar("T")
 

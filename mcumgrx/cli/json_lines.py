@@ -20,9 +20,7 @@ class JsonRenderer(Renderer):
     _INTERVAL_S = 0.25
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
-        super().__init__()
-        self._out = out
-        self._err = err
+        super().__init__(out, err)
         self._due: dict[str, float] = {}
 
     def draw(self, event: Event) -> None:
@@ -38,20 +36,20 @@ class JsonRenderer(Renderer):
         if isinstance(event, Stage):
             fields = {"stage": fields.pop("name"), **fields}  # as in the other events
         own = {key if key not in ("schema", "event") else f"{key}_": value for key, value in fields.items()}
-        write_line(self._out, json_line({"event": name, **own}))
+        write_line(self.out, json_line({"event": name, **own}))
 
     def show(self, kind: str, value: object) -> None:
-        write_line(self._out, json_line({"event": kind, kind: value}))
+        write_line(self.out, json_line({"event": kind, kind: value}))
 
     def say(self, text: str, style: str = "") -> None:
         if text:
-            write_line(self._out, json_line({"event": "text", "text": text}))
+            write_line(self.out, json_line({"event": "text", "text": text}))
 
     def tell(self, event: str, fields: Mapping[str, object]) -> None:
-        write_line(self._out, json_line({"event": event, **fields}))
+        write_line(self.out, json_line({"event": event, **fields}))
 
     def result(self, command: str, value: object) -> None:
-        write_line(self._out, json_line({"command": command, "result": value}))
+        write_line(self.out, json_line({"command": command, "result": value}))
 
     def failure(self, failure: Failure) -> None:
         error = {
@@ -61,7 +59,7 @@ class JsonRenderer(Renderer):
             "message": failure.message,
             "hint": failure.hint,
         }
-        write_line(self._out, json_line({"error": {**failure.fields, **error}}))
+        write_line(self.out, json_line({"error": {**failure.fields, **error}}))
 
     def log(self, text: str) -> None:
-        write_line(self._err, printable(text))
+        write_line(self.err, printable(text))

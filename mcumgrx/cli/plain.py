@@ -37,9 +37,7 @@ class PlainRenderer(Renderer):
     _NARROW = 2  # requests at once, at which more buffers help most
 
     def __init__(self, out: TextIO, err: TextIO, *, verbose: int = 0) -> None:
-        super().__init__()
-        self._out = out
-        self._err = err
+        super().__init__(out, err)
         self._verbose = verbose > 0
         self._open: str | None = None
         self._transfer: Bytes | None = None
@@ -159,7 +157,7 @@ class PlainRenderer(Renderer):
         self.write_result([printable(self.told(line)) for line in to_lines(value)])
 
     def write_result(self, lines: Sequence[str]) -> None:
-        write_text(self._out, "".join(f"{line}\n" for line in lines))  # at once: there may be very many
+        write_text(self.out, "".join(f"{line}\n" for line in lines))  # at once: there may be very many
 
     def failure(self, failure: Failure) -> None:
         self.close()
@@ -182,7 +180,7 @@ class PlainRenderer(Renderer):
         return [harmless(line)]
 
     def put(self, line: Line) -> None:
-        write_line(self._err, "".join(piece if isinstance(piece, str) else piece[0] for piece in line))
+        write_line(self.err, "".join(piece if isinstance(piece, str) else piece[0] for piece in line))
 
 
 def _amount(event: Bytes) -> str:

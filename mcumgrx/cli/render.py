@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
 
 from ..events import Bytes, DeviceText, Event, Note, Stage, Status
 from ..hints import Hint
@@ -37,7 +38,9 @@ class Renderer(ABC):
     options: tuple[str, ...] = ()
     journal: Callable[[str], None] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self.out = out
+        self.err = err
         self.last_bytes: Bytes | None = None
         self.stages: list[str] = []
         self._broken = False

@@ -178,23 +178,35 @@ def _descriptor(stream: TextIO) -> int | None:
         return None
 
 
-class _Stray(io.TextIOBase):
-    """What others print: it goes to standard error in whole lines, made harmless."""
+class _Around(io.TextIOBase):
+    """A text stream for others to write to, in front of one of ours."""
 
-    def __init__(self, err: TextIO) -> None:
-        self._err = err
-        self._line = ""
-        self.buffer = cast(BinaryIO, _StrayBytes(self))
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
+        return getattr(self._stream, "encoding", None) or "ascii"
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        return self._err.fileno()
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+class _Stray(_Around):
+    """What others print: it goes to standard error in whole lines, made harmless."""
+
+    encoding = "utf-8"
+
+    def __init__(self, err: TextIO) -> None:
+        super().__init__(err)
+        self._line = ""
+        self.buffer = cast(BinaryIO, _StrayBytes(self))
 
     def isatty(self) -> bool:
         return False
@@ -202,7 +214,7 @@ class _Stray(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._line = (self._line + str(text)).split("\n")
         for line in lines:
-            write_line(self._err, printable(line.removesuffix("\r")))
+            write_line(self._stream, printable(line.removesuffix("\r")))
         if len(self._line) > 10_000:
             self.end_line()
         return len(text)
@@ -283,24 +295,8 @@ def _write(stream: TextIO, text: str) -> None:
         pass
 
 
-class Beside(io.TextIOBase):
+class Beside(_Around):
     """A stream for those who write to one themselves: what they write goes the way of `write_text`."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return getattr(self._stream, "encoding", None) or "ascii"
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
 
     def write(self, text: str, /) -> int:
         if text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,16 +36,23 @@ def table_lines(table: Table, *, below: bool = True, width: int = WIDTH) -> list
     The first column gives way where there is not enough room: what does not fit is cut there, and stands whole below.
     The other columns are never cut. Without `below`, one line for each row and no more.
     """
-    import textwrap  # only here: every command would pay for it
+    import textwrap  # only here: every command would pay for them
+
+    from rich.cells import cell_len, set_cell_size
+
+    def padded(cells: Sequence[str]) -> str:
+        return "  ".join(set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
     rows = [tuple(printable(cell) for cell in row.cells) for row in table.rows]
-    widths = [max(_columns(line[at]) for line in (table.titles, *rows)) for at in range(len(table.titles))]
+    widths = [max(cell_len(line[at]) for line in (table.titles, *rows)) for at in range(len(table.titles))]
     others = sum(widths[1:]) + 2 * len(widths[1:])
     widths[0] = min(widths[0], max(_NARROWEST, width - others))
-    lines = [_padded(table.titles, widths)]
+    lines = [padded(table.titles)]
     for row, cells in zip(table.rows, rows, strict=True):
-        first = _cut(cells[0], widths[0])
-        lines.append(_padded((first, *cells[1:]), widths))
+        first = cells[0]
+        if cell_len(first) > widths[0]:
+            first = set_cell_size(first, widths[0] - 3).rstrip() + "..."
+        lines.append(padded((first, *cells[1:])))
         if below:
             whole = (f"{table.titles[0]}: {cells[0]}",) if first != cells[0] else ()
             for text in (*whole, *(printable(text) for text in row.below)):
@@ -54,34 +60,3 @@ def table_lines(table: Table, *, below: bool = True, width: int = WIDTH) -> list
                     text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
                 )
     return lines
-
-
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
-    pairs = zip(cells, widths, strict=True)
-    return "  ".join(text + " " * (width - _columns(text)) for text, width in pairs).rstrip()
-
-
-def _columns(text: str) -> int:
-    """How many columns a terminal needs for the text."""
-    if text.isascii():
-        return len(text)
-    return sum(_columns_of(char) for char in text)
-
-
-def _columns_of(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me"):  # drawn over the one before
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def _cut(text: str, width: int) -> str:
-    if _columns(text) <= width:
-        return text
-    room = width - 3
-    kept = ""
-    for char in text:
-        room -= _columns_of(char)
-        if room < 0:
-            break
-        kept += char
-    return kept.rstrip() + "..."

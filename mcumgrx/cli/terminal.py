@@ -37,7 +37,6 @@ _STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "bold": {"bold": True},
 }
-_RICH_STYLES = {"ok": "green", "fail": "bold red", "warn": "yellow", "dim": "dim", "bold": "bold"}
 
 _NAME_WIDTH = max(len(name) for name in StageName) + 2
 _MAX_WIDTH = 100
@@ -63,7 +62,7 @@ class TerminalRenderer(PlainRenderer):
     def stage_begun(self, stage: Stage) -> None:
         self._running = _Running(stage, self._unicode, self._verbose)
         if self._live is None:
-            self._live = _start_live(self._err, self._colour)
+            self._live = _start_live(self.err, self._colour)
         self._live.update(self._running, refresh=True)
 
     def stage_ended(self, stage: Stage) -> None:
@@ -96,13 +95,13 @@ class TerminalRenderer(PlainRenderer):
 
     def table(self, table: Table) -> None:
         if self._live is None:
-            self._live = _start_live(self._err, self._colour, auto_refresh=False)
+            self._live = _start_live(self.err, self._colour, auto_refresh=False)
         self._tables += 1
         with contextlib.suppress(OSError):
             self._live.update(_Growing(table, self._unicode, self._tables), refresh=True)
 
     def write_result(self, lines: Sequence[str]) -> None:
-        done = self._styled(_DONE, "ok") if self._out.isatty() else _DONE
+        done = self._styled(_DONE, "ok") if self.out.isatty() else _DONE
         super().write_result([done + line.removeprefix(_DONE) if line.startswith(_DONE) else line for line in lines])
 
     def pause(self) -> None:
@@ -146,14 +145,14 @@ class TerminalRenderer(PlainRenderer):
         return [first, *rest]
 
     def put(self, line: Line) -> None:
+        text = "".join(piece if isinstance(piece, str) else self._styled(*piece) for piece in line)
         if self._live is not None:
             from rich.text import Text
 
-            pieces = [one if isinstance(one, str) else (one[0], _RICH_STYLES.get(one[1], "")) for one in line]
             with contextlib.suppress(OSError):
-                self._live.console.print(Text.assemble(*pieces), soft_wrap=True)
+                self._live.console.print(Text.from_ansi(text), soft_wrap=True)
             return
-        write_line(self._err, "".join(piece if isinstance(piece, str) else self._styled(*piece) for piece in line))
+        write_line(self.err, text)
 
     def _styled(self, text: str, style: str) -> str:
         return click.style(text, **_STYLES[style]) if self._colour and style in _STYLES else text

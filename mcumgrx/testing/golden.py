@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,30 @@ __all__ = ["Burst", "Exchange", "Raw", "Row", "read_rows"]
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Row:
+    """What all rows have: a `name`, and how it was recorded."""
+
+    name: str
+    _: KW_ONLY
+    config: str = ""
+    transport: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange(Row):
     """One request and its answer, or None where nothing came back.
 
     `request_body` and `response_body` are the decoded CBOR with byte strings as bytes; None where there is no payload
     or it was made undecodable on purpose. `wire_request` and `wire_response` are the framed bytes, where recorded.
     """
 
-    name: str
     request: bytes
     response: bytes | None
     request_body: Any = None
     response_body: Any = None
     wire_request: bytes | None = None
     wire_response: bytes | None = None
-    config: str = ""
-    transport: str = ""
-    note: str = ""
 
     @property
     def header(self) -> Header:
@@ -43,32 +50,21 @@ class Exchange:
         return Header.unpack(self.request)
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burst(Row):
     """Requests written back to back, and the answers in the order they arrived; those missing were never sent."""
 
-    name: str
     requests: tuple[bytes, ...]
     responses: tuple[bytes, ...]
-    config: str = ""
-    transport: str = ""
-    note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw(Row):
     """Bytes written to a line, and everything that came back; `responses` are the SMP messages found in it."""
 
-    name: str
     wire_request: bytes
     wire_response: bytes
-    responses: tuple[bytes, ...] = field(default=())
-    config: str = ""
-    transport: str = ""
-    note: str = ""
-
-
-Row = Exchange | Burst | Raw
+    responses: tuple[bytes, ...] = ()
 
 
 def read_rows(path: Path | str) -> list[Row]:
