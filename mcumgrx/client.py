@@ -409,12 +409,13 @@ class Client:
 
     def _check_size(self, request: Request) -> None:
         params = self.profile.params
-        limit = self.limits.max_message if params is None else self.limits.message(params.buf_size)
-        if request.size > limit:
+        limits, size = self._link.limits, request.size
+        limit = limits.max_message if params is None else limits.message(params.buf_size)
+        if size > limit:
             where = "the link, which carries" if params is None else "the device, which takes"
             raise MessageTooLarge(
-                f"the {request.what} of {request.size} bytes does not fit {where} {limit}",
-                size=request.size,
+                f"the {request.what} of {size} bytes does not fit {where} {limit}",
+                size=size,
                 limit=limit,
                 hint=None if params is None else "CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE in the device's firmware sets it",
             )

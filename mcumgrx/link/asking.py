@@ -79,7 +79,7 @@ class Asking:
                         return self._reply  # while it waited for its turn
                     until = self._send(speaks).put_at + self.timeout_s
                     await self._news
-                    while self._is_damaged(until):
+                    while self._reply is None and self._is_damaged(until):
                         slots.leave()  # as far as is known, it takes up no place any more: the next one does
                         slots.enter_now()
                         self._send(speaks)
@@ -112,8 +112,6 @@ class Asking:
 
     def _is_damaged(self, until: float) -> bool:
         """Whether an answer has come damaged, so that it is sent again. Raises what the link has failed with."""
-        if self._reply is not None:
-            return False
         if self._error is not None:
             raise self._error
         self._resent += 1

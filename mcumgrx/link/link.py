@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import ConnectFailed, LinkLost, McumgrError, PluginError
 from ..messages.message import Request
+from ..protocol.framing import Framing
 from ..transport import Flow, Limits, Transport
 from .call import ANSWERED, GIVEN_UP, Call, Owner
 from .outbox import Outbox
@@ -72,6 +73,7 @@ class Link:
         self.users: list[Owner] = []
         self.outbox = Outbox(transport, self._failed)
         self.loop: asyncio.AbstractEventLoop  # these from `open` on
+        self._framing: Framing
         self._table: Table
         self._reader: asyncio.Task[None]
         self._ended: asyncio.Future[McumgrError] | None = None
@@ -112,7 +114,8 @@ class Link:
                     hint="try again; if it happens each time, the link's driver or plugin hangs",
                 )
             opening.result()
-            self._table = Table(asking(transport, "framing", transport.framing))
+            self._framing = asking(transport, "framing", transport.framing)
+            self._table = Table(self._framing)
             if stands_for(transport, "deliver_to", "receive"):
                 asking(transport, "deliver_to", lambda: transport.deliver_to(self._delivered))
         except BaseException:
@@ -267,7 +270,7 @@ class Link:
 
     def give_up(self) -> None:
         """Nothing that is on its way is expected to be answered any more."""
-        self._tell("framing", self._table.reset)
+        self._tell("framing", self._framing.reset)
         self._tell("given_up", self.transport.given_up)
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -335,10 +338,11 @@ class Link:
 
     def _take(self, chunk: bytes) -> None:
         """Pass on what has come."""
-        table = self._table
+        table, framing = self._table, self._framing
         self.heard_at = self.loop.time()
         try:
-            found, garbled = table.receive(chunk), table.garbled
+            found = table.receive(chunk)
+            garbled, text = framing.garbled, framing.take_text()
         except Exception as error:
             raise fault_of(self.transport, "framing", error) from error
         if garbled != self._garbled:
@@ -347,8 +351,8 @@ class Link:
         if self._hears_answers:
             for call, _ in found:
                 self._tell("answered", partial(self.transport.answered, call.writes))
-        if self._hears_unasked and table.ignored + table.discarded != self._unasked:
-            self._unasked = table.ignored + table.discarded
+        if self._hears_unasked and table.ignored + framing.discarded != self._unasked:
+            self._unasked = table.ignored + framing.discarded
             self._tell("unasked", self.transport.unasked)
         versions = self.versions
         for call, reply in found:
@@ -357,7 +361,7 @@ class Link:
             owner = call.owner
             if owner is not None:
                 owner.answered(call, reply)
-        if text := table.take_text():
+        if text:
             self.text.feed(text)
 
     def _tell(self, what: str, tell: Callable[[], None]) -> None:

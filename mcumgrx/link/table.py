@@ -61,16 +61,6 @@ class Table:
         """Calls that are neither answered nor given up."""
         return sum(call.state is not GIVEN_UP for call in self._calls.values())
 
-    @property
-    def discarded(self) -> int:
-        """Bytes that made no sense to the framing."""
-        return self._framing.discarded
-
-    @property
-    def garbled(self) -> int:
-        """Messages that arrived damaged: answers, each of which is one to some call."""
-        return self._framing.garbled
-
     def open(
         self,
         request: Request,
@@ -130,7 +120,10 @@ class Table:
             call.rests_until = now + _REST_S
 
     def time_out(self, call: Call, now: float) -> bool:
-        """`give_up`, because its answer stays out; whether that leaves nothing in flight, and so calls for `reset`."""
+        """`give_up`, because its answer stays out; whether that leaves nothing in flight, so that the framing is reset.
+
+        The rest of a message of which only a part has come would swallow the next answer.
+        """
         self.give_up(call, now)
         return not self.in_flight
 
@@ -138,17 +131,6 @@ class Table:
         """It was never sent: its number is free."""
         call.state = GIVEN_UP
         self._calls.pop(call.sequence, None)
-
-    def reset(self) -> None:
-        """Nothing in flight is expected to be answered any more: drop a message of which only a part has come.
-
-        Its rest is not to be expected, and it would swallow the next answer.
-        """
-        self._framing.reset()
-
-    def take_text(self) -> bytes:
-        """What the device wrote beside its answers since the last call."""
-        return self._framing.take_text()
 
     def _free(self, now: float) -> int:
         """The next number that can be used."""

@@ -79,7 +79,8 @@ def test_flags_and_version_of_a_reply_do_not_matter() -> None:
 
 
 def test_duplicates_and_strangers_are_counted_and_dropped() -> None:
-    table = Table(DatagramFraming())
+    framing = DatagramFraming()
+    table = Table(framing)
     sent = table.open(READ)
     reply = reply_to(READ, sent.sequence)
     assert len(table.receive(reply)) == 1
@@ -87,7 +88,7 @@ def test_duplicates_and_strangers_are_counted_and_dropped() -> None:
     assert table.receive(reply_to(READ, 200)) == []
     assert table.receive(READ.encode(1, 7)) == []  # our own request coming back: a shell's echo
     assert table.ignored == 2
-    assert table.discarded == READ.size
+    assert framing.discarded == READ.size
 
 
 def test_an_answer_to_what_was_given_up_is_late() -> None:
@@ -180,11 +181,12 @@ def test_at_most_256_requests_can_wait() -> None:
 
 
 def test_a_partial_message_is_dropped_when_nothing_is_expected_any_more() -> None:
-    table = Table(StreamFraming())
+    framing = StreamFraming()
+    table = Table(framing)
     lost = table.open(READ)
     table.receive(reply_to(READ, lost.sequence, {"buf_size": 384})[:-3])
     assert table.time_out(lost, 1.0)
-    table.reset()
+    framing.reset()
     assert len(table.receive(reply_to(READ, table.open(READ).sequence))) == 1
 
 

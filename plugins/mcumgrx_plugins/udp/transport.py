@@ -129,6 +129,10 @@ class UdpTransport(Transport):
             if self._socket is None:
                 raise LinkLost(f"{self._shown()} was closed", address=self._address)
 
+    def given_up(self) -> None:
+        if self._socket is not None:
+            self._socket.awaited = 0
+
     @property
     def limits(self) -> Limits:
         return _LIMITS[self._socket.family if self._socket is not None else socket.AF_INET6]
@@ -280,6 +284,7 @@ class _Socket:
     Attributes:
         heard: a datagram has come from there.
         unheard: what was sent last, until one has come.
+        awaited: so many datagrams more have been sent than have come.
         trouble: what the system says since then, of datagrams that were refused or not sent.
         deliver: gets what arrives; None: it is kept for `read`.
     """
@@ -291,6 +296,7 @@ class _Socket:
         self.where = where
         self.heard = False
         self.unheard: bytes | None = None
+        self.awaited = 0
         self.trouble: _Trouble | None = None
         self.deliver: Callable[[bytes], None] | None = None
         self._in_trouble = in_trouble
@@ -335,6 +341,7 @@ class _Socket:
                 # An earlier datagram was. This one was not sent for that, and can be.
                 with suppress(OSError):
                     self._socket.send(data)
+        self.awaited += 1
         return True
 
     async def send(self, data: bytes) -> None:
@@ -361,7 +368,11 @@ class _Socket:
         return self._unread.popleft()
 
     def _readable(self) -> None:
-        """Take what has arrived, but not for ever: others want their turn, too."""
+        """Take what has arrived, but not for ever: others want their turn, too.
+
+        Each message has one answer, so where none is awaited any more nothing is looked for, which costs a system call
+        and an exception; what comes all the same is taken in the next turn of the loop.
+        """
         buffer = self._buffer
         for _ in range(_MAX_UNREAD):
             if self._closed:
@@ -374,6 +385,8 @@ class _Socket:
                 self._failed(error)
                 return
             self._take(bytes(memoryview(buffer)[:size]))
+            if self.awaited == 0:
+                return
 
     async def _read_on(self) -> None:
         """As `_readable`, in a task."""
@@ -387,6 +400,8 @@ class _Socket:
     def _take(self, data: bytes) -> None:
         self.heard = True
         self.unheard = None
+        if self.awaited:
+            self.awaited -= 1
         if self.trouble is not None:
             self.trouble.since = None
         if data and self.deliver is not None:
