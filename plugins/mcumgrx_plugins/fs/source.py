@@ -10,11 +10,11 @@ from __future__ import annotations
 import io
 import os
 import stat
-import tempfile
 import threading
-from collections.abc import AsyncIterable
-from contextlib import suppress
+from collections.abc import AsyncIterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Protocol, Self, cast
 
 from .local import Digest, LocalFileError, check_inherited, is_null_device, local_errors, open_descriptor, special_kind
@@ -70,12 +70,8 @@ class FileContent:
 
     @property
     def in_memory(self) -> bool:
-        return isinstance(self._file, io.BytesIO)
-
-    def take_over(self, file: BinaryIO) -> bool:
-        """Close `file` together with this, if it is what is read; whether it is."""
-        self._owned = self._owned or self._file is file
-        return self._file is file
+        is_short = isinstance(self._file, SpooledTemporaryFile) and self._size <= _IN_MEMORY
+        return is_short or isinstance(self._file, io.BytesIO)
 
     def close(self) -> None:
         """Close what was opened or made for it; the file of a caller stays open."""
@@ -164,7 +160,7 @@ def open_source(path: Path) -> FileContent:
         return open_stream(number, name)
     with local_errors(name, "read"):
         _check(os.stat(path), name)  # before it is opened, which may do something to a device
-        return _content_of_our(cast(BinaryIO, open(path, "rb", buffering=0)), name)
+        return content_of(cast(BinaryIO, open(path, "rb", buffering=0)), name, ours=True)
 
 
 def open_stream(number: int = _STDIN, name: str = "standard input") -> FileContent:
@@ -175,15 +171,20 @@ def open_stream(number: int = _STDIN, name: str = "standard input") -> FileConte
         _check(status, name, number)
         file = cast(BinaryIO, open(os.dup(number), "rb", buffering=0))  # noqa: SIM115 - closed here, or with the content
         if stat.S_ISREG(status.st_mode) and file.tell() == 0:
-            return _content_of_our(file, name)
+            return content_of(file, name, ours=True)
         with file:
             return _collect(file, name)
 
 
-def content_of(file: BinaryIO, name: str | None = None, *, watched: bool = False) -> FileContent:
-    """All of a file that is open, wherever it stands. Raises `LocalFileError`."""
+def content_of(file: BinaryIO, name: str | None = None, *, ours: bool = False) -> FileContent:
+    """All of a file that is open, wherever it stands. One of `ours` is watched, and closed with the content or before.
+
+    Raises `LocalFileError`.
+    """
     name = str(getattr(file, "name", "the file")) if name is None else name
-    with local_errors(name, "read"):
+    with ExitStack() as closing, local_errors(name, "read"):
+        if ours:
+            closing.callback(file.close)
         size = 0
         if file.seekable():
             with suppress(OSError):  # files of /proc know no end
@@ -194,19 +195,9 @@ def content_of(file: BinaryIO, name: str | None = None, *, watched: bool = False
         if size <= _IN_MEMORY:
             # 0 is also the size of what does not tell any (/proc), and one that is told need not be true (/sys).
             return _collect(file, name)
-        return FileContent(file, size=size, name=name, watched=watched)
-
-
-def _content_of_our(file: BinaryIO, name: str) -> FileContent:
-    """As `content_of`, which closes the file together with the content."""
-    try:
-        content = content_of(file, name, watched=True)
-    except BaseException:
-        file.close()
-        raise
-    if not content.take_over(file):
-        file.close()
-    return content
+        content = FileContent(file, size=size, name=name, watched=ours, owned=ours)
+        closing.pop_all()
+        return content
 
 
 def _check(status: os.stat_result, name: str, number: int | None = None) -> None:
@@ -238,49 +229,32 @@ def _too_large(name: str, size: int | None) -> LocalFileError:
 
 
 def _collect(file: BinaryIO, name: str) -> FileContent:
-    kept = _Kept(name)
-    try:
+    with _keeping() as kept:
         with local_errors(name, "read"):
             while block := file.read(_BLOCK):
-                kept.add(block)
-    except BaseException:
-        kept.close()
-        raise
-    return kept.content()
+                _keep(kept, block, name)
+        return FileContent(kept, name=name, owned=True)
 
 
 async def collected(source: AsyncIterable[bytes]) -> FileContent:
     """The content of a stream of a caller, whose errors are the caller's."""
-    kept = _Kept("the stream")
-    try:
+    name = "the stream"
+    with _keeping() as kept:
         async for block in source:
-            kept.add(block)
-    except BaseException:
-        kept.close()
-        raise
-    return kept.content()
+            _keep(kept, block, name)
+        return FileContent(kept, name=name, owned=True)
 
 
-class _Kept:
-    """What has to be kept: in memory, and from some size on in a temporary file."""
+@contextmanager
+def _keeping() -> Iterator[SpooledTemporaryFile[bytes]]:
+    """A file for what has to be kept: in memory, and from some size on the disk. Closed where that fails."""
+    with ExitStack() as closing:
+        yield closing.enter_context(SpooledTemporaryFile(_IN_MEMORY))
+        closing.pop_all()  # it is the content's from now on
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._size = 0
-        self._file: BinaryIO = io.BytesIO()
 
-    def add(self, block: bytes) -> None:
-        self._size += len(block)
-        if self._size > _STREAM_BYTES:
-            raise _too_large(self._name, None)
-        with local_errors(f"a temporary file for {self._name}", "written"):
-            if self._size > _IN_MEMORY and isinstance(self._file, io.BytesIO):
-                beginning, self._file = self._file.getbuffer(), cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
-                self._file.write(beginning)
-            self._file.write(block)
-
-    def content(self) -> FileContent:
-        return FileContent(self._file, size=self._size, name=self._name, owned=True)
-
-    def close(self) -> None:
-        self._file.close()
+def _keep(kept: SpooledTemporaryFile[bytes], block: bytes, name: str) -> None:
+    with local_errors(f"a temporary file for {name}", "written"):
+        kept.write(block)
+    if kept.tell() > _STREAM_BYTES:
+        raise _too_large(name, None)
