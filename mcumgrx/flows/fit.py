@@ -64,7 +64,8 @@ class Fit:
     def way_back(self) -> bool:
         """The old image comes back by itself if the new one does not run."""
         wanted = self.policy.mode in (Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY)
-        return wanted and self.kind in (Kind.SWAP, Kind.NEWEST_REVERT) and (self.number == 0 or self.together)
+        confirmed_here = self.number == 0 or (self.together and self.running is not None)
+        return wanted and self.kind in (Kind.SWAP, Kind.NEWEST_REVERT) and confirmed_here
 
     def refuse(self, message: str, hint: str) -> PlanRefused:
         """The error to raise."""

@@ -103,6 +103,7 @@ class _Planner:
         self.fit.check_kind()
         if self.a is not None and not self.a.confirmed:
             raise self._unconfirmed(self.a)
+        self._check_unlisted_trial()
         self._check_version()
         self.fit.check_others()
         return self._plan_change()
@@ -148,6 +149,16 @@ class _Planner:
         """Of image 0 without a hash: both slots may hold it, and a hash finds the first that does."""
         or_mark = self.together and self.kind is Kind.SWAP and self.state.mode_known
         return Confirm(self.new, self.image.hash if self.number else None, or_mark)
+
+    def _check_unlisted_trial(self) -> None:
+        """What is confirmed and does not run is what a trial goes back to, be it listed what runs or not."""
+        b = self.state.images.other(self.number)
+        if self.a is None and b is not None and b.slot == 1 and b.confirmed:
+            raise self._refused(
+                f"what runs of image {self.number} is on trial, and {shown_version(b.version)} waits in slot 1 to come "
+                "back",
+                Hint("go back to it with ", Run("os reset"), ", or let what runs confirm itself"),
+            )
 
     def _plan_change(self) -> Plan:
         """Another image runs, for good (or the device does not say which)."""

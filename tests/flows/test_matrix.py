@@ -98,7 +98,13 @@ _REASONS: tuple[tuple[str, Callable[[Cell], bool]], ...] = (
     (r"on trial|is not confirmed", lambda cell: cell.state == "on trial" and cell.file != "running"),
     (
         r"not newer .* runs the newest",
-        lambda cell: cell.boot.in_place and cell.installs and Version.parse(cell.version) < Version.parse(cell.runs),
+        # Where there are marks it is tried whether one outranks the version, if that is wanted.
+        lambda cell: (
+            cell.boot.in_place
+            and cell.installs
+            and Version.parse(cell.version) < Version.parse(cell.runs)
+            and not (cell.file == "older and allowed" and cell.boot.mode is BootMode.DIRECT_XIP_REVERT)
+        ),
     ),
     (
         r"linked for a slot .* no way back",
@@ -130,7 +136,8 @@ def steps(cell: Cell) -> str:
         confirm = trial and cell.state == "test pending" and cell.mode is not Mode.TEST_ONLY
     else:
         confirm = trial and cell.mode is Mode.TEST_AND_CONFIRM
-    return f"{upload}{mark if marks and not cell.waits else ''}RP{'C' if confirm else ''}"
+    before = "" if cell.waits else mark if marks else "L"
+    return f"{upload}{before}RP{'C' if confirm else ''}"
 
 
 def outcome(cell: Cell) -> Outcome | None:
@@ -138,6 +145,11 @@ def outcome(cell: Cell) -> Outcome | None:
     if cell.file == "wrong variant" and cell.installs:
         # Where images run in place it is passed over, and elsewhere it never comes up.
         return Outcome.NEVER_SWAPPED if cell.boot.in_place else Outcome.REVERTED
+    if cell.file == "older and allowed" and cell.boot.in_place and cell.installs:
+        if not cell.boot.requests or cell.mode is Mode.CONFIRM_ONLY:
+            return Outcome.REJECTED  # only a test is a request; what is not taken is erased again
+        if not cell.boot.policy.keeps_preference and cell.mode is Mode.TEST_AND_CONFIRM:
+            return Outcome.NOT_CONFIRMED  # it runs, and the newer one comes back all the same
     return None
 
 
@@ -145,7 +157,8 @@ def outcome(cell: Cell) -> Outcome | None:
 
 
 def policy(cell: Cell) -> DfuPolicy:
-    return DfuPolicy(cell.mode, board=ANOTHER_BOARD if cell.file == "wrong board" else None)
+    board = ANOTHER_BOARD if cell.file == "wrong board" else None
+    return DfuPolicy(cell.mode, board=board, allow_downgrade=cell.file == "older and allowed")
 
 
 def plan(cell: Cell) -> Plan:
@@ -178,7 +191,7 @@ def faults_of_plan(cell: Cell) -> Iterator[str]:
     lost = cell.installs and made.steps and not cell.trial and cell.file != "running"
     if lost and cell.mode is not Mode.CONFIRM_ONLY and not re.search("no way back|to stay, before", said):
         yield f"the old image is given up, and nothing says so: {said}"
-    if cell.file == "older" and "downgrade" not in said and cell.installs:
+    if cell.file == "older" and cell.installs and "downgrade" not in said:
         yield "a downgrade is not told"
 
 
@@ -208,7 +221,7 @@ def carried_out(cell: Cell) -> Iterator[str]:
     if outcome(cell):
         if ran.error is None or ran.error.outcome is not outcome(cell):
             yield f"ended with {ran.error or ran.report}"
-        yield from _in_the_end(desk, cell, cell.runs, stays=True)
+        yield from _failed(desk, cell)
         return
     if ran.report is None:
         yield f"failed: {ran.error!r}"
@@ -243,26 +256,31 @@ def _successful(desk: Desk, cell: Cell, ending: Ending) -> Iterator[str]:
         yield f"ended {ending}"
     if desk.resets != steps(cell).count("R"):
         yield f"{desk.resets} resets"
-    yield from _in_the_end(desk, cell, cell.version, stays=stays)
+    beside = cell.runs if cell.boot.keeps else None
+    if cell.file == "running":
+        beside = other_version(cell.boot, cell.state)
+    then = cell.version if stays else cell.runs
+    yield from _in_the_end(desk, cell.version, beside, stays=stays, then=then)
 
 
-def _in_the_end(desk: Desk, cell: Cell, version: str, *, stays: bool) -> Iterator[str]:
-    """`version` runs, for good or not, beside what it has replaced."""
+def _failed(desk: Desk, cell: Cell) -> Iterator[str]:
+    if outcome(cell) is Outcome.NOT_CONFIRMED:
+        yield from _in_the_end(desk, cell.version, cell.runs, stays=True, then=cell.runs)
+    else:  # the old one runs on; what the bootloader, or nobody, takes is left there, and what is not marked is erased
+        beside = None if outcome(cell) is Outcome.REJECTED else cell.version
+        yield from _in_the_end(desk, cell.runs, beside, stays=True, then=cell.runs)
+
+
+def _in_the_end(desk: Desk, version: str, beside: str | None, *, stays: bool, then: str) -> Iterator[str]:
+    """`version` runs, listed as confirmed or not, with `beside` in the other slot, and `then` after another reset."""
     if desk.running != [version]:
         yield f"{desk.running} runs, not {version}"
-    if outcome(cell):
-        beside: str | None = cell.version
-    elif cell.file == "running":
-        beside = other_version(cell.boot, cell.state)
-    else:
-        beside = cell.runs if cell.boot.keeps else None
     if desk.other(0) != beside:
         yield f"{desk.other(0)} lies beside it, not {beside}"
     for slot in desk.listed:
         if slot.active and slot.confirmed is not stays:
             yield f"it is listed as {'confirmed' if slot.confirmed else 'on trial'}"
     desk.reset()
-    then = version if stays else cell.runs
     if desk.running != [then] or desk.device.power is not Power.RUNNING:
         yield f"after another reset {desk.running} runs, not {then}"
 
@@ -278,17 +296,19 @@ def test_every_cell_is_carried_out(boot: Boot, mode: Mode) -> None:
 # -- counted -----------------------------------------------------------------------------------------------------------
 
 COUNTS = """
-                              installed      confirmed  nothing to do    old runs on        refused     impossible
-swap using scratch                   12              1              4              4             19              5
-swap using move                      12              1              4              4             19              5
-swap using offset                    12              1              4              4             19              5
-overwrite                            12              0              4              0             16             13
-direct XIP                            5              0              3              3             13             21
-direct XIP with revert                8              1              4              4             23              5
-RAM load                              3              0              2              0             11             29
-RAM load with revert                  8              1              4              0             27              5
-single slot                           0              0              1              0              6             38
-unknown                              12              1              4              4             19              5
+                              installed      confirmed  nothing to do          fails        refused     impossible
+swap using scratch                   16              1              4              4             20              5
+swap using move                      16              1              4              4             20              5
+swap using offset                    16              1              4              4             20              5
+overwrite                            16              0              4              0             16             14
+direct XIP                            5              0              3              3             16             23
+direct XIP with revert                8              1              4              8             24              5
+direct XIP, requests kept            12              1              4              4             24              5
+direct XIP, requests                  8              1              4              8             24              5
+RAM load                              3              0              2              0             13             32
+RAM load with revert                  8              1              4              0             32              5
+single slot                           0              0              1              0              7             42
+unknown                              16              1              4              4             20              5
 """
 """Cells of each bootloader in the mode test-and-confirm, by what comes of them."""
 
@@ -298,12 +318,12 @@ def end(cell: Cell) -> str:
     if reasons(cell):
         return "refused"
     if outcome(cell):
-        return "old runs on"
+        return "fails"
     return "installed" if "R" in steps(cell) else "confirmed" if steps(cell) else "nothing to do"
 
 
 def test_the_cells_are_counted() -> None:
-    ends = ("installed", "confirmed", "nothing to do", "old runs on", "refused", "impossible")
+    ends = ("installed", "confirmed", "nothing to do", "fails", "refused", "impossible")
     table = [f"{'':24}" + "".join(f"{name:>15}" for name in ends)]
     for boot in BOOTS.values():
         cells = [Cell(boot, state, file) for state, file in product(STATES, FILES)]

@@ -19,7 +19,7 @@ from mcumgrx.address import Address
 from mcumgrx.errors import FlowError
 from mcumgrx.flows import DfuPolicy, Plan, Report, update
 from mcumgrx.flows.device_state import DeviceState
-from mcumgrx.flows.plan import Check, Confirm, Erase, GoBack, Keep, Mark, Prove, Reset, Soak, Step, Upload
+from mcumgrx.flows.plan import Check, Confirm, Erase, GoBack, Keep, Look, Mark, Prove, Reset, Soak, Step, Upload
 from mcumgrx.mcuboot import Image, ImageFlag, TlvType, parse_header, parse_image
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, SlotInfo
 from mcumgrx.messages.standard import Slot as MessageSlot
@@ -66,13 +66,15 @@ FILES = (
     "staged",
     "partly uploaded",
     "older",
+    "older and allowed",
     "too large",
     "wrong variant",
     "wrong hash type",
     "wrong board",
 )
-"""What the file is to the device: not there; what runs; what lies in the other slot; sent in part; of an older version;
-larger than the slot; linked for where it would not run; with a hash that the device does not list; for another one."""
+"""What the file is to the device: not there; what runs; what lies in the other slot; sent in part; of an older version,
+wanted expressly or not; larger than the slot; linked for where it would not run; with a hash that the device does not
+list; for another board."""
 
 Case = tuple[str, str]
 """A state and a file."""
@@ -97,6 +99,7 @@ class Boot:
         in_place: the newest image runs where it lies or from RAM, and nothing is moved; otherwise all run in slot 0.
         keeps: the old image is still there after an update.
         slots: of each image.
+        requests: a mark for a test outranks the version (nRF Connect SDK).
     """
 
     name: str
@@ -108,6 +111,7 @@ class Boot:
     keeps: bool = True
     slots: int = 2
     policy: BootPolicy = field(default_factory=BootPolicy)
+    requests: bool = False
 
     @property
     def in_ram(self) -> bool:
@@ -124,6 +128,20 @@ BOOTS: Mapping[str, Boot] = {
         Boot("overwrite", Mode.OVERWRITE, trial=False, keeps=False),
         Boot("direct XIP", Mode.DIRECT_XIP, marks=False, trial=False, in_place=True),
         Boot("direct XIP with revert", Mode.DIRECT_XIP_REVERT, in_place=True),
+        Boot(
+            "direct XIP, requests kept",
+            Mode.DIRECT_XIP_REVERT,
+            in_place=True,
+            policy=BootPolicy(boot_requests=True, keeps_preference=True),
+            requests=True,
+        ),
+        Boot(
+            "direct XIP, requests",
+            Mode.DIRECT_XIP_REVERT,
+            in_place=True,
+            policy=BootPolicy(boot_requests=True),
+            requests=True,
+        ),
         Boot("RAM load", Mode.RAM_LOAD, marks=False, trial=False, in_place=True, policy=BootPolicy(**_TO_RAM)),
         Boot(
             "RAM load with revert",
@@ -224,7 +242,7 @@ def file_version(boot: Boot, state: str, file: str) -> str:
         return running_version(state)
     if file == "staged":
         return other_version(boot, state) or OTHER
-    return OLDER if file == "older" else NEW
+    return OLDER if file.startswith("older") else NEW
 
 
 def running_side(boot: Boot, state: str) -> int:
@@ -314,6 +332,7 @@ class Desk:
             boot_s=0.1,
             bootloader_info=boot.told,
             confirms_other_images=True,
+            test_sets_preference=boot.requests,
         )
         self.device = SimulatedDevice(config, name="desk")
         if hidden:
@@ -376,6 +395,7 @@ class Desk:
         images: Mapping[int, Image] = {number: parse_image(file) for number, file in self.files.items()}
         if "wrong board" in {file for _, file in self.cases}:
             policy["board"] = ANOTHER_BOARD
+        policy["allow_downgrade"] = "older and allowed" in {file for _, file in self.cases}
         session = SessionDevice(Address.parse("sim:desk"), SimulatedTransport(self.device), default_registry())
         try:
             ran.report = run(update(session, images, DfuPolicy(**policy), on_plan=keep))
@@ -424,6 +444,7 @@ _LETTERS: Mapping[type[Step], str] = {
     GoBack: "B",
     Erase: "E",
     Upload: "U",
+    Look: "L",
     Reset: "R",
     Prove: "P",
     Soak: "S",
@@ -433,7 +454,7 @@ _LETTERS: Mapping[type[Step], str] = {
 
 
 def letters(steps: Sequence[Step]) -> str:
-    """Steps in short: U upload, t mark for a test, p mark to stay, R reset, P prove, C confirm."""
+    """Steps in short: U upload, t mark for a test, p mark to stay, L look, R reset, P prove, C confirm."""
     return "".join(
         ("p" if step.permanent else "t") if isinstance(step, Mark) else _LETTERS[type(step)] for step in steps
     )

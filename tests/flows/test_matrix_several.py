@@ -1,0 +1,191 @@
+"""The state matrix of two images: both in every state, with every kind of file, over each bootloader.
+
+What has to come of a pair follows from the rules of each image (`test_matrix`) and from what couples them: one reset
+for both, and confirmed are both or none. Each pair is planned; carried out on the simulated device are as many as a run
+of all tests has time for, and all of them where everything is checked (`MCUMGRX_CI`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+from mcumgrx.errors import Exit, PlanRefused
+from mcumgrx.flows import DfuPolicy, Plan, make_plan
+from mcumgrx.flows.plan import Mark
+from mcumgrx.mcuboot import parse_image
+from mcumgrx.sim.bootloader import Mode as BootMode
+from tests.flows.test_matrix import Cell, reasons, steps
+from tests.support.matrix import (
+    ANOTHER_BOARD,
+    BOOTS,
+    FILES,
+    STATES,
+    Boot,
+    Case,
+    file_of,
+    impossible,
+    letters,
+    state_of,
+)
+
+KINDS = tuple(file for file in FILES if file != "older and allowed")  # a wish that holds for all images
+LISTED = ("both listed", "image 1 not listed")
+
+
+@dataclass(frozen=True)
+class Pair:
+    boot: Boot
+    first: Case
+    second: Case
+    listed: str = LISTED[0]
+
+    def __str__(self) -> str:
+        cases = " and ".join(f"{state} with a {file} file" for state, file in self.cases)
+        return f"{self.boot.name}, {self.listed}: {cases}"
+
+    @property
+    def cases(self) -> tuple[Case, Case]:
+        return self.first, self.second
+
+    @property
+    def hidden(self) -> frozenset[int]:
+        return frozenset({1} if self.listed == LISTED[1] else ())
+
+    @cached_property
+    def cells(self) -> tuple[Cell, Cell]:
+        first, second = self.cases
+        return Cell(self.boot, *first), Cell(self.boot, *second)
+
+    def seen(self, number: int) -> bool:
+        """What runs of this image is listed."""
+        return number not in self.hidden
+
+    def runs(self, number: int) -> bool:
+        """As far as can be told, the file runs."""
+        return self.cases[number][1] == "running" and self.seen(number)
+
+    def on_trial(self, number: int) -> bool:
+        return self.cases[number][0] == "on trial"
+
+    @property
+    def open(self) -> list[int]:
+        """What does not run for good."""
+        return [number for number in (0, 1) if not self.runs(number) or self.on_trial(number)]
+
+    @property
+    def installed(self) -> list[int]:
+        """What the reset brings."""
+        return [number for number in (0, 1) if not self.runs(number)]
+
+    def tried(self, number: int) -> bool:
+        """It is booted for a test: image 0, and the other where it can be confirmed together with it."""
+        return self.cells[number].trial and (number == 0 or (len(self.open) > 1 and self.seen(number)))
+
+
+def impossible_pair(boot: Boot, cases: Sequence[Case], listed: str) -> str | None:
+    """Why there is no such pair; None where there is."""
+    if boot.slots == 1:
+        return "a bootloader with a single slot has a single image"
+    if listed == LISTED[1] and boot.in_place:
+        return "what runs in place, or is loaded from there, lies in flash that the application reads"
+    return next((reason for case in cases if (reason := impossible(boot, *case))), None)
+
+
+PAIRS = [
+    Pair(boot, *cases, listed)
+    for boot, listed in product(BOOTS.values(), LISTED)
+    for cases in product(product(STATES, KINDS), repeat=2)
+    if impossible_pair(boot, cases, listed) is None
+]
+
+
+# -- what has to come of it --------------------------------------------------------------------------------------------
+
+
+def reasons_of(pair: Pair) -> list[str]:
+    """Why an update of both may not begin: what the refusal says."""
+    found: list[str] = []
+    for number, cell in enumerate(pair.cells):
+        if pair.runs(number) and cell.file != "wrong board":
+            found += _over_the_reset(pair, number)
+            continue
+        own = reasons(cell)
+        if cell.file == "wrong variant" and not pair.tried(number) and not pair.boot.in_place:
+            own.append(r"linked for a slot .* no way back")
+        if pair.on_trial(number):
+            own.append(r"on trial|is not confirmed")
+        found += own
+    return found
+
+
+def _over_the_reset(pair: Pair, number: int) -> list[str]:
+    """What runs already, while the reset installs the other one."""
+    other = 1 - number
+    if other not in pair.installed:
+        return []
+    if pair.cells[number].state.endswith("pending"):
+        return [r"the reset would put"]
+    # An image that waits puts off the end of a trial before it, where images are swapped.
+    if pair.on_trial(number) and (pair.boot.in_place or number > other):
+        return [r"runs on trial, and the reset .* takes it back"]
+    return []
+
+
+def steps_of(pair: Pair) -> str:
+    """Of both: those of a kind for both, then the next kind."""
+    parts = [_steps(pair, number) for number in (0, 1)]
+    both = "".join(parts)
+    marks = "".join(letter for part in reversed(parts) for letter in part if letter in "tp")
+    looks = "L" * both.count("L")
+    return "U" * both.count("U") + marks + looks + "R" * ("R" in both) + "P" * both.count("P") + "C" * both.count("C")
+
+
+def _steps(pair: Pair, number: int) -> str:
+    cell, boot = pair.cells[number], pair.boot
+    if pair.runs(number):
+        found = steps(cell)
+        return f"P{found}" if found and pair.installed else found
+    found = steps(cell) if cell.file != "running" else "UtRPC" if boot.trial else "UpRP"
+    if number == 0 or pair.tried(number) or not (boot.trial or boot.in_ram) or (len(pair.open) > 1 and pair.seen(1)):
+        return found
+    # Nobody could confirm it alone: it is marked to stay.
+    if cell.waits and pair.seen(1) and (cell.state == "test pending" or boot.mode is BootMode.DIRECT_XIP_REVERT):
+        return found
+    return found.replace("t", "p").removesuffix("C")
+
+
+# -- planned -----------------------------------------------------------------------------------------------------------
+
+
+def plan(pair: Pair) -> Plan:
+    files = {number: parse_image(file_of(pair.boot, number, *case)) for number, case in enumerate(pair.cases)}
+    board = ANOTHER_BOARD if "wrong board" in (pair.first[1], pair.second[1]) else None
+    return make_plan(files, state_of(pair.boot, *pair.cases, hidden=pair.hidden), DfuPolicy(board=board))
+
+
+def faults_of_plan(pair: Pair) -> Iterator[str]:
+    why = reasons_of(pair)
+    try:
+        made = plan(pair)
+    except PlanRefused as refusal:
+        if not any(re.search(says, refusal.message) for says in why):
+            yield f"refused with {refusal.message!r}, and the reasons are {why}"
+        if not refusal.hint or refusal.exit is not Exit.PLAN_REFUSED:
+            yield f"refused without a way out: {refusal!r}"
+        return
+    if why:
+        yield f"planned ({letters(made.steps)}) in spite of {why}"
+    elif letters(made.steps) != steps_of(pair):
+        yield f"planned as {letters(made.steps) or 'nothing'}, not {steps_of(pair) or 'nothing'}"
+    marked = [number for number, _ in made.tasks(Mark)]
+    if marked != sorted(marked, reverse=True):
+        yield f"marked in the order {marked}: the highest image has to be the first"
+
+
+def test_every_pair_is_planned_as_the_rules_say() -> None:
+    faults = [f"{pair}: {text}" for pair in PAIRS for text in faults_of_plan(pair)]
+    assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
