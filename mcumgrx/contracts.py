@@ -30,7 +30,7 @@ class ReturnHint:
             serial line a request inside MCUboot's wait window would hold the device in recovery. A device that prints
             all the time is asked after a small multiple of it.
         timeout_s: seconds until it must have come back.
-        name: the name it will advertise, where that differs (firmware loader).
+        name: the name that it may advertise from now on beside its own, at whatever address (firmware loader).
     """
 
     quiet_s: float | None = None
@@ -77,8 +77,15 @@ class Device(Protocol):
     def reaches_bootloader(self) -> bool:
         """Whether its bootloader answers over the same link, as far as links go: MCUboot knows serial ports alone."""
 
-    async def connect(self) -> Connection:
-        """Open a link. Raises `DeviceNotFound`, `ConnectFailed`, or `WrongDevice` where its identity has changed."""
+    @property
+    def by_name(self) -> bool:
+        """Whether its link finds it by what it calls itself, so that its firmware loader goes by another name."""
+
+    async def connect(self, *, name: str | None = None) -> Connection:
+        """Open a link, to whatever goes by `name` as well, as its firmware loader may.
+
+        Raises `DeviceNotFound`, `ConnectFailed`, or `WrongDevice` where its identity has changed.
+        """
 
     async def disconnect(self) -> None:
         """Close the link, if one is open."""
@@ -226,3 +233,15 @@ class OsGroup(ABC):
     async def in_recovery(self) -> bool:
         """Whether MCUboot's serial recovery answers, and not an application; asked for in a way that does no harm."""
         return False
+
+
+class SettingsGroup(ABC):
+    """Command group 3 as flows use it, which give a firmware loader its name."""
+
+    @abstractmethod
+    async def write(self, name: str, value: bytes | str) -> None:
+        """Give a setting another value for now."""
+
+    @abstractmethod
+    async def save(self, name: str | None = None) -> None:
+        """Write all settings to the storage, or only `name` and what is below it."""

@@ -21,6 +21,7 @@ class StageName(StrEnum):
     CONNECT = "connect"
     READ = "read"
     PLAN = "plan"
+    ENTER = "enter"
     ERASE = "erase"
     UPLOAD = "upload"
     MARK = "mark"

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .contracts import OsGroup as OsGroup
     from .contracts import OutsideCheck as OutsideCheck
     from .contracts import ReturnHint as ReturnHint
+    from .contracts import SettingsGroup as SettingsGroup
     from .contracts import UploadOptions as UploadOptions
     from .errors import ConnectFailed as ConnectFailed
     from .errors import DeviceError as DeviceError
@@ -183,7 +184,8 @@ _LATE = {
     "address": "Address OptionReader",
     "bulk": "Delivery transfer upload window_for",
     "client": "Client",
-    "contracts": "Connection Device HealthCheck ImageGroup OnTrial OsGroup OutsideCheck ReturnHint UploadOptions",
+    "contracts": "Connection Device HealthCheck ImageGroup OnTrial OsGroup OutsideCheck ReturnHint SettingsGroup "
+    "UploadOptions",
     "errors": "ConnectFailed DeviceError DeviceNotFound ErrorCode Exit FlowError FramingError ImageError LinkLost "
     "MalformedReply McumgrError MessageTooLarge NotDone Outcome PlanRefused PluginError ProtocolError "
     "RequestTimeout TransferStuck TransportError UploadMismatch UsageError WrongDevice",
@@ -300,9 +302,9 @@ class GroupPlugin:
     Attributes:
         load: `package.module:Class` of the `Group`.
         errors: `package.module:Class` of the `ErrorCode` table of the group's own codes, imported when one comes.
-        fills: name of the role (`"ImageGroup"`, `"OsGroup"`) that the class, derived from it too, takes in flows. It
-            does so for devices that are reached by a link of the same plugin, or whose user names it (`roles`); for all
-            where the plugin that is mcumgrx's own is switched off.
+        fills: name of the role (`"ImageGroup"`, `"OsGroup"`, `"SettingsGroup"`) that the class, derived from it too,
+            takes in flows. It does so for devices that are reached by a link of the same plugin, or whose user names it
+            (`roles`); for all where the plugin that is mcumgrx's own is switched off.
     """
 
     id: int

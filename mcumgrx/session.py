@@ -102,11 +102,17 @@ class SessionDevice:
     def reaches_bootloader(self) -> bool:
         return self._transport.reaches_bootloader
 
-    async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
-        """Open a link; a previous one is closed first.
+    @property
+    def by_name(self) -> bool:
+        return self._transport.by_name
+
+    async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S, *, name: str | None = None) -> Client:
+        """Open a link, to whatever goes by `name` as well; a previous one is closed first.
 
         Raises `DeviceNotFound`, `ConnectFailed`; `WrongDevice` where the link's identity is not that of the first time.
         """
+        if name is not None:
+            self._transport.look_for(name)
         return await self._connect(timeout_s, self._check_identity)
 
     async def _connect(self, timeout_s: float, on_reopened: Callable[[], None] | None) -> Client:
@@ -196,6 +202,8 @@ class SessionDevice:
         deadline = begin + hint.timeout_s
         quiet_s = self._transport.quiet_after_reset_s if hint.quiet_s is None else hint.quiet_s
         self._listener = progress
+        if hint.name is not None:
+            self._transport.look_for(hint.name)
         try:
             # A silence that somebody has asked for is kept, whatever the text says.
             trusting = hint.quiet_s is None

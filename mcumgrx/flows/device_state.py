@@ -8,9 +8,18 @@ from enum import Enum
 
 from ..errors import UsageError
 from ..mcuboot import Version
-from ..messages.standard import Bootloader, BootloaderMode, ImageState, Params, SlotInfo
+from ..messages.standard import Bootloader, BootloaderMode, ImageState, Params, Slot, SlotInfo
 
-__all__ = ["DeviceState", "Kind", "in_recovery", "is_board", "read_version", "shown_version"]
+__all__ = [
+    "UNLISTED",
+    "DeviceState",
+    "Kind",
+    "in_recovery",
+    "is_board",
+    "loader_answers",
+    "read_version",
+    "shown_version",
+]
 
 
 class Kind(Enum):
@@ -36,11 +45,16 @@ _KINDS = {
 }
 
 
+UNLISTED = ImageState((), split_status=0)
+"""Of an application that answers and has no image list, because a firmware loader has it. Empty ones are others."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceState:
     """What a device says of itself; all but the image list may be unknown, and `board` not even asked for.
 
-    `reaches_bootloader`: MCUboot's serial recovery can answer over the link, too.
+    `reaches_bootloader`: MCUboot's serial recovery can answer over the link, too. `loader`: what a firmware loader is
+    to be called, where the link finds devices by name.
     """
 
     images: ImageState
@@ -49,11 +63,23 @@ class DeviceState:
     params: Params | None = None
     board: str | None = None
     reaches_bootloader: bool = True
+    loader: str | None = None
 
     @property
     def recovery(self) -> bool:
         """Whether it is MCUboot's serial recovery that answers, as far as that can be told."""
         return not self.mode_known and in_recovery(self.images)
+
+    @property
+    def in_loader(self) -> bool:
+        """Whether it is its firmware loader that answers, and not the application."""
+        return self.kind is Kind.LOADER and loader_answers(self.images)
+
+    def installed(self, image: int) -> Slot | None:
+        """What runs of this image; seen from a firmware loader, what lies in the application's slot."""
+        if not self.in_loader:
+            return self.images.active(image)
+        return next((slot for slot in self.images.slots if (slot.image, slot.slot) == (image, 0)), None)
 
     @property
     def mode_known(self) -> bool:
@@ -95,6 +121,12 @@ class DeviceState:
 def in_recovery(images: ImageState) -> bool:
     """Whether this image list is one of MCUboot's serial recovery: nothing runs, and no `splitStatus`."""
     return images.split_status is None and not any(slot.active for slot in images.slots)
+
+
+def loader_answers(images: ImageState) -> bool:
+    """Whether this is the list of a firmware loader, given that the device has one: its own slot is not slot 0."""
+    active = images.active()
+    return images is not UNLISTED and (active is None or active.slot != 0)
 
 
 def is_board(told: str, wanted: str) -> bool:

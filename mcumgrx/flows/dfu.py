@@ -16,7 +16,7 @@ from ..contracts import Device
 from ..events import Progress, StageName, ignore_progress
 from ..mcuboot import Image
 from ..pause import Pause
-from .device_state import DeviceState, shown_version
+from .device_state import DeviceState, Kind, shown_version
 from .health import Checking, Soaking
 from .job import Job
 from .link import now
@@ -28,6 +28,7 @@ from .reading import read_device
 from .report import Ending, Report
 from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
+from .through_loader import loader_works
 from .trial import GoingBack, Keeping, Staying
 from .variants import Files, chosen, first
 from .verdict import Target
@@ -45,6 +46,7 @@ async def update(
     policy: DfuPolicy = DfuPolicy(),  # noqa: B008 - immutable
     progress: Progress = ignore_progress,
     *,
+    installer: Image | None = None,
     on_plan: OnPlan | None = None,
     pause: Pause | None = None,
 ) -> Report:
@@ -52,7 +54,8 @@ async def update(
 
     Several images, by their numbers (`{0: app, 1: net}`), are uploaded and marked one after the other, started by one
     reset, and confirmed when all are proven to run, or none of them. `policy.image` counts for a single one alone. Of
-    files for each slot of an image (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run.
+    files for each slot of an image (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run. `installer` comes
+    before all: it brings a SoftDevice and a firmware loader (`Image.installer`).
 
     Nothing that changes the device is sent before the plan is complete. `on_plan` gets it then, to show it and to ask;
     when it returns false nothing is done. The plan's notes and warnings come to `progress` by themselves, before that.
@@ -72,8 +75,8 @@ async def update(
         raise TypeError("an update is of one image at least")
     job = Job(device, first(files), policy, progress, pause)
     try:
-        plan = await _plan(job, files)
-        ending = await _carry_out(job, plan, on_plan)
+        plan = await _plan(job, files, installer)
+        ending = await _carry_out(job, plan, files, installer, on_plan)
     finally:
         await device.close()
     return Report(
@@ -94,19 +97,20 @@ async def update(
 # -- what is to be done ------------------------------------------------------------------------------------------------
 
 
-async def _plan(job: Job, files: Files) -> Plan:
+async def _plan(job: Job, files: Files, installer: Image | None) -> Plan:
     with job.stage(StageName.CONNECT, f"connecting to {job.device.address}") as stage:
         await job.link.connect()
         stage.result = "connected"
     with job.stage(StageName.READ, "reading the device") as stage:
         state = await job.link.run(partial(read_device, job))
         job.listed = job.before = state.images
-        job.old = {number: target.active(state.images) for number, target in job.targets.items()}
+        job.old = {number: state.installed(number) for number in job.targets}
+        job.loader = state.kind is Kind.LOADER
         stage.result = _described(state, [*job.targets])
     with job.stage(StageName.PLAN, "planning") as stage:
         images = chosen(files, state)
-        plan = make_plan(images, state, job.policy)
-        job.targets = dict(_targets(plan, images))
+        plan = make_plan(images, state, job.policy, installer=installer)
+        job.targets = dict(_targets(plan, images, loader=job.loader))
         count = len(plan.texts)
         stage.result = f"{count} step{'' if count == 1 else 's'} to do" if count else "nothing to do"
     for text in plan.notes:
@@ -116,7 +120,7 @@ async def _plan(job: Job, files: Files) -> Plan:
     return plan
 
 
-def _targets(plan: Plan, files: Mapping[int, Image]) -> Iterator[tuple[int, Target]]:
+def _targets(plan: Plan, files: Mapping[int, Image], *, loader: bool) -> Iterator[tuple[int, Target]]:
     """What there is to bring: the files, without their padding where that is left out, and without what runs already.
 
     Where nothing is to do they stay for the report.
@@ -125,14 +129,16 @@ def _targets(plan: Plan, files: Mapping[int, Image]) -> Iterator[tuple[int, Targ
     for part in todo or plan.each:
         image = files[part.number] if part.image is None else part.image
         listed = len(todo) == 1 or all(prove.listed for prove in part.steps if isinstance(prove, Prove))
-        yield part.number, Target(image, part.number, not plan.parts, listed)
+        yield part.number, Target(image, part.number, not plan.parts, listed, loader)
 
 
 def _described(state: DeviceState, numbers: Sequence[int]) -> str:
     if len(numbers) > 1:
         return "; ".join(f"image {number}: {_described(state, [number])}" for number in numbers)
     image = numbers[0]
-    active = state.images.active(image)
+    active = state.installed(image)
+    if state.in_loader:
+        return f"its firmware loader answers; {shown_version(active.version) if active else 'nothing'} is in slot 0"
     if active is None and image:
         return f"it does not list what runs of image {image}"
     if active is None:
@@ -143,12 +149,16 @@ def _described(state: DeviceState, numbers: Sequence[int]) -> str:
 # -- the doing of it ---------------------------------------------------------------------------------------------------
 
 
-async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
+async def _carry_out(job: Job, plan: Plan, files: Files, installer: Image | None, on_plan: OnPlan | None) -> Ending:
     if on_plan is not None and not await on_plan(plan):
         return Ending.NOT_STARTED
     if not plan.steps:
         return Ending.NOTHING_TO_DO
-    for work in _works(job, plan):
+
+    def again(state: DeviceState) -> Plan:
+        return make_plan(chosen(files, state), state, job.policy, installer=installer)
+
+    for work in loader_works(job, plan, installer, again) if job.loader else _works(job, plan):
         job.link.failures = 0
         await work.run()
     if all(isinstance(step, Keep | GoBack) for step in plan.steps):
@@ -160,6 +170,8 @@ async def _carry_out(job: Job, plan: Plan, on_plan: OnPlan | None) -> Ending:
         await Confirming(job).run()
     if not all(target.listed for target in job.targets.values()):
         raise job.failed(await job.list())
+    if job.link.inferred:
+        return Ending.ANSWERS
     if job.resets:
         check_lasting(job, await job.list())
     return Ending.CONFIRMED if job.confirmed else Ending.ON_TRIAL

@@ -54,6 +54,7 @@ class Job:
         before: the last one before the reset.
         targets: what is brought, by the numbers of the images; what is there already has left it once there is a plan.
         old: what ran at the beginning, by the same numbers.
+        loader: the device has a firmware loader, over which the update goes.
         sessions: what the device is to know uploads by; where there is none, by the file's own hash.
     """
 
@@ -69,6 +70,7 @@ class Job:
         self.listed: ImageState | None = None
         self.before = ImageState(())
         self.old: dict[int, Slot | None] = {}
+        self.loader = False
         self.sessions: dict[int, bytes] = {}
         self.done: list[StepDone] = []
         self.resets = 0
@@ -106,7 +108,7 @@ class Job:
     async def list(self) -> ImageState:
         """The image list, asked for if it may have changed."""
         if self.listed is None:
-            self.listed = await self.link.run(image_list)
+            self.listed = self.link.known(await self.link.run(image_list))
         return self.listed
 
     def verdict(self, images: ImageState) -> Verdict:

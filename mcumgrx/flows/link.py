@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from ..contracts import Connection, Device, OsGroup, ReturnHint
 from ..errors import DeviceError, LinkLost, ProtocolError, TransportError, WrongDevice
 from ..events import Note, Progress
-from ..messages.standard import ImageState
+from ..messages.standard import ImageState, Slot
+from .device_state import UNLISTED
 from .listing import NO_LIST_CODES, image_list
+from .loader import loader_name
 from .policy import DfuPolicy
 
 __all__ = ["KNOCK_S", "DeviceLink", "NoReturn", "now"]
@@ -73,10 +76,16 @@ class DeviceLink:
         # The connection is kept after its end; `_up` says whether it can be used.
         self._connection: Connection | None = None
         self._up = False
+        # By which its firmware loader is found, and what it is found by at present.
+        self.loader = loader_name(device.address) if device.by_name else None
+        self.name: str | None = None
+        # What runs where an application answers that lists nothing, as its loader has listed it; None: nothing known.
+        self.application: Slot | None = None
+        self.inferred = False  # what runs has been known so
         self._knocks = 0
 
     async def connect(self) -> None:
-        self._connection = await self.device.connect()
+        self._connection = await self.device.connect(name=self.loader)
         self._up = True
 
     def has_reset(self) -> None:
@@ -113,7 +122,7 @@ class DeviceLink:
     async def _usable(self) -> Connection:
         if self._connection is None or not self._up:
             self.reconnects += self._connection is not None
-            hint = ReturnHint(self.policy.quiet_s, _RECONNECT_TIMEOUT_S)
+            hint = ReturnHint(self.policy.quiet_s, _RECONNECT_TIMEOUT_S, self.name)
             self._connection = await self.device.rediscover(hint, self.progress)
             self._up = True
         return self._connection
@@ -185,6 +194,13 @@ class DeviceLink:
                 self._up = False
         return None
 
+    def known(self, images: ImageState) -> ImageState:
+        """This list or, of an application that has none, what is known of it: nothing else can run."""
+        if images is not UNLISTED or self.application is None:
+            return images
+        self.inferred = True
+        return ImageState((replace(self.application, active=True, confirmed=True),), split_status=0)
+
     def _word(self) -> str:
         since_s = now() - self.reset_at_s
         return f"no answer yet, {since_s:.0f} s after the reset; it is asked until {self.policy.boot_timeout_s:g} s"
@@ -192,7 +208,7 @@ class DeviceLink:
     async def _listed(self, patience_s: float) -> ImageState:
         """The image list. Raises `TimeoutError` when it does not come in time, or is worth being asked for anew."""
         if not self._up:
-            hint = ReturnHint(self.quiet_s, max(self.deadline_s - now(), 0.1))
+            hint = ReturnHint(self.quiet_s, max(self.deadline_s - now(), 0.1), self.name)
             self._connection = await self.device.rediscover(hint, self.progress)
             self._up = True
         assert self._connection is not None
@@ -208,7 +224,7 @@ class DeviceLink:
                 await asyncio.wait([asking], timeout=_UP_PATIENCE_S)
             if not asking.done():
                 raise TimeoutError
-            return asking.result()
+            return self.known(asking.result())
         finally:
             asking.cancel()
             booted.cancel()

@@ -4,6 +4,8 @@ The recovery's list mostly has no flags, and is known by that (`device_state.in_
 `BOOT_SERIAL_IMG_GRP_IMAGE_STATE` flags what would run as active, as an application does; but it takes a setting of the
 console's echo, which no application of Zephyr does, and has no `splitStatus`, which those of Mynewt have. Here such a
 list loses the flags that are not true, so that all who read lists can go by them.
+
+An application beside a firmware loader mostly has no list at all, and is known by the bootloader's mode.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from dataclasses import replace
 
 from ..contracts import Connection, ImageGroup, OsGroup
 from ..errors import DeviceError
-from ..messages.standard import ImageState
+from ..messages.standard import BootloaderMode, ImageState
 from ..protocol.codes import SmpError
+from .device_state import UNLISTED
 
 __all__ = ["NO_LIST", "NO_LIST_CODES", "image_list"]
 
@@ -32,14 +35,23 @@ async def image_list(connection: Connection) -> ImageState:
     try:
         images = await connection.group(ImageGroup).state()
     except DeviceError as error:
-        if not error.says(*NO_LIST_CODES) or not await _in_recovery(connection):
+        if not error.says(*NO_LIST_CODES):
             raise
-        return NO_LIST
+        if await _in_recovery(connection):
+            return NO_LIST
+        if await _has_loader(connection):
+            return UNLISTED
+        raise
     if images.split_status is not None or not any(slot.active for slot in images.slots):
         return images
     if not await _in_recovery(connection):
         return images
     return replace(images, slots=tuple(replace(slot, active=False, confirmed=False) for slot in images.slots))
+
+
+async def _has_loader(connection: Connection) -> bool:
+    told = await connection.optional("bootloader", connection.group(OsGroup).bootloader, _PATIENCE_S)
+    return told is not None and told.mode == BootloaderMode.FIRMWARE_LOADER
 
 
 async def _in_recovery(connection: Connection) -> bool:

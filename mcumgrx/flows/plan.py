@@ -14,17 +14,21 @@ from ..mcuboot import Image
 __all__ = [
     "Check",
     "Confirm",
+    "EnterLoader",
     "Erase",
     "GoBack",
+    "Install",
     "Keep",
     "Look",
     "Mark",
+    "NameLoader",
     "Plan",
     "Prove",
     "Reset",
     "Soak",
     "Step",
     "Upload",
+    "UploadInstaller",
 ]
 
 
@@ -56,6 +60,58 @@ class GoBack:
     @property
     def text(self) -> str:
         return f"reset the device, so that {self.version} comes back in place of {self.trial}"
+
+
+@dataclass(frozen=True, slots=True)
+class NameLoader:
+    """Have the application name the firmware loader, so that it is found over Bluetooth LE."""
+
+    name: ClassVar[str] = "name-loader"
+    called: str
+
+    @property
+    def text(self) -> str:
+        return f"name the firmware loader {self.called}, if the application takes that"
+
+
+@dataclass(frozen=True, slots=True)
+class EnterLoader:
+    """Restart the device into its firmware loader, and find it there, by a name where the link needs one."""
+
+    name: ClassVar[str] = "enter-loader"
+    called: str | None = None
+
+    @property
+    def text(self) -> str:
+        found = "" if self.called is None else f", and find it there as {self.called}"
+        return f"reset the device into its firmware loader{found}"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInstaller:
+    """Transfer `size` bytes of the installer, over the application."""
+
+    name: ClassVar[str] = "upload-installer"
+    size: int
+    version: str
+
+    @property
+    def text(self) -> str:
+        return f"upload the installer {self.version} ({self.size:,} bytes) over the application"
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Reset the device, so that the installer runs, and find the firmware loader again."""
+
+    name: ClassVar[str] = "install"
+    version: str
+    called: str | None = None
+
+    @property
+    def text(self) -> str:
+        found = "" if self.called is None else f" as {self.called}"
+        return f"reset the device, so that the installer {self.version} runs, and find the firmware loader again{found}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +246,23 @@ class Confirm:
         return f"confirm {self.version}, so that it stays"
 
 
-Step = Keep | GoBack | Erase | Upload | Mark | Look | Reset | Prove | Soak | Check | Confirm
+Step = (
+    Keep
+    | GoBack
+    | NameLoader
+    | EnterLoader
+    | UploadInstaller
+    | Install
+    | Erase
+    | Upload
+    | Mark
+    | Look
+    | Reset
+    | Prove
+    | Soak
+    | Check
+    | Confirm
+)
 S = TypeVar("S", bound=Step)
 
 

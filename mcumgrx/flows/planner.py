@@ -23,6 +23,7 @@ from ..mcuboot import Image
 from ..messages.standard import Slot
 from .device_state import DeviceState, Kind, is_board, read_version, shown_version
 from .fit import Fit
+from .loader import plan_through_loader
 from .plan import Check, Confirm, Erase, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .policy import DfuPolicy, Mode
 from .requests import IN_PLACE, Choice
@@ -37,13 +38,13 @@ def _marks(kind: Kind, state: DeviceState) -> bool | None:
     return None if not state.mode_known or kind is Kind.NEWEST_MAYBE_REVERT else True
 
 
-def plan_one(image: Image, state: DeviceState, policy: DfuPolicy) -> Plan:
-    """What has to be done so that `image` runs as `policy` wants it. Raises `PlanRefused`.
+def plan_one(image: Image, state: DeviceState, policy: DfuPolicy, installer: Image | None = None) -> Plan:
+    """What has to be done so that `image` runs as `policy` wants it, after `installer`. Raises `PlanRefused`.
 
     Done already is done: an image that runs is not sent again, nor one that lies in the other slot, unless
     `policy.erase` asks for a clean start.
     """
-    return _Planner(image, state, policy, {policy.image: image}, together=False).plan()
+    return _Planner(image, state, policy, {policy.image: image}, together=False, installer=installer).plan()
 
 
 def plan_together(files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy, *, together: bool) -> Plan:
@@ -63,15 +64,17 @@ class _Planner:
         files: Mapping[int, Image],
         *,
         together: bool,
+        installer: Image | None = None,
     ) -> None:
         self.image = image
         self.state = state
         self.policy = policy
         self.files = files
         self.together = together
+        self.installer = installer
         self.number = policy.image
         self.kind = state.kind
-        self.a = state.images.active(policy.image)
+        self.a = state.installed(policy.image)
         self.old = None if self.a is None else shown_version(self.a.version)
         self.new = str(image.version)
         slot = 1 - self.a.slot if self.a is not None and self.a.slot in (0, 1) else 1
@@ -98,6 +101,9 @@ class _Planner:
             return self._plan_recovery()
         if self.a is not None and self._is_as_wanted(self.a):
             return self._plan_running(self.a)
+        if self.kind is Kind.LOADER:
+            self._check_version()
+            return self._done(*plan_through_loader(self.fit, self._gate(), self.installer))
         self._check_bootloader()
         self.fit.check_hash_type()
         self.fit.check_kind()
@@ -110,6 +116,8 @@ class _Planner:
 
     def _is_as_wanted(self, a: Slot) -> bool:
         """What runs is the file, or, where that is enough, its version."""
+        if self.state.in_loader or self.installer is not None:
+            return False
         if a.hash in self.image.hashes_when_running:
             return True
         return self.policy.ensure_version and a.confirmed and read_version(a.version) == self.image.version
@@ -392,13 +400,6 @@ class _Planner:
                     " where it is built in), then use --mode upload-only",
                 ),
             )
-        if self.kind is Kind.LOADER and self.policy.mode is not Mode.UPLOAD_ONLY:
-            raise self._refused(
-                "the device updates through a firmware loader, which is not supported yet",
-                Hint("start the loader (", Run("os reset --boot-mode 1"), "), then use --mode upload-only and reset"),
-            )
-        if self.kind is Kind.LOADER:
-            self.fit.for_good("a firmware loader writes the file over the application: there is no way back")
 
     def _unconfirmed(self, a: Slot) -> PlanRefused:
         b = self.state.images.other(self.number)

@@ -70,6 +70,8 @@ class Proving:
 
     def _proven(self, images: ImageState) -> str:
         """What runs now; what is never listed can only be seen to have left its slot."""
+        if self._job.link.inferred:
+            return f"the application answers, and no other than {self._job.new} can run; it lists no images itself"
         shown = [target.name for target in self._job.targets.values() if target.running(images) is not None]
         unseen = [target.name for target in self._job.targets.values() if target.running(images) is None]
         told = f"{in_words(shown)} run{'s' if len(shown) == 1 else ''}"

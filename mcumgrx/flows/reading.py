@@ -41,8 +41,8 @@ async def read_device(job: Job, connection: Connection) -> DeviceState:
         board = await _waited_for(
             job, "board", connection.optional("board", connection.group(OsGroup).board, patience_s)
         )
-    reaches = job.device.reaches_bootloader
-    return DeviceState(state, slots, Bootloader() if bootloader is None else bootloader, params, board, reaches)
+    told = Bootloader() if bootloader is None else bootloader
+    return DeviceState(state, slots, told, params, board, job.device.reaches_bootloader, job.link.loader)
 
 
 async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | None:

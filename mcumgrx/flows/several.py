@@ -37,21 +37,25 @@ _LINES = 3
 """So many uploads have a line each; the plan shall fit a small terminal."""
 
 
-def make_plan(files: Image | Mapping[int, Image], state: DeviceState, policy: DfuPolicy) -> Plan:
+def make_plan(
+    files: Image | Mapping[int, Image], state: DeviceState, policy: DfuPolicy, *, installer: Image | None = None
+) -> Plan:
     """What has to be done so that `files`, by the numbers of their images, run as `policy` wants it.
 
     A single file is for image `policy.image`. Done already is done: an image that runs is not sent again, nor one that
-    lies in the other slot, unless `policy.erase` asks for a clean start. Raises `PlanRefused`.
+    lies in the other slot, unless `policy.erase` asks for a clean start. `installer` comes before it, where a firmware
+    loader takes it. Raises `PlanRefused`.
     """
     if isinstance(files, Image):
         files = {policy.image: files}
     _check_order(files, policy)
+    _check_installer(installer, state)
     ended = end_trials(files, state, policy)
     if ended is not None:
         state = ended.state
     if len(files) == 1:
         ((number, image),) = files.items()
-        plan = plan_one(image, state, replace(policy, image=number))
+        plan = plan_one(image, state, replace(policy, image=number), installer)
         return plan if ended is None else ended.before(plan)
     parts = _parts(files, state, policy)
     return _whole(parts if ended is None else [ended.before(part) for part in parts], files, state, policy)
@@ -76,6 +80,14 @@ def _whole(parts: Sequence[Plan], files: Mapping[int, Image], state: DeviceState
         warnings=(*_gathered(parts, lambda part: part.warnings), *lost),
         no_way_back=(*_gathered(parts, lambda part: part.no_way_back), *lost),
     )
+
+
+def _check_installer(installer: Image | None, state: DeviceState) -> None:
+    if installer is not None and state.kind is not Kind.LOADER:
+        raise PlanRefused(
+            f"the installer {installer.version} is for a device with a firmware loader, and this bootloader has none",
+            hint="leave it out, and bring the application alone",
+        )
 
 
 def _check_order(files: Mapping[int, Image], policy: DfuPolicy) -> None:

@@ -110,7 +110,7 @@ class Uploading:
             policy.erase_timeout_s,
             policy.chunk_bytes,
             policy.window,
-            policy.upgrade_only,
+            policy.upgrade_only and not job.loader,  # which would compare it with itself
             job.pause,
             job.sessions.get(self._target.number),
         )
@@ -232,9 +232,10 @@ def _how(step: Mark) -> str:
 class Resetting:
     """The reset: asked for once, and once more after a lost link that the device has not followed."""
 
-    def __init__(self, job: Job, *, again: bool = False) -> None:
+    def __init__(self, job: Job, *, again: bool = False, boot_mode: int | None = None) -> None:
         self._job = job
         self._again = again  # the same one, so that what was listed before it is known already
+        self._boot_mode = boot_mode
         self._asked = False
 
     async def run(self) -> None:
@@ -256,10 +257,12 @@ class Resetting:
         self._asked = True
         job.device.expect_reset()
         try:
-            await connection.group(OsGroup).reset()
+            await connection.group(OsGroup).reset(boot_mode=self._boot_mode)
         except (RequestTimeout, MalformedReply):
             return  # the device is gone, which is what was asked for; if not, its list tells
         except DeviceError as error:
+            if self._boot_mode is not None:
+                raise
             be = "is" if len(job.targets) == 1 else "are"
             waits = f"{job.new} {be} installed by the next reset, whatever causes it"
             error.hint = Hint(waits, *(("; ", error.hint) if error.hint else ()))

@@ -30,7 +30,7 @@ from ..errors import Outcome
 from ..hints import Hint, Run
 from ..mcuboot import Dependency, Image, Version
 from ..messages.standard import ImageState, Slot
-from .device_state import in_recovery, read_version, shown_version
+from .device_state import in_recovery, loader_answers, read_version, shown_version
 
 __all__ = ["Finding", "Target", "Verdict", "in_words", "verdict", "verdict_of_all"]
 
@@ -40,13 +40,14 @@ class Target:
     """The image that an update brings, and the number of the image (core) that it is for.
 
     Not `alone`: the update brings others as well, so that its name has to say which one it is. Not `listed`: the device
-    never shows what runs of this image.
+    never shows what runs of this image. `loader`: a firmware loader has written it over the application.
     """
 
     image: Image
     number: int = 0
     alone: bool = True
     listed: bool = True
+    loader: bool = False
 
     @property
     def version(self) -> str:
@@ -114,10 +115,24 @@ class _Sign(Flag):
     ANOTHER = auto()  # it is not what ran before that runs
     GONE = auto()  # the new image is not in a slot that does not run
     WAITS = auto()  # it is, as before the reset, or marked
+    LOADER = auto()  # the firmware loader answers, and not what it has written
 
 
 # How it has ended if it stays so: the first row of which all signs are there. No hint: why it waits.
 _ENDINGS: tuple[tuple[_Sign, Outcome, str, str | None], ...] = (
+    (
+        _Sign.LOADER | _Sign.GONE,
+        Outcome.REJECTED,
+        "{new} does not run, and is gone from its slot: the firmware loader answers",
+        "an image that removes itself is an installer, which the application has to follow; bring that now",
+    ),
+    (
+        _Sign.LOADER,
+        Outcome.REJECTED,
+        "the bootloader does not start {new}: the firmware loader answers, and {new} is in slot {slot}",
+        "it was refused (signed with another key? damaged? built for another board?). The device waits in its loader "
+        "for an image; --erase sends this one anew",
+    ),
     (
         _Sign.UNSEEN | _Sign.WAITS,
         Outcome.NEVER_SWAPPED,
@@ -169,6 +184,8 @@ def verdict(target: Target, before: ImageState, after: ImageState, old: Slot | N
         signs |= _Sign.ANOTHER
     if staged is not None and (staged.pending or after.slots == before.slots):
         signs |= _Sign.WAITS
+    if target.loader and loader_answers(after):
+        signs |= _Sign.LOADER
     words = _words(target, before, after, old)
     outcome, text, hint = next(ending[1:] for ending in _ENDINGS if ending[0] in signs)
     if hint is None:

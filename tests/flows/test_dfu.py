@@ -958,8 +958,8 @@ def test_the_flow_asks_for_the_image_group_by_its_role() -> None:
     asked: list[type] = []
 
     class Watching(SessionDevice):
-        async def connect(self, timeout_s: float = 15.0) -> Any:
-            client = await super().connect(timeout_s)
+        async def connect(self, timeout_s: float = 15.0, *, name: str | None = None) -> Any:
+            client = await super().connect(timeout_s, name=name)
             group = client.group
             client.group = lambda kind: (asked.append(kind), group(kind))[1]  # type: ignore[method-assign,func-returns-value]
             return client

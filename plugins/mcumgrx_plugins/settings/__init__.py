@@ -12,6 +12,7 @@ SETTINGS = GroupPlugin(
     "Settings",
     load="mcumgrx_plugins.settings.group:SettingsGroup",
     errors="mcumgrx_plugins.settings.messages:SettingsErrorCode",
+    fills="SettingsGroup",
 )
 
 

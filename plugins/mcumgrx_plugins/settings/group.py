@@ -1,4 +1,4 @@
-"""`SettingsGroup`: the commands of group 3 over a client.
+"""`SettingsGroup`: the commands of group 3 over a client; it fills the role `mcumgrx.contracts.SettingsGroup`.
 
 A value lives in three places: in the firmware's handler (`read` and `write`), in what the application uses (`commit`),
 and in the storage (`save`, `load`, `delete`).
@@ -25,6 +25,7 @@ from mcumgrx.plugin_api import (
     explaining,
     value_text,
 )
+from mcumgrx.plugin_api import SettingsGroup as SettingsRole
 
 from .messages import (
     CommitSettings,
@@ -63,7 +64,7 @@ class Written:
     seen: bool | None
 
 
-class SettingsGroup(Group):
+class SettingsGroup(Group, SettingsRole):
     """Group 3 of a connected device. Every method raises the errors of `Client.request`, and `UsageError` for a name
     that no setting has.
 
