@@ -210,6 +210,13 @@ class ImageGroup(ABC):
         """The slots and their sizes, or None when the device cannot tell."""
         return None
 
+    def begun(self) -> tuple[bytes, int] | None:
+        """The SHA-256 of a file whose upload was interrupted, and how many bytes the device had; None for none.
+
+        As it is remembered: the device is not asked, and has forgotten it if it has restarted since.
+        """
+        return None
+
 
 class OsGroup(ABC):
     """Command group 0 as flows use it."""

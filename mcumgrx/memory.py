@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import UsageError
-from .link.profile import Learned
+from .interrupted import InterruptedUploads
+from .link.profile import Begun, Learned
 from .locks import lock_file
 from .threads import in_thread
 
@@ -113,6 +114,11 @@ class Memory:
         return f"<Memory {self._folder or ''}>"
 
     @property
+    def uploads(self) -> InterruptedUploads:
+        """Those that were interrupted, in a file beside."""
+        return InterruptedUploads(lambda: self.path.parent, clock=self._clock)
+
+    @property
     def path(self) -> Path:
         """The file. Raises `OSError` where a user has no place for such files."""
         return (cache_folder() if self._folder is None else self._folder) / _FILE
@@ -170,6 +176,7 @@ class Memory:
         A damaged file is removed when all is to be forgotten. Raises `UsageError` for one that cannot be changed.
         """
         try:
+            self.uploads.forget(identity)
             if not self.path.exists():
                 return []
             with self._locked():
@@ -291,6 +298,8 @@ class Remembered:
     def __init__(self, memory: Memory | None) -> None:
         self._memory = memory
         self._known: dict[tuple[str, str], Learned] = {}
+        self._begun: dict[str, Begun] = {}
+        self._stored: dict[str, Begun] = {}  # as it was read
 
     async def recall(self, identity: str, link: str) -> Learned:
         """As `Memory.recall`: the same object for all connections, which transfers add to."""
@@ -302,9 +311,23 @@ class Remembered:
             self._known[identity, link] = found
         return found
 
+    async def begun(self, device: str) -> Begun:
+        """The upload that was interrupted last: the same object for all connections."""
+        if (found := self._begun.get(device)) is None:
+            found = Begun()
+            if self._memory is not None:
+                found = await self._in_time("read", self._memory.uploads.recall, device) or found
+            self._begun[device] = found
+            self._stored[device] = replace(found)
+        return found
+
     async def store(self) -> None:
         """Keep all of it for the next time, and hold it no longer."""
         known, self._known = self._known, {}
+        begun, self._begun = self._begun, {}
+        for device, upload in begun.items():
+            if self._memory is not None and upload != self._stored.get(device):
+                await self._in_time("written", self._memory.uploads.remember, device, replace(upload))
         for (identity, link), learned in known.items():
             if self._memory is not None:
                 await self._in_time("written", self._memory.remember, identity, link, replace(learned))

@@ -131,6 +131,7 @@ class SessionDevice:
             self._check_identity()
             if (key := self._key()) is not None:  # only an open link tells the identity
                 profile.learned = await self._remembered.recall(*key)
+            profile.begun = await self._remembered.begun(str(self._address) if key is None else key[0])
         except BaseException:
             await client.close()
             raise

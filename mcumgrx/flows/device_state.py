@@ -54,7 +54,8 @@ class DeviceState:
     """What a device says of itself; all but the image list may be unknown, and `board` not even asked for.
 
     `reaches_bootloader`: MCUboot's serial recovery can answer over the link, too. `loader`: what a firmware loader is
-    to be called, where the link finds devices by name.
+    to be called, where the link finds devices by name. `begun`: the SHA-256 of a file whose upload was interrupted, and
+    how many bytes of it the device had, as far as that is remembered.
     """
 
     images: ImageState
@@ -64,6 +65,7 @@ class DeviceState:
     board: str | None = None
     reaches_bootloader: bool = True
     loader: str | None = None
+    begun: tuple[bytes, int] | None = None
 
     @property
     def recovery(self) -> bool:

@@ -128,18 +128,23 @@ class Erase:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Transfer `size` bytes of the file; the device chooses the slot, presumably `slot`. `trimmed`: no padding."""
+    """Transfer `size` bytes of the file; the device chooses the slot, presumably `slot`. `trimmed`: no padding.
+
+    `resumed_from`: bytes that an upload which was interrupted has left there, unless the device has restarted since.
+    """
 
     name: ClassVar[str] = "upload"
     size: int
     slot: int
     version: str
     trimmed: bool = False
+    resumed_from: int = 0
 
     @property
     def text(self) -> str:
         how = ", without its padding" if self.trimmed else ""
-        return f"upload {self.version} ({self.size:,} bytes{how}) to slot {self.slot}"
+        resumed = f", resumed at {_of(self.resumed_from, self.size)}" if self.resumed_from else ""
+        return f"upload {self.version} ({self.size:,} bytes{how}) to slot {self.slot}{resumed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +251,13 @@ class Confirm:
         return f"confirm {self.version}, so that it stays"
 
 
+def _of(done: int, size: int) -> str:
+    """`34 of 50 KB`, `340 of 1,900 bytes`."""
+    if size < 10_000:
+        return f"{done:,} of {size:,} bytes"
+    return f"{done / 1000:.0f} of {size / 1000:,.0f} KB"
+
+
 Step = (
     Keep
     | GoBack
@@ -338,6 +350,8 @@ class Plan:
             "to_version": self.to_version,
             "hash": self.hash,
             "slot": self.slot,
+            "size": sum(step.size for _, step in self.tasks(Upload)),
+            "resumed_from": sum(step.resumed_from for _, step in self.tasks(Upload)),
             "steps": [{"name": name, "text": text} for name, text in lines],
             "notes": list(self.notes),
             "warnings": list(self.warnings),

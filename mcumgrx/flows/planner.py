@@ -208,7 +208,10 @@ class _Planner:
 
     def _upload(self) -> Upload:
         sent = self.fit.sent
-        return Upload(sent.size, self.slot, self.new, trimmed=sent is not self.image)
+        session, done = self.state.begun or (None, 0)
+        if self.policy.erase or session != sent.file_sha256 or not 0 < done < sent.size:
+            done = 0
+        return Upload(sent.size, self.slot, self.new, trimmed=sent is not self.image, resumed_from=done)
 
     def _activation(self, b: Slot | None) -> list[Step]:
         """Mark (where that is needed and works), reset, prove, confirm (where that is wanted and needed)."""

@@ -42,7 +42,8 @@ async def read_device(job: Job, connection: Connection) -> DeviceState:
             job, "board", connection.optional("board", connection.group(OsGroup).board, patience_s)
         )
     told = Bootloader() if bootloader is None else bootloader
-    return DeviceState(state, slots, told, params, board, job.device.reaches_bootloader, job.link.loader)
+    reaches, loader = job.device.reaches_bootloader, job.link.loader
+    return DeviceState(state, slots, told, params, board, reaches, loader, images.begun())
 
 
 async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | None:

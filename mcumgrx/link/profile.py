@@ -51,6 +51,14 @@ class Learned:
 
 
 @dataclass(slots=True)
+class Begun:
+    """The upload that was interrupted last: what the device knows it by, and how many bytes of it the device had."""
+
+    session: bytes | None = None
+    done: int = 0
+
+
+@dataclass(slots=True)
 class LinkProfile:
     """What this connection has shown so far. Sizes in bytes, SMP header included; times in seconds.
 
@@ -61,6 +69,7 @@ class LinkProfile:
         refused_bytes: the smallest that does not; None for none.
         min_rtt_s: the shortest round trip of a request that costs the device next to nothing; None before the first.
         learned: what was known before, and is kept for the next connection.
+        begun: an upload that was interrupted, likewise; empty for none.
     """
 
     params: Params | None = None
@@ -69,6 +78,7 @@ class LinkProfile:
     refused_bytes: int | None = None
     min_rtt_s: float | None = None
     learned: Learned = field(default_factory=Learned)
+    begun: Begun = field(default_factory=Begun)
 
     @property
     def receive_buffers(self) -> int:
@@ -92,3 +102,12 @@ class LinkProfile:
         self.params, self.asked = None, False
         self.proven_bytes, self.refused_bytes = 0, None
         self.min_rtt_s = None
+        self.ends()
+
+    def begins(self, session: bytes, done: int) -> None:
+        """An upload was interrupted that the device knows by `session`."""
+        self.begun.session, self.begun.done = session, done
+
+    def ends(self) -> None:
+        """The device keeps the place of no upload."""
+        self.begun.session, self.begun.done = None, 0

@@ -35,8 +35,15 @@ def start(tmp_path: Path, *arguments: str, **streams: Any) -> subprocess.Popen[s
     )
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for what is remembered of devices."""
+    monkeypatch.delenv("MCUMGRX_NO_CACHE", raising=False)
+    monkeypatch.setenv("MCUMGRX_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @posix
-@pytest.mark.usefixtures("virtual_time")
+@pytest.mark.usefixtures("virtual_time", "cache")
 def test_an_interrupted_update_goes_on_where_it_was(tmp_path: Path, desk: str, image_file: ImageFile, cli: Cli) -> None:
     file = image_file("1.1.0", payload_size=24_000)
     process = start(tmp_path, "dfu", file, "-d", f"{desk},speed=16000")
@@ -51,10 +58,50 @@ def test_an_interrupted_update_goes_on_where_it_was(tmp_path: Path, desk: str, i
     assert err.splitlines()[-1] == "interrupted; run the same command again to continue"
     assert "Traceback" not in err
 
-    ended = cli("dfu", file, "-d", desk, "--json")
+    planned = cli("dfu", file, "-d", f"{desk},speed=16000", "--dry-run", "--json").result["plan"]
+    assert 0 < planned["resumed_from"] < planned["size"]
+    assert re.search(r", resumed at \d+ of 25 KB$", planned["steps"][0]["text"])
+
+    ended = cli("dfu", file, "-d", f"{desk},speed=16000", "--json")
     assert ended.exit == 0
-    resumed = [record["resumed_from"] for record in ended.records if record.get("event") == "bytes"]
-    assert min(resumed) > 0
+    resumed = {record["resumed_from"] for record in ended.records if record.get("event") == "bytes"}
+    assert len(resumed) == 1
+    assert abs(resumed.pop() - planned["resumed_from"]) < 4000  # what was on its way, the device may have, too
+    assert ended.result["ending"] == "confirmed"
+    again = cli("dfu", file, "-d", f"{desk},speed=16000", "--mode", "upload-only", "--dry-run", "--json")
+    assert again.result["plan"]["resumed_from"] == 0
+
+
+@posix
+@pytest.mark.usefixtures("virtual_time", "cache")
+def test_an_update_of_two_images_goes_on_in_the_one_that_it_was_at(
+    tmp_path: Path, image_file: ImageFile, cli: Cli
+) -> None:
+    two = (f"0={image_file('1.1.0', payload_size=4000)}", f"1={image_file('2.1.0', payload_size=24_000)}")
+    device = f"sim:two,{QUICK},images=2,speed=16000,state={tmp_path / 'two.json'}"
+    process = start(tmp_path, "dfu", *two, "-d", device)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("upload: uploading 2.1.0"):
+            break
+    for line in process.stderr:
+        if re.match(r"upload: [3-6]\d %", line):
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate(timeout=150)
+    assert process.returncode == 130
+
+    plan = cli("dfu", *two, "-d", device, "--dry-run", "--json").result["plan"]
+    assert [step["name"] for step in plan["steps"]] == ["upload", "mark", "reset", "prove", "confirm"]
+    assert re.search(r", resumed at \d+ of 25 KB of image 1$", plan["steps"][0]["text"])
+    assert plan["images"][0]["notes"] == ["1.1.0 is already in slot 1: no upload"]
+    assert (plan["images"][0]["size"], plan["images"][1]["resumed_from"]) == (0, plan["resumed_from"])
+
+    ended = cli("dfu", *two, "-d", device, "--json")
+    assert ended.exit == 0
+    moved = [record for record in ended.records if record.get("event") == "bytes"]
+    assert min(record["resumed_from"] for record in moved) > 5000
+    assert ended.result["bytes_sent"] < 24_000
     assert ended.result["ending"] == "confirmed"
 
 

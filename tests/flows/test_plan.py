@@ -759,3 +759,46 @@ def test_a_list_without_an_active_slot_is_recovery_only_when_all_else_agrees() -
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         DfuPolicy(**wrong)  # type: ignore[arg-type]
+
+
+# -- an upload that was interrupted ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("begun", "policy", "resumed"),
+    [
+        ((NEW.file_sha256, 500), {}, 500),
+        ((NEW.file_sha256, 500), {"erase": True}, 0),
+        ((NEW.hash, 500), {}, 0),
+        ((NEW.file_sha256, NEW.size), {}, 0),
+        (None, {}, 0),
+    ],
+)
+def test_the_plan_tells_where_an_upload_goes_on(
+    begun: tuple[bytes, int] | None, policy: dict[str, Any], resumed: int
+) -> None:
+    plan = make_plan(NEW, DeviceState(listed(OLD), begun=begun), DfuPolicy(**policy))
+    upload = next(step for step in plan.steps if isinstance(step, Upload))
+    assert upload.resumed_from == resumed
+    assert (f", resumed at 500 of {NEW.size:,} bytes" in upload.text) == bool(resumed)
+    assert plan.as_dict()["resumed_from"] == resumed
+
+
+def test_a_file_that_is_padded_goes_on_as_it_was_sent() -> None:
+    file = padded(NEW, 65536)
+    for trim, sha in ((True, NEW.file_sha256), (False, file.file_sha256)):
+        state = DeviceState(listed(OLD), begun=(sha, 900))
+        plan = make_plan(file, state, DfuPolicy(Mode.UPLOAD_ONLY, trim=trim))
+        assert f"resumed at {f'900 of {NEW.size:,} bytes' if trim else '1 of 66 KB'}" in plan.texts[0]
+        assert plan.as_dict()["resumed_from"] == 900
+
+
+def test_of_several_images_the_one_that_was_begun_is_gone_on_with() -> None:
+    net = parse_image(build_image("2.1.0", payload_size=20_000, image=1))
+    state = DeviceState(
+        ImageState((*listed(OLD).slots, replace(listed(OLD).slots[0], image=1)), 0), begun=(net.file_sha256, 14_000)
+    )
+    plan = make_plan({0: NEW, 1: net}, state, DfuPolicy())
+    assert [step.resumed_from for _, step in plan.tasks(Upload)] == [0, 14_000]
+    assert "resumed at 14 of 21 KB of image 1" in plan.texts[1]
+    assert plan.as_dict()["resumed_from"] == 14_000

@@ -6,8 +6,8 @@ only seems to.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from mcumgrx.plugin_api import (
@@ -107,7 +107,7 @@ class ImageGroup(Group, ImageRole):
 
         asked = Asked(Doing.UPLOAD, options.image, image)
         async with self._explained(asked):
-            with explaining((_NOT_THERE, _NO_IMAGES)):
+            with explaining((_NOT_THERE, _NO_IMAGES)), self._remembering(plan, options.session or image.file_sha256):
                 return await upload(
                     self.client,
                     plan,
@@ -117,6 +117,24 @@ class ImageGroup(Group, ImageRole):
                     progress=progress,
                     pause=options.pause,
                 )
+
+    def begun(self) -> tuple[bytes, int] | None:
+        begun = self.client.profile.begun
+        return None if begun.session is None else (begun.session, begun.done)
+
+    @contextmanager
+    def _remembering(self, plan: UploadPlan, session: bytes) -> Iterator[None]:
+        """Where the upload inside is interrupted the device keeps its place; a refusal ends it (Zephyr)."""
+        profile = self.client.profile
+        profile.ends()
+        try:
+            yield
+        except DeviceError:
+            raise
+        except BaseException:
+            if 0 < plan.done_bytes < plan.size:
+                profile.begins(session, plan.done_bytes)
+            raise
 
     async def test(self, hash: bytes) -> ImageState:
         """Mark the image with this hash TLV to be booted once.
@@ -209,6 +227,7 @@ class ImageGroup(Group, ImageRole):
             async with self._explained(Asked(Doing.ERASE, slot=slot)):
                 with explaining((_NOT_THERE, _NO_ERASE)):
                     await self.request(EraseImage(slot), timeout_s=timeout_s)
+                    self.client.profile.ends()
         except (RequestTimeout, MalformedReply) as error:
             if not _erased(before, await self._looked_at(repeats=0), slot):
                 error.hint = _STILL_ERASING if isinstance(error, RequestTimeout) else _MAYBE_ERASED
