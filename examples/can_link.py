@@ -32,7 +32,7 @@ class CanTransport(Transport):
 
     def __init__(self, address: Address) -> None:
         options = OptionReader(address)
-        self._address = str(address)
+        self.address = str(address)
         self._channel = address.target
         self._interface = options.text("interface", "socketcan")
         self._bitrate = options.integer("bitrate", 500_000, minimum=10_000, maximum=1_000_000)
@@ -49,7 +49,7 @@ class CanTransport(Transport):
         try:
             bus = await in_thread(can.Bus, self._channel, self._interface, bitrate=self._bitrate)
         except (can.CanError, OSError, ValueError) as error:
-            raise ConnectFailed(str(error), address=self._address, hint="is the interface up?") from error
+            raise ConnectFailed(str(error), hint="is the interface up?") from error
         bus.set_filters([{"can_id": self._answer, "can_mask": 0x7FF, "extended": False}])
         self._bus, self._free_at = bus, 0.0
         arrived = self._arrived
@@ -66,7 +66,7 @@ class CanTransport(Transport):
 
     async def send(self, writes: Sequence[bytes]) -> None:
         if self._bus is None:
-            raise LinkLost("the bus was left", address=self._address)
+            raise LinkLost("the bus was left")
         now = asyncio.get_running_loop().time()
         self._free_at = max(now, self._free_at) + len(writes) * _FRAME_BITS / self._bitrate
         try:
@@ -74,13 +74,13 @@ class CanTransport(Transport):
                 self._bus.send(can.Message(arbitration_id=self._request, data=write, is_extended_id=False))
         except can.CanError as error:
             self._arrived.put_nowait(None)
-            raise LinkLost(f"the bus takes no frames: {error}", address=self._address) from error
+            raise LinkLost(f"the bus takes no frames: {error}") from error
 
     async def receive(self) -> bytes:
         data = await self._arrived.get()
         if data is None:
             self._arrived.put_nowait(None)
-            raise LinkLost("the bus was left", address=self._address)
+            raise LinkLost("the bus was left")
         return data
 
     def framing(self) -> StreamFraming:

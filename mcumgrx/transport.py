@@ -81,6 +81,9 @@ class Flow:
 class Transport(ABC):
     """One link. The constructor takes an `Address`, checks its options (`UsageError`), and opens nothing."""
 
+    # As the user named it. Errors that a transport raises without an address get this one.
+    address: str | None = None
+
     # After a reset, on a link that has stayed open: seconds without a byte from the device before it may be asked.
     quiet_after_reset_s: float = 2.0
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ..errors import McumgrError, PluginError
+from ..errors import McumgrError, PluginError, TransportError
 from ..transport import Transport
 
 log = logging.getLogger("mcumgrx.client")
@@ -43,6 +43,8 @@ def told(transport: Transport, what: str, error: BaseException) -> McumgrError:
     """What to raise for what its code has raised in `what`; itself where the contract has it."""
     if isinstance(error, KeyboardInterrupt):
         raise error
+    if isinstance(error, TransportError) and error.address is None and isinstance(transport.address, str):
+        error.address = transport.address
     return error if isinstance(error, McumgrError) else fault_of(transport, what, error)
 
 

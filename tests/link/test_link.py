@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from mcumgrx.client import Client
-from mcumgrx.errors import LinkLost, PluginError, RequestTimeout, TransportError
+from mcumgrx.errors import ConnectFailed, LinkLost, PluginError, RequestTimeout, TransportError
 from mcumgrx.messages.standard import Echo, EraseImage
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.sim.loop import run
@@ -51,6 +51,39 @@ def test_a_transport_is_told_what_becomes_of_its_messages() -> None:
             wire.heard(b"\xff" * 3)
             await asyncio.sleep(0.1)
             assert wire.told[3:] == ["unasked", "unasked"]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("of_the_link", "given", "told"),
+    [
+        ("acme:1", None, "acme:1"),
+        ("acme:1", "acme:2", "acme:2"),
+        (None, None, None),
+        (("host", 1), None, None),  # a transport's own, for its own purposes
+    ],
+)
+def test_errors_have_the_address_of_the_transport(of_the_link: Any, given: str | None, told: str | None) -> None:
+    class Addressed(Wire):
+        async def open(self, timeout_s: float) -> None:
+            if self.opened:
+                raise ConnectFailed("it is gone", address=given)
+            await super().open(timeout_s)
+
+        async def receive(self) -> bytes:
+            await super().receive()
+            raise LinkLost("it breaks", address=given)
+
+    async def main() -> None:
+        wire = Addressed()
+        wire.address = of_the_link
+        async with Client(wire) as client:
+            with pytest.raises(LinkLost) as lost:
+                await client.request(Echo("x"))
+        with pytest.raises(ConnectFailed) as failed:
+            await Client(wire).open()
+        assert lost.value.address == failed.value.address == told
 
     run(main())
 

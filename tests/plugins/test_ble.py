@@ -118,7 +118,7 @@ def test_errors_of_bleak_in_our_words(
 ) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(trouble, "_membership", lambda: (True, False, False))
-    translation = translated(error, "the device Widget", address="ble:Widget", timeout_s=15)
+    translation = translated(error, "the device Widget", timeout_s=15)
     assert type(translation) is kind
     assert says in str(translation)
     assert hint in str(translation.hint)

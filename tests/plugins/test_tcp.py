@@ -281,7 +281,7 @@ def unused() -> int:
 
 async def test_nothing_listens(unused: int) -> None:
     with pytest.raises(ConnectFailed, match="refuses the connection") as caught:
-        await tcp("127.0.0.1", unused).open(5)
+        await Client(tcp("127.0.0.1", unused)).open()
     assert caught.value.hint
     assert caught.value.address == f"tcp:127.0.0.1:{unused}"
 

@@ -665,7 +665,6 @@ async def test_hanging_up_wakes_receive_and_ends_the_link_for_good(peer: Peer, l
         with pytest.raises(LinkLost) as caught:
             await waiting
     assert caught.value.hint is not None
-    assert caught.value.address == f"serial:{peer.path}"
     for _ in range(2):
         with pytest.raises(LinkLost):
             await link.receive()
@@ -746,7 +745,6 @@ async def test_a_busy_port(peer: Peer, link: SerialTransport) -> None:
     with pytest.raises(ConnectFailed, match="in use by another program") as caught:
         await serial_transport(peer.path).open(5)
     assert caught.value.hint is not None
-    assert caught.value.address == f"serial:{peer.path}"
     assert (await ask(link))[0] == [PARSED]
 
 

@@ -169,7 +169,7 @@ class BleTransport(Transport):
         options.finish()
         if not address.target:
             raise UsageError(f"{address} names no device", hint="for example ble:Widget or ble:C0:FF:EE:12:34:56")
-        self._address = str(address)
+        self.address = str(address)
         self._target = address.target
         self._by_address = bool(_MAC.fullmatch(self._target) or _UUID.fullmatch(self._target))
         self._stack = stack if stack is not None else Stack()
@@ -193,7 +193,7 @@ class BleTransport(Transport):
         return cls(Address("ble", found.address, options or {}), found=found)
 
     def __repr__(self) -> str:
-        return f"<BleTransport {self._address}>"
+        return f"<BleTransport {self.address}>"
 
     @property
     def identity(self) -> str | None:
@@ -212,7 +212,7 @@ class BleTransport(Transport):
 
     async def open(self, timeout_s: float) -> None:
         await self.close()
-        link = self._link = _Link(self._address, self._shown(), direct=self._stack.client is None)
+        link = self._link = _Link(self._shown(), direct=self._stack.client is None)
         self._scanning = False
         try:
             async with asyncio.timeout(timeout_s) as limit, link.turns, direct_line(link.direct) as bluez:
@@ -238,11 +238,11 @@ class BleTransport(Transport):
             if not stale(error) or self._given is not None:
                 raise
             # What the system remembered of the device was from before its update; it has looked again meanwhile.
-            log.debug("%s: its services have changed: %s", self._address, error)
+            log.debug("%s: its services have changed: %s", self.address, error)
             await link.disconnect()
             await self._subscribed_client(link, bluez, timeout_s)
         self._write_bytes = self._size(link)
-        log.debug("%s takes writes of %d bytes", self._address, self._write_bytes)
+        log.debug("%s takes writes of %d bytes", self.address, self._write_bytes)
 
     async def _subscribed_client(self, link: _Link, bluez: Bluez | None, timeout_s: float) -> None:
         client = await self._connected_client(link, bluez, timeout_s)
@@ -258,9 +258,7 @@ class BleTransport(Transport):
                     await self._late_mtu(client, characteristic)
         except LinkLost as error:
             raise ConnectFailed(
-                f"{self._shown()} ended the link as soon as it was there",
-                address=self._address,
-                hint=f"it may demand pairing: {PAIRING_HINT}",
+                f"{self._shown()} ended the link as soon as it was there", hint=f"it may demand pairing: {PAIRING_HINT}"
             ) from error
 
     async def _subscribe(self, link: _Link, client: BleakClient, characteristic: BleakGATTCharacteristic) -> None:
@@ -296,7 +294,7 @@ class BleTransport(Transport):
                 # It may have gone, or come back under another address.
                 if hopeless(error) or (wants_pairing(error) and not forgotten(error)):
                     raise
-                log.debug("%s: not without a scan: %s", self._address, error)
+                log.debug("%s: not without a scan: %s", self.address, error)
                 await link.disconnect()
         return await self._connect(link, bluez, await self._find(timeout_s))
 
@@ -367,7 +365,7 @@ class BleTransport(Transport):
                 except BleakError as error:
                     if not passing(error):
                         raise
-                    log.debug("%s: %s", self._address, error)
+                    log.debug("%s: %s", self.address, error)
                     unused_since, link.refusal = None, self._failed(error, 0.0)
                 else:
                     link.refusal = None
@@ -446,7 +444,6 @@ class BleTransport(Transport):
         if len(fitting) > 1:
             raise ConnectFailed(
                 f"{len(fitting)} devices are called {self._target}: {', '.join(fitting)}",
-                address=self._address,
                 hint=f"name the one by its address: {Address('ble', next(iter(fitting)))}",
             )
         return next(iter(fitting.values())).device
@@ -465,7 +462,7 @@ class BleTransport(Transport):
         except Exception as error:  # it only saves a scan; not every system can tell
             if hopeless(error):
                 raise
-            log.debug("%s: what is connected cannot be told: %r", self._address, error)
+            log.debug("%s: what is connected cannot be told: %r", self.address, error)
             return None
         return next((device for device in devices if self._fits(device.address, {device.name})), None)
 
@@ -480,22 +477,15 @@ class BleTransport(Transport):
     def _find_characteristic(self, client: BleakClient) -> BleakGATTCharacteristic:
         service = client.services.get_service(self._service)
         if service is None:
-            raise ConnectFailed(
-                f"{self._shown()} does not offer the SMP service", address=self._address, hint=_SERVICE_HINT
-            )
+            raise ConnectFailed(f"{self._shown()} does not offer the SMP service", hint=_SERVICE_HINT)
         characteristic = service.get_characteristic(self._characteristic)
         if characteristic is None:
-            raise ConnectFailed(
-                f"the SMP service of {self._shown()} lacks its characteristic",
-                address=self._address,
-                hint=_SERVICE_HINT,
-            )
+            raise ConnectFailed(f"the SMP service of {self._shown()} lacks its characteristic", hint=_SERVICE_HINT)
         properties = set(characteristic.properties)
         if not properties & {"write-without-response", "write"} or not properties & {"notify", "indicate"}:
             raise ConnectFailed(
                 f"the SMP characteristic of {self._shown()} can do {', '.join(sorted(properties)) or 'nothing'}; "
                 "writing and notifying are needed",
-                address=self._address,
                 hint=_SERVICE_HINT,
             )
         return characteristic
@@ -513,7 +503,7 @@ class BleTransport(Transport):
             await acquire_mtu()
             return client.mtu_size - 3
         except Exception as error:  # whatever a private method comes to raise, the public value is not much worse
-            log.debug("%s: BlueZ does not tell the MTU: %r", self._address, error)
+            log.debug("%s: BlueZ does not tell the MTU: %r", self.address, error)
             return None
 
     async def _late_mtu(self, client: BleakClient, characteristic: BleakGATTCharacteristic) -> None:
@@ -591,10 +581,10 @@ class BleTransport(Transport):
         except LinkLost:
             raise
         except Exception as error:
-            log.debug("%s: not subscribed again: %r", self._address, error)
+            log.debug("%s: not subscribed again: %r", self.address, error)
         else:
             link.out_of_step = False
-            log.debug("%s: subscribed again", self._address)
+            log.debug("%s: subscribed again", self.address)
 
     async def _write_all(self, link: _Link, pieces: list[bytes]) -> None:
         for piece in pieces:
@@ -617,7 +607,7 @@ class BleTransport(Transport):
                 if not passing(error) or loop.time() - begin > _WRITE_REFUSED_S:
                     await self._not_written(link, client, data, error)
                     return
-                log.debug("%s: written again: %s", self._address, error)
+                log.debug("%s: written again: %s", self.address, error)
             await asyncio.sleep(pause_s)
 
     async def _not_written(self, link: _Link, client: BleakClient, data: bytes, error: Exception) -> None:
@@ -637,7 +627,6 @@ class BleTransport(Transport):
         refused = passing(error)
         raise TransportError(
             f"{self._shown()} does not take a write: {error}",
-            address=self._address,
             hint=PAIRING_HINT if wants_pairing(error) else _IN_USE_HINT if refused else "connect again",
         ) from error
 
@@ -654,7 +643,7 @@ class BleTransport(Transport):
 
     def _opened(self) -> _Link:
         if self._link is None:
-            raise LinkLost(f"{self._shown()} is not connected", address=self._address)
+            raise LinkLost(f"{self._shown()} is not connected")
         return self._link
 
     # -- errors --------------------------------------------------------------------------------------------------------
@@ -663,7 +652,7 @@ class BleTransport(Transport):
         return f"the device {self._target}"
 
     def _failed(self, error: Exception, timeout_s: float) -> ConnectFailed | DeviceNotFound:
-        return translated(error, self._shown(), address=self._address, timeout_s=timeout_s)
+        return translated(error, self._shown(), timeout_s=timeout_s)
 
     def _too_late(self, link: _Link, timeout_s: float) -> TransportError:
         if self._scanning:
@@ -682,25 +671,22 @@ class BleTransport(Transport):
             hint += f". These were seen: {', '.join(map(_introduced, seen[:_MOST_SEEN]))}"
             if len(seen) > _MOST_SEEN:
                 hint += f" and {len(seen) - _MOST_SEEN} more"
-        return DeviceNotFound(f"{self._shown()} was not seen in {timeout_s:.3g} s", address=self._address, hint=hint)
+        return DeviceNotFound(f"{self._shown()} was not seen in {timeout_s:.3g} s", hint=hint)
 
     def _not_subscribed(self, timeout_s: float) -> ConnectFailed:
         return ConnectFailed(
             f"{self._shown()} did not let its answers be subscribed to within {timeout_s:.3g} s",
-            address=self._address,
             hint=f"it may demand pairing: {PAIRING_HINT}",
         )
 
     def _in_use(self) -> ConnectFailed:
-        return ConnectFailed(
-            f"{self._shown()} is in use by another program on this computer", address=self._address, hint=_IN_USE_HINT
-        )
+        return ConnectFailed(f"{self._shown()} is in use by another program on this computer", hint=_IN_USE_HINT)
 
 
 class _Link:
     """One opening: the client of bleak, what has arrived, and the end."""
 
-    def __init__(self, address: str, shown: str, *, direct: bool) -> None:
+    def __init__(self, shown: str, *, direct: bool) -> None:
         self.direct = direct  # over the system's own stack, which can be asked
         self.path: str | None = None  # of the device, as BlueZ knows it
         self.turns = Turns()  # devices that nobody else in this program connects meanwhile
@@ -718,7 +704,6 @@ class _Link:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watched: asyncio.Task[object] | None = None  # what the end of the link interrupts
         self._interrupted = False
-        self._address = address
         self._shown = shown
         self._established = False
 
@@ -752,7 +737,7 @@ class _Link:
 
     def error(self) -> LinkLost:
         reason = self.lost.result()
-        return LinkLost(f"the link to {self._shown} {reason}", address=self._address, hint=_HINTS.get(reason))
+        return LinkLost(f"the link to {self._shown} {reason}", hint=_HINTS.get(reason))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -788,7 +773,7 @@ class _Link:
                 elif self.characteristic is not None:
                     await client.stop_notify(self.characteristic)
         except Exception as error:
-            log.debug("%s: disconnecting failed: %r", self._address, error)
+            log.debug("%s: disconnecting failed: %r", self._shown, error)
         self.restore()
 
     async def _part(self, client: BleakClient) -> None:
@@ -801,7 +786,7 @@ class _Link:
             async with direct_line() as bluez:
                 others = bluez is not None and bool((await bluez.use_of(self.path)).listened_to)
             if others and await leave(client):
-                log.info("%s: another program uses the device, too; its link is left as it is", self._address)
+                log.info("%s: another program uses the device, too; its link is left as it is", self._shown)
                 return
         await client.disconnect()
 

@@ -141,49 +141,40 @@ def hopeless(error: BaseException) -> bool:
     return _system_trouble(error) is not None
 
 
-def translated(
-    error: BaseException, what: str, *, address: str | None = None, timeout_s: float = 0.0
-) -> ConnectFailed | DeviceNotFound:
+def translated(error: BaseException, what: str, timeout_s: float = 0.0) -> ConnectFailed | DeviceNotFound:
     """The error for `what` ("the device Widget") that could not be reached because of `error`."""
     trouble = _system_trouble(error)
     if trouble is not None:
         said, hint = trouble
-        return ConnectFailed(said, address=address, hint=hint)
+        return ConnectFailed(said, hint=hint)
     if forgotten(error):
-        return DeviceNotFound(
-            f"{what} is no longer there", address=address, hint="is it switched on, near, and advertising?"
-        )
+        return DeviceNotFound(f"{what} is no longer there", hint="is it switched on, near, and advertising?")
     if isinstance(error, BleakDBusError) and error.dbus_error.endswith(_PAIRING_FAILED):
         return ConnectFailed(
             f"{what} could not be paired: {_said(error)}",
-            address=address,
             hint="pair it in the system's Bluetooth settings, where a passkey can be entered; "
             "a pairing that only one side remembers has to be removed first",
         )
     if passing(error):
         return ConnectFailed(
             f"{what} could not be connected: {_said(error)}",
-            address=address,
             hint="another program on this computer may be using it, or connecting to it: wait until it is done, or "
             "close it",
         )
     if wants_pairing(error):
-        return ConnectFailed(f"{what} demands pairing ({_said(error)})", address=address, hint=PAIRING_HINT)
+        return ConnectFailed(f"{what} demands pairing ({_said(error)})", hint=PAIRING_HINT)
     if stale(error):
         return ConnectFailed(
             f"{what} does not have the SMP characteristic where it should be ({_said(error)})",
-            address=address,
             hint=STALE_HINT,
         )
     if isinstance(error, TimeoutError):
         return ConnectFailed(
             f"{what} did not connect within {timeout_s:.3g} s",
-            address=address,
             hint="is it near, and does it accept connections? A device that another one is connected to does not",
         )
     return ConnectFailed(
         f"{what} could not be connected: {_said(error)}",
-        address=address,
         hint="try again; if it stays so, switch Bluetooth off and on",
     )
 

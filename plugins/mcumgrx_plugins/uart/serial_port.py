@@ -93,7 +93,6 @@ class SerialTransport(UartTransport):
         except TimeoutError as error:
             raise ConnectFailed(
                 f"{path} could not be opened in {timeout_s:g} s",
-                address=self._address,
                 hint="its driver does not answer; unplug the device and plug it in again",
             ) from error
         except Exception as error:  # OSError, ValueError, termios.error: all that pyserial lets out means the same
@@ -112,7 +111,6 @@ class SerialTransport(UartTransport):
     def _lost(self, cause: BaseException) -> LinkLost:
         return LinkLost(
             f"the serial link over {self._name} has ended: {cause}",
-            address=self._address,
             hint="the device was unplugged, has reset its USB interface, or holds the line by flow control",
         )
 
@@ -123,7 +121,6 @@ class SerialTransport(UartTransport):
             ports = ", ".join(port.path for port in self._lister())
             return DeviceNotFound(
                 f"there is no serial port {path}",
-                address=self._address,
                 hint=f"the ports of this computer are: {ports}" if ports else "this computer has no serial port now",
             )
         hint: str | None
@@ -144,7 +141,7 @@ class SerialTransport(UartTransport):
             hint = "use a baud rate that its driver knows"
         else:
             said, hint = f"could not be opened ({error})", None
-        return ConnectFailed(f"{path} {said}", address=self._address, hint=hint)
+        return ConnectFailed(f"{path} {said}", hint=hint)
 
     def _serial_number_of(self, path: str) -> str | None:
         """Serial number of the USB device that is the port `path`, or None when it is no USB device or has none."""

@@ -54,7 +54,6 @@ class TcpTransport(UartTransport):
             if not self._tried:
                 raise DeviceNotFound(
                     f"the name {self._host!r} was not resolved in {timeout_s:.3g} s",
-                    address=self._address,
                     hint="check the name service, or give an IP address",
                 ) from error
             raise self._silent(timeout_s) from error
@@ -65,9 +64,7 @@ class TcpTransport(UartTransport):
             found = await in_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
             raise DeviceNotFound(
-                f"no host is known as {self._host!r} ({_said(error)})",
-                address=self._address,
-                hint="check the name, or give an IP address",
+                f"no host is known as {self._host!r} ({_said(error)})", hint="check the name, or give an IP address"
             ) from error
         # `asyncio.open_connection` races in the same way, but tells neither number nor kind of several errors.
         begin = asyncio.get_running_loop().time()
@@ -103,7 +100,6 @@ class TcpTransport(UartTransport):
     def _silent(self, waited_s: float) -> ConnectFailed:
         return ConnectFailed(
             f"{self._named()} did not answer in {round(waited_s, 1):g} s",
-            address=self._address,
             hint="check the address, the network, and what stands in between",
         )
 
@@ -119,12 +115,11 @@ class TcpTransport(UartTransport):
             said, hint = "cannot be reached", "no route leads there: check the address and the network"
         else:
             said, hint = f"could not be connected to ({_said(error)})", "check the address and the network"
-        return ConnectFailed(f"{self._named()} {said}", address=self._address, hint=hint)
+        return ConnectFailed(f"{self._named()} {said}", hint=hint)
 
     def _lost(self, cause: BaseException) -> LinkLost:
         return LinkLost(
             f"the connection to {self._name} has ended: {_said(cause)}",
-            address=self._address,
             hint="the emulator or terminal server has closed it, or gives its port to one client at a time",
         )
 

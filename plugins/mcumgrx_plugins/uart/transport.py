@@ -86,7 +86,7 @@ class UartTransport(Transport):
     silent_boot: bool = True
 
     def __init__(self, address: Address, options: OptionReader, *, baud: int | None = None) -> None:
-        self._address = str(address)
+        self.address = str(address)
         self._name = address.target
         self._wire = Wire(baud)
         self._noise = Noise()
@@ -116,7 +116,7 @@ class UartTransport(Transport):
         self._later: asyncio.Task[None] | None = None  # hands it over
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._address}>"
+        return f"<{type(self).__name__} {self.address}>"
 
     @abstractmethod
     async def _open_stream(self, timeout_s: float) -> ByteStream:
@@ -137,7 +137,6 @@ class UartTransport(Transport):
         except TimeoutError as error:
             raise ConnectFailed(
                 f"{self._name} could not be opened in {timeout_s:.3g} s",
-                address=self._address,
                 hint="what it was used for before may not be done yet: unplug the device, or try again",
             ) from error
         self._wire.opened()
@@ -364,10 +363,10 @@ class UartTransport(Transport):
 
     def _opened(self) -> ByteStream:
         if self._stream is None:
-            raise LinkLost(f"{self._name} is not open", address=self._address)
+            raise LinkLost(f"{self._name} is not open")
         return self._stream
 
     def _ended(self, end: StreamEnded) -> LinkLost:
         if end.__cause__ is None:
-            return LinkLost(f"{self._name} was closed", address=self._address)
+            return LinkLost(f"{self._name} was closed")
         return self._lost(end.__cause__)

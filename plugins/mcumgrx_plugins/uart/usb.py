@@ -58,7 +58,6 @@ class UsbTransport(SerialTransport):
         except TimeoutError as error:
             raise ConnectFailed(
                 f"the USB ports of this computer could not be listed in {timeout_s:.3g} s",
-                address=self._address,
                 hint="unplug the devices that hang, or name the port itself, as serial:/dev/ttyACM0",
             ) from error
         self._name = port.path
@@ -91,7 +90,7 @@ class UsbTransport(SerialTransport):
         else:
             others = ", ".join(dict.fromkeys(f"usb:{port.usb_id}" for port in ports if port.usb_id is not None))
             hint = f"the USB ports of this computer are: {others}" if others else "this computer has no USB port now"
-        return DeviceNotFound(f"there is no USB serial port {usb_id}{wanted}", address=self._address, hint=hint)
+        return DeviceNotFound(f"there is no USB serial port {usb_id}{wanted}", hint=hint)
 
     def _ambiguous(self, found: list[Port]) -> TransportError:
         serials = {port.serial_number for port in found}
@@ -102,9 +101,7 @@ class UsbTransport(SerialTransport):
         else:
             hint = f"name the port itself, as serial:{found[0].path}"
         return ConnectFailed(
-            f"{len(found)} ports fit {self._address}: {', '.join(_shown(port) for port in found)}",
-            address=self._address,
-            hint=hint,
+            f"{len(found)} ports fit {self.address}: {', '.join(_shown(port) for port in found)}", hint=hint
         )
 
     def _lost(self, cause: BaseException) -> LinkLost:

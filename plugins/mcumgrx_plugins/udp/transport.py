@@ -87,7 +87,7 @@ class UdpTransport(Transport):
     reaches_bootloader: bool = False
 
     def __init__(self, address: Address) -> None:
-        self._address = str(address)
+        self.address = str(address)
         self._host, self._port = address.endpoint(_PORT)
         OptionReader(address).finish()
         self._socket: _Socket | None = None
@@ -96,7 +96,7 @@ class UdpTransport(Transport):
         self._tried: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<UdpTransport {self._address}>"
+        return f"<UdpTransport {self.address}>"
 
     async def open(self, timeout_s: float) -> None:
         await self.close()
@@ -127,7 +127,7 @@ class UdpTransport(Transport):
             if data is not None:
                 return data
             if self._socket is None:
-                raise LinkLost(f"{self._shown()} was closed", address=self._address)
+                raise LinkLost(f"{self._shown()} was closed")
 
     def given_up(self) -> None:
         if self._socket is not None:
@@ -164,14 +164,11 @@ class UdpTransport(Transport):
         except TimeoutError as error:
             raise DeviceNotFound(
                 f"the name {self._host!r} was not resolved in {timeout_s:.3g} s",
-                address=self._address,
                 hint="check the name service, or give an IP address",
             ) from error
         except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
             raise DeviceNotFound(
-                f"no host is known as {self._host!r} ({_said(error)})",
-                address=self._address,
-                hint="check the name, or give an IP address",
+                f"no host is known as {self._host!r} ({_said(error)})", hint="check the name, or give an IP address"
             ) from error
         places = [(family, where) for family, _, _, _, where in found if family in _MAX_MESSAGE]
         return list(dict.fromkeys(places))
@@ -187,7 +184,6 @@ class UdpTransport(Transport):
                 failure = failure or error
         raise ConnectFailed(
             f"no route leads to {self._named()}" + ("" if failure is None else f" ({_said(failure)})"),
-            address=self._address,
             hint=self._interface_hint() or "check the address, and that the network is up",
         ) from failure
 
@@ -223,7 +219,7 @@ class UdpTransport(Transport):
         """The open socket. Raises `LinkLost` if there is none, or its trouble has lasted for too long."""
         opened = self._socket
         if opened is None:
-            raise LinkLost(f"{self._shown()} is not open", address=self._address)
+            raise LinkLost(f"{self._shown()} is not open")
         if opened.trouble is not None and opened.trouble.lasts(opened.patience_s):
             raise self._ended(opened.trouble.error)
         return opened
@@ -232,14 +228,9 @@ class UdpTransport(Transport):
         if _refused(error):
             return LinkLost(
                 f"{self._named()} refuses: nothing listens there",
-                address=self._address,
                 hint="check the port; a device that has just restarted may not serve it yet",
             )
-        return LinkLost(
-            f"{self._named()} cannot be reached: {_said(error)}",
-            address=self._address,
-            hint="check the address and the network",
-        )
+        return LinkLost(f"{self._named()} cannot be reached: {_said(error)}", hint="check the address and the network")
 
     def _shown(self) -> str:
         return f"UDP port {self._port} of {self._host}"
