@@ -31,7 +31,7 @@ from .headway import Headway
 from .meter import Meter
 from .plan import Piece, TransferPlan
 from .silence import Silence
-from .sizes import SizeTrials
+from .sizes import MessageSize
 from .slow import Probing, SlowRequest
 from .timing import LinkTiming
 from .window import Window
@@ -85,7 +85,7 @@ class Engine(Generic[P]):
         self.window = window
         self._profile = profile
         self._timing = LinkTiming()
-        self._sizes = SizeTrials(plan, window, profile, limits, begin_bytes=begin_bytes)
+        self._sizes = MessageSize(plan, window, profile, limits, begin_bytes=begin_bytes)
         self._silence = Silence(plan, window, timeout_s, stage)
         self._slow = SlowRequest(window, profile, slow_s, again_s)
         self._headway = Headway(plan)
@@ -96,7 +96,7 @@ class Engine(Generic[P]):
         self.meter = Meter(
             plan,
             window,
-            self._sizes.size,
+            self._sizes,
             self._timing,
             profile=profile,
             limits=limits,
@@ -269,7 +269,7 @@ class Engine(Generic[P]):
         plan, piece = self.plan, flight.item
         # Of those that were there together, the first one has made the others smaller.
         cut = error.says(SmpError.CORRUPT)
-        if cut and (flight.size > self._sizes.size.current or self._sizes.too_large()):
+        if cut and (flight.size > self._sizes.current or self._sizes.too_large()):
             plan.lost(piece)  # it was cut on its way
         elif error.says(SmpError.BUSY, SmpError.NO_MEMORY):
             why = "is busy" if error.says(SmpError.BUSY) else "has no memory for the request"

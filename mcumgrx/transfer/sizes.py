@@ -49,60 +49,15 @@ def probe_sizes(largest: int, safe: int, least: int) -> list[int]:
 
 
 class MessageSize:
-    """The size of the messages of one transfer. Bytes, SMP header included.
-
-    Arguments:
-        largest: what device and link take, as far as they tell.
-        safe, least: see `probe_sizes`.
-        current: what to begin with; default: the largest.
-    """
-
-    def __init__(self, largest: int, *, safe: int, least: int, current: int | None = None) -> None:
-        self.largest = max(largest, least)
-        self.current = self.largest if current is None else max(least, min(current, self.largest))
-        self._least = least
-        self._probe_sizes = probe_sizes(self.largest, safe, least)
-        self._before: int | None = None  # what worked before `current` was tried
-        self._answers = 0
-        self._enough = _GOOD
-
-    def answered(self) -> bool:
-        """A message of this size has arrived. True if it is time to try larger ones: `current` has changed."""
-        self._before = None
-        self._answers += 1
-        if self._answers < self._enough or self.current >= self.largest:
-            return False
-        self._answers = 0
-        self._before = self.current
-        self.current = min(self.largest, 2 * self.current)
-        return True
-
-    def halve(self) -> bool:
-        """Too many messages of this size are damaged on their way. True if `current` has changed."""
-        smaller = max(self._least, self.current // 2)
-        if smaller >= self.current:
-            return False
-        self.current, self._before = smaller, None
-        self._answers = 0
-        return True
-
-    def failed(self) -> bool:
-        """Messages of this size get lost. True if there is a smaller one: `current` has changed."""
-        smaller = self._before or next((size for size in self._probe_sizes if size < self.current), None)
-        if smaller is None:
-            return False
-        self.current, self._before = smaller, None
-        self._answers = 0
-        self._enough = min(_MOST_PATIENT, 2 * self._enough)
-        return True
-
-
-class SizeTrials:
-    """Finds the size while the transfer goes on, and keeps what it finds of it in the profile.
+    """The size of the messages of one transfer, header included: found while it goes on, and kept in the profile.
 
     Arguments:
         limits: of the link.
         begin_bytes: the size of the first messages, where that is more than what is known to arrive.
+
+    Attributes:
+        largest: what device and link take, as far as they tell.
+        current: that of the messages now; the plan is told.
     """
 
     def __init__(
@@ -120,22 +75,59 @@ class SizeTrials:
             # between is lost as well, and with it what follows.
             refused = safe if limits.write is not None else profile.refused_bytes - 1
             largest = min(largest, max(safe, profile.proven_bytes, refused))
-        current = min(largest, max(safe, profile.proven_bytes, begin_bytes))
-        self.size = MessageSize(largest, safe=safe, least=plan.least_bytes, current=current)
-        plan.message_bytes = self.size.current
+        self.largest = max(largest, plan.least_bytes)
         self._plan = plan
         self._window = window
         self._profile = profile
         self._limits = limits
+        self._probe_sizes = probe_sizes(self.largest, safe, plan.least_bytes)
+        self._enough = _GOOD  # answers before a larger one is tried
         self._from: int | None = None  # from this request on, messages are of a size that is not proven
         self._losses = 0
+        self._change(max(plan.least_bytes, min(largest, max(safe, profile.proven_bytes, begin_bytes))))
+
+    # -- what it may be ------------------------------------------------------------------------------------------------
+
+    def answered(self) -> bool:
+        """A message of this size has arrived. True if it is time to try larger ones: `current` has changed."""
+        self._before = None
+        self._answers += 1
+        if self._answers < self._enough or self.current >= self.largest:
+            return False
+        self._change(min(self.largest, 2 * self.current), before=self.current)
+        return True
+
+    def halve(self) -> bool:
+        """Too many messages of this size are damaged on their way. True if `current` has changed."""
+        smaller = max(self._plan.least_bytes, self.current // 2)
+        if smaller >= self.current:
+            return False
+        self._change(smaller)
+        return True
+
+    def failed(self) -> bool:
+        """Messages of this size get lost. True if there is a smaller one: `current` has changed."""
+        smaller = self._before or next((size for size in self._probe_sizes if size < self.current), None)
+        if smaller is None:
+            return False
+        self._change(smaller)
+        self._enough = min(_MOST_PATIENT, 2 * self._enough)
+        return True
+
+    def _change(self, size: int, before: int | None = None) -> None:
+        """`before`: what has worked before `size` is tried."""
+        self.current = self._plan.message_bytes = size
+        self._before = before
+        self._answers = 0
+
+    # -- what happens --------------------------------------------------------------------------------------------------
 
     def advanced(self, flight: Flight[Any]) -> None:
         """It has brought the transfer on. Messages of its size arrive, and perhaps larger ones do as well."""
-        size, window, profile = self.size, self._window, self._profile
+        window, profile = self._window, self._profile
         # Only this counts: a device may answer what it is asked in between, and never this.
         self._losses = 0
-        if (self._from is None and size.current >= size.largest) or (
+        if (self._from is None and self.current >= self.largest) or (
             window.line.dirty and window.line.lost_share >= _FEW_LOST
         ):
             return
@@ -143,9 +135,8 @@ class SizeTrials:
             if flight.number < self._from:
                 return
             self._from = None
-            profile.learned.message_bytes = profile.proven_bytes = size.current
-        if size.answered():
-            self._plan.message_bytes = size.current
+            profile.learned.message_bytes = profile.proven_bytes = self.current
+        if self.answered():
             self._from = window.numbers
 
     def gap(self) -> None:
@@ -171,25 +162,24 @@ class SizeTrials:
     def damaged(self) -> None:
         """On a line that damages bytes, the fewer a message has the better are its chances."""
         line = self._window.line
-        if len(line.outcomes) >= _TELLING and line.lost_share > _MANY_LOST and self.size.halve():
+        if len(line.outcomes) >= _TELLING and line.lost_share > _MANY_LOST and self.halve():
             self._from = None
-            self._plan.message_bytes = self.size.current
             line.begin_anew()
 
     def too_large(self) -> bool:
         """Messages of this size do not arrive: make them smaller; false if that cannot be."""
-        size, plan, profile = self.size, self._plan, self._profile
-        failed, write_bytes = size.current, self._limits.write
+        plan, profile = self._plan, self._profile
+        failed, write_bytes = self.current, self._limits.write
         if write_bytes is not None and failed <= write_bytes and plan.done_bytes > plan.resumed_from:
             return False  # a single write arrives or does not, and some have: something else is wrong
         self._from = None
-        if not size.failed():
+        if not self.failed():
             return False
         if failed > max(profile.proven_bytes, self._limits.safe_message) and not self._window.line.dirty:
             # What has arrived before is not too large: then it is the link or the device that pauses.
             profile.learned.refused_bytes = failed
-            profile.learned.message_bytes = size.current
-        profile.proven_bytes = plan.message_bytes = size.current
+            profile.learned.message_bytes = self.current
+        profile.proven_bytes = self.current
         self._window.line.begin_anew()
         self._losses = 0
         return True

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mcumgrx.link.profile import LinkProfile
+from mcumgrx.transfer.plan import ImageUpload, UploadPlan
 from mcumgrx.transfer.sizes import MessageSize, probe_sizes
+from mcumgrx.transfer.window import Window
+from mcumgrx.transport import Limits
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,14 @@ def test_what_is_tried_after_what(largest: int, safe: int, least: int, expected:
     assert probe_sizes(largest, safe, least) == expected
 
 
+def sizes(largest: int, safe: int, current: int | None = None) -> MessageSize:
+    """Of an upload that needs messages of 75 bytes at least."""
+    plan = UploadPlan(bytes(5000), ImageUpload(), message_bytes=largest)
+    plan.least_bytes = 75
+    profile = LinkProfile(proven_bytes=largest if current is None else current)
+    return MessageSize(plan, Window(3), profile, Limits(safe))
+
+
 def answered(size: MessageSize, count: int) -> bool:
     """So many answers; whether the last of them changed the size, and no other did."""
     for _ in range(count - 1):
@@ -30,7 +42,7 @@ def answered(size: MessageSize, count: int) -> bool:
 
 
 def test_it_goes_down_the_probe_sizes_to_the_last() -> None:
-    size = MessageSize(2475, safe=244, least=75)
+    size = sizes(2475, 244)
     seen = [size.current]
     while size.failed():
         seen.append(size.current)
@@ -39,7 +51,7 @@ def test_it_goes_down_the_probe_sizes_to_the_last() -> None:
 
 
 def test_it_grows_again_and_comes_back_at_once_where_that_fails() -> None:
-    size = MessageSize(1000, safe=100, least=75, current=100)
+    size = sizes(1000, 100, 100)
     assert answered(size, 32)
     assert size.current == 200
     assert size.failed()
@@ -57,7 +69,7 @@ def test_it_grows_again_and_comes_back_at_once_where_that_fails() -> None:
 
 
 def test_what_had_arrived_may_get_lost_all_the_same() -> None:
-    size = MessageSize(1000, safe=100, least=75, current=100)
+    size = sizes(1000, 100, 100)
     answered(size, 32)
     size.answered()
     assert size.current == 200
