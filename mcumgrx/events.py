@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from enum import StrEnum
 
 log = logging.getLogger("mcumgrx.events")
@@ -102,18 +102,9 @@ class Speed:
 
     def as_dict(self) -> dict[str, object]:
         """As JSON takes it: whole bytes per second, tenths of seconds to go, round trips to the microsecond."""
-        return {
-            "now": round(self.now),
-            "average": round(self.average),
-            "left_s": _rounded(self.left_s, 1),
-            "window": self.window,
-            "chunk_bytes": self.chunk_bytes,
-            "round_trip_s": _rounded(self.round_trip_s, 6),
-            "slow_round_trip_s": _rounded(self.slow_round_trip_s, 6),
-            "retransmissions": self.retransmissions,
-            "limited_by": None if self.limited_by is None else self.limited_by.value,
-            "hint": self.hint,
-        }
+        trips = {name: _rounded(getattr(self, name), 6) for name in ("round_trip_s", "slow_round_trip_s")}
+        rates = {"now": round(self.now), "average": round(self.average), "left_s": _rounded(self.left_s, 1)}
+        return {**asdict(self), **rates, **trips}
 
 
 def _rounded(seconds: float | None, digits: int) -> float | None:

@@ -42,12 +42,14 @@ class Framing(Protocol):
 
     def reset(self) -> None:
         """Forget a message that is only partly there: after connecting, subscribing, or a time-out."""
+        return
 
     def take_text(self) -> bytes:
         """What the device wrote beside its messages since the last call. Bounded: the oldest is dropped first."""
+        return b""
 
 
-class DatagramFraming:
+class DatagramFraming(Framing):
     """One datagram, one message; a second message in the same datagram is taken as well, an incomplete one never is."""
 
     garbled = 0
@@ -68,14 +70,8 @@ class DatagramFraming:
         self._discarded += left
         return messages
 
-    def reset(self) -> None:
-        pass
 
-    def take_text(self) -> bytes:
-        return b""
-
-
-class StreamFraming:
+class StreamFraming(Framing):
     """Messages back to back in any cut. A message longer than one write goes out as several, nothing in between.
 
     The receiver of fragments requires the whole header in the first one, so a `write_bytes` below eight is a mistake.
@@ -102,6 +98,3 @@ class StreamFraming:
 
     def reset(self) -> None:
         self._reassembler.reset()
-
-    def take_text(self) -> bytes:
-        return b""

@@ -93,17 +93,7 @@ class Engine(Generic[P]):
         self._behind: Any | None = None  # to be sent behind a slow request
         self._held_at: float | None = None
         self._answers_are_files = stage == StageName.DOWNLOAD
-        self.meter = Meter(
-            plan,
-            window,
-            self._sizes,
-            self._timing,
-            profile=profile,
-            limits=limits,
-            flow=flow,
-            stage=stage,
-            load=load,
-        )
+        self.meter = Meter(plan, window, self._sizes, self._timing, profile, limits, flow, stage, load)
 
     @property
     def ended(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..events import Bytes, Limit, Speed, StageName
@@ -46,41 +47,29 @@ _REASSEMBLY = "CONFIG_MCUMGR_TRANSPORT_BT_REASSEMBLY in its firmware puts togeth
 _NEVER = float("inf")
 
 
+@dataclass(eq=False)
 class Meter:
     """Measures one transfer.
 
-    Arguments:
-        load: the share of so many seconds for which this computer was busy, as far as it tells.
-
     Attributes:
+        load: the share of so many seconds for which this computer was busy, as far as it tells.
         slowest_s: of the answers to slow requests; None before the first.
         chunk_bytes: data in a request that is neither the first nor the last.
     """
 
-    def __init__(
-        self,
-        plan: TransferPlan[Any],
-        window: Window[Any],
-        size: MessageSize,
-        timing: LinkTiming,
-        *,
-        profile: LinkProfile,
-        limits: Limits,
-        flow: Flow,
-        stage: str,
-        load: Callable[[float], float | None],
-    ) -> None:
-        self.slowest_s: float | None = None
-        self.chunk_bytes = 0
-        self._plan = plan
-        self._window = window
-        self._size = size
-        self._timing = timing
-        self._profile = profile
-        self._limits = limits
-        self._flow = flow
-        self._stage = stage
-        self._load = load
+    plan: TransferPlan[Any]
+    window: Window[Any]
+    size: MessageSize
+    timing: LinkTiming
+    profile: LinkProfile
+    limits: Limits
+    flow: Flow
+    stage: str
+    load: Callable[[float], float | None]
+    slowest_s: float | None = None
+    chunk_bytes: int = 0
+
+    def __post_init__(self) -> None:
         self._begin: float | None = None
         self._reports: deque[tuple[float, int]] = deque()
         self._trips: deque[float] = deque(maxlen=_TRIPS)  # from when a request has left
@@ -106,7 +95,7 @@ class Meter:
 
     def advanced(self, done: int) -> None:
         """An answer has brought the transfer on from there, and none before it was lost."""
-        plan = self._plan
+        plan = self.plan
         chunk_bytes = plan.done_bytes - done
         if chunk_bytes == self.chunk_bytes or done < plan.resumed_from:
             return
@@ -129,16 +118,16 @@ class Meter:
 
     def read(self, now: float) -> Bytes:
         """How far it is; what is read is also what the next `now` is compared with."""
-        plan, reports = self._plan, self._reports
+        plan, reports = self.plan, self._reports
         reports.append((now, plan.done_bytes))
         while len(reports) > 2 and reports[1][0] <= now - _NOW_S:
             reports.popleft()
         elapsed_s = 0.0 if self._begin is None else now - self._begin
         speed = self._speed(now, elapsed_s)
-        return Bytes(self._stage, plan.done_bytes, plan.size, elapsed_s, plan.resumed_from, speed)
+        return Bytes(self.stage, plan.done_bytes, plan.size, elapsed_s, plan.resumed_from, speed)
 
     def _speed(self, now: float, elapsed_s: float) -> Speed:
-        plan, window = self._plan, self._window
+        plan, window = self.plan, self.window
         since, done = self._reports[0]
         moved = plan.done_bytes - plan.resumed_from
         average = moved / elapsed_s if elapsed_s > 0 else 0.0
@@ -161,7 +150,7 @@ class Meter:
 
     def _limited_by(self, trips: list[float], elapsed_s: float) -> Limit | None:
         """The part that is busy all the time."""
-        window, slow_s = self._window, self.slowest_s or 0.0
+        window, slow_s = self.window, self.slowest_s or 0.0
         if elapsed_s > 0 and slow_s >= _MOSTLY_SLOW * elapsed_s:
             return Limit.DEVICE
         busy_s = elapsed_s - slow_s
@@ -170,7 +159,7 @@ class Meter:
         if self._on_wire_s() >= _MOSTLY * busy_s:
             return Limit.LINK
         # How long a request is away for nothing but the way and the server, as far as any has shown.
-        min_rtt_s = self._profile.min_rtt_s
+        min_rtt_s = self.profile.min_rtt_s
         way_s = self._shortest_s if min_rtt_s is None else min(self._shortest_s, min_rtt_s)
         # So many are in the device on average, being carried out or waiting (Little's law): one keeps it busy. Where
         # several are on their way, what a link varies looks the same, so even the quick ones must have waited.
@@ -180,7 +169,7 @@ class Meter:
         in_device = window.numbers / busy_s * (trip_s - way_s)
         if in_device >= _MOSTLY and (window.size < 2 or trips[len(trips) // 4] >= _WAITED * way_s):
             # What waits here for a processor looks as if it waited in the device.
-            load = self._load(elapsed_s + self._held_s)
+            load = self.load(elapsed_s + self._held_s)
             return Limit.COMPUTER if load is not None and load >= _MOSTLY_WORK else Limit.DEVICE
         if isinstance(window, PacedWindow) and window.size < window.widest:
             # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
@@ -191,22 +180,22 @@ class Meter:
 
     def _on_wire_s(self) -> float:
         """For how long the link was busy in the direction that carries the data; 0 where it does not tell."""
-        timing = self._timing
+        timing = self.timing
         if not timing.wire_bytes:
             return 0.0
         carried = timing.sent_bytes
-        if self._stage == StageName.DOWNLOAD:
-            carried = self._plan.done_bytes - self._plan.resumed_from  # a little less than what the answers take
+        if self.stage == StageName.DOWNLOAD:
+            carried = self.plan.done_bytes - self.plan.resumed_from  # a little less than what the answers take
         return timing.wire_s / timing.wire_bytes * carried
 
     def _hint(self, limited_by: Limit | None, elapsed_s: float) -> str | None:
         match limited_by:
             case Limit.LINK:
-                return self._flow.faster or None
+                return self.flow.faster or None
             case Limit.BUFFERS:
                 return self._more_buffers()
             case Limit.DEVICE if (self.slowest_s or 0.0) >= _MOSTLY_SLOW * elapsed_s:
-                return _ERASING if isinstance(self._plan, UploadPlan) else None
+                return _ERASING if isinstance(self.plan, UploadPlan) else None
             case Limit.COMPUTER:
                 return "it has no processor to spare, or is slower than the device; nothing else would change anything"
             case Limit.DEVICE:
@@ -215,7 +204,7 @@ class Meter:
 
     def _more_buffers(self) -> str:
         """What lets more data be on their way at once."""
-        profile, limits, window, size = self._profile, self._limits, self._window, self._size
+        profile, limits, window, size = self.profile, self.limits, self.window, self.size
         if window.widest < window.buffers:
             return f"a larger --window: the device has room for {window.buffers} requests"
         if (params := profile.params) is None:
@@ -235,7 +224,7 @@ class Meter:
         if limits.write is not None and limits.max_message <= limits.write < params.buf_size:
             return f"no message is larger than one write: {_REASSEMBLY}"
         larger = "larger ones (CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE)"
-        if self._flow.most is not None and window.buffers >= self._flow.most:
+        if self.flow.most is not None and window.buffers >= self.flow.most:
             return f"more buffers are of no use on this link, but {larger} carry more at once"
         more = "more buffers in the device (CONFIG_MCUMGR_TRANSPORT_NETBUF_COUNT)"
         if limits.message(params.buf_size) >= limits.max_message:
