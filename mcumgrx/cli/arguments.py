@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,18 @@ def collect(ctx: click.Context) -> Settings:
             settings = replace(settings, **{name: value})
     ctx.obj = settings
     return settings
+
+
+def settings_in(arguments: Sequence[str]) -> Settings:
+    """How to tell what is wrong with a command line that cannot be parsed: what it says of output and log."""
+    told = [option for option in global_options() if option.name in [PREFIX + name for name in _TELLING]]
+    given = click.Command("mcumgrx", params=[*told], add_help_option=False).make_context(
+        "mcumgrx", [*arguments], resilient_parsing=True, ignore_unknown_options=True, allow_extra_args=True
+    )
+    return Settings(**{name: value for name in _TELLING if (value := given.params[PREFIX + name])})
+
+
+_TELLING = ("json", "verbose", "log_file")
 
 
 def _one_device(ctx: click.Context) -> str:

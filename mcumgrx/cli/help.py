@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 
 import click
 
@@ -38,15 +39,18 @@ def _bold(text: str) -> str:
 
 def help_option() -> click.Option:
     """`--help`, in the words of the other options."""
+    return telling("-h", "--help", help="Show this help.", text=lambda ctx: ctx.get_help())
+
+
+def telling(*flags: str, help: str, text: Callable[[click.Context], str]) -> click.Option:
+    """An option with which `text` is shown, and nothing done."""
 
     def show(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value and not ctx.resilient_parsing:
-            write_line(streams().out, ctx.get_help())
+            write_line(streams().out, text(ctx))
             ctx.exit()
 
-    return click.Option(
-        ["-h", "--help"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show this help."
-    )
+    return click.Option([*flags], is_flag=True, is_eager=True, expose_value=False, callback=show, help=help)
 
 
 def write_epilog(epilog: str, formatter: click.HelpFormatter) -> None:

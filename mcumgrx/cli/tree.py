@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,10 +16,10 @@ from ..errors import McumgrError, PluginError, UsageError
 from ..hints import Hint, Run
 from ..isolation import is_wanted
 from ..plugin_api import CliCommand
-from .arguments import TYPED, collect, global_options
+from .arguments import TYPED, collect, global_options, settings_in
 from .command import failure_of, make_command
 from .exit_codes import Exit, Failure, Situation
-from .help import HelpContext, help_option, write_epilog
+from .help import HelpContext, help_option, telling, write_epilog
 from .interrupt import interruptions
 from .logs import hold_early_records, log_begin, log_failure, logging_to
 from .renderers import make_renderer
@@ -97,9 +93,9 @@ def _run(arguments: list[str]) -> int:
 
 def _refused(failure: Failure, arguments: list[str], raised: BaseException | None = None) -> int:
     """Show why no command was found, or none could begin, and log it like the end of one."""
-    renderer = make_renderer(as_json=_wants_json(arguments))
-    verbosity = sum(len(one) - 1 for one in arguments if re.fullmatch("-v+", one))
-    with logging_to(renderer.log, verbosity, _log_file(arguments)):
+    settings = settings_in(arguments)
+    renderer = make_renderer(as_json=settings.json)
+    with logging_to(renderer.log, settings.verbose, settings.log_file):
         log_begin("", arguments, None)
         if raised is not None:
             level = logging.DEBUG if isinstance(raised, McumgrError) else logging.INFO
@@ -107,17 +103,6 @@ def _refused(failure: Failure, arguments: list[str], raised: BaseException | Non
         log_failure(failure)
     renderer.failure(failure)
     return failure.exit
-
-
-def _log_file(arguments: list[str]) -> Path | None:
-    """What `--log-file` names, for errors that keep the command line from being parsed."""
-    name = os.environ.get("MCUMGRX_LOG_FILE")
-    for one, value in pairwise([*arguments, ""]):
-        if one == "--log-file":
-            name = value
-        elif one.startswith("--log-file="):
-            name = one.partition("=")[2]
-    return Path(name) if name else None
 
 
 class _PastClick(BaseException):
@@ -160,12 +145,6 @@ def _in_our_words(error: click.UsageError, arguments: list[str]) -> tuple[str, l
         there = [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("-")]
         return f"no such option {error.option_name!r}", meant_options(error.option_name, before, there)
     return error.format_message().rstrip(". "), []
-
-
-def _wants_json(arguments: list[str]) -> bool:
-    """Whether `--json` was given, for errors that keep the command line from being parsed."""
-    before_dashes = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in before_dashes or os.environ.get("MCUMGRX_JSON", "").lower() in ("1", "true", "yes", "on")
 
 
 def _registry() -> Registry:
@@ -310,16 +289,7 @@ class _Root(_Group):
         super().__init__(
             "mcumgrx", "Update and manage Zephyr and MCUboot devices over SMP, the MCUmgr protocol.", CORE_COMMANDS
         )
-        self.params.append(
-            click.Option(
-                ["--version"],
-                is_flag=True,
-                is_eager=True,
-                expose_value=False,
-                callback=_show_version,
-                help="Show the version.",
-            )
-        )
+        self.params.append(telling("--version", help="Show the version.", text=lambda _: _version_text()))
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -389,11 +359,8 @@ def _not_there(record: PluginRecord, what: str) -> PluginError:
     return record.fault(f"{what} belongs to the plugin {record.name!r}, which {problem}", hint)
 
 
-def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if not value or ctx.resilient_parsing:
-        return
+def _version_text() -> str:
     from ..protocol.codec import IMPLEMENTATION
 
     python = ".".join(str(part) for part in sys.version_info[:3])
-    write_line(streams().out, f"mcumgrx {__version__} (codec: {IMPLEMENTATION}, Python {python})")
-    ctx.exit()
+    return f"mcumgrx {__version__} (codec: {IMPLEMENTATION}, Python {python})"

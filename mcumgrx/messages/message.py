@@ -259,10 +259,11 @@ class Fields:
         other._tolerant, other._where, other._read = True, self._where, self._read
         return other
 
-    def _entry(self, body: dict[object, object], where: str) -> Fields:
-        entry = Fields(_with_text_keys(body))
-        entry._tolerant, entry._where = True, where
-        return entry
+    @staticmethod
+    def _inner(body: dict[object, object], where: str, *, tolerant: bool) -> Fields:
+        inner = Fields(_with_text_keys(body))
+        inner._tolerant, inner._where = tolerant, where
+        return inner
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._get(key)
@@ -332,7 +333,7 @@ class Fields:
         values, name = self.values(key), self._name(key)
         for index, item in enumerate(values):
             if isinstance(item, dict) and item:
-                yield self._entry(item, f"{name}[{index}]")
+                yield self._inner(item, f"{name}[{index}]", tolerant=True)
             else:
                 odd.append(index)
         if odd:  # told once: there may be as many as an answer has bytes
@@ -344,30 +345,31 @@ class Fields:
 
         Raises `MalformedReply` for anything but a map, and where there is none.
         """
-        value = self.required(key)
-        if not isinstance(value, dict):
-            raise self._bad(key, value, "a map")
-        return _with_text_keys(value)
+        return _with_text_keys(self._map(key))
 
     def pairs(self, key: str) -> list[tuple[object, object]]:
         """The keys and values of the map `key`, in the device's order: all of those that come twice, and of any kind.
 
         Raises as `map` does.
         """
+        value = self._map(key)
+        return list(getattr(value, "pairs", value.items()))
+
+    def _map(self, key: str) -> dict[object, object]:
         value = self.required(key)
         if not isinstance(value, dict):
             raise self._bad(key, value, "a map")
-        return list(getattr(value, "pairs", value.items()))
+        return value
 
     def nested(self, key: str) -> Fields:
         """The map `key`, to be read like this one. Raises `MalformedReply` for anything but a map, and for none."""
-        return self._entry_like(self.map(key), key)
+        return self._inner(self._map(key), self._name(key), tolerant=self._tolerant)
 
     def optional_nested(self, key: str) -> Fields | None:
         """The map `key`, or None where there is none."""
         value = self._get(key)
         if isinstance(value, dict):
-            return self._entry_like(_with_text_keys(value), key)
+            return self._inner(value, self._name(key), tolerant=self._tolerant)
         return self._passed_over(key, value, "a map", None)
 
     def integers(self, key: str) -> list[int]:
@@ -393,14 +395,9 @@ class Fields:
         for name, item in _with_text_keys(value or {}).items():
             where = f"{self._name(key)}[{name!r}]"
             if isinstance(item, dict):
-                yield name, self._entry(item, where)
+                yield name, self._inner(item, where, tolerant=True)
             else:
                 log.info("passed over: %s in the reply is %s, not a map", where, _kind(item))
-
-    def _entry_like(self, body: Body, key: str) -> Fields:
-        fields = Fields(body)
-        fields._tolerant, fields._where = self._tolerant, self._name(key)
-        return fields
 
     def _listed(self, key: str, wanted: str, fits: Callable[[object], bool]) -> list[object]:
         values = self.values(key)
