@@ -172,6 +172,9 @@ class _Planner:
         """Another image runs, for good (or the device does not say which)."""
         mode = self.policy.mode
         b = None if self.policy.erase else self._staged()
+        if b is not None and self._is_lost_trial(b):
+            self.notes.append(f"{self.new} waits for a test boot that nobody could confirm: it is sent again")
+            b = None
         if b is not None:
             self.slot = b.slot
             self.notes.append(f"{self.new} is already in slot {b.slot}: no upload")
@@ -190,6 +193,16 @@ class _Planner:
             return self._done(*transfer)
         self._warn_of_others()
         return self._done(*transfer, *self._activation(b))
+
+    def _is_lost_trial(self, b: Slot) -> bool:
+        """Its mark is one for a test, and what runs of this image is not listed, so that the next reset takes it back.
+
+        A mark cannot be changed; only a new upload ends it.
+        """
+        wanted = self.policy.mode in (Mode.TEST_AND_CONFIRM, Mode.CONFIRM_ONLY)
+        return (
+            wanted and self.a is None and self.number > 0 and self.kind is Kind.SWAP and b.pending and not b.permanent
+        )
 
     def _transfer(self) -> list[Step]:
         """The upload, and what comes before it."""

@@ -8,16 +8,20 @@ of all tests has time for, and all of them where everything is checked (`MCUMGRX
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from mcumgrx.errors import Exit, PlanRefused
-from mcumgrx.flows import DfuPolicy, Plan, make_plan
+import pytest
+
+from mcumgrx.errors import Exit, Outcome, PlanRefused
+from mcumgrx.flows import DfuPolicy, Ending, Plan, make_plan
 from mcumgrx.flows.plan import Mark
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.sim.bootloader import Mode as BootMode
+from mcumgrx.sim.device import Power
 from tests.flows.test_matrix import Cell, reasons, steps
 from tests.support.matrix import (
     ANOTHER_BOARD,
@@ -26,11 +30,13 @@ from tests.support.matrix import (
     STATES,
     Boot,
     Case,
+    Desk,
     file_of,
     impossible,
     letters,
     state_of,
 )
+from tests.support.thinned import thinned
 
 KINDS = tuple(file for file in FILES if file != "older and allowed")  # a wish that holds for all images
 LISTED = ("both listed", "image 1 not listed")
@@ -84,6 +90,12 @@ class Pair:
     def tried(self, number: int) -> bool:
         """It is booted for a test: image 0, and the other where it can be confirmed together with it."""
         return self.cells[number].trial and (number == 0 or (len(self.open) > 1 and self.seen(number)))
+
+    def goes_back(self, number: int) -> bool:
+        """The reset after the one that installs it takes it back, unless it is confirmed."""
+        cell = self.cells[number]
+        tested = cell.boot.trial and cell.state == "test pending" if cell.waits else self.tried(number)
+        return tested and self.seen(number)
 
 
 def impossible_pair(boot: Boot, cases: Sequence[Case], listed: str) -> str | None:
@@ -150,6 +162,8 @@ def _steps(pair: Pair, number: int) -> str:
         found = steps(cell)
         return f"P{found}" if found and pair.installed else found
     found = steps(cell) if cell.file != "running" else "UtRPC" if boot.trial else "UpRP"
+    if not pair.seen(number) and cell.waits and boot.trial and cell.state == "test pending":
+        return "UpRP"  # its mark is one for a test, which nobody could confirm
     if number == 0 or pair.tried(number) or not (boot.trial or boot.in_ram) or (len(pair.open) > 1 and pair.seen(1)):
         return found
     # Nobody could confirm it alone: it is marked to stay.
@@ -189,3 +203,130 @@ def faults_of_plan(pair: Pair) -> Iterator[str]:
 def test_every_pair_is_planned_as_the_rules_say() -> None:
     faults = [f"{pair}: {text}" for pair in PAIRS for text in faults_of_plan(pair)]
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+
+
+# -- carried out -------------------------------------------------------------------------------------------------------
+
+
+def outcome_of(pair: Pair) -> Outcome | None:
+    """How an update fails that nobody could refuse; None where it succeeds."""
+    wrong = [number for number in pair.installed if pair.cells[number].file == "wrong variant"]
+    if pair.boot.in_place and wrong:
+        return Outcome.NEVER_SWAPPED if wrong == pair.installed else Outcome.MIXED
+    if 0 in wrong:  # the application never comes up, and all that is on trial goes back
+        return Outcome.REVERTED
+    return Outcome.UNSEEN if pair.hidden and 1 in pair.installed else None
+
+
+def runs_then(pair: Pair) -> list[str]:
+    """The versions that run in the end."""
+    found = []
+    for number, cell in enumerate(pair.cells):
+        passed_over = pair.boot.in_place and cell.file == "wrong variant"
+        gone_back = outcome_of(pair) is Outcome.REVERTED and pair.goes_back(number)
+        found.append(cell.runs if passed_over or gone_back or not pair.installed else cell.version)
+    return found
+
+
+def carried_out(pair: Pair) -> Iterator[str]:
+    """Everything in which the device is not as it has to be in the end."""
+    desk = Desk(pair.boot, *pair.cases, hidden=pair.hidden)
+    if desk.listed != state_of(pair.boot, *pair.cases, hidden=pair.hidden).images.slots:
+        yield f"the device is not in this state: {desk.listed}"
+    ran = desk.update()
+    if ran.plan is not None and letters(ran.plan.steps) != steps_of(pair):
+        yield f"planned as {letters(ran.plan.steps)}"
+    if desk.device.power is not Power.RUNNING:
+        yield f"no application runs: {desk.device.power}"
+    if reasons_of(pair):
+        if not isinstance(ran.error, PlanRefused):
+            yield f"not refused: {ran}"
+    elif outcome_of(pair) is not (None if ran.error is None else ran.error.outcome):
+        yield f"ended with {ran.error!r}, {ran.error and ran.error.outcome}, not {outcome_of(pair)}"
+    elif ran.report is not None:
+        wanted = Ending.CONFIRMED if steps_of(pair) else Ending.NOTHING_TO_DO
+        if ran.report.ending is not wanted:
+            yield f"ended {ran.report.ending}"
+    if reasons_of(pair) or not steps_of(pair):
+        if not desk.untouched or desk.resets:
+            yield f"something was done: {desk.resets} resets"
+        return
+    yield from _in_the_end(pair, desk)
+
+
+def _in_the_end(pair: Pair, desk: Desk) -> Iterator[str]:
+    if desk.running != runs_then(pair):
+        yield f"{desk.running} run, not {runs_then(pair)}"
+    for number, cell in enumerate(pair.cells):
+        kept = runs_then(pair)[number]
+        if not pair.runs(number) and kept != cell.runs:
+            beside = cell.runs if pair.boot.keeps else None
+            if desk.other(number) != beside:
+                yield f"{desk.other(number)} lies beside image {number}, not {beside}"
+    resets = {int("R" in steps_of(pair)) + (outcome_of(pair) is Outcome.REVERTED)}
+    if outcome_of(pair) is Outcome.NEVER_SWAPPED:
+        resets.add(2)  # once more, as nothing shows that the first one has arrived
+    if desk.resets not in resets:
+        yield f"{desk.resets} resets"
+    # Where one of them does not run, the other one is not confirmed, so that both are the old ones again.
+    mixed = outcome_of(pair) is Outcome.MIXED
+    then = [
+        cell.runs if mixed and pair.goes_back(number) else version
+        for number, (cell, version) in enumerate(zip(pair.cells, runs_then(pair), strict=True))
+    ]
+    desk.reset()
+    if desk.running != then or desk.device.power is not Power.RUNNING:
+        yield f"after another reset {desk.running} run, not {then}"
+
+
+@pytest.mark.parametrize("listed", LISTED)
+@pytest.mark.parametrize("boot", BOOTS.values(), ids=lambda boot: boot.name.replace(" ", "_"))
+def test_every_pair_is_carried_out(boot: Boot, listed: str) -> None:
+    pairs = [pair for pair in PAIRS if pair.boot is boot and pair.listed == listed]
+    faults = [f"{pair}: {text}" for pair in thinned(pairs, boot.name, listed, part=23) for text in carried_out(pair)]
+    assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+
+
+# -- counted -----------------------------------------------------------------------------------------------------------
+
+COUNTS = """
+                                             installed confirmed  as it is  unproven     fails   refused  impossible
+swap using scratch, both listed                    256         9        16         0        72      1247         425
+swap using scratch, image 1 not listed               0         0         0       240        64      1296         425
+swap using move, both listed                       256         9        16         0        72      1247         425
+swap using move, image 1 not listed                  0         0         0       240        64      1296         425
+swap using offset, both listed                     256         9        16         0        72      1247         425
+swap using offset, image 1 not listed                0         0         0       240        64      1296         425
+overwrite, both listed                             192         0        16         0         0       816        1001
+overwrite, image 1 not listed                        0         0         0       224         0       800        1001
+direct XIP, both listed                             45         0         9         0        51       471        1449
+direct XIP with revert, both listed                 96         9        16         0        96      1383         425
+direct XIP, requests kept, both listed              96         9        16         0        96      1383         425
+direct XIP, requests, both listed                   96         9        16         0        96      1383         425
+RAM load, both listed                               21         0         4         0         0       231        1769
+RAM load with revert, both listed                   96         9        16         0         0      1479         425
+unknown, both listed                               256         9        16         0        72      1247         425
+unknown, image 1 not listed                          0         0         0       240        64      1296         425
+"""
+
+
+def end(pair: Pair) -> str:
+    """What comes of a pair, in a word."""
+    if reasons_of(pair):
+        return "refused"
+    if outcome_of(pair) is not None:
+        return "unproven" if outcome_of(pair) is Outcome.UNSEEN else "fails"
+    return "installed" if "R" in steps_of(pair) else "confirmed" if steps_of(pair) else "as it is"
+
+
+def test_the_pairs_are_counted() -> None:
+    ends = ("installed", "confirmed", "as it is", "unproven", "fails", "refused", "impossible")
+    table = [f"{'':44}" + "".join(f"{name:>11}" for name in ends)]
+    every = len(STATES) ** 2 * len(KINDS) ** 2
+    for boot, listed in dict.fromkeys((pair.boot, pair.listed) for pair in PAIRS):
+        counts = Counter(end(pair) for pair in PAIRS if pair.boot is boot and pair.listed == listed)
+        counts["impossible"] = every - counts.total()
+        table.append(f"{f'{boot.name}, {listed}':44}" + "".join(f"{counts[name]:11}" for name in ends))
+    shown = "\n".join(table)
+    print(f"\n{shown}")
+    assert shown.split() == COUNTS.split()

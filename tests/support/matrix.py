@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,7 +20,7 @@ from mcumgrx.errors import FlowError
 from mcumgrx.flows import DfuPolicy, Plan, Report, update
 from mcumgrx.flows.device_state import DeviceState
 from mcumgrx.flows.plan import Check, Confirm, Erase, GoBack, Keep, Look, Mark, Prove, Reset, Soak, Step, Upload
-from mcumgrx.mcuboot import Image, ImageFlag, TlvType, parse_header, parse_image
+from mcumgrx.mcuboot import Image, ImageFlag, ImageHeader, TlvType, parse_header, parse_image
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, SlotInfo
 from mcumgrx.messages.standard import Slot as MessageSlot
 from mcumgrx.protocol.codec import build_message
@@ -34,6 +34,7 @@ from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import SimulatedTransport
 from mcumgrx.sim.loop import run
+from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 from mcumgrx.sim.slots import Slot
 
 __all__ = [
@@ -301,9 +302,9 @@ class Unlisted(ImageServer):
 
     hidden: frozenset[int] = frozenset()
 
-    def _listed(self, frugal: bool) -> Iterator[dict[str, Any]]:
-        hidden = {(number, PRIMARY) for number in self.hidden}
-        return (entry for entry in super()._listed(frugal) if (entry.get("image", 0), entry["slot"]) not in hidden)
+    def read_image(self, slot: int) -> tuple[ImageHeader, bytes] | None:
+        number, side = divmod(slot, SLOTS_PER_IMAGE)
+        return None if side == PRIMARY and number in self.hidden else super().read_image(slot)
 
 
 @dataclass(slots=True)
