@@ -42,6 +42,7 @@ _OPTION_OF = {
     "check_timeout_s": "--health-timeout",
     "rollback": "--rollback",
     "image_order": "--image-order",
+    "recovery": "--recovery",
 }
 
 # `flows.policy.Mode` and `Unconfirmed` again, because help imports no flows; a test compares them.
@@ -147,6 +148,7 @@ class DfuResult:
     Option("--health-check", "Confirm only if this command ends with status 0.", metavar="COMMAND"),
     Option("--health-timeout", "How long a check may take.", type=float, default=60.0, metavar="SECONDS"),
     Option("--rollback", "Reset a device that is not healthy, and prove that the old image is back.", type=bool),
+    Option("--recovery", "Update through the bootloader's serial recovery, over the application.", type=bool),
     Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
     Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
     Option("--image-order", "In which several images are uploaded and marked, as 1,0.", metavar="N,N"),

@@ -20,11 +20,12 @@ from .device_state import DeviceState, Kind, shown_version
 from .health import Checking, Soaking
 from .job import Job
 from .link import now
-from .plan import Check, Confirm, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Upload
+from .plan import Check, Confirm, EnterRecovery, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Upload
 from .policy import DfuPolicy, Mode
 from .preference import Looking, check_lasting
 from .proof import Confirming, Proving
 from .reading import read_device
+from .recovery import Entering, Starting, kept_awake, meet, take_numbers
 from .report import Ending, Report
 from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
@@ -99,7 +100,10 @@ async def update(
 
 async def _plan(job: Job, files: Files, installer: Image | None) -> Plan:
     with job.stage(StageName.CONNECT, f"connecting to {job.device.address}") as stage:
-        await job.link.connect()
+        if job.policy.recovery:
+            await meet(job)
+        else:
+            await job.link.connect()
         stage.result = "connected"
     with job.stage(StageName.READ, "reading the device") as stage:
         state = await job.link.run(partial(read_device, job))
@@ -111,6 +115,8 @@ async def _plan(job: Job, files: Files, installer: Image | None) -> Plan:
         images = chosen(files, state)
         plan = make_plan(images, state, job.policy, installer=installer)
         job.targets = dict(_targets(plan, images, loader=job.loader))
+        if state.recovery:
+            take_numbers(job, state, images)
         count = len(plan.texts)
         stage.result = f"{count} step{'' if count == 1 else 's'} to do" if count else "nothing to do"
     for text in plan.notes:
@@ -142,7 +148,11 @@ def _described(state: DeviceState, numbers: Sequence[int]) -> str:
     if active is None and image:
         return f"it does not list what runs of image {image}"
     if active is None:
-        return "no image runs" if state.recovery else "it does not say which image runs"
+        return (
+            "no image runs: the bootloader's serial recovery answers"
+            if state.recovery
+            else "it does not say which image runs"
+        )
     return f"{shown_version(active.version)} runs{'' if active.confirmed else ', not confirmed'}"
 
 
@@ -150,7 +160,9 @@ def _described(state: DeviceState, numbers: Sequence[int]) -> str:
 
 
 async def _carry_out(job: Job, plan: Plan, files: Files, installer: Image | None, on_plan: OnPlan | None) -> Ending:
-    if on_plan is not None and not await on_plan(plan):
+    async with kept_awake(job, job.listed):
+        agreed = on_plan is None or await on_plan(plan)
+    if not agreed:
         return Ending.NOT_STARTED
     if not plan.steps:
         return Ending.NOTHING_TO_DO
@@ -183,6 +195,8 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
         yield Keeping(job, job.targets[number], keep)
     if plan.has(GoBack):
         yield GoingBack(job, dict(plan.tasks(GoBack)))
+    if plan.has(EnterRecovery):
+        yield Entering(job)
     for number, erase in plan.tasks(Erase):
         yield Erasing(job, job.targets[number], erase)
     for number, upload in plan.tasks(Upload):
@@ -195,8 +209,8 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
         yield Looking(job, looks)
     if plan.has(Reset):
         yield Resetting(job)
-    if plan.has(Prove):
-        yield Proving(job)
+    if proofs := plan.tasks(Prove):
+        yield Starting(job) if all(prove.in_place for _, prove in proofs) else Proving(job)
     for _, soak in plan.tasks(Soak)[:1]:
         yield Soaking(job, soak)
     if plan.has(Check):

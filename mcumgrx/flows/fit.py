@@ -34,6 +34,7 @@ class Fit:
 
     Each method raises `PlanRefused` for what it refuses. `sent` is the image as it would be sent. `files` are those of
     the whole update, by the numbers of their images; `together`: more than one is installed by the same reset.
+    `in_place`: the file overwrites the application, which no bootloader takes back.
     """
 
     image: Image
@@ -42,6 +43,7 @@ class Fit:
     slot: int
     files: Mapping[int, Image]
     together: bool
+    in_place: bool = False
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     no_way_back: list[str] = field(default_factory=list)
@@ -63,7 +65,7 @@ class Fit:
     @property
     def way_back(self) -> bool:
         """The old image comes back by itself if the new one does not run."""
-        wanted = self.policy.mode in (Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY)
+        wanted = self.policy.mode in (Mode.TEST_AND_CONFIRM, Mode.TEST_ONLY) and not self.in_place
         confirmed_here = self.number == 0 or (self.together and self.running is not None)
         return wanted and self.kind in (Kind.SWAP, Kind.NEWEST_REVERT) and confirmed_here
 
@@ -233,7 +235,8 @@ class Fit:
         trim = f"add --trim to send it without its padding, {image.content_size:,} of {image.size:,} bytes"
         info = self.state.slot_info(self.number, self.slot)
         room = None if info is None or info.size is None else info.size - image.size
-        if self.state.bootloader.mode == BootloaderMode.SWAP_OFFSET and (room is None or room < _LEAST_SECTOR):
+        offset = self.state.bootloader.mode == BootloaderMode.SWAP_OFFSET and not self.in_place
+        if offset and (room is None or room < _LEAST_SECTOR):
             raise self.refuse(
                 f"the file is {done}: swap using offset keeps a sector of the slot free, so that it cannot be taken",
                 trim,
@@ -265,7 +268,7 @@ class Fit:
             if self.sent.padded and self.sent.content_size <= limit:
                 hint = "the file is padded to the size of a slot: add --trim to send it without its padding"
             raise self.refuse(f"the file does not fit: it has {size:,} bytes, slot {self.slot} takes {limit:,}", hint)
-        if info.max_image_size is None and info.size is not None and not self.state.recovery:
+        if info.max_image_size is None and info.size is not None and not self.in_place:
             self._check_trailer(info.size)
 
     def _check_trailer(self, slot_size: int) -> None:

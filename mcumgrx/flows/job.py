@@ -55,6 +55,7 @@ class Job:
         targets: what is brought, by the numbers of the images; what is there already has left it once there is a plan.
         old: what ran at the beginning, by the same numbers.
         loader: the device has a firmware loader, over which the update goes.
+        upload_numbers: of images whose upload names another one than their own.
         sessions: what the device is to know uploads by; where there is none, by the file's own hash.
     """
 
@@ -71,6 +72,7 @@ class Job:
         self.before = ImageState(())
         self.old: dict[int, Slot | None] = {}
         self.loader = False
+        self.upload_numbers: dict[int, int] = {}
         self.sessions: dict[int, bytes] = {}
         self.done: list[StepDone] = []
         self.resets = 0

@@ -15,6 +15,7 @@ __all__ = [
     "Check",
     "Confirm",
     "EnterLoader",
+    "EnterRecovery",
     "Erase",
     "GoBack",
     "Install",
@@ -115,6 +116,17 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class EnterRecovery:
+    """Restart the device into the bootloader's serial recovery."""
+
+    name: ClassVar[str] = "enter-recovery"
+
+    @property
+    def text(self) -> str:
+        return "reset the device into its bootloader's serial recovery"
+
+
+@dataclass(frozen=True, slots=True)
 class Erase:
     """Erase `slot` (2 · image + slot), or with None the one that is not running."""
 
@@ -131,6 +143,7 @@ class Upload:
     """Transfer `size` bytes of the file; the device chooses the slot, presumably `slot`. `trimmed`: no padding.
 
     `resumed_from`: bytes that an upload which was interrupted has left there, unless the device has restarted since.
+    `in_place`: the bootloader's recovery writes it over the application.
     """
 
     name: ClassVar[str] = "upload"
@@ -139,10 +152,13 @@ class Upload:
     version: str
     trimmed: bool = False
     resumed_from: int = 0
+    in_place: bool = False
 
     @property
     def text(self) -> str:
         how = ", without its padding" if self.trimmed else ""
+        if self.in_place:
+            return f"write {self.version} ({self.size:,} bytes{how}) over the application in slot {self.slot}"
         resumed = f", resumed at {_of(self.resumed_from, self.size)}" if self.resumed_from else ""
         return f"upload {self.version} ({self.size:,} bytes{how}) to slot {self.slot}{resumed}"
 
@@ -195,12 +211,13 @@ class Prove:
     """Ask the device until it is certain which image runs.
 
     Not `listed` where the device never shows what runs of this image: all there is to see is that the new one has left
-    the slot that it was sent to.
+    the slot that it was sent to. `in_place`: it was written by the bootloader's recovery, which had it listed there.
     """
 
     name: ClassVar[str] = "prove"
     version: str
     listed: bool = True
+    in_place: bool = False
 
     @property
     def text(self) -> str:
@@ -263,6 +280,7 @@ Step = (
     | GoBack
     | NameLoader
     | EnterLoader
+    | EnterRecovery
     | UploadInstaller
     | Install
     | Erase

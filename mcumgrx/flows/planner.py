@@ -7,10 +7,9 @@ What decides is the image list. The running slot (A) is the one flagged active, 
 the next reset installs it. The bootloader's mode decides what a mark does; where the device does not tell its mode, it
 is taken for one that swaps, and a device that knows no marks says so when it is asked for one.
 
-MCUboot's serial recovery answers the same image list, without a flag for what runs (nothing does). A list without an
-active slot, without `splitStatus` and without bootloader information is taken for it. A recovery built with
-`BOOT_SERIAL_IMG_GRP_IMAGE_STATE` sets the flag and is not recognised: there an update overwrites the slot in place,
-and the other steps still end with the proof that the new image runs.
+MCUboot's serial recovery answers the same image list, without a flag for what runs (nothing does; `listing`). A list
+without an active slot, without `splitStatus` and without bootloader information is taken for it. What is done there, or
+once a device is there, is decided in `recovery_plan`.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from .fit import Fit
 from .loader import plan_through_loader
 from .plan import Check, Confirm, Erase, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .policy import DfuPolicy, Mode
+from .recovery_plan import plan_recovery
 from .requests import IN_PLACE, Choice
 
 __all__ = ["plan_one", "plan_together"]
@@ -78,7 +78,7 @@ class _Planner:
         self.old = None if self.a is None else shown_version(self.a.version)
         self.new = str(image.version)
         slot = 1 - self.a.slot if self.a is not None and self.a.slot in (0, 1) else 1
-        self.fit = Fit(image, state, policy, 0 if self._in_place else slot, files, together)
+        self.fit = Fit(image, state, policy, 0 if self._in_place else slot, files, together, self._in_place)
         self.slot = self.fit.slot
         self.notes = self.fit.notes
         self.warnings = self.fit.warnings
@@ -92,19 +92,18 @@ class _Planner:
     @property
     def _in_place(self) -> bool:
         """The file overwrites the application."""
-        return self.state.recovery or self.kind is Kind.LOADER
+        return self.state.recovery or self.policy.recovery or self.kind in (Kind.SINGLE, Kind.LOADER)
 
     def plan(self) -> Plan:
         self._check_board()
         self._check_image_number()
         if self.state.recovery:
-            return self._plan_recovery()
+            return self._done(*plan_recovery(self.fit, self._gate(), enter=False))
         if self.a is not None and self._is_as_wanted(self.a):
             return self._plan_running(self.a)
         if self.kind is Kind.LOADER:
             self._check_version()
             return self._done(*plan_through_loader(self.fit, self._gate(), self.installer))
-        self._check_bootloader()
         self.fit.check_hash_type()
         self.fit.check_kind()
         if self.a is not None and not self.a.confirmed:
@@ -112,6 +111,8 @@ class _Planner:
         self._check_unlisted_trial()
         self._check_version()
         self.fit.check_others()
+        if self._in_place:
+            return self._done(*plan_recovery(self.fit, self._gate(), enter=True))
         return self._plan_change()
 
     def _is_as_wanted(self, a: Slot) -> bool:
@@ -342,28 +343,6 @@ class _Planner:
             return False
         return True
 
-    def _plan_recovery(self) -> Plan:
-        """MCUboot's serial recovery: the upload overwrites the application in place, and marks mean nothing."""
-        if self.policy.mode is not Mode.UPLOAD_ONLY:
-            raise PlanRefused(
-                "no application answers but, as it seems, the bootloader's serial recovery",
-                hint=Hint(
-                    "return to the application with ",
-                    Run("os reset"),
-                    "; if it has none, --mode upload-only writes this file in its place",
-                ),
-            )
-        self.fit.for_good(
-            "the bootloader's serial recovery answers: the file is written over the application, "
-            "and there is no way back"
-        )
-        if self.image.hash in {slot.hash for slot in self.state.images.slots if slot.slot == 0}:
-            self.notes.append(f"{self.new} is already in slot 0: no upload")
-            return self._done()
-        self.fit.check_padding()
-        self.fit.check_size()
-        return self._done(self._upload())
-
     # -- refusals
 
     def _check_board(self) -> None:
@@ -405,17 +384,6 @@ class _Planner:
                 " sends it unseen",
             ),
         )
-
-    def _check_bootloader(self) -> None:
-        if self.kind is Kind.SINGLE:
-            raise self._refused(
-                "the device has a single slot: a running application cannot replace itself",
-                Hint(
-                    "start the bootloader's serial recovery (",
-                    Run("os reset --boot-mode 1"),
-                    " where it is built in), then use --mode upload-only",
-                ),
-            )
 
     def _unconfirmed(self, a: Slot) -> PlanRefused:
         b = self.state.images.other(self.number)

@@ -75,6 +75,8 @@ class DfuPolicy:
             proven to be back.
         image_order: of several images the numbers of all, as they are uploaded and marked; empty for uploads that count
             up and marks that count down, the only order that is known to suit every bootloader.
+        recovery: update through the bootloader's serial recovery, which writes the file over the application: the
+            device is reset into it, or caught in it while it starts. Devices with a single slot know no other way.
     """
 
     mode: Mode = Mode.TEST_AND_CONFIRM
@@ -98,6 +100,7 @@ class DfuPolicy:
     check_timeout_s: float = 60.0
     rollback: bool = False
     image_order: tuple[int, ...] = ()
+    recovery: bool = False
 
     def __post_init__(self) -> None:
         for name in ("erase_timeout_s", "boot_timeout_s", "check_timeout_s"):

@@ -19,7 +19,7 @@ from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
 from .device_state import DeviceState, Kind, shown_version
-from .plan import Check, Confirm, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
+from .plan import Check, Confirm, EnterRecovery, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .planner import plan_one, plan_together
 from .policy import DfuPolicy
 from .unconfirmed import end_trials
@@ -27,10 +27,23 @@ from .verdict import Target, in_words
 
 __all__ = ["make_plan"]
 
-_ORDER: tuple[type[Step], ...] = (Keep, GoBack, Erase, Upload, Mark, Look, Reset, Prove, Soak, Check, Confirm)
+_ORDER: tuple[type[Step], ...] = (
+    Keep,
+    GoBack,
+    EnterRecovery,
+    Erase,
+    Upload,
+    Mark,
+    Look,
+    Reset,
+    Prove,
+    Soak,
+    Check,
+    Confirm,
+)
 """In which the kinds of steps are done: those of all images before the next kind."""
 
-_ONCE = (Reset, Soak, Check)
+_ONCE = (EnterRecovery, Reset, Soak, Check)
 """What is done once for all of them."""
 
 _LINES = 3
@@ -181,7 +194,7 @@ def _lines(tasks: Sequence[tuple[int, Step]]) -> tuple[str, ...]:
         return ()
     kind = tasks[0][1]
     match kind:
-        case Reset() | Soak() | Check():
+        case EnterRecovery() | Reset() | Soak() | Check():
             return (kind.text,)
         case Upload():
             lines = tuple(f"{step.text} of image {number}" for number, step in tasks)

@@ -19,8 +19,9 @@ from ..events import Bytes, Event, StageName
 from ..hints import Hint, Run
 from ..messages.standard import ImageState
 from ..protocol.codes import SmpError
+from .device_state import in_recovery
 from .job import Job, Running
-from .listing import image_list
+from .listing import NO_LIST, image_list
 from .plan import Erase, Mark, Upload
 from .policy import Mode
 from .preference import not_preferred
@@ -69,6 +70,7 @@ class Uploading:
         self._job = job
         self._target = target
         self._slot = step.slot
+        self._in_place = step.in_place
         self._farthest = 0
         self._attempts = 0
         self._last: Bytes | None = None
@@ -83,6 +85,8 @@ class Uploading:
     async def over(self, connection: Connection) -> None:
         images, job = connection.group(ImageGroup), self._job
         self._attempts += 1
+        if self._in_place:
+            await self._check_recovery(connection)
         # The link may have been lost with the answer to the last chunk; a new upload would begin with an erase.
         if self._attempts > 1 and self._is_there(await image_list(connection)):
             return
@@ -106,13 +110,24 @@ class Uploading:
     def _options(self) -> UploadOptions:
         job, policy = self._job, self._job.policy
         return UploadOptions(
-            self._target.number,
+            job.upload_numbers.get(self._target.number, self._target.number),
             policy.erase_timeout_s,
             policy.chunk_bytes,
             policy.window,
             policy.upgrade_only and not job.loader,  # which would compare it with itself
             job.pause,
             job.sessions.get(self._target.number),
+        )
+
+    async def _check_recovery(self, connection: Connection) -> None:
+        """Whether the recovery still answers: the newest ones leave when nobody has asked for a while."""
+        if await connection.group(OsGroup).in_recovery() or in_recovery(await image_list(connection)):
+            return
+        raise FlowError(
+            "the bootloader's serial recovery was left: an application answers",
+            stage=StageName.UPLOAD,
+            slot=self._slot,
+            hint="run the same command again, with --recovery: it returns to the recovery, and begins anew",
         )
 
     def _is_there(self, images: ImageState) -> bool:
@@ -143,6 +158,8 @@ class Uploading:
         staged = target.staged(images)
         if staged is not None:
             stage.result = f"{new} is in slot {staged.slot}"
+        elif self._in_place:
+            stage.result = self._unlisted(images)
         elif any(slot.hash is not None for slot in images.slots):
             raise FlowError(
                 f"the upload of {new} is complete, but the device does not list it",
@@ -156,6 +173,21 @@ class Uploading:
             )
         else:
             stage.result = f"{new} is in slot {self._slot}, unchecked: the device lists no hashes"
+
+    def _unlisted(self, images: ImageState) -> str:
+        """A recovery lists what has a good signature, with its hash unless it was built without."""
+        number, new = self._target.number, self._target.name
+        there = [slot for slot in images.slots if (slot.image, slot.slot) == (number, self._slot)]
+        if images is NO_LIST or number or any(slot.hash is None for slot in there):
+            return f"{new} is in slot {self._slot}, says the device, which lists no hash of it"
+        raise FlowError(
+            f"the recovery has taken {new}, and does not list it: the bootloader would not start it",
+            stage=StageName.UPLOAD,
+            outcome=Outcome.REJECTED,
+            slot=self._slot,
+            hint="no application is left that runs. Bring a file that is signed with the key of this bootloader, and "
+            "built for this board",
+        )
 
 
 class Marking:

@@ -51,6 +51,7 @@ class RecoveryConfig:
         boot_mode: entered when a reset asks for it (`BOOT_SERIAL_BOOT_MODE`).
         window_s: after each reset it waits this long for a message, which it then stays for
             (`BOOT_SERIAL_WAIT_FOR_DFU_TIMEOUT`); 0 does not wait.
+        inactivity_s: it leaves, by a reset, when nothing has been asked for so long (mcuboot PR#2830); 0 never leaves.
         start_s: until the first message is taken, beside what the bootloader does to the flash.
         verify_s, verify_s_per_byte: for checking an image and its signature, which listing does with each.
     """
@@ -69,6 +70,7 @@ class RecoveryConfig:
     no_application: bool = True
     boot_mode: bool = True
     window_s: float = 0.0
+    inactivity_s: float = 0.0
     start_s: float = 0.1
     verify_s: float = 0.3
     verify_s_per_byte: float = 2e-6
@@ -76,7 +78,7 @@ class RecoveryConfig:
     def __post_init__(self) -> None:
         if self.buf_size < 64 or self.line_count < 1:
             raise UsageError(f"no recovery works with {self.line_count} lines and a buffer of {self.buf_size} bytes")
-        for name in ("window_s", "start_s", "verify_s", "verify_s_per_byte"):
+        for name in ("window_s", "inactivity_s", "start_s", "verify_s", "verify_s_per_byte"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is negative")
 

@@ -298,14 +298,24 @@ class SimulatedDevice:
         """
         self.advance(self._now)
         for _ in range(8):
-            if self._deadline is None:
+            if self._deadline is None or self._idle:
                 break
             self.advance(self._deadline)
 
     @property
     def reset_pending(self) -> bool:
         """A reset has been asked for and answered, and will happen shortly."""
-        return self.power in (Power.RUNNING, Power.RECOVERY) and self._deadline is not None
+        return self.power in (Power.RUNNING, Power.RECOVERY) and self._deadline is not None and not self._idle
+
+    @property
+    def _idle(self) -> bool:
+        """It is in a recovery, and leaves only if nobody asks it for anything."""
+        return self.power is Power.RECOVERY and not self._reset_wanted
+
+    def _leaves_at(self, now: float) -> float | None:
+        """When a recovery leaves by itself that is asked for nothing any more."""
+        after_s = 0.0 if self.recovery is None else self.recovery.config.inactivity_s
+        return now + after_s if after_s else None
 
     def resume(self, power: Power, running_slots: Sequence[int], now: float, *, reset_pending: bool = False) -> None:
         """Go on as the device that had this state, with this flash, long ago: what was under way has ended."""
@@ -372,7 +382,7 @@ class SimulatedDevice:
         result = self.boot_result
         if self._boot.to_recovery:
             self._boot.to_recovery = False
-            self._become(Power.RECOVERY, None)
+            self._become(Power.RECOVERY, self._leaves_at(now))
         elif result is None or result.slot is None:
             self._become(Power.DEAD, None)
         elif self._installs():
@@ -472,7 +482,7 @@ class SimulatedDevice:
     def _recover(self, message: bytes, now: float) -> Answer:
         """Let the bootloader answer. It does one thing at a time: behind a reset command, nothing any more."""
         assert self.recovery is not None
-        if self._deadline is not None and not self._boot.in_window:
+        if self._reset_wanted and not self._boot.in_window:
             return Answer()
         try:
             replies = self.recovery.handle(message)
@@ -485,8 +495,10 @@ class SimulatedDevice:
             self._boot.in_window = False
             self._become(Power.RECOVERY, None)
         busy_s = started - now + self.config.request_s + self.flash.take_busy_s()
-        if self._reset_wanted and self._deadline is None:
+        if self._reset_wanted:
             self._deadline = now + busy_s + self.config.reset_delay_s
+        elif self._idle:
+            self._deadline = self._leaves_at(now + busy_s)
         return Answer(replies, busy_s)
 
     def _serve(self, header: Header, payload: bytes, now: float) -> bytes:

@@ -669,15 +669,6 @@ def test_a_device_caught_in_recovery_is_reset_once_more_with_a_longer_silence() 
     assert second.elapsed_s >= 9.0
 
 
-def test_a_device_found_in_recovery_is_refused_or_has_the_image_already() -> None:
-    desk = Desk()
-    answer_from_recovery(desk, range(1, 1000))
-    with pytest.raises(PlanRefused, match="serial recovery"):
-        desk.run()
-    assert desk.results(StageName.READ) == ["no image runs"]
-    assert desk.run(mode=Mode.UPLOAD_ONLY).ending is Ending.NOTHING_TO_DO
-
-
 def test_a_device_that_stays_in_recovery_is_given_up() -> None:
     desk = Desk(model=LinkModel.uart())
     answer_from_recovery(desk, range(2, 1000))

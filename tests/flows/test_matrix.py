@@ -92,7 +92,7 @@ CELLS = [
 # Why an update may not begin → what the refusal says. Several may hold.
 _REASONS: tuple[tuple[str, Callable[[Cell], bool]], ...] = (
     (r"board is .* and not", lambda cell: cell.file == "wrong board"),
-    (r"single slot", lambda cell: cell.boot.slots == 1 and cell.file != "running"),
+    (r"not reached over this link", lambda cell: cell.boot.slots == 1 and cell.file != "running"),
     (r"hash has 512 bits", lambda cell: cell.file == "wrong hash type"),
     (r"does not fit", lambda cell: cell.file == "too large"),
     (r"on trial|is not confirmed", lambda cell: cell.state == "on trial" and cell.file != "running"),

@@ -13,7 +13,7 @@ import pytest
 
 from mcumgrx.errors import PlanRefused, UsageError
 from mcumgrx.flows import DeviceState, DfuPolicy, Mode, Plan, make_plan
-from mcumgrx.flows.plan import Confirm, EnterLoader, Erase, Look, Mark, Prove, Reset, Step, Upload
+from mcumgrx.flows.plan import Confirm, EnterLoader, EnterRecovery, Erase, Look, Mark, Prove, Reset, Step, Upload
 from mcumgrx.hints import Hint
 from mcumgrx.mcuboot import Image, ImageFlag, Tlv, TlvType, parse_image, trailer_magic
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
@@ -63,8 +63,8 @@ SITUATIONS = situations(NEW)
 IN_RAM = parse_image(build_image("1.1.0", payload_size=1024, flags=ImageFlag.RAM_LOAD, load_address=0x2001_0000))
 
 # U upload, t mark for a test, p mark as permanent (with ? where the device may know no marks), L look whether the next
-# boot takes it, R reset, P prove, C confirm, - nothing to do, ! refused. Columns: test-and-confirm, confirm-only,
-# test-only, upload-only.
+# boot takes it, R reset, P prove, C confirm, N enter the bootloader's recovery, - nothing to do, ! refused. Columns:
+# test-and-confirm, confirm-only, test-only, upload-only.
 SWAP = """
     empty               UtRPC   UpRP    UtRP    U
     staged              tRPC    pRP     tRP     -
@@ -100,11 +100,11 @@ DIRECT_XIP = """
 # Some lists say permanent of a test as well.
 DIRECT_XIP_REVERT = SWAP.replace("permanent pending   RP      RP ", "permanent pending   RPC     RPC")
 SINGLE = """
-    empty               !       !       !       !
-    staged              !       !       !       !
-    test pending        !       !       !       !
-    permanent pending   !       !       !       !
-    other pending       !       !       !       !
+    empty               NURP    NURP    NURP    NU
+    staged              NURP    NURP    NURP    NU
+    test pending        NURP    NURP    NURP    NU
+    permanent pending   NURP    NURP    NURP    NU
+    other pending       NURP    NURP    NURP    NU
     on trial            C       C       -       -
     other on trial      !       !       !       !
     running             -       -       -       -
@@ -153,6 +153,7 @@ CELLS = [
 
 LETTERS: dict[type[Step], str] = {
     EnterLoader: "F",
+    EnterRecovery: "N",
     Erase: "E",
     Upload: "U",
     Look: "L",
@@ -423,7 +424,7 @@ def test_each_cell_of_the_table_either_has_a_way_back_or_says_why_not() -> None:
         one_way = mode in (BootloaderMode.OVERWRITE, BootloaderMode.DIRECT_XIP)
         marked = situation == "permanent pending" and mode is not BootloaderMode.DIRECT_XIP_REVERT
         loader = mode is BootloaderMode.FIRMWARE_LOADER and "U" in done
-        final = (starts and (one_way or marked or "p" in done)) or loader
+        final = (starts and (one_way or marked or "p" in done)) or loader or "N" in done
         assert bool(plan.no_way_back) == final, (mode, situation, how, done)
         assert set(plan.no_way_back) <= set(plan.warnings)
         assert all("no way back" in text for text in plan.no_way_back)
@@ -711,22 +712,6 @@ def test_a_compressed_image_runs_under_the_hash_of_its_content() -> None:
 # -- MCUboot's serial recovery --------------------------------------------------------------------------------------
 
 IN_RECOVERY = ImageState((slot(0, "1.0.0", OLD_HASH),))
-
-
-def test_recovery_is_refused_unless_only_an_upload_is_wanted() -> None:
-    for images in (IN_RECOVERY, ImageState(())):
-        for how in (Mode.TEST_AND_CONFIRM, Mode.CONFIRM_ONLY, Mode.TEST_ONLY):
-            with pytest.raises(PlanRefused, match="serial recovery") as refusal:
-                make_plan(NEW, DeviceState(images), DfuPolicy(how))
-            assert "--mode upload-only" in (refusal.value.hint or "")
-        plan = make_plan(NEW, DeviceState(images), DfuPolicy(Mode.UPLOAD_ONLY))
-        assert plan.steps == (Upload(NEW.size, 0, "1.1.0"),)
-        assert any("written over the application" in text for text in plan.warnings)
-
-
-def test_recovery_with_the_image_in_place_has_nothing_to_do() -> None:
-    images = ImageState((slot(0, "1.1.0", NEW.hash),))
-    assert make_plan(NEW, DeviceState(images), DfuPolicy(Mode.UPLOAD_ONLY)).steps == ()
 
 
 def test_a_list_without_an_active_slot_is_recovery_only_when_all_else_agrees() -> None:

@@ -32,7 +32,7 @@ from mcumgrx.sim.device import DeviceConfig, SimulatedDevice
 from mcumgrx.sim.flash import INSTANT
 from mcumgrx.sim.groups.image import ImageServer
 from mcumgrx.sim.images import build_image
-from mcumgrx.sim.link import SimulatedTransport
+from mcumgrx.sim.link import LinkModel, SimulatedTransport
 from mcumgrx.sim.loop import run
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 from mcumgrx.sim.slots import Slot
@@ -113,6 +113,11 @@ class Boot:
     slots: int = 2
     policy: BootPolicy = field(default_factory=BootPolicy)
     requests: bool = False
+
+    @property
+    def link(self) -> LinkModel:
+        """Bootloaders with a single slot are updated over serial ports (test_recovery), and these are others."""
+        return LinkModel(bootloader=self.slots > 1)
 
     @property
     def in_ram(self) -> bool:
@@ -291,7 +296,9 @@ def state_of(boot: Boot, *cases: Case, hidden: frozenset[int] = frozenset()) -> 
     )
     sizes = tuple(SlotInfo(number, side, SLOT_SIZE) for number in range(len(cases)) for side in range(boot.slots))
     mode = int(boot.mode) if boot.told else BootloaderMode.UNKNOWN
-    return DeviceState(ImageState(slots, split_status=0), sizes, Bootloader("MCUboot", mode), board=BOARD)
+    images = ImageState(slots, split_status=0)
+    reaches = boot.link.bootloader
+    return DeviceState(images, sizes, Bootloader("MCUboot", mode), board=BOARD, reaches_bootloader=reaches)
 
 
 # -- a device ----------------------------------------------------------------------------------------------------------
@@ -397,7 +404,8 @@ class Desk:
         if "wrong board" in {file for _, file in self.cases}:
             policy["board"] = ANOTHER_BOARD
         policy["allow_downgrade"] = "older and allowed" in {file for _, file in self.cases}
-        session = SessionDevice(Address.parse("sim:desk"), SimulatedTransport(self.device), default_registry())
+        link = SimulatedTransport(self.device, self.boot.link)
+        session = SessionDevice(Address.parse("sim:desk"), link, default_registry())
         try:
             ran.report = run(update(session, images, DfuPolicy(**policy), on_plan=keep))
         except FlowError as error:
