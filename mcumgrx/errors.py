@@ -364,3 +364,8 @@ class PluginError(McumgrError):
         super().__init__(message, hint=hint)
         self.name = name
         self.distribution = distribution
+
+
+def system_says(error: BaseException) -> str:
+    """What the operating system says, without its number; what an error says that is not the system's."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from .errors import UploadMismatch as UploadMismatch
     from .errors import UsageError as UsageError
     from .errors import WrongDevice as WrongDevice
+    from .errors import system_says as system_says
     from .events import Bytes as Bytes
     from .events import DeviceText as DeviceText
     from .events import Event as Event
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from .group import explaining as explaining
     from .hints import Hint as Hint
     from .hints import Run as Run
+    from .hosts import resolve as resolve
     from .locks import lock_file as lock_file
     from .mcuboot import Dependency as Dependency
     from .mcuboot import FileBytes as FileBytes
@@ -188,7 +190,7 @@ _LATE = {
     "UploadOptions",
     "errors": "ConnectFailed DeviceError DeviceNotFound ErrorCode Exit FlowError FramingError ImageError LinkLost "
     "MalformedReply McumgrError MessageTooLarge NotDone Outcome PlanRefused PluginError ProtocolError "
-    "RequestTimeout TransferStuck TransportError UploadMismatch UsageError WrongDevice",
+    "RequestTimeout TransferStuck TransportError UploadMismatch UsageError WrongDevice system_says",
     "events": "Bytes DeviceText Event Limit Note Progress Speed Stage StageName Status ignore_progress",
     "former_names": "Command",
     "fragments": "read_data write_data",
@@ -196,6 +198,7 @@ _LATE = {
     "hints": "Hint Run",
     "mcuboot": "Dependency FileBytes Image ImageFlag ImageHeader ImageRole Package PackageImage PackageKind Tlv "
     "TlvType Version load_image load_package sample_key signed_by",
+    "hosts": "resolve",
     "locks": "lock_file",
     "message_size": "find_message_size",
     "messages.message": "Body CommandFacts Fields HasErrors Reply Request SmpCommand raise_for_error",

@@ -103,6 +103,9 @@ class Transport(ABC):
     @abstractmethod
     def __init__(self, address: Address) -> None: ...
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address or 'without an address'}>"
+
     @abstractmethod
     async def open(self, timeout_s: float) -> None:
         """Open the link. Raises `DeviceNotFound` or `ConnectFailed`, each with a hint.

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import system_says
 from ..hints import quoted
 from .exit_codes import Failure, exit_label
 from .streams import Outlet
@@ -226,7 +227,7 @@ def _log_file(path: Path, warn: Callable[[str], None] | None) -> _File | None:
     try:
         return _File(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = system_says(error)
         if isinstance(error, OSError) and error.errno == errno.ENXIO:
             reason = "it is a pipe that nobody reads"
         if warn is not None:

@@ -9,7 +9,7 @@ import threading
 import weakref
 from functools import lru_cache, partial
 
-from mcumgrx.errors import ImageError
+from mcumgrx.errors import ImageError, system_says
 
 __all__ = ["FileBytes", "unreadable"]
 
@@ -164,5 +164,5 @@ def unreadable(path: str, error: Exception) -> ImageError:
         )
     if isinstance(error, PermissionError):
         return ImageError(f"no permission to read {path}", path=path, hint="check the file's owner and mode")
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    reason = system_says(error)
     return ImageError(f"cannot read {path or 'the image'}: {reason}", path=path or None)

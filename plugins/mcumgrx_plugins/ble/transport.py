@@ -192,9 +192,6 @@ class BleTransport(Transport):
         """
         return cls(Address("ble", found.address, options or {}), found=found)
 
-    def __repr__(self) -> str:
-        return f"<BleTransport {self.address}>"
-
     @property
     def identity(self) -> str | None:
         return self._identity

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mcumgrx.plugin_api import ImageError, McumgrError
+from mcumgrx.plugin_api import ImageError, McumgrError, system_says
 
 
 class LocalFileError(ImageError):
@@ -26,7 +26,7 @@ def local_errors(path: str, doing: str = "used", hint: str | None = None) -> Ite
     except McumgrError:
         raise  # one for a time-out is an OSError too
     except (OSError, ValueError) as error:  # the latter for a path with a NUL character, and for a closed file
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = system_says(error)
         raise LocalFileError(f"{path} cannot be {doing}: {reason}", path=path, hint=hint) from error
 
 

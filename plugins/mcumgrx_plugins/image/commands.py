@@ -27,6 +27,7 @@ from mcumgrx.plugin_api import (
     UsageError,
     aligned,
     cli_command,
+    system_says,
     value_text,
 )
 
@@ -804,7 +805,7 @@ def _read_key(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(_MOST_OF_A_KEY)
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = system_says(error)
         raise UsageError(
             f"cannot read the key {path}: {reason}", hint="--key names a file with a key, public or private, in PEM"
         ) from error

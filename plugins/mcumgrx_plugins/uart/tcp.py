@@ -14,11 +14,11 @@ from typing import Any
 from mcumgrx.plugin_api import (
     Address,
     ConnectFailed,
-    DeviceNotFound,
     LinkLost,
     OptionReader,
     TransportError,
-    in_thread,
+    resolve,
+    system_says,
 )
 
 from .stream import MAX_READ, StreamEnded
@@ -47,25 +47,16 @@ class TcpTransport(UartTransport):
 
     async def _open_stream(self, timeout_s: float) -> _SocketStream:
         self._tried = []
+        end = asyncio.get_running_loop().time() + timeout_s
+        found = await resolve(self._host, self._port, socket.SOCK_STREAM, timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._connect()
+            async with asyncio.timeout_at(end):
+                return await self._connect(found)
         except TimeoutError as error:
-            if not self._tried:
-                raise DeviceNotFound(
-                    f"the name {self._host!r} was not resolved in {timeout_s:.3g} s",
-                    hint="check the name service, or give an IP address",
-                ) from error
             raise self._silent(timeout_s) from error
 
-    async def _connect(self) -> _SocketStream:
+    async def _connect(self, found: list[Any]) -> _SocketStream:
         """A connection to the first of the host's addresses that takes one (RFC 8305, "happy eyeballs")."""
-        try:
-            found = await in_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
-            raise DeviceNotFound(
-                f"no host is known as {self._host!r} ({_said(error)})", hint="check the name, or give an IP address"
-            ) from error
         # `asyncio.open_connection` races in the same way, but tells neither number nor kind of several errors.
         begin = asyncio.get_running_loop().time()
         attempts = (partial(self._connect_to, *one) for one in _in_turn(found))
@@ -114,12 +105,12 @@ class TcpTransport(UartTransport):
         elif error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
             said, hint = "cannot be reached", "no route leads there: check the address and the network"
         else:
-            said, hint = f"could not be connected to ({_said(error)})", "check the address and the network"
+            said, hint = f"could not be connected to ({system_says(error)})", "check the address and the network"
         return ConnectFailed(f"{self._named()} {said}", hint=hint)
 
     def _lost(self, cause: BaseException) -> LinkLost:
         return LinkLost(
-            f"the connection to {self._name} has ended: {_said(cause)}",
+            f"the connection to {self._name} has ended: {system_says(cause)}",
             hint="the emulator or terminal server has closed it, or gives its port to one client at a time",
         )
 
@@ -196,8 +187,3 @@ def _in_turn(found: list[Any]) -> list[Any]:
     for one in found:
         families.setdefault(one[0], []).append(one)
     return [one for turn in zip_longest(*families.values()) for one in turn if one is not None]
-
-
-def _said(error: BaseException) -> str:
-    """What the system says, without its number."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -115,9 +115,6 @@ class UartTransport(Transport):
         self._ready_at = 0.0  # loop time when what is held back will be handed over
         self._later: asyncio.Task[None] | None = None  # hands it over
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.address}>"
-
     @abstractmethod
     async def _open_stream(self, timeout_s: float) -> ByteStream:
         """Open the link, or leave nothing behind. Raises `DeviceNotFound` or `ConnectFailed`."""

@@ -21,13 +21,13 @@ from mcumgrx.plugin_api import (
     Address,
     ConnectFailed,
     DatagramFraming,
-    DeviceNotFound,
     Flow,
     Limits,
     LinkLost,
     OptionReader,
     Transport,
-    in_thread,
+    resolve,
+    system_says,
 )
 
 log = logging.getLogger("mcumgrx.udp")
@@ -95,14 +95,13 @@ class UdpTransport(Transport):
         self._others: list[_Where] = []  # addresses of the host still to be tried
         self._tried: list[str] = []
 
-    def __repr__(self) -> str:
-        return f"<UdpTransport {self.address}>"
-
     async def open(self, timeout_s: float) -> None:
         await self.close()
         self._deliver = None
         self._tried = []
-        self._others = await self._resolve(timeout_s)
+        found = await resolve(self._host, self._port, socket.SOCK_DGRAM, timeout_s)
+        places = [(family, where) for family, _, _, _, where in found if family in _MAX_MESSAGE]
+        self._others = list(dict.fromkeys(places))
         self._socket = self._next_socket()
 
     async def close(self) -> None:
@@ -148,7 +147,7 @@ class UdpTransport(Transport):
         if opened is None:
             return None
         if opened.trouble is not None and opened.trouble.since is not None:
-            return f"the network says: {_said(opened.trouble.error)}; check the address and the network"
+            return f"the network says: {system_says(opened.trouble.error)}; check the address and the network"
         asked = "" if len(self._tried) == 1 and self._tried[0] == self._host else f" at {', '.join(self._tried)}"
         return f"{self._shown()} was asked{asked}: is it on, in this network, and is that the port of its SMP server?"
 
@@ -156,22 +155,6 @@ class UdpTransport(Transport):
         return DatagramFraming()
 
     # -- addresses of the host -----------------------------------------------------------------------------------------
-
-    async def _resolve(self, timeout_s: float) -> list[_Where]:
-        try:
-            async with asyncio.timeout(timeout_s):
-                found = await in_thread(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_DGRAM)
-        except TimeoutError as error:
-            raise DeviceNotFound(
-                f"the name {self._host!r} was not resolved in {timeout_s:.3g} s",
-                hint="check the name service, or give an IP address",
-            ) from error
-        except (OSError, UnicodeError) as error:  # UnicodeError: no name can be like that
-            raise DeviceNotFound(
-                f"no host is known as {self._host!r} ({_said(error)})", hint="check the name, or give an IP address"
-            ) from error
-        places = [(family, where) for family, _, _, _, where in found if family in _MAX_MESSAGE]
-        return list(dict.fromkeys(places))
 
     def _next_socket(self) -> _Socket:
         failure: OSError | None = None
@@ -183,7 +166,7 @@ class UdpTransport(Transport):
             except OSError as error:
                 failure = failure or error
         raise ConnectFailed(
-            f"no route leads to {self._named()}" + ("" if failure is None else f" ({_said(failure)})"),
+            f"no route leads to {self._named()}" + ("" if failure is None else f" ({system_says(failure)})"),
             hint=self._interface_hint() or "check the address, and that the network is up",
         ) from failure
 
@@ -202,7 +185,7 @@ class UdpTransport(Transport):
             return
         if opened.heard or not self._others or not opened.trouble.lasts(opened.patience_s):
             return
-        log.info("%s: %s; trying its next address", self._named(), _said(opened.trouble.error))
+        log.info("%s: %s; trying its next address", self._named(), system_says(opened.trouble.error))
         try:
             other = self._next_socket()
         except ConnectFailed:
@@ -230,7 +213,9 @@ class UdpTransport(Transport):
                 f"{self._named()} refuses: nothing listens there",
                 hint="check the port; a device that has just restarted may not serve it yet",
             )
-        return LinkLost(f"{self._named()} cannot be reached: {_said(error)}", hint="check the address and the network")
+        return LinkLost(
+            f"{self._named()} cannot be reached: {system_says(error)}", hint="check the address and the network"
+        )
 
     def _shown(self) -> str:
         return f"UDP port {self._port} of {self._host}"
@@ -404,7 +389,7 @@ class _Socket:
     # -- trouble -------------------------------------------------------------------------------------------------------
 
     def _failed(self, error: OSError) -> None:
-        log.info("%s: %s", self.where[0], _said(error))
+        log.info("%s: %s", self.where[0], system_says(error))
         if error.errno == errno.EMSGSIZE:
             return  # the path carries less; that says nothing of other datagrams
         now = self._loop.time()
@@ -447,8 +432,3 @@ class _Socket:
 
 def _refused(error: OSError) -> bool:
     return isinstance(error, _NOBODY_LISTENS) or getattr(error, "winerror", None) == _ERROR_PORT_UNREACHABLE
-
-
-def _said(error: BaseException) -> str:
-    """What the system says, without its number."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
