@@ -120,10 +120,13 @@ def test_a_link_of_thirty_lines_is_as_fast_as_our_own() -> None:
 
 @dear
 def test_requests() -> None:
-    found = run("requests.py", "--quick")["results"]
+    said = run("requests.py", "--quick")
+    found, parts = said["results"], said["parts_us"]
     assert set(found) == {"mcumgrx", "reader", "time-out", "endpoint"}
     assert all(row["requests_per_s"] > 0 and row["cpu_us"] > 0 for row in found.values())
     assert found["mcumgrx"]["ours_is"] == 1
+    assert sum(parts.values()) == pytest.approx(2 * parts["over UDP"])
+    assert all(parts[name] > 0 for name in ("messages", "calls", "loop", "over UDP"))
 
 
 def test_servers() -> None:
