@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -44,69 +44,48 @@ class Settings:
         return device if self.timeout is None else (*device, "--timeout", f"{self.timeout:g}")
 
 
-if TYPE_CHECKING:
-    _Type = click.ParamType[Any]
-else:
-    _Type = click.ParamType  # generic only since click 8.5
+# -- values, as click takes functions that read them -------------------------------------------------------------------
 
 
-class _Number(_Type):
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
-        return number
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number") from None
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{value!r} is not a finite number")
+    return number
 
 
-class _Seconds(_Number):
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = super().convert(value, param, ctx)
-        if number <= 0:
-            self.fail("it must be more than 0 seconds", param, ctx)
-        return number
+def _seconds(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise click.BadParameter("it must be more than 0 seconds")
+    return number
 
 
-class _Integer(_Type):
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return int(value, 16 if value.lower().lstrip("+-").startswith("0x") else 10)
-        except ValueError:
-            self.fail(f"{value!r} is not a whole number", param, ctx)
+def _integer(value: Any) -> int:
+    if isinstance(value, int):
+        return value
+    try:
+        return int(value, 16 if value.lower().lstrip("+-").startswith("0x") else 10)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a whole number") from None
 
 
-class _Path(_Type):
-    name = "file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        # `Path` would make the current folder of an empty name, and one slash of two in an address of the web.
-        if not str(value):
-            self.fail("the name of the file is empty", param, ctx)
-        if WEB.match(str(value)):
-            self.fail(f"{value} is a web address: download it, and name the file", param, ctx)
-        return Path(value)
+def _path(value: Any) -> Path:
+    # `Path` would make the current folder of an empty name, and one slash of two in an address of the web.
+    if not str(value):
+        raise click.BadParameter("the name of the file is empty")
+    if WEB.match(str(value)):
+        raise click.BadParameter(f"{value} is a web address: download it, and name the file")
+    return Path(value)
 
 
 WEB = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 
 
-_TYPES: dict[type, _Type] = {
-    str: click.STRING,
-    int: _Integer(),
-    float: _Number(),
-    Path: _Path(),
-    bool: click.BOOL,
-}
+_TYPES: dict[type, Any] = {str: click.STRING, int: _integer, float: _number, Path: _path, bool: click.BOOL}
 _METAVARS: dict[type, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE"}
 
 # The names of global options inside click, where a command's own parameters live too.
@@ -149,12 +128,12 @@ def global_options() -> list[click.Option]:
             "timeout",
             "--timeout",
             metavar="SECONDS",
-            type=_Seconds(),
+            type=_seconds,
             help="How long an ordinary answer may take [default:\u00a05].",
         ),
         option("yes", "--yes", is_flag=True, help="Answer questions with yes."),
         option("verbose", "-v", "--verbose", count=True, help="Say more on stderr; -vv says all."),
-        option("log_file", "--log-file", metavar="FILE", type=_Path(), help="Append a complete log to FILE."),
+        option("log_file", "--log-file", metavar="FILE", type=_path, help="Append a complete log to FILE."),
         option("id", "--id", metavar="NAME", help="Remember the device by this name."),
         option("no_cache", "--no-cache", is_flag=True, help="Remember nothing of the device, nor use what is known."),
         option("device_log", "--device-log", is_flag=True, help="Show what the device prints beside SMP."),

@@ -203,7 +203,7 @@ class _Execution:
         assert ending.failure is not None
         if ending.code == Exit.INTERRUPTED:
             with interruptions() as signals:
-                signals.told()
+                signals.told = True
         renderer.failure(ending.failure)
         return ending.code
 

@@ -38,16 +38,19 @@ class Interruptions:
 
     Attributes:
         number: the first signal that has come, or None.
+        effective: it has been raised, or what was to be cancelled has been told.
+        told: the user has been told.
+        over: all is done but to end the interpreter: from now on a signal ends the process at once.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self._cancel: Callable[[], None] | None = None
-        self._effective = False  # it has been raised, or has reached the loop
+        self.effective = False
         self._outside = False  # it has been raised where no loop runs, so that nothing has to be closed
         self._prodding = False
-        self._over = False
-        self._told = False
+        self.over = False
+        self.told = False
         self._ending = threading.Lock()  # held by the one thread that ends the process
         self._before: dict[int, Any] = {}
         self._watcher: _Watcher | None = None
@@ -79,7 +82,7 @@ class Interruptions:
     def cancelling(self, cancel: Callable[[], None]) -> Iterator[None]:
         """For a `with` block a signal calls `cancel`, in this thread or another, instead of being raised.
 
-        `cancel` must lead to `noticed`.
+        `cancel` must see to it that `effective` is set.
         """
         self._cancel = cancel
         try:
@@ -89,35 +92,23 @@ class Interruptions:
         finally:
             self._cancel = None
 
-    def noticed(self) -> None:
-        """What was to be cancelled has been told."""
-        self._effective = True
-
     def check(self) -> None:
         """Raise it again, where foreign code has swallowed it."""
         if self.number is not None:
             raise UserInterrupt
-
-    def told(self) -> None:
-        """The user has been told."""
-        self._told = True
-
-    def leave(self) -> None:
-        """All is done but to end the interpreter: from now on a signal ends the process at once."""
-        self._over = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._ending.locked():
             return  # to the one that is at it, which may be this thread
         if self._prodding:
             self._prodding = False
-            self._effective = True
+            self.effective = True
             raise UserInterrupt
-        if self.number is not None or self._over:
+        if self.number is not None or self.over:
             self.abandon()
         self.number = number
         if self._cancel is None:
-            self._effective = self._outside = True
+            self.effective = self._outside = True
             raise UserInterrupt
         self._cancel()
 
@@ -126,13 +117,9 @@ class Interruptions:
     def handles(self, number: int) -> bool:
         return number in self._before
 
-    @property
-    def is_over(self) -> bool:
-        return self._over
-
     def prod(self) -> bool:
         """Raise it in the main thread, in whatever call that is, if it has had no effect yet; tells whether so."""
-        if self._effective:
+        if self.effective:
             return False
         self._prodding = True
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -140,7 +127,7 @@ class Interruptions:
 
     def end_if_blocked(self) -> None:
         """End the process, if the signal has still had no effect."""
-        if not self._effective or self._outside:
+        if not self.effective or self._outside:
             self.abandon()
 
     def abandon(self) -> NoReturn:
@@ -149,7 +136,7 @@ class Interruptions:
         _restore_terminal(self._terminal)
         with contextlib.suppress(OSError, ValueError):
             text = b"\x1b[?25h\r\n" if os.isatty(2) else b""
-            if not self._told:
+            if not self.told:
                 text += b"interrupted\n"
             if sys.platform == "win32" or select.select([], [2], [], 0)[1]:  # not stopped with Ctrl-S
                 os.write(2, text)
@@ -191,7 +178,7 @@ class _Watcher:
             for number in numbers:
                 if not self._is_from_outside(number):
                     continue
-                if begun or self._owner.is_over:
+                if begun or self._owner.over:
                     self._owner.abandon()
                 begun = True
                 now = time.monotonic()
@@ -249,6 +236,6 @@ def interruptions(*, to_the_end: bool = False) -> Iterator[Interruptions]:
     finally:
         _current = None
         if to_the_end:
-            made.leave()
+            made.over = True
         else:
             made.end()

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 return run_command_line(list(sys.argv[1:] if arguments is None else arguments))
             except KeyboardInterrupt:  # before a command runs, or after; while it runs, `run` sees to it
-                signals.told()
+                signals.told = True
                 return _interrupted(signals.name)
     except KeyboardInterrupt:  # in between
         return _interrupted()

@@ -34,7 +34,7 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             assert task is not None
 
             def cancel() -> None:
-                signals.noticed()
+                signals.effective = True
                 task.cancel()
 
             def cancel_soon() -> None:

@@ -173,7 +173,7 @@ class Meter:
             return Limit.COMPUTER if load is not None and load >= _MOSTLY_WORK else Limit.DEVICE
         if isinstance(window, PacedWindow) and window.size < window.widest:
             # Below the device's room it is cut down by losses, and above it by losses or because no more goes through.
-            return Limit.DEVICE if window.saturated else Limit.BUFFERS if window.losses else None
+            return Limit.DEVICE if window.pacing.saturated else Limit.BUFFERS if window.losses else None
         if window.size < 2 and min_rtt_s is None:
             return None  # the way and the device's work cannot be told apart
         return Limit.BUFFERS if window.size >= window.widest else None

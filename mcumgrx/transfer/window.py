@@ -289,11 +289,6 @@ class PacedWindow(Window[T]):
         self.pacing = Pacing(self.buffers, self.widest, min_rtt_s)
         self._next_at = 0.0
 
-    @property
-    def saturated(self) -> bool:
-        """A faster pace did not make the answers come faster."""
-        return self.pacing.saturated
-
     def wait_s(self, now: float) -> float | None:
         unanswered = len(self._flights) - self.unread
         in_flight = unanswered - self._late
