@@ -30,7 +30,6 @@ from .flight import Flight
 from .headway import Headway
 from .meter import Meter
 from .plan import Piece, TransferPlan
-from .silence import Silence
 from .sizes import MessageSize
 from .slow import Probing, SlowRequest
 from .timing import LinkTiming
@@ -86,9 +85,8 @@ class Engine(Generic[P]):
         self._profile = profile
         self._timing = LinkTiming()
         self._sizes = MessageSize(plan, window, profile, limits, begin_bytes=begin_bytes)
-        self._silence = Silence(plan, window, timeout_s, stage)
         self._slow = SlowRequest(window, profile, slow_s, again_s)
-        self._headway = Headway(plan)
+        self._headway = Headway(plan, window, timeout_s, stage)
         self.notes = self._headway.notes
         self._behind: Any | None = None  # to be sent behind a slow request
         self._held_at: float | None = None
@@ -103,14 +101,13 @@ class Engine(Generic[P]):
     @property
     def strays_until(self) -> float:
         """Until then a slow request that was given up may still arrive at the device."""
-        return self._slow.stray_at + self._silence.timeout_s
+        return self._slow.stray_at + self._headway.timeout_s
 
     def begin(self, now: float, *, held: bool = False) -> None:
         """Nothing is on its way, and the time of the device's silence begins."""
         self.window.clear()
         self.forgotten.clear()
         self._slow.flight = self._behind = None
-        self._silence.heard(now)
         self._headway.begin(now)
         self.meter.begin(now)
         self._held_at = now if held else None
@@ -119,7 +116,6 @@ class Engine(Generic[P]):
         """Send nothing more until it is let go; what is on its way is still answered."""
         if self._held_at is not None:
             held_s = now - self._held_at
-            self._silence.held(held_s)
             self._headway.held(held_s)
             self.meter.held(held_s)
         self._held_at = now if held else None
@@ -185,7 +181,7 @@ class Engine(Generic[P]):
     def reply(self, flight: Flight[Any], reply: Reply, now: float) -> None:
         """Its answer has come."""
         plan, window, meter, piece = self.plan, self.window, self.meter, flight.item
-        self._silence.heard(now)
+        self._headway.heard(now)
         setbacks, done = plan.setbacks, plan.done_bytes
         if not self._timing.answered(flight, now):
             meter.forget_trips()
@@ -201,7 +197,7 @@ class Engine(Generic[P]):
         if piece.__class__ is Probing:
             return
         self._take(flight, reply, now)
-        self._headway.answered(done, setbacks, window, now)
+        self._headway.answered(done, setbacks, now)
         if plan.setbacks != setbacks:
             window.lost(now)
             self._sizes.gap()
@@ -220,7 +216,7 @@ class Engine(Generic[P]):
 
         True if no other answer is out. Then a `tick` is due, once what has come with these is taken.
         """
-        self._silence.heard(now)
+        self._headway.heard(now)
         for _ in range(count):
             self.window.garbled()
         return self.window.silenced
@@ -238,7 +234,7 @@ class Engine(Generic[P]):
             if other.item.slow:
                 self._slow.lost(other)
                 self._sizes.slow_lost(self._slow.losses)
-                self._silence.judge_slow(self._slow.losses, now - other.sent_at, now)
+                self._headway.slow_lost(self._slow.losses, now - other.sent_at, now)
 
     def _take(self, flight: Flight[Any], reply: Reply, now: float) -> None:
         """Tell the plan what the device says."""
@@ -317,18 +313,18 @@ class Engine(Generic[P]):
             return False
         slow.lost(flight, patience_s)
         self._give_up()
-        if not self._sizes.too_large() and slow.enough(patience_s, self._silence.enough_s):
-            raise self._silence.error(patience_s, slow.losses, now)
+        if not self._sizes.too_large() and slow.enough(patience_s, self._headway.enough_s):
+            raise self._headway.silence(patience_s, slow.losses, now)
         return True
 
     def _time_out(self, now: float) -> None:
         """Nothing has been answered for longer than it should take."""
-        window, silence = self.window, self._silence
+        window, headway = self.window, self._headway
         waited_s = window.rto_s
         self._give_up()
         window.lost(now)
-        self._sizes.timed_out(silence.seconds(now), silence.timeout_s)
-        silence.judge(waited_s, now)
+        self._sizes.timed_out(headway.silent_s(now), headway.timeout_s)
+        headway.timed_out(waited_s, now)
 
     def _lost_at_once(self, now: float) -> None:
         """Of what is on its way there will be no answer that can be read."""
