@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,26 +141,42 @@ def global_options() -> list[click.Option]:
 
 
 def collect(ctx: click.Context) -> Settings:
-    """The settings so far: what the levels above have, and over it what was given at this one.
+    """What was said of this command, before it and behind it, on the command line and by variables.
 
     The later one on the command line wins, and any wins over the environment. `-v` adds up; two devices are refused.
     """
-    settings: Settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
-    first = ctx.parent is None
+    levels = [ctx]
+    while (above := levels[0].parent) is not None:
+        levels.insert(0, above)
+    settings: dict[str, Any] = {}
+    environment: list[tuple[str, str, str]] = []
     for option in ctx.command.params:
-        name = (option.name or "").removeprefix(PREFIX)
-        if option.name != PREFIX + name:
+        name = option.name or ""
+        of_all = name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
+        by_variable = [
+            one.params[name] for one in levels if one.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+        ]
+        typed = [one.params[name] for one in levels if one.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        given = by_variable[:1] + typed
+        if by_variable and not typed:
+            environment.append((str(option.envvar), option.opts[0], os.environ.get(str(option.envvar), "")))
+        if of_all is None or not given:
             continue
-        source = ctx.get_parameter_source(PREFIX + name)
-        if source is ParameterSource.COMMANDLINE or (source is ParameterSource.ENVIRONMENT and first):
-            value = ctx.params[PREFIX + name]
-            if name == "device":
-                value = _one_device(ctx)
-            if name == "verbose" and source is ParameterSource.COMMANDLINE and not first:
-                value += settings.verbose
-            settings = replace(settings, **{name: value})
-    ctx.obj = settings
-    return settings
+        if of_all == "device":
+            settings[of_all] = _one_device(typed or given)
+        else:
+            settings[of_all] = sum(given) if of_all == "verbose" else given[-1]
+    return Settings(**settings, environment=tuple(environment))
+
+
+def _one_device(named: list[tuple[str, ...]]) -> str:
+    devices = [device for one in named for device in one]
+    if len(set(devices)) > 1:
+        raise UsageError(
+            f"-d is given more than once: {' and '.join(devices)}",
+            hint="a command is for one device: run it once for each",
+        )
+    return devices[0]
 
 
 def settings_in(arguments: Sequence[str]) -> Settings:
@@ -173,38 +189,6 @@ def settings_in(arguments: Sequence[str]) -> Settings:
 
 
 _TELLING = ("json", "verbose", "log_file")
-
-
-def _one_device(ctx: click.Context) -> str:
-    """The device that is named at this level, and at those above it where any is."""
-    name = PREFIX + "device"
-    given: list[str] = [*ctx.params[name]]
-    above = ctx.parent
-    if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-        while above is not None:
-            if above.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                given = [*above.params[name], *given]
-            above = above.parent
-    if len(set(given)) > 1:
-        raise UsageError(
-            f"-d is given more than once: {' and '.join(given)}",
-            hint="a command is for one device: run it once for each",
-        )
-    return given[0]
-
-
-def environment(ctx: click.Context) -> tuple[tuple[str, str, str], ...]:
-    """What variables have set, and nothing on the command line, before the subcommand or after it."""
-    found = []
-    for option in ctx.command.params:
-        levels: list[click.Context] = [ctx]
-        while levels[-1].parent is not None:
-            levels.append(levels[-1].parent)
-        sources = {level.get_parameter_source(option.name or "") for level in levels}
-        variable = option.envvar
-        if ParameterSource.ENVIRONMENT in sources - {None} and ParameterSource.COMMANDLINE not in sources:
-            found.append((str(variable), option.opts[0], os.environ.get(str(variable), "")))
-    return tuple(found)
 
 
 def made_parameter(one: Argument | Option, plugin: str | None = None) -> click.Parameter:

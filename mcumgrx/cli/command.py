@@ -18,7 +18,7 @@ import click
 from ..errors import McumgrError, PluginError
 from ..isolation import UserInterrupt, is_wanted, said
 from ..plugin_api import Argument, CliFunction, CliSpec
-from .arguments import PREFIX, TYPED, Settings, collect, environment, global_options, made_parameter
+from .arguments import PREFIX, TYPED, Settings, collect, global_options, made_parameter
 from .context import Context, no_device
 from .data import to_lines
 from .exit_codes import Exit, Failure, Situation, explain
@@ -83,7 +83,6 @@ def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str
     def callback(**values: Any) -> int:
         ctx = click.get_current_context()
         settings = collect(ctx)
-        settings = replace(settings, environment=environment(ctx))
         if spec.needs_device is None and any(option == "-d" for _, option, _ in settings.environment):
             settings = replace(settings, device=None)
         own = {key: value for key, value in values.items() if not key.startswith(PREFIX)}

@@ -12,7 +12,6 @@ import click
 import pytest
 
 from mcumgrx._version import __version__
-from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
 from mcumgrx.plugin_api import Argument, CliContext, DeviceText, Option, PluginError, UsageError, cli_command
 from mcumgrx.protocol.header import Header
@@ -208,10 +207,10 @@ def test_logging_is_left_as_it_was(cli: Cli) -> None:
 # -- commands of one's own --------------------------------------------------------------------------------------------
 
 
-def run(function: Any, *arguments: str, settings: Settings = Settings()) -> int:  # noqa: B008 - immutable
+def run(function: Any, *arguments: str) -> int:
     """Run an async function as the command `test it`."""
     made = make_command("test it", function, function.__mcumgrx_command__)
-    code: int = made.main(list(arguments), standalone_mode=False, obj=settings)
+    code: int = made.main(list(arguments), standalone_mode=False)
     return code
 
 
@@ -268,15 +267,15 @@ def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.endswith("\nExample:\n  mcumgrx test it -d sim:\n")
 
 
-@pytest.mark.parametrize(("settings", "answer"), [(Settings(), False), (Settings(yes=True), True)])
-def test_a_question_that_nobody_can_answer(settings: Settings, answer: bool) -> None:
+@pytest.mark.parametrize(("options", "answer"), [([], False), (["--yes"], True)])
+def test_a_question_that_nobody_can_answer(options: list[str], answer: bool) -> None:
     answers: list[bool] = []
 
     @cli_command(needs_device=False)
     async def function(context: CliContext) -> None:
         answers.append(await context.confirm("Erase it?"))
 
-    run(function, settings=settings)
+    run(function, *options)
     assert answers == [answer]
 
 

@@ -270,7 +270,6 @@ os.execv(sys.executable, [sys.executable, "-W", "error", *sys.argv[2:]])
 
 ASKING = """
 import sys
-from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
 from mcumgrx.plugin_api import cli_command
 
@@ -279,7 +278,7 @@ async def ask(context):
     return "answered " + ("yes" if await context.confirm("Really?\\x1b[2J") else "no")
 
 made = make_command("ask", ask, ask.__mcumgrx_command__)
-sys.exit(made.main([], standalone_mode=False, obj=Settings()))
+sys.exit(made.main([], standalone_mode=False))
 """
 
 

@@ -20,7 +20,6 @@ import pytest
 from rich.cells import cell_len
 
 from mcumgrx import registry, session
-from mcumgrx.cli.arguments import Settings
 from mcumgrx.cli.command import make_command
 from mcumgrx.cli.scan import Found, ScanResult, scan
 from mcumgrx.cli.tables import Row, Table
@@ -120,10 +119,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def run(lab: Any, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_scan(*arguments: str, **settings: Any) -> Ended:
+    def run_scan(*arguments: str, json: bool = False) -> Ended:
         made = make_command("scan", scan, scan.__mcumgrx_command__)  # type: ignore[attr-defined]
         capsys.readouterr()
-        code = made.main(list(arguments), standalone_mode=False, obj=Settings(**settings))
+        code = made.main([*arguments, *(["--json"] if json else [])], standalone_mode=False)
         return Ended(code, *capsys.readouterr())
 
     return run_scan
