@@ -55,7 +55,7 @@ EXIT_MEANINGS = {
     Exit.UNPROVEN: "it is not proven that the new image runs for good",
     Exit.UNHEALTHY: "the new image failed its health check, and is left unconfirmed",
     Exit.PLAN_REFUSED: "refused before anything was changed",
-    Exit.FLEET: "some of several devices failed *(no command of this version ends so)*",
+    Exit.FLEET: "some of several devices failed",
     Exit.REMOTE_FAILED: "a command that ran on the device failed",
     Exit.OUTPUT_LOST: "done, but the result could not be written: a full disk",
     Exit.FAILED: "a command of a plugin has failed, as it says; 64 to 113 are exit codes of plugins' own",

@@ -420,7 +420,8 @@ class Option:
 
     It is passed under its name without dashes (`erase_timeout`). `type=bool` makes a switch. `choices` limits a text.
     `metavar` names the value in help, with its unit (`SECONDS`). Every option can be set by the environment too: by
-    `MCUMGRX_`, the name of the plugin and that of the option (`MCUMGRX_HEATER_ERASE_TIMEOUT`).
+    `MCUMGRX_`, the name of the plugin and that of the option (`MCUMGRX_HEATER_ERASE_TIMEOUT`). One of which there may
+    be `many` is passed as a tuple.
     """
 
     flag: str
@@ -430,6 +431,7 @@ class Option:
     default: str | int | float | bool | Path | None = None
     choices: tuple[str, ...] = ()
     metavar: str | None = None
+    many: bool = False
 
     @property
     def name(self) -> str:
@@ -509,9 +511,15 @@ class CliSpec:
     parameters: tuple[Argument | Option, ...]
     needs_device: bool | None
     epilog: str
+    many_devices: bool = False
 
 
-def cli_command(*parameters: Argument | Option, needs_device: bool | None = True, epilog: str = "") -> Callable[[F], F]:
+def cli_command(
+    *parameters: Argument | Option,
+    needs_device: bool | None = True,
+    epilog: str = "",
+    many_devices: bool = False,
+) -> Callable[[F], F]:
     """Make an async function a command; its docstring is the help, `epilog` shows examples.
 
     The function gets a `CliContext` and the parameters by name, and returns a dataclass (or None). The command
@@ -523,13 +531,15 @@ def cli_command(*parameters: Argument | Option, needs_device: bool | None = True
             \"\"\"Send TEXT to the device and print what comes back.\"\"\"
 
     Without a device it is refused, unless `needs_device` is false: then `-d` is not for it. None is for a command that
-    can do more with a device (`CliContext.has_device`): only `-d` itself names one then, and no variable.
+    can do more with a device (`CliContext.has_device`): only `-d` itself names one then, and no variable. Several are
+    refused, unless the command is for `many_devices`, and then finds out itself which there are.
 
     For a rendering of its own, the result has a method `lines() -> list[str]`; without one its fields are listed.
     """
 
     def attach(function: F) -> F:
-        function.__mcumgrx_command__ = CliSpec(parameters, needs_device, epilog)  # type: ignore[attr-defined]
+        spec = CliSpec(parameters, needs_device, epilog, many_devices)
+        function.__mcumgrx_command__ = spec  # type: ignore[attr-defined]
         return function
 
     return attach

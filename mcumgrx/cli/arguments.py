@@ -26,6 +26,8 @@ class Settings:
     """The values of the options that every command has."""
 
     device: str | None = None
+    """The first, where several are named."""
+    devices: tuple[str, ...] = ()
     json: bool = False
     timeout: float | None = None
     verbose: int = 0
@@ -36,6 +38,14 @@ class Settings:
     no_cache: bool = False
     environment: tuple[tuple[str, str, str], ...] = ()
     """What was set by a variable and not on the command line: (variable, option, value)."""
+
+    def refuse_several(self) -> None:
+        """Raise `UsageError` where more than one device is named."""
+        if len(self.devices) > 1:
+            raise UsageError(
+                f"-d is given more than once: {' and '.join(self.devices)}",
+                hint="this command is for one device: run it once for each",
+            )
 
     @property
     def reaching(self) -> tuple[str, ...]:
@@ -98,7 +108,7 @@ def _environment_name(name: str, plugin: str | None = None) -> str:
 
 
 class _Device(click.Option):
-    """Keeps every `-d`: a command is for one device, and must not choose between two in silence."""
+    """Keeps every `-d`: few commands are for several devices, and none may choose between two in silence."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **{**more, "multiple": True})
@@ -143,7 +153,7 @@ def global_options() -> list[click.Option]:
 def collect(ctx: click.Context) -> Settings:
     """What was said of this command, before it and behind it, on the command line and by variables.
 
-    The later one on the command line wins, and any wins over the environment. `-v` adds up; two devices are refused.
+    The later one on the command line wins, and any wins over the environment. `-v` adds up, and so do devices.
     """
     levels = [ctx]
     while (above := levels[0].parent) is not None:
@@ -163,20 +173,11 @@ def collect(ctx: click.Context) -> Settings:
         if of_all is None or not given:
             continue
         if of_all == "device":
-            settings[of_all] = _one_device(typed or given)
+            devices = [device for one in typed or given for device in one]
+            settings |= {"device": devices[0], "devices": tuple(dict.fromkeys(devices))}
         else:
             settings[of_all] = sum(given) if of_all == "verbose" else given[-1]
     return Settings(**settings, environment=tuple(environment))
-
-
-def _one_device(named: list[tuple[str, ...]]) -> str:
-    devices = [device for one in named for device in one]
-    if len(set(devices)) > 1:
-        raise UsageError(
-            f"-d is given more than once: {' and '.join(devices)}",
-            hint="a command is for one device: run it once for each",
-        )
-    return devices[0]
 
 
 def settings_in(arguments: Sequence[str]) -> Settings:
@@ -208,4 +209,5 @@ def made_parameter(one: Argument | Option, plugin: str | None = None) -> click.P
         if one.choices:
             kind = click.Choice(one.choices)
         more["type"] = kind
+        more["multiple"] = one.many
     return click.Option([one.flag, one.name], help=help_text, envvar=_environment_name(one.name, plugin), **more)

@@ -83,6 +83,8 @@ def make_command(name: str, function: CliFunction, spec: CliSpec, *, plugin: str
     def callback(**values: Any) -> int:
         ctx = click.get_current_context()
         settings = collect(ctx)
+        if not spec.many_devices:
+            settings.refuse_several()
         if spec.needs_device is None and any(option == "-d" for _, option, _ in settings.environment):
             settings = replace(settings, device=None)
         own = {key: value for key, value in values.items() if not key.startswith(PREFIX)}
@@ -167,7 +169,7 @@ class _Execution:
     def _carry_out(self, context: Context) -> Any:
         from .run import run
 
-        if self.spec.needs_device and not context.settings.device:
+        if self.spec.needs_device and not self.spec.many_devices and not context.settings.device:
             raise no_device(context.settings.device)
 
         async def work() -> Any:

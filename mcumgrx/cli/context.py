@@ -64,14 +64,18 @@ class Context:
 
     @property
     def device(self) -> SessionDevice:
+        if not self.settings.device:
+            raise no_device(self.settings.device)
+        return self.device_at(self.settings.device)
+
+    def device_at(self, named: str) -> SessionDevice:
+        """The device at an address, reached as all of this command are."""
         from .. import session
         from ..address import Address
         from ..memory import Memory
         from ..registry import default_registry
 
-        if not self.settings.device:
-            raise no_device(self.settings.device)
-        address = Address.parse(self.settings.device)
+        address = Address.parse(named)
         transport = default_registry().transports.get(address.scheme)
         self._scheme = transport.scheme if transport is not None else address.scheme
         return session.device(

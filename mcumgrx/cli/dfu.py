@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..flows import DfuPolicy, Plan, Report
     from ..mcuboot import Image
     from .context import Context
+    from .fleet import FleetResult
 
 __all__ = ["DfuResult", "PlanView", "dfu"]
 
@@ -164,6 +165,14 @@ class DfuResult:
         type=float,
         metavar="SECONDS",
     ),
+    Option("--match", "All devices that can be seen and fit this, as 'ble:Sensor-*'.", metavar="PATTERN", many=True),
+    Option("--devices", "All devices in this list, an address in each line.", type=Path, metavar="FILE"),
+    Option("--jobs", "Of several devices so many at once, as 8 or ble=2 [default: 16, ble=3].", many=True, metavar="N"),
+    Option("--canary", "Of several devices so many first; the rest when they are proven.", type=int, default=0),
+    Option("--max-failures", "Begin no more devices after more failures than these.", type=int, metavar="N"),
+    Option("--stop-on", "Begin no more devices after one that ends so, as reverted.", many=True, metavar="ENDING"),
+    Option("--ledger", "Keep in this file what has become of each device.", type=Path, metavar="FILE"),
+    many_devices=True,
     epilog="""
     Modes:
       test-and-confirm  boot the image once, prove that it runs, then keep it;
@@ -194,12 +203,15 @@ class DfuResult:
     Several images, of a package or each with its number, are uploaded, marked and
     started by one reset; they are confirmed when all are proven to run, or none is.
 
+    Several devices (-d A -d B, --match, --devices) are all read and planned before
+    one is touched; each is proven by itself. If some fail the exit code is 12.
+
     Interrupted? The same command again reads the device and goes on from there.
     """,
 )
 async def dfu(
     context: Context, file: tuple[str, ...], image: int | None, dry_run: bool, health_check: str | None, **options: Any
-) -> DfuResult:
+) -> DfuResult | FleetResult:
     """Bring the image in FILE onto a device, and prove that it runs.
 
     The file is checked, the device is read, and the plan is shown before anything is touched. Then: upload, mark for
@@ -207,8 +219,12 @@ async def dfu(
     done already is not done again. Several images at once, as for two cores, are named N=FILE, each with its number.
     """
     from ..flows import update
+    from .fleet import FleetOptions, update_all
 
     policy = _policy(image=image or 0, checks=_checks(context, health_check, options), **options)
+    several = FleetOptions.of(options)
+    if several.are_meant(context):
+        return await update_all(context, several, await _inspect(list(_named(file, image)), context), policy, dry_run)
     device = context.device
     images = await _inspect(list(_named(file, image)), context)
     listener = _Listener(context, device.address, dry_run)

@@ -28,15 +28,7 @@ class JsonRenderer(Renderer):
             if event.elapsed_s < self._due.get(event.stage, 0.0):
                 return
             self._due[event.stage] = event.elapsed_s + self._INTERVAL_S
-        name, fields = event_name(event), to_data(event)
-        if not isinstance(fields, dict):  # of a plugin's own, and no dataclass
-            fields = {"text": event_text(event)}
-        if isinstance(event, Stage | Bytes):
-            fields["elapsed_s"] = round(fields["elapsed_s"], 3)
-        if isinstance(event, Stage):
-            fields = {"stage": fields.pop("name"), **fields}  # as in the other events
-        own = {key if key not in ("schema", "event") else f"{key}_": value for key, value in fields.items()}
-        write_line(self.out, json_line({"event": name, **own}))
+        write_line(self.out, json_line(event_data(event)))
 
     def show(self, kind: str, value: object) -> None:
         write_line(self.out, json_line({"event": kind, kind: value}))
@@ -63,3 +55,16 @@ class JsonRenderer(Renderer):
 
     def log(self, text: str) -> None:
         write_line(self.err, printable(text))
+
+
+def event_data(event: Event) -> dict[str, object]:
+    """An event as an object: its name under `event`, and its fields."""
+    fields = to_data(event)
+    if not isinstance(fields, dict):  # of a plugin's own, and no dataclass
+        fields = {"text": event_text(event)}
+    if isinstance(event, Stage | Bytes):
+        fields["elapsed_s"] = round(fields["elapsed_s"], 3)
+    if isinstance(event, Stage):
+        fields = {"stage": fields.pop("name"), **fields}  # as in the other events
+    own = {key if key not in ("schema", "event") else f"{key}_": value for key, value in fields.items()}
+    return {"event": event_name(event), **own}

@@ -181,8 +181,9 @@ class _Group(click.Group):
 
     def _begin(self, **values: object) -> None:
         ctx = click.get_current_context()
-        collect(ctx)
+        settings = collect(ctx)
         if ctx.invoked_subcommand is None:
+            settings.refuse_several()
             write_line(streams().out, ctx.get_help())
 
     def plugins_for(self, name: str = "") -> Mapping[str, CliCommand]:

@@ -202,6 +202,11 @@ class DeviceEnds(Event):
     def address(self) -> str:
         return self.result.address
 
+    @property
+    def text(self) -> str:
+        failed = "" if self.result.verdict is Verdict.DONE else f"{self.result.verdict.value}: "
+        return f"{self.address}: {failed}{self.result.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
@@ -386,7 +391,7 @@ class _Fleet:
         await self._each(first, one)
         bad = sum(self._results[member.address].verdict is not Verdict.DONE for member in first)
         if bad and self._stopped is None:
-            self._stopped = f"{bad} of the {len(first)} devices that go first have failed"
+            self._stopped = f"of the {len(first)} that go first {bad} failed"
         await self._each(rest, one)
 
     async def _each(self, members: Iterable[Member], work: Callable[[Member], Awaitable[None]]) -> None:

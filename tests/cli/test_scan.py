@@ -192,7 +192,7 @@ def test_transports_that_fail_do_not_keep_the_others_from_looking(run: Run, lab:
         ("cancelled", 8, "error: in the plugin 'lab' the search failed: CancelledError\n"),
     ],
 )
-def test_a_search_by_nobody_is_no_empty_result(run: Run, transport: str, code: int, error: str) -> None:
+def test_a_search_bynobody_is_no_empty_result(run: Run, transport: str, code: int, error: str) -> None:
     ended = run("--transport", transport, "--scan-time", "0.1")
     assert (ended.code, ended.out, ended.err) == (code, "", error)
 

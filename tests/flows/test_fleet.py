@@ -209,7 +209,7 @@ def test_nothing_more_is_begun_where_one_of_the_first_fails() -> None:
     boards = [Board(n) for n in range(6)]
     report = fleet_of(boards, executor=Watched("sim:unit-1"), fleet=FleetPolicy(canary=2))
     assert report.counts == {Verdict.DONE: 1, Verdict.FAILED: 1, Verdict.LEFT: 4, Verdict.UNKNOWN: 0}
-    assert report.stopped == "1 of the 2 devices that go first have failed"
+    assert report.stopped == "of the 2 that go first 1 failed"
     assert [board.runs for board in boards] == ["1.1.0", *["1.0.0"] * 5]
     assert (report.exit, report.results[5].reason) == (Exit.FLEET, "it was not begun")
 
