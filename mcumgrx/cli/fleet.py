@@ -176,10 +176,10 @@ class PlansView:
     plan: FleetPlan
 
     def lines(self) -> list[str]:
-        rows = tuple(Row((one.address, *_planned(one))) for one in self.plan.results)
+        rows = tuple(_planned(one) for one in self.plan.results)
         table = Table(("device", "runs", "new", "to do"), rows)
         told = f"{len(self.plan.todo)} of {len(rows)} devices to update"
-        return [*table_lines(table, below=False, width=_PLANS_WIDTH), told]
+        return [*table_lines(table, width=_PLANS_WIDTH), told]
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -189,17 +189,13 @@ class PlansView:
         }
 
 
-def _planned(one: DeviceResult) -> tuple[str, str, str]:
+def _planned(one: DeviceResult) -> Row:
     if one.plan is None:
-        return "-", "-", f"refused: {_short(one.reason)}" if one.exit == Exit.PLAN_REFUSED else _short(one.reason)
+        return Row((one.address, "-", "-", "refused" if one.exit == Exit.PLAN_REFUSED else "failed"), (one.reason,))
     steps = len(one.plan.texts)
     runs = ", ".join(part.from_version or "not known" for part in one.plan.each)
     new = ", ".join(part.to_version for part in one.plan.each)
-    return runs, new, f"{steps} steps" if steps else "nothing to do"
-
-
-def _short(text: str, most: int = 32) -> str:
-    return text if len(text) <= most else text[: most - 3].rstrip() + "..."
+    return Row((one.address, runs, new, f"{steps} steps" if steps else "nothing to do"))
 
 
 @dataclass(frozen=True, slots=True)
