@@ -236,11 +236,7 @@ def failure_of(
 ) -> Failure:
     """Why a command failed, ready to be shown. `plugin` names whose command it is."""
     if isinstance(error, McumgrError):
-        failure = explain(error, where)
-        if not isinstance(failure.message, str) or not isinstance(failure.hint, str | None):  # made by a stranger
-            hint = None if failure.hint is None else str(failure.hint)
-            failure = replace(failure, message=str(failure.message), hint=hint)
-        return failure
+        return explain(error, where)
     from ..registry import default_registry
 
     if plugin is None and (culprit := default_registry().culprit(error)) is not None:

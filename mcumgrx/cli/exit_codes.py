@@ -172,12 +172,9 @@ _HINTS: tuple[tuple[Callable[[Exception, Situation], bool], str], ...] = (
 _TOLD = ("message", "hint", "exit")
 
 
-def explain(error: Exception, where: Situation) -> Failure:
-    """What to tell about `error`. An exception that nobody foresaw is a bug, and says so."""
-    code = exit_for(error)
+def explain(error: McumgrError, where: Situation) -> Failure:
+    """What to tell about `error`."""
     kind = type(error).__name__
-    if not isinstance(error, McumgrError):
-        return Failure(code, kind, f"this is a bug: {kind}: {error}" if str(error) else f"this is a bug: {kind}")
     hint = error.hint or next((text for fits, text in _HINTS if fits(error, where)), None)
     source = _set_by_environment(error, where)
     if source is not None:
@@ -185,9 +182,9 @@ def explain(error: Exception, where: Situation) -> Failure:
     if isinstance(hint, Hint):
         hint = hint.on(where.options)
     fields = {name: value for name, value in vars(error).items() if name not in _TOLD and name[0] != "_"}
-    # An exception of a stranger's may have gone past our constructor.
+    # An exception of a stranger's may have gone past our constructor, or have texts that are none.
     message = error.message or said(error).removeprefix(f"{kind}: ")
-    return Failure(code, kind, message, hint, fields)
+    return Failure(exit_for(error), kind, str(message), None if hint is None else str(hint), fields)
 
 
 def _set_by_environment(error: McumgrError, where: Situation) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mcumgrx import errors
+from mcumgrx.cli.command import failure_of
 from mcumgrx.cli.exit_codes import Exit, Situation, exit_for, explain
 from mcumgrx.errors import (
     ConnectFailed,
@@ -76,7 +77,7 @@ EXITS: list[tuple[Exception, int]] = [
 @pytest.mark.parametrize(("error", "code"), EXITS, ids=[f"{type(error).__name__}-{code}" for error, code in EXITS])
 def test_exit_codes(error: Exception, code: int) -> None:
     assert exit_for(error) == code
-    assert explain(error, Situation()).exit == code
+    assert failure_of(error, Situation()).exit == code
 
 
 class Own(McumgrError):
@@ -158,5 +159,5 @@ def test_fields_are_kept_for_scripts() -> None:
 
 
 def test_what_nobody_foresaw_is_called_a_bug() -> None:
-    assert explain(ValueError("oh"), Situation()).message == "this is a bug: ValueError: oh"
-    assert explain(RuntimeError(), Situation()).message == "this is a bug: RuntimeError"
+    assert failure_of(ValueError("oh"), Situation()).message == "this is a bug: ValueError: oh"
+    assert failure_of(RuntimeError(), Situation()).message == "this is a bug: RuntimeError"
