@@ -318,7 +318,12 @@ class Fit:
             if not need.met_by(beside.version):
                 self.rule_out(
                     f"{needs}, but the file for it is {beside.version}",
-                    "one image whose needs are not met keeps all from being installed: take files that fit together",
+                    (
+                        "an image whose needs are not met is passed over, and so is what needs it"
+                        if self.kind in _IN_PLACE
+                        else "one image whose needs are not met keeps all from being installed"
+                    )
+                    + ": take files that fit together",
                 )
             return
         shown = [slot for slot in self.state.images.slots if slot.image == number]

@@ -299,8 +299,8 @@ class _Planner:
         A confirm over SMP means the application that answers, image 0; other images Zephyr refuses to confirm once
         they run, unless it is built for that (`img_mgmt_state_write`).
         """
-        if self.number == 0 or self.kind in (Kind.OVERWRITE, Kind.NEWEST):
-            return False
+        if self.number == 0 or self.kind in (Kind.OVERWRITE, Kind.NEWEST, Kind.NEWEST_REVERT):
+            return False  # with direct XIP a confirmation is written to whatever slot has the hash
         if self.together and self.a is not None and self.policy.mode is Mode.TEST_AND_CONFIRM:
             # One that stays beside one that goes back would be a mixture, which may run less well than either.
             refused = "no image is confirmed, and the next reset takes all of them back"

@@ -8,17 +8,18 @@ preference for it, unless an older version is wanted expressly and there is a ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 from ..errors import PlanRefused
 from ..hints import Hint, Run
-from ..mcuboot import Version
+from ..mcuboot import Image, ImageFlag, Version
 from ..messages.standard import Slot
 from .device_state import DeviceState, Kind, read_version, shown_version
 from .policy import DfuPolicy, Mode
 
-__all__ = ["IN_PLACE", "Choice"]
+__all__ = ["IN_PLACE", "Choice", "check_memory", "may_follow"]
 
 IN_PLACE = (Kind.NEWEST, Kind.NEWEST_REVERT, Kind.NEWEST_MAYBE_REVERT)
 _PREFERENCE = "a boot request of its application (nRF Connect SDK)"
@@ -87,3 +88,26 @@ class Choice:
                 " ends it",
             ),
         )
+
+
+def may_follow(state: DeviceState, b: Slot | None, running: Version) -> bool:
+    """Whether the next reset may start what lies in the slot that does not run, beside what it shows as pending.
+
+    The list of RAM load without trial boots shows nothing of it.
+    """
+    version = None if b is None or state.kind is not Kind.NEWEST_MAYBE_REVERT else read_version(b.version)
+    return version is not None and version > running
+
+
+def check_memory(files: Mapping[int, Image]) -> None:
+    """Raises `PlanRefused` for images that are to be loaded to the same RAM: MCUboot erases the one with the higher
+    number from its slot, be it the only one (recorded in tests/golden/mcuboot-boot-multi)."""
+    loaded = {number: image for number, image in files.items() if ImageFlag.RAM_LOAD in image.flags}
+    for (one, first), (other, second) in combinations(sorted(loaded.items()), 2):
+        start, end = second.load_address, second.load_address + second.content_size
+        if start < first.load_address + first.content_size and first.load_address < end:
+            raise PlanRefused(
+                f"images {one} and {other} are to be loaded to the same memory: {first.version} to "
+                f"0x{first.load_address:x} ({first.content_size:,} bytes), {second.version} to 0x{start:x}",
+                hint="the bootloader would erase the second one: sign them for different places (imgtool --load-addr)",
+            )

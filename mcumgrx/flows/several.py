@@ -22,6 +22,7 @@ from .device_state import DeviceState, Kind, shown_version
 from .plan import Check, Confirm, EnterRecovery, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .planner import plan_one, plan_together
 from .policy import DfuPolicy
+from .requests import check_memory, may_follow
 from .unconfirmed import end_trials
 from .verdict import Target, in_words
 
@@ -75,6 +76,7 @@ def make_plan(
 
 
 def _parts(files: Mapping[int, Image], state: DeviceState, policy: DfuPolicy) -> list[Plan]:
+    check_memory(files)
     open_ones = [number for number, image in files.items() if not Target(image, number).confirmed(state.images)]
     parts = [_part(number, files, state, policy, together=len(open_ones) > 1) for number in sorted(files)]
     resets = [part.number for part in parts if part.has(Reset)]
@@ -154,7 +156,7 @@ def _over_the_reset(part: Plan, files: Mapping[int, Image], state: DeviceState, 
                 slot=a.slot,
                 hint="one image whose needs are not met keeps all from being installed: take files that fit together",
             )
-    if b is not None and b.pending:
+    if b is not None and (b.pending or may_follow(state, b, files[part.number].version)):
         raise PlanRefused(
             f"image {part.number}: {part.to_version} runs, and the reset would put {shown_version(b.version)} in its "
             f"place, which waits in slot {b.slot}",

@@ -328,11 +328,20 @@ class _Together:
             )
             text = f"{ran or 'the old images'} still run after the reset, and {names} still wait: nothing was installed"
             return Verdict(finding, Outcome.NEVER_SWAPPED, text, self._why_all_wait())
-        told = [self.told[target.number] for target in self.rest]
+        told = [self._passed_over(target) or self.told[target.number] for target in self.rest]
         outcomes = {one.outcome for one in told}
         outcome = next(one for one in _WORST_FIRST if one in outcomes)
         first = next(one for one in told if one.outcome is outcome)
         return Verdict(finding, outcome, "; ".join(one.text for one in told), first.hint, first.slot)
+
+    def _passed_over(self, target: Target) -> Verdict | None:
+        """Of one whose needs are not met, in place: its slot is passed over, with or without a mark."""
+        told, unmet = self.told[target.number], [*self._unmet(target)]
+        if told.outcome not in (Outcome.REVERTED, Outcome.NEVER_SWAPPED) or not unmet:
+            return None
+        text = f"{'; '.join(unmet)}: {target.name} was passed over"
+        hint = "bring what it needs, and both at once: with trial boots, being passed over was its trial"
+        return replace(told, outcome=Outcome.NEVER_SWAPPED, text=text, hint=hint)
 
     def _frozen(self, finding: Finding) -> Verdict:
         waits = in_words(target.name for target in self.rest)

@@ -236,13 +236,13 @@ class ImageServer(GroupServer):
             slot = self.running
         else:
             raise GroupError(ImageErrorCode.INVALID_HASH)
+        if self._chosen_by_marks:
+            self._set_next_in_place(slot, confirm)
+            return self.state(call)
         if slot >= SLOTS_PER_IMAGE and confirm and self._runs(slot) and not self.device.config.confirms_other_images:
             # Whether another core's image works is not for this application to say.
             raise GroupError(ImageErrorCode.IMAGE_CONFIRMATION_DENIED)
-        if self._chosen_by_marks:
-            self._set_next_in_place(slot, confirm)
-        else:
-            self._set_next(slot, confirm)
+        self._set_next(slot, confirm)
         return self.state(call)
 
     def _holding(self, digest: bytes) -> int:
@@ -268,7 +268,7 @@ class ImageServer(GroupServer):
                 raise GroupError(wrong)
 
     def _set_next_in_place(self, slot: int, confirm: bool) -> None:
-        """With direct XIP nothing but the trailer of the slot counts, and what is there already is left as it is."""
+        """Nothing but the trailer of the slot counts, whatever its image; what is there already is left as it is."""
         loader, runs = self._loader(slot), self._runs(slot)
         side = slot % SLOTS_PER_IMAGE
         if runs and not confirm:
