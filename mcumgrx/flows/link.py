@@ -31,8 +31,9 @@ _BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 # For the answer to the image list after a reset, one after the other: short, because the first requests often go to a
 # device that is still starting; longer, because MCUboot's recovery checks all signatures before it answers. They grow
-# by a third of the time that has passed, which is what a start at the wrong moment costs.
-_PATIENCE_S = (2.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0, 8.0, 8.0, 15.0)
+# by a third of the time that has passed, which is what a start at the wrong moment costs. The last is for devices that
+# leave version 2 of SMP unanswered: the client asks in version 1 after two attempts of 10 s.
+_PATIENCE_S = (2.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0, 8.0, 8.0, 35.0)
 
 # For an answer that is perhaps on its way, when the device's text shows that it is up. Then it is asked anew.
 _UP_PATIENCE_S = 0.5

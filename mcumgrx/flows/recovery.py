@@ -127,6 +127,8 @@ class Entering:
             stage.result = "the bootloader's serial recovery answers"
         state = await job.link.run(partial(read_device, job))
         job.listed = state.images
+        if not state.recovery:  # an application that takes what Zephyr's refuse
+            raise self._came_back()
         images = {number: target.image for number, target in job.targets.items()}
         try:
             make_plan(images, state, replace(job.policy, board=None, upgrade_only=False))
@@ -147,6 +149,11 @@ class Entering:
                 raise
             self._job.note("the application cannot be reset from here: reset the device now, or switch it off and on")
 
+    def _came_back(self) -> PlanRefused:
+        return PlanRefused(
+            "the device was reset into its recovery, and has come back with its application", hint=_OPTIONS
+        )
+
     async def _arrive(self) -> None:
         """Ask until the recovery answers. An application that does has come back, or is still on its way down."""
         job = self._job
@@ -157,9 +164,7 @@ class Entering:
             if answer:
                 return
             if answer is False and (job.device.restarted or now() >= back_s):
-                raise PlanRefused(
-                    "the device was reset into its recovery, and has come back with its application", hint=_OPTIONS
-                )
+                raise self._came_back()
             if now() >= until_s:
                 raise FlowError(
                     f"the device was reset into its recovery, and does not answer: {job.policy.boot_timeout_s:g} s "

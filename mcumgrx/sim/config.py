@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from mcumgrx.errors import UsageError
+from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import GroupId
 from mcumgrx.sim.bootloader import BootPolicy, Mode
 from mcumgrx.sim.files import FsConfig
@@ -153,6 +154,8 @@ class DeviceConfig:
         refuses_original: built without version 1.
         canonical: answers with maps and arrays of definite length.
         legacy_rc: successful answers carry `rc: 0` (Zephyr's `CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR`, and Mynewt).
+        unknown_command: the code with which it refuses what it does not know; Mynewt's is `NO_ENTRY`.
+        console_echo: takes the setting of its console's echo, as Mynewt does, and does nothing.
         reply_flags: in the header of every answer; Mynewt sends 1.
         ret_errors: errors of version 2 stand under `ret`, as in Zephyr 3.4, which called it `err` later.
         verbose_errors: errors of version 1 carry a text.
@@ -209,6 +212,8 @@ class DeviceConfig:
     refuses_original: bool = False
     canonical: bool = False
     legacy_rc: bool = False
+    unknown_command: SmpError = SmpError.NOT_SUPPORTED
+    console_echo: bool = False
     reply_flags: int = 0
     ret_errors: bool = False
     verbose_errors: bool = True
@@ -298,6 +303,9 @@ FIRMWARE: Mapping[str, Mapping[str, Any]] = {
         "original_only": True,
         "legacy_rc": True,
         "reply_flags": 1,
+        "unknown_command": SmpError.NO_ENTRY,
+        "console_echo": True,
+        "erases_pending": False,
         "params": False,
         "os_info": False,
         "bootloader_info": False,

@@ -514,7 +514,7 @@ class SimulatedDevice:
         group = None if header.group in self._hidden else self._groups.get(header.group)
         handler = group.handlers.get((op, header.command)) if group is not None else None
         if group is None or handler is None:
-            raise Refused(SmpError.NOT_SUPPORTED)
+            raise Refused(config.unknown_command)
         body: Mapping[str, Any]
         try:
             body = handler(Call(self, header.op, version, payload, now))

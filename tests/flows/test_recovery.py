@@ -68,8 +68,10 @@ def test_nothing_runs_in_a_recovery_whatever_its_list_says(flags: bool) -> None:
     assert (slot.slot, slot.version, slot.active, slot.bootable) == (0, "1.0.0", False, flags)
 
 
-@pytest.mark.parametrize("firmware", ["zephyr-4.4", "zephyr-3.2", "mynewt"])
-@pytest.mark.parametrize("frugal", [False, True])
+@pytest.mark.parametrize(
+    ("firmware", "frugal"),
+    [("zephyr-4.4", False), ("zephyr-4.4", True), ("zephyr-3.2", False), ("zephyr-3.2", True), ("mynewt", False)],
+)
 def test_an_application_is_no_recovery(firmware: str, frugal: bool) -> None:
     images = what_answers(Desk(DeviceConfig.like(firmware, slot_size=64 * 1024, frugal_list=frugal)))
     assert not in_recovery(images)

@@ -61,10 +61,10 @@ def resigned(files: ServerFiles, version: str, folder: Path, kind: str = "bin") 
     return made
 
 
-async def mcumgrx(server: ZephyrServer, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    """Exit code and JSON lines of a command."""
+async def mcumgrx(server: ZephyrServer, *arguments: str, link: str = "") -> tuple[int, list[dict[str, Any]]]:
+    """Exit code and JSON lines of a command; `link` are options of its address."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "mcumgrx", *arguments, "-d", server.address, "--json"),
+        *(sys.executable, "-W", "error", "-m", "mcumgrx", *arguments, "-d", server.address + link, "--json"),
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()

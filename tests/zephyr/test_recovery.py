@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from mcumgrx.protocol.codes import SmpError
 from mcumgrx.registry import default_registry
 
 from ..support.zephyr import ZephyrServer, find_server
+from .test_dfu import mcumgrx, resigned
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -74,3 +76,39 @@ async def test_recovery(board: ZephyrServer) -> None:
         await board.output.until()
         client.forget_device()
         assert await client.request(Echo("application")) == "application"
+
+
+async def dfu(board: ZephyrServer, file: Path, *options: str) -> tuple[int, list[str], list[dict[str, Any]]]:
+    """Exit code, stages that have ended, and all records of an update."""
+    # The emulated UART drops a line now and then.
+    code, records = await mcumgrx(board, "dfu", str(file), *options, link="" if raw(board) else ",pause=5")
+    return code, [one["stage"] for one in records if one.get("event") == "stage" and one["finished"]], records
+
+
+def raw(board: ZephyrServer) -> bool:
+    return "raw" in board.address
+
+
+async def test_a_whole_update_of_a_device_in_recovery(board: ZephyrServer) -> None:
+    """The emulator loads its file into slot 0 at each start: only that one can be seen to run afterwards."""
+    code, records = await mcumgrx(board, "os", "reset", "--boot-mode", "1")
+    assert code == 0, records
+    await board.output.until(RECOVERY)
+    file = board.files.signed_image
+    code, _, records = await dfu(board, file, "--erase")
+    assert code == 11, records  # nobody has agreed
+    code, stages, records = await dfu(board, file, "--erase", "--yes")
+    assert code == 0, records
+    assert stages[-5:] == ["plan", "upload", "reset", "return", "prove"]
+    assert records[-1]["result"]["ending"] == "confirmed"
+    code, _, records = await dfu(board, file)
+    assert (code, records[-1]["result"]["ending"]) == (0, "nothing to do")
+
+
+async def test_an_update_from_the_application_through_its_recovery(board: ZephyrServer, tmp_path: Path) -> None:
+    """As the emulator puts the old file back, it is told as one that did not stay."""
+    file = resigned(board.files, "9.9.9", tmp_path)
+    code, stages, records = await dfu(board, file, "--recovery", "--yes")
+    assert stages[-5:] == ["plan", "enter", "upload", "reset", "return"], records
+    assert code == 7, records
+    assert "9.9.9" in records[-1]["error"]["message"]

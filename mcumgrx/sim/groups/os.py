@@ -19,7 +19,7 @@ INFO_LETTERS = "snrvbmpio"
 
 
 class OsServer(GroupServer):
-    """The OS group, without datetime (no clock) and console echo control (MCUboot's alone)."""
+    """The OS group, without datetime (no clock)."""
 
     group: ClassVar[int] = GroupId.OS
     name = "os mgmt"
@@ -42,6 +42,8 @@ class OsServer(GroupServer):
             }
         )
         # What was not built in is not in the table, and does not count where the groups are described.
+        if config is not None and config.console_echo:
+            self.handlers[Op.WRITE, 1] = lambda call: {}
         if config is not None:
             there = {6: config.params, 7: config.os_info, 8: config.bootloader_info}
             for command in [command for command, is_there in there.items() if not is_there]:
