@@ -1,10 +1,14 @@
-"""Where the bytes of a link enter a simulated device: reassembly of messages, and the line buffers of a console."""
+"""Where the bytes of a link enter a simulated device: reassembly of messages, and the line buffers of a console.
+
+An input takes the bytes of one connection and hands whole messages to the runner. `feed` is called with bytes of which
+the last has just arrived, the others as much earlier as the link is slow; `restarted` when the device has been reset,
+and half a message is forgotten; `pump` when the device has done with all that it was asked.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.console import ConsoleFraming
@@ -20,19 +24,6 @@ SHELL_TEXT_S = 0.05
 """How long the shell is busy with text: a message that comes earlier is taken for more of it."""
 
 Reply = Callable[[bytes], None]
-
-
-class Input(Protocol):
-    """What takes the bytes of one connection and hands whole messages to the runner."""
-
-    def feed(self, writes: Sequence[bytes], reply: Reply) -> None:
-        """Bytes of which the last has just arrived, the others as much earlier as the link is slow."""
-
-    def restarted(self) -> None:
-        """The device has been reset: half a message is forgotten."""
-
-    def pump(self) -> None:
-        """The device has done with all it was asked."""
 
 
 class MessageInput:

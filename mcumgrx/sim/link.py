@@ -17,7 +17,7 @@ from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.framing import Framing
 from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.faults import Faults
-from mcumgrx.sim.inputs import ALL_OPS, LINE_MARKERS, Input, LineInput, MessageInput
+from mcumgrx.sim.inputs import ALL_OPS, LINE_MARKERS, LineInput, MessageInput
 from mcumgrx.sim.link_model import LinkModel, Pipe
 from mcumgrx.sim.runner import Runner, runner_of
 from mcumgrx.transport import Flow, Limits, Transport
@@ -54,7 +54,7 @@ class SimulatedTransport(Transport):
         self._connection = 0  # counts openings, so that answers to an earlier one go nowhere
         self._uplink = Pipe(self.model)
         self._downlink = Pipe(self.model)
-        self._input: Input | None = None
+        self._input: LineInput | MessageInput | None = None
         self._to_host = self.model.framing()
         self._names: set[str] = set()  # that it may go by beside its own
         self._printed = 0  # the start whose banner has been shown

@@ -204,14 +204,7 @@ def _snapshot(device: SimulatedDevice) -> dict[str, Any]:
         "preferred": [loader.preferred for loader in device.bootloaders],
         "upload": None
         if session is None
-        else {
-            "slot": session.slot,
-            "size": session.size,
-            "sha": session.sha.hex(),
-            "offset": session.offset,
-            "erased": session.erased,
-            "buffer": session.buffer.hex(),
-        },
+        else {**asdict(session), "sha": session.sha.hex(), "buffer": session.buffer.hex()},
         "recovery_upload": None if device.recovery is None else asdict(device.recovery.upload),
         "groups": {
             str(number): group.snapshot() for number, group in device.groups.items() if isinstance(group, Persistent)
@@ -235,11 +228,9 @@ def _restore(device: SimulatedDevice, found: dict[str, Any], now: float) -> bool
         upload = found["upload"]
         session = UploadSession(
             slot=_number(upload, "slot", len(device.image.slots) - 1),
-            size=_number(upload, "size", size),
             sha=bytes.fromhex(upload["sha"]),
-            offset=_number(upload, "offset", size),
-            erased=_number(upload, "erased", size),
             buffer=bytearray.fromhex(upload["buffer"]),
+            **{name: _number(upload, name, size) for name in ("size", "offset", "erased")},
         )
         if len(session.buffer) > session.offset:
             raise ValueError("the upload's buffer is larger than its offset")

@@ -318,7 +318,7 @@ class BleTransport(Transport):
         self._known = device
         self._seen = device.address
         self._identity = _identity(device)
-        self._lasting = _has_public_address(device)
+        self._lasting = _address_type(device) == "public"
         return client
 
     async def _connect_in_turn(self, link: _Link, bluez: Bluez, path: str, client: BleakClient) -> None:
@@ -829,10 +829,6 @@ def _address_type(device: BLEDevice) -> object:
     details = device.details
     properties = details.get("props") if isinstance(details, dict) else None
     return properties.get("AddressType") if isinstance(properties, dict) else None
-
-
-def _has_public_address(device: BLEDevice) -> bool:
-    return _address_type(device) == "public"
 
 
 def _identity(device: BLEDevice) -> str | None:
