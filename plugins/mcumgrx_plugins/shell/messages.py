@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from mcumgrx.plugin_api import Body, ErrorCode, Fields, Op, Reply, SmpCommand
+from mcumgrx.plugin_api import Body, ErrorCode, Fields, Op, SmpCommand
 
 from . import SHELL
 
@@ -48,34 +48,12 @@ class Execute(SmpCommand[ShellOutput], group=SHELL, number=0, op=Op.WRITE, what=
         return {"argv": list(self.argv)}
 
     def parse(self, fields: Fields) -> ShellOutput:
-        text = fields.text("o")
+        # The device cuts output that is too long anywhere, in the middle of a character too.
+        text = fields.text("o").replace("\ufffd", "?")
         status = fields.optional_integer("ret")
         if status is None:
             status = fields.integer("rc", 0)  # of older servers, and CONFIG_MCUMGR_GRP_SHELL_LEGACY_RC_RETURN_CODE
         return ShellOutput(text, status, fields.extra())
-
-    # No super(): a class with slots is made anew, and super() would still name the old one.
-    def result(self, reply: Reply) -> ShellOutput:
-        return SmpCommand.result(self, replace(reply, payload=_with_valid_text(reply.payload)))
-
-
-def _with_valid_text(payload: bytes) -> bytes:
-    """The payload with question marks for what is no UTF-8 in its first text, which must be `o`.
-
-    The device cuts output that is too long anywhere, in the middle of a character too.
-    """
-    head = re.match(rb"[\xa0-\xb7\xbf]ao", payload)
-    if head is None or len(payload) <= head.end():
-        return payload
-    kind, at = payload[head.end()], head.end() + 1
-    width = {0x78: 1, 0x79: 2}.get(kind, 0)
-    if not 0x60 <= kind <= 0x77 and not width:
-        return payload
-    size = int.from_bytes(payload[at : at + width], "big") if width else kind - 0x60
-    start, end = at + width, at + width + size
-    text = payload[start:end].decode("utf-8", "surrogateescape")
-    valid = re.sub("[\udc80-\udcff]", "?", text).encode()
-    return payload[:start] + valid + payload[end:]
 
 
 # -- words and lines --------------------------------------------------------------------------------------------------
