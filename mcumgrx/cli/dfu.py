@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..contracts import HealthCheck, OutsideCheck
     from ..flows import DfuPolicy, Plan, Report
     from ..mcuboot import Image
+    from .checklist import Checklist
     from .context import Context
     from .fleet import FleetResult
 
@@ -77,10 +78,28 @@ class PlanView:
             *steps,
         ]
 
+    def checklist(self) -> Checklist:
+        """The same for a terminal, where it is ticked off; the steps have what room they need."""
+        from .checklist import Checklist
+
+        plan = self.plan
+        at = self.address if plan.board is None else f"{plan.board} at {self.address}"
+        steps = plan.lines or [(step.name, step.text) for step in plan.steps]
+        new = [self._image(part) for part in plan.parts] or [self._change(plan)]
+        room = _PLAN_LINES - 1 - len(steps)
+        if room <= 0:
+            return Checklist([f"{at}: {self._change(plan)}"], steps)
+        if len(new) > room:
+            new = [*new[: room - 1], f"... and {len(new) - room + 1} more images"]
+        return Checklist([at, *new], steps)
+
+    def _change(self, plan: Plan) -> str:
+        return f"{plan.from_version or 'not known'} -> {plan.to_version} (hash {plan.hash[:8]})"
+
     def _image(self, part: Plan) -> str:
         if not part.steps:
             return f"image {part.number}  {'; '.join(part.notes) or 'nothing to do'}"
-        return f"image {part.number}  {part.from_version or 'not known'} -> {part.to_version} (hash {part.hash[:8]})"
+        return f"image {part.number}  {self._change(part)}"
 
     def as_dict(self) -> dict[str, object]:
         return {"address": self.address, **self.plan.as_dict()}

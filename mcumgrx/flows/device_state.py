@@ -51,7 +51,7 @@ UNLISTED = ImageState((), split_status=0)
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What a device says of itself; all but the image list may be unknown, and `board` not even asked for.
+    """What a device says of itself; all but the image list may be unknown.
 
     `reaches_bootloader`: MCUboot's serial recovery can answer over the link, too. `loader`: what a firmware loader is
     to be called, where the link finds devices by name. `begun`: the SHA-256 of a file whose upload was interrupted, and

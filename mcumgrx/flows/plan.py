@@ -315,6 +315,7 @@ class Plan:
         parts: of an update of several images the plan of each, by their numbers; `steps`, `notes` and `warnings` are
             those of all then, and everything else is that of the first one. Empty for a single image.
         lines: of several images, what is done in steps of each kind: their name, and a text.
+        board: what the device calls itself, where it tells.
         order: in which the images are uploaded and marked, where `DfuPolicy.image_order` says so.
     """
 
@@ -332,6 +333,7 @@ class Plan:
     lines: tuple[tuple[str, str], ...] = ()
     no_way_back: tuple[str, ...] = ()
     order: tuple[int, ...] = ()
+    board: str | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -364,6 +366,7 @@ class Plan:
         """The plan as JSON takes it."""
         lines = self.lines if self.parts else [(step.name, step.text) for step in self.steps]
         fields: dict[str, object] = {
+            "board": self.board,
             "from_version": self.from_version,
             "to_version": self.to_version,
             "hash": self.hash,

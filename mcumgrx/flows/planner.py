@@ -473,7 +473,18 @@ class _Planner:
         notes, warnings = _unique(self.notes), _unique(self.warnings)
         what = (self.number, self.image.hash.hex(), self.fit.sent.size)
         final = _unique(self.fit.no_way_back) if steps else ()
-        return Plan(tuple(steps), self.old, self.new, self.slot, notes, warnings, sent, *what, no_way_back=final)
+        return Plan(
+            tuple(steps),
+            self.old,
+            self.new,
+            self.slot,
+            notes,
+            warnings,
+            sent,
+            *what,
+            no_way_back=final,
+            board=self.state.board,
+        )
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:

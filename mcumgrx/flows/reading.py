@@ -8,7 +8,7 @@ from typing import TypeVar
 from ..contracts import Connection, ImageGroup, OsGroup
 from ..errors import ProtocolError
 from ..messages.standard import Bootloader
-from .device_state import DeviceState
+from .device_state import DeviceState, in_recovery
 from .job import Job
 from .link import now
 from .listing import image_list
@@ -37,10 +37,9 @@ async def read_device(job: Job, connection: Connection) -> DeviceState:
     ask = connection.group(OsGroup).bootloader
     bootloader = await _waited_for(job, "bootloader", connection.optional("bootloader", ask, patience_s))
     board = None
-    if job.policy.board is not None:
-        board = await _waited_for(
-            job, "board", connection.optional("board", connection.group(OsGroup).board, patience_s)
-        )
+    if not in_recovery(state) or job.policy.board is not None:  # which has none to tell
+        ask_board = connection.group(OsGroup).board
+        board = await _waited_for(job, "board", connection.optional("board", ask_board, patience_s))
     told = Bootloader() if bootloader is None else bootloader
     reaches, loader = job.device.reaches_bootloader, job.link.loader
     return DeviceState(state, slots, told, params, board, reaches, loader, images.begun())

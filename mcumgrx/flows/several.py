@@ -207,9 +207,30 @@ def _lines(tasks: Sequence[tuple[int, Step]]) -> tuple[str, ...]:
         case Erase():
             return (f"erase the slot that is not running of {_images([number for number, _ in tasks])}",)
         case Mark():
-            texts = (step.text.replace("it", f"image {number}", 1) for number, step in tasks)
-            return (", then ".join(texts),)
-    return ("; ".join(_of_image(step, number) for number, step in tasks),)
+            return (_marked(tasks),)
+    return (_as_one(tasks),)
+
+
+def _marked(tasks: Sequence[tuple[int, Step]]) -> str:
+    """Marks in their order, which matters."""
+    texts = {step.text for _, step in tasks}
+    if len(texts) == 1:
+        return texts.pop().replace("it", ", then ".join(f"image {number}" for number, _ in tasks), 1)
+    return ", then ".join(step.text.replace("it", f"image {number}", 1) for number, step in tasks)
+
+
+def _as_one(tasks: Sequence[tuple[int, Step]]) -> str:
+    """What is done with each image, in one sentence where the verb is the same."""
+    one, kind = len(tasks) == 1, tasks[0][1]
+    if isinstance(kind, Prove) and all(isinstance(step, Prove) and step.listed for _, step in tasks):
+        return f"prove that {_named(tasks)} run{'s' if one else ''}"
+    if isinstance(kind, Confirm):
+        return f"confirm {_named(tasks)}, so that {'it stays' if one else 'they stay'}"
+    return "; ".join(_of_image(step, number) for number, step in tasks)
+
+
+def _named(tasks: Sequence[tuple[int, Step]]) -> str:
+    return in_words(f"{getattr(step, 'version', '')} of image {number}" for number, step in tasks)
 
 
 def _of_image(step: Step, number: int) -> str:

@@ -300,7 +300,7 @@ def test_images_in_an_order_of_ones_own(cli: Cli, tmp_path: Path, two: tuple[str
         return ended.result["plan"] if ended.exit == 0 else ended
 
     assert [step["text"].split()[1] for step in planned("--image-order", "1, 0")["steps"][:2]] == ["2.1.0", "1.1.0"]
-    assert planned("--image-order", "0,1")["steps"][2]["text"].startswith("mark image 0 for a test boot, then mark")
+    assert planned("--image-order", "0,1")["steps"][2]["text"].startswith("mark image 0, then image 1 for a test")
     refused = cli("dfu", *two, "-d", device, "--image-order", "0,1")
     assert refused.exit == 11
     assert "image 0 is marked before image 1" in refused.err

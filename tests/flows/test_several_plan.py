@@ -139,10 +139,10 @@ def test_the_plan_says_of_each_image_what_is_done_and_why() -> None:
     plan = make_plan(FILES, device("old", "staged"), DfuPolicy(erase=False))
     assert plan.texts == (
         f"upload 1.1.0 ({APP.size:,} bytes) to slot 1 of image 0",
-        "mark image 1 for a test boot, then mark image 0 for a test boot",
+        "mark image 1, then image 0 for a test boot",
         "reset the device and wait for it to return",
-        "prove that 1.1.0 of image 0 runs; prove that 2.1.0 of image 1 runs",
-        "confirm 2.1.0 of image 1, so that it stays; confirm 1.1.0 of image 0, so that it stays",
+        "prove that 1.1.0 of image 0 and 2.1.0 of image 1 run",
+        "confirm 2.1.0 of image 1 and 1.1.0 of image 0, so that they stay",
     )
     assert plan.notes == ("image 1: 2.1.0 is already in slot 1: no upload",)
     assert plan.parts[1].notes == ("2.1.0 is already in slot 1: no upload",)
