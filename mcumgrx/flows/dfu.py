@@ -110,6 +110,8 @@ async def _plan(job: Job, files: Files, installer: Image | None) -> Plan:
         job.listed = job.before = state.images
         job.old = {number: state.installed(number) for number in job.targets}
         job.loader = state.kind is Kind.LOADER
+        if state.in_loader:
+            job.link.name = state.loader
         stage.result = _described(state, [*job.targets])
     with job.stage(StageName.PLAN, "planning") as stage:
         images = chosen(files, state)

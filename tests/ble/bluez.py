@@ -103,7 +103,8 @@ class BluezError(Exception):
 def quick(mtu: int = 247, *, reassembles: bool = True, interval_s: float = 0.0005) -> LinkModel:
     """The BLE link of the simulator, at a pace for tests in real time. BlueZ takes whatever it is given at once."""
     model = LinkModel.ble(mtu, interval_s, reassembles=reassembles)
-    return replace(model, queue_s=float("inf"), notice_s=0.01, connect_s=0.0)
+    # Under which name it is found is what is emulated here.
+    return replace(model, queue_s=float("inf"), notice_s=0.01, connect_s=0.0, by_name=False)
 
 
 class Reassembly:

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 from functools import partial
 from itertools import chain, repeat
 from typing import NamedTuple, Self
@@ -134,6 +135,20 @@ _SERVICE_HINT = (
 )
 
 
+class _Fit(IntEnum):
+    """How surely a device that is heard is the one that is looked for."""
+
+    NOT = 0
+    NAME = 1
+    """It goes by its name."""
+    LOADER = 2
+    """It goes by the name of its firmware loader."""
+    BESIDE = 3
+    """Its address is one that another program on the same device has."""
+    ADDRESS = 4
+    """It has the address that was given, or where it was connected last."""
+
+
 class Stack(NamedTuple):
     """Backends of bleak to use in place of the system's own; both or none."""
 
@@ -158,6 +173,9 @@ class BleTransport(Transport):
     quiet_after_reset_s: float = 10.0
     reaches_bootloader: bool = False
 
+    # A firmware loader goes by another name, at another address.
+    by_name = True
+
     def __init__(
         self, address: Address, *, found: BLEDevice | BleakClient | None = None, stack: Stack | None = None
     ) -> None:
@@ -176,6 +194,9 @@ class BleTransport(Transport):
         self._given = found if isinstance(found, BleakClient) else None
         self._known = found if isinstance(found, BLEDevice) else None  # connects without a scan, perhaps
         self._seen: str | None = None  # the address of the device when it was connected last
+        self._names: set[str] = set()  # that its firmware loader may have
+        self._moving = False  # between two programs on it, so that it comes back at another address, perhaps
+        self._elsewhere: set[str] = set()  # addresses that are not its own, but another program's on it
         self._scanning = False  # and has not found it yet
         self._others: dict[str, Sighting] = {}  # what scans have found in its place since it was connected last
         self._identity: str | None = None
@@ -317,7 +338,7 @@ class BleTransport(Transport):
             await self._connect_in_turn(link, bluez, link.path, client)
         self._known = device
         self._seen = device.address
-        self._identity = _identity(device)
+        self._identity = None if device.address in self._elsewhere else _identity(device)
         self._lasting = _address_type(device) == "public"
         return client
 
@@ -414,18 +435,26 @@ class BleTransport(Transport):
 
     # -- finding the device --------------------------------------------------------------------------------------------
 
+    def look_for(self, name: str) -> None:
+        self._names.add(name)
+        if self._seen is not None:
+            self._moving = True
+            self._known = self._given = None
+
     async def _find(self, timeout_s: float) -> BLEDevice:
         connected = await self._find_connected()
         if connected is not None:
             return connected
         loop = asyncio.get_running_loop()
         found: asyncio.Future[None] = loop.create_future()
-        fitting: dict[str, Sighting] = {}
+        fitting: dict[str, tuple[_Fit, Sighting]] = {}
         self._scanning = True
 
         def listen(sighting: Sighting) -> None:
-            if self._fits(sighting.device.address, {sighting.advertisement.local_name, sighting.device.name}):
-                fitting[sighting.device.address] = sighting
+            names = {sighting.advertisement.local_name, sighting.device.name}
+            fit = self._fit(sighting.device.address, names, offers_smp=sighting.offers_smp)
+            if fit:
+                fitting[sighting.device.address] = fit, sighting
                 if not found.done():
                     found.set_result(None)
             elif sighting.name:
@@ -434,16 +463,20 @@ class BleTransport(Transport):
         async with listening(listen, adapter=self._adapter, backend=self._stack.scanner):
             await found
             self._scanning = False
-            if not self._by_address and self._seen is None:
+            if max(fit for fit, _ in fitting.values()) is not _Fit.ADDRESS and (self._seen is None or self._moving):
                 await asyncio.sleep(_NAMESAKE_S)
-        if self._seen in fitting:
-            return fitting[self._seen].device
-        if len(fitting) > 1:
+        surest = max(fit for fit, _ in fitting.values())
+        chosen = {address: sighting for address, (fit, sighting) in fitting.items() if fit is surest}
+        if len(chosen) > 1:
+            called = self._target if surest is _Fit.NAME else " or ".join(sorted(self._names))
             raise ConnectFailed(
-                f"{len(fitting)} devices are called {self._target}: {', '.join(fitting)}",
-                hint=f"name the one by its address: {Address('ble', next(iter(fitting)))}",
+                f"{len(chosen)} devices are called {called}: {', '.join(chosen)}",
+                hint=f"name the one by its address: {Address('ble', next(iter(chosen)))}",
             )
-        return next(iter(fitting.values())).device
+        ((address, sighting),) = chosen.items()
+        if surest in (_Fit.LOADER, _Fit.BESIDE):
+            self._elsewhere.add(address)
+        return sighting.device
 
     async def _find_connected(self) -> BLEDevice | None:
         """The device, if this computer is connected to it already: it does not advertise then.
@@ -461,13 +494,18 @@ class BleTransport(Transport):
                 raise
             log.debug("%s: what is connected cannot be told: %r", self.address, error)
             return None
-        return next((device for device in devices if self._fits(device.address, {device.name})), None)
+        return next((device for device in devices if self._fit(device.address, {device.name}, offers_smp=True)), None)
 
-    def _fits(self, address: str, names: set[str | None]) -> bool:
-        if self._by_address:
-            return address.replace("-", ":").upper() == self._target.replace("-", ":").upper()
-        # New firmware may have another name.
-        return self._target in names or address == self._seen
+    def _fit(self, address: str, names: set[str | None], *, offers_smp: bool) -> _Fit:
+        if address == self._seen and (self._moving or not self._by_address):  # new firmware may have another name
+            return _Fit.ADDRESS
+        if self._by_address and address.replace("-", ":").upper() == self._target.replace("-", ":").upper():
+            return _Fit.ADDRESS
+        if self._moving and offers_smp and self._seen is not None and _are_beside(address, self._seen):
+            return _Fit.BESIDE
+        if self._names & names:
+            return _Fit.LOADER
+        return _Fit.NAME if not self._by_address and self._target in names else _Fit.NOT
 
     # -- what the link carries -----------------------------------------------------------------------------------------
 
@@ -668,7 +706,9 @@ class BleTransport(Transport):
             hint += f". These were seen: {', '.join(map(_introduced, seen[:_MOST_SEEN]))}"
             if len(seen) > _MOST_SEEN:
                 hint += f" and {len(seen) - _MOST_SEEN} more"
-        return DeviceNotFound(f"{self._shown()} was not seen in {timeout_s:.3g} s", hint=hint)
+        loader = f" nor its firmware loader {' or '.join(sorted(self._names))}" if self._moving else ""
+        text = f"{self._shown()} was not seen{loader} in {timeout_s:.3g} s"
+        return DeviceNotFound(text, hint=hint)
 
     def _not_subscribed(self, timeout_s: float) -> ConnectFailed:
         return ConnectFailed(
@@ -822,6 +862,17 @@ def _uuid(options: OptionReader, key: str, default: str) -> str:
         raise UsageError(
             f"the option {key}={text!r} of ble: is not a UUID", hint=f"write it in full, as {default}"
         ) from None
+
+
+def _are_beside(address: str, other: str) -> bool:
+    """Whether an application and its firmware loader have these addresses, which differ in the lowest bit alone.
+
+    Of a static random address, as sdk-nrf-bm makes it (`ble_change_address`): a public one may be another device's.
+    """
+    if not (_MAC.fullmatch(address) and _MAC.fullmatch(other)) or other[:2].upper() < "C0":
+        return False
+    one, two = (int(text.replace(":", "").replace("-", ""), 16) for text in (address, other))
+    return one ^ two == 1
 
 
 def _address_type(device: BLEDevice) -> object:
