@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,10 +242,11 @@ async def dfu(
 
     policy = _policy(image=image or 0, checks=_checks(context, health_check, options), **options)
     several = FleetOptions.of(options)
-    if several.are_meant(context):
-        return await update_all(context, several, await _inspect(list(_named(file, image)), context), policy, dry_run)
-    device = context.device
-    images = await _inspect(list(_named(file, image)), context)
+    device = None if several.are_meant(context) else context.device
+    images, boards = await _inspect(list(_named(file, image)), context)
+    policy = replace(policy, package_boards=boards)
+    if device is None:
+        return await update_all(context, several, images, policy, dry_run)
     listener = _Listener(context, device.address, dry_run)
     report = await update(device, images, policy, listener, on_plan=listener.on_plan)
     return DfuResult(report, dry_run)
@@ -304,7 +305,10 @@ def _named(files: Sequence[str], image: int | None) -> Iterator[tuple[int | None
         yield number, Path(name)
 
 
-async def _inspect(files: Sequence[tuple[int | None, Path]], context: Context) -> dict[int, Image | dict[int, Image]]:
+async def _inspect(
+    files: Sequence[tuple[int | None, Path]], context: Context
+) -> tuple[dict[int, Image | dict[int, Image]], tuple[tuple[int, str], ...]]:
+    """The images by their numbers, and the boards that they were built for, as far as they say."""
     from time import monotonic
 
     from ..mcuboot import by_slot, load_package
@@ -334,7 +338,8 @@ async def _inspect(files: Sequence[tuple[int | None, Path]], context: Context) -
         told_of = package.told_of(*found)
         for warning in dict.fromkeys((*(text for one in found for text in one.image.warnings), *told_of)):
             context.progress(Note(warning, warning=True))
-    return images
+    boards = {one.number: one.board for found in chosen for one in found if one.board is not None}
+    return images, tuple(sorted(boards.items()))
 
 
 def _shown(files: Iterable[Path]) -> str:

@@ -20,6 +20,7 @@ from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
 from ..messages.standard import Slot
+from .boards import check_package_board
 from .device_state import DeviceState, Kind, is_board, read_version, shown_version
 from .fit import Fit
 from .loader import plan_through_loader
@@ -96,6 +97,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         self._check_board()
+        check_package_board(self.fit)
         self._check_image_number()
         if self.state.recovery:
             return self._done(*plan_recovery(self.fit, self._gate(), enter=False))

@@ -73,6 +73,8 @@ class DfuPolicy:
         check_timeout_s: for each check.
         rollback: an image that is not healthy is not only left unconfirmed: the device is reset, and the old one
             proven to be back.
+        package_boards: the boards that the package was built for, as pairs of an image's number and a name; what does
+            not look like the device's board has to be agreed to.
         image_order: of several images the numbers of all, as they are uploaded and marked; empty for uploads that count
             up and marks that count down, the only order that is known to suit every bootloader.
         recovery: update through the bootloader's serial recovery, which writes the file over the application: the
@@ -99,6 +101,7 @@ class DfuPolicy:
     checks: tuple[HealthCheck | OutsideCheck, ...] = ()
     check_timeout_s: float = 60.0
     rollback: bool = False
+    package_boards: tuple[tuple[int, str], ...] = ()
     image_order: tuple[int, ...] = ()
     recovery: bool = False
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from mcumgrx.errors import ImageError
 from mcumgrx.hints import Hint, Run
 from mcumgrx.mcuboot.archive import Archive, shown
+from mcumgrx.mcuboot.boards import is_same_board
 from mcumgrx.mcuboot.file_bytes import FileBytes
 from mcumgrx.mcuboot.header import IMAGE_MAGIC
 from mcumgrx.mcuboot.hex import Segment, read_hex
@@ -73,6 +74,10 @@ class PackageImage:
     def number(self) -> int:
         """The image number, 0 where nothing else is said."""
         return self.index or 0
+
+    def is_for(self, board: str) -> bool | None:
+        """Whether a device that calls itself `board` can be the one that it was built for; None where nothing says."""
+        return None if self.board is None else is_same_board(self.board, board, self.number)
 
     def __str__(self) -> str:
         parts = [self.name or "", self.board or "", "" if self.address is None else f"at 0x{self.address:x}"]

@@ -8,9 +8,10 @@ import pytest
 
 from mcumgrx.cli.main import main
 from mcumgrx.mcuboot import ImageRole, PackageImage, parse_image
+from mcumgrx.mcuboot.boards import is_same_board
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
 from mcumgrx.sim.images import build_image
-from mcumgrx_plugins.image.compare import DeviceFacts, compared, is_same_board
+from mcumgrx_plugins.image.compare import DeviceFacts, compared
 
 APP = parse_image(build_image("1.1.0", payload_size=3000))
 SWAP, XIP = BootloaderMode.SWAP_MOVE, BootloaderMode.DIRECT_XIP

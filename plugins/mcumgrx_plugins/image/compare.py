@@ -65,31 +65,14 @@ _Found = Iterator[tuple[bool, str]]
 
 
 def _board(one: PackageImage, device: DeviceFacts) -> _Found:
-    if one.board is None or device.board is None:
+    if one.board is None:
         return
-    if is_same_board(one.board, device.board, one.number):
+    if device.board is None:
+        yield True, f"the device does not tell its board; the file is for {one.board}"
+    elif one.is_for(device.board):
         yield True, f"the board is {device.board}, as the file says"
     else:
         yield False, f"the file is for the board {one.board}, and the device is {device.board}"
-
-
-def is_same_board(file: str, device: str, number: int = 0) -> bool:
-    """Whether these names can be one board's.
-
-    Old builds write `nrf5340dk_nrf5340_cpuapp`, newer ones `nrf5340dk` or `nrf5340dk/nrf5340/cpuapp`, and devices any
-    of those; an image for another core has the qualifiers of that core.
-    """
-    ours, theirs = (_without_revision(name).split("/") for name in (file, device))
-    if len(ours) > 1 and len(theirs) > 1 and number == 0:
-        return ours == theirs
-    a, b = ours[0], theirs[0]
-    return a == b or a.startswith(f"{b}_") or b.startswith(f"{a}_")
-
-
-def _without_revision(name: str) -> str:
-    base, _, qualifiers = name.lower().partition("/")
-    base = base.partition("@")[0]
-    return f"{base}/{qualifiers}" if qualifiers else base
 
 
 def _version(one: PackageImage, device: DeviceFacts) -> _Found:
