@@ -11,8 +11,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -172,18 +172,18 @@ class DeviceServer:
         if baud is not None and baud != 0 and not 300 <= baud <= 12_000_000:
             raise UsageError(f"a UART does not work with {baud} baud", hint="300 to 12000000, or 0 for no limit")
         self._instant = instant
-        self._datagram = replace(address, options={"latency": "0", **address.options, "link": "datagram"})
+        self.datagram = replace(address, options={"latency": "0", **address.options, "link": "datagram"})
         uart = {**address.options, "link": kind}
         if baud == 0 or (baud is None and instant and "baud" not in uart):
             uart.setdefault("speed", _NO_LIMIT)
         elif baud is not None:
             uart["baud"] = str(baud)
-        self._uart = replace(address, options=uart)
+        self.uart = replace(address, options=uart)
         # Keeps the device running, and its file locked, while no client is there.
-        self._keeper = self._new_transport(self._datagram)
-        self._new_transport(self._uart)  # its options are checked before anything is opened
+        self._keeper = self._new_transport(self.datagram)
+        self._new_transport(self.uart)  # its options are checked before anything is opened
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._closing = AsyncExitStack()  # of what has been opened
         self._failed: asyncio.Future[BaseException] | None = None
         self._heart: _Heart | None = None
 
@@ -204,8 +204,7 @@ class DeviceServer:
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        for close in reversed(self._closers):
-            await close()
+        await self._closing.aclose()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -238,11 +237,7 @@ class DeviceServer:
             datagrams.listen(link)
         except NotImplementedError:  # the loop of Windows reads sockets in its own way only
             await loop.create_datagram_endpoint(lambda: datagrams, sock=link)
-
-        async def close() -> None:
-            datagrams.close()
-
-        self._closers.append(close)
+        self._closing.callback(datagrams.close)
         return address
 
     async def tcp(self, host: str, port: int) -> Address:
@@ -263,7 +258,7 @@ class DeviceServer:
                 connection.abort()
             await server.wait_closed()
 
-        self._closers.append(close)
+        self._closing.push_async_callback(close)
         return _endpoint("tcp", server.sockets[0].getsockname())
 
     def pty(self, link: Path | None = None) -> Address:
@@ -273,29 +268,17 @@ class DeviceServer:
         """
         if sys.platform != "win32":
             terminal = _Terminal(self)
-
-            async def close() -> None:
-                terminal.close()
-                if link is not None:
-                    _remove_link(link, terminal.path)
-
-            self._closers.append(close)
+            self._closing.callback(terminal.close)
             if link is not None:
                 _make_link(link, terminal.path)
+                self._closing.callback(_remove_link, link, terminal.path)
             return Address("serial", terminal.path if link is None else str(link.absolute()))
         raise UsageError("this system has no pseudo-terminals", hint="serve it with --tcp or --udp")
 
     # -- for the links -------------------------------------------------------------------------------------------------
 
-    def connect_datagram(self, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
-        """A new link for datagrams, at work."""
-        return self._start(self._datagram, write)
-
-    def connect_uart(self, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
-        """A new link with console framing, at work."""
-        return self._start(self._uart, write)
-
-    def _start(self, address: Address, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
+    def connect(self, address: Address, write: Callable[[bytes], None]) -> tuple[_Wire, asyncio.Task[None]]:
+        """A new link, at work: as `datagram` or `uart` has it."""
         assert self._heart is not None
         wire = _Wire(self._new_transport(address), self._heart, write)
         task = asyncio.get_running_loop().create_task(wire.run(), name="mcumgrx sim serve")
@@ -365,7 +348,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             if len(self._clients) >= _MAX_CLIENTS:
                 silent = next(iter(self._clients))
                 self._clients.pop(silent)[1].cancel()
-            client = self._server.connect_datagram(lambda message: self._send(message, addr))
+            client = self._server.connect(self._server.datagram, lambda message: self._send(message, addr))
         self._clients[addr] = client  # last, because it was heard last
         if data and not client[0].full:
             client[0].put(data)
@@ -402,7 +385,7 @@ class _Connection(asyncio.Protocol):
             return
         self._transport = transport
         self._connections.add(self)
-        self._client = self._server.connect_uart(self._write)
+        self._client = self._server.connect(self._server.uart, self._write)
 
     def data_received(self, data: bytes) -> None:
         if self._client is not None and self._transport is not None and (pause_s := self._client[0].put(data)) > 0:
@@ -442,7 +425,7 @@ if sys.platform != "win32":
             self._unsent = bytearray()
             self._reading = False
             self._pause: asyncio.TimerHandle | None = None
-            self._wire, self._task = server.connect_uart(self._write)
+            self._wire, self._task = server.connect(server.uart, self._write)
             self._listen()
 
         def close(self) -> None:
