@@ -108,19 +108,16 @@ class Registry:
         entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
         path: Sequence[str] | None = None,
     ) -> None:
-        self._transports: dict[str, TransportPlugin] = {}
-        self.transports = MappingProxyType(self._transports)
+        self._tables: dict[type[Description], dict[Any, Any]] = {kind: {} for kind in _HOOKS.values()}
+        self.transports: Mapping[str, TransportPlugin] = MappingProxyType(self._tables[TransportPlugin])
         """The transports by scheme; one with aliases stands under each of them too."""
-        self._groups: dict[int, GroupPlugin] = {}
-        self.groups = MappingProxyType(self._groups)
+        self.groups: Mapping[int, GroupPlugin] = MappingProxyType(self._tables[GroupPlugin])
         """The command groups by number."""
-        self._roles: dict[str, list[GroupPlugin]] = {}
-        self._commands: dict[str, CliCommand] = {}
-        self.commands = MappingProxyType(self._commands)
+        self.commands: Mapping[str, CliCommand] = MappingProxyType(self._tables[CliCommand])
         """The plugins' commands by name, which is one word or two."""
-        self._checks: dict[str, CheckPlugin] = {}
-        self.checks = MappingProxyType(self._checks)
+        self.checks: Mapping[str, CheckPlugin] = MappingProxyType(self._tables[CheckPlugin])
         """The plugins' health checks by name."""
+        self._roles: dict[str, list[GroupPlugin]] = {}
         self._owners: dict[Description, PluginRecord] = {}
         self._packages: dict[str, PluginRecord] = {}  # those of other distributions, by the name they are imported by
         self._records: list[PluginRecord] = []
@@ -142,7 +139,7 @@ class Registry:
         Raises `UsageError` for an unknown scheme or an address that the transport cannot take, `PluginError` when the
         plugin is broken.
         """
-        plugin = self._transports.get(address.scheme)
+        plugin = self.transports.get(address.scheme)
         if plugin is None:
             raise self._unknown_scheme(address)
         kind = cast("type[Transport]", self.resolve(plugin, plugin.load))
@@ -176,7 +173,7 @@ class Registry:
         if not plugins:
             who = "no plugin" if chosen is None else f"no plugin {chosen!r}"
             raise PluginError(f"{who} supplies {kind.__name__}", hint=self._not_loaded() or _NOT_INSTALLED)
-        transport = self._transports.get(link)
+        transport = self.transports.get(link)
         beside = [one for one in plugins if transport is not None and self._owner(one) == self._owner(transport)]
         plugin = (beside or plugins)[0]
         found = cast("type[Group]", self.resolve(plugin, plugin.load))
@@ -186,7 +183,7 @@ class Registry:
 
     def error_table(self, group: int) -> type[ErrorCode] | None:
         """The codes of a group, or None where no plugin tells them."""
-        plugin = self._groups.get(group)
+        plugin = self.groups.get(group)
         return None if plugin is None else plugin.error_table()
 
     def command(self, plugin: CliCommand) -> tuple[CliFunction, CliSpec]:
@@ -324,50 +321,31 @@ class Registry:
         clashes = [] if problems else list(self._clashes(plugin))
         for clash in clashes:
             loading.conflict(f"{what}: {clash}")
-        if not problems and not clashes:
-            loading.taken.append(plugin)
-            loading.supplies += self._enter(plugin)
+        if problems or clashes:
+            return
+        for key, supply in _keys(plugin).items():
+            self._tables[type(plugin)].setdefault(key, plugin)
+            loading.supplies.append(supply)
+        if isinstance(plugin, GroupPlugin) and plugin.fills is not None:
+            self._roles.setdefault(plugin.fills, []).append(plugin)
+        loading.taken.append(plugin)
 
     def _clashes(self, plugin: Description) -> Iterator[str]:
         """What another plugin has that this one wants."""
-        match plugin:
-            case TransportPlugin():
-                for scheme in dict.fromkeys((plugin.scheme, *plugin.aliases)):
-                    if scheme in self._transports:
-                        yield f"{scheme!r} is taken by the plugin {self._owner_name(self._transports[scheme])}"
-            case GroupPlugin():
-                # Another implementation of one of SMP's own groups stands beside ours.
-                if plugin.fills is None and plugin.id in self._groups:
-                    yield f"the number is taken by the plugin {self._owner_name(self._groups[plugin.id])}"
-            case CliCommand():
-                first = plugin.name.split(" ")[0]
-                for name, other in self._commands.items():
-                    # "acme" cannot be both a command and a group of commands.
-                    if name in (plugin.name, first) or (plugin.name == first and name.startswith(f"{first} ")):
-                        yield f"the name is taken by {name!r} of the plugin {self._owner_name(other)}"
-                        return
-            case CheckPlugin():
-                if plugin.name in self._checks:
-                    yield f"the name is taken by the plugin {self._owner_name(self._checks[plugin.name])}"
-
-    def _enter(self, plugin: Description) -> list[str]:
-        """Make it one of those that there are; what it supplies, for people."""
-        match plugin:
-            case TransportPlugin():
-                schemes = dict.fromkeys((plugin.scheme, *plugin.aliases), plugin)
-                self._transports.update(schemes)
-                return [f"transport {scheme}" for scheme in schemes]
-            case GroupPlugin():
-                self._groups.setdefault(plugin.id, plugin)
-                if plugin.fills is not None:
-                    self._roles.setdefault(plugin.fills, []).append(plugin)
-                return [f"group {plugin.id} {plugin.name}"]
-            case CliCommand():
-                self._commands[plugin.name] = plugin
-                return [f"command {plugin.name}"]
-            case CheckPlugin():
-                self._checks[plugin.name] = plugin
-                return [f"check {plugin.name}"]
+        if isinstance(plugin, CliCommand):
+            first = plugin.name.split(" ")[0]
+            for name, other in self.commands.items():
+                # "acme" cannot be both a command and a group of commands.
+                if name in (plugin.name, first) or (plugin.name == first and name.startswith(f"{first} ")):
+                    yield f"the name is taken by {name!r} of the plugin {self._owner_name(other)}"
+                    return
+        elif not isinstance(plugin, GroupPlugin) or plugin.fills is None:
+            # Another implementation of one of SMP's own groups stands beside ours.
+            table = self._tables[type(plugin)]
+            for key in _keys(plugin):
+                if key in table:
+                    called = {GroupPlugin: "the number", CheckPlugin: "the name"}.get(type(plugin), repr(key))
+                    yield f"{called} is taken by the plugin {self._owner_name(table[key])}"
 
     # -- errors ----------------------------------------------------------------------------------------------------
 
@@ -391,7 +369,7 @@ class Registry:
         from .address import meant_address
 
         scheme = address.scheme
-        if not self._transports:
+        if not self.transports:
             return PluginError("no plugin supplies a transport", hint=self._not_loaded() or _NOT_INSTALLED)
         for record in self._records:
             if record.name == scheme and record.disabled:
@@ -399,8 +377,8 @@ class Registry:
                     f"the plugin {scheme!r} is disabled",
                     f"take it out of MCUMGRX_DISABLE_PLUGINS to use {scheme}: addresses",
                 )
-        known = ", ".join(f"{name}:" for name in sorted(self._transports))
-        examples = [plugin.example for plugin in dict.fromkeys(self._transports.values()) if plugin.example]
+        known = ", ".join(f"{name}:" for name in sorted(self.transports))
+        examples = [plugin.example for plugin in dict.fromkeys(self.transports.values()) if plugin.example]
         hint = f"known are {known}" + (f" (for example {examples[0]})" if examples else "")
         if meant := meant_address(str(address)):
             return UsageError(f"{str(address)!r} is not a device address", hint=meant)
@@ -653,6 +631,15 @@ _HOOKS: dict[str, type[Description]] = {
     "mcumgrx_checks": CheckPlugin,
 }
 _NOUNS = {TransportPlugin: "transport", GroupPlugin: "group", CliCommand: "command", CheckPlugin: "check"}
+
+
+def _keys(plugin: Description) -> dict[str | int, str]:
+    """What it is known by, and what it is then said to supply."""
+    if isinstance(plugin, TransportPlugin):
+        return {scheme: f"transport {scheme}" for scheme in (plugin.scheme, *plugin.aliases)}
+    if isinstance(plugin, GroupPlugin):
+        return {plugin.id: f"group {plugin.id} {plugin.name}"}
+    return {plugin.name: f"{_NOUNS[type(plugin)]} {plugin.name}"}
 
 
 def _is_line(value: object) -> bool:

@@ -76,7 +76,7 @@ def test_a_group_of_a_plugin_has_its_name_and_its_errors() -> None:
     acme = GroupPlugin(GROUP, "acme", "Acme heads", load="nowhere:Group", errors=f"{__name__}:AcmeError")
     made, _ = desk(GroupError(AcmeError.TOO_HOT))
     registry = Registry(entry_points=[])
-    registry._groups[GROUP] = acme
+    registry._tables[GroupPlugin][GROUP] = acme
     look_for_tables(registry.error_table)
     made.groups = registry.groups
     with pytest.raises(DeviceError, match="the head is too hot") as raised:
