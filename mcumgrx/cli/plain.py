@@ -200,6 +200,11 @@ def _present(event: Bytes) -> str:
 
 
 def _rate(event: Bytes, before: str = ", ") -> str:
-    if event.elapsed_s <= 0 or event.done <= event.resumed_from:
-        return ""
-    return before + rate_text((event.done - event.resumed_from) / event.elapsed_s)
+    average = average_rate(event)
+    return "" if average is None else before + rate_text(average)
+
+
+def average_rate(event: Bytes) -> float | None:
+    """Bytes per second since the beginning; None where nothing has moved."""
+    moved = event.done - event.resumed_from
+    return moved / event.elapsed_s if moved > 0 and event.elapsed_s > 0 else None

@@ -11,7 +11,6 @@ import dataclasses
 import os
 import shutil
 import textwrap
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -21,7 +20,7 @@ from ..events import Bytes, Note, Stage, StageName
 from .checklist import Checklist, Item
 from .checklist import Mark as ListMark
 from .exit_codes import Failure
-from .plain import PlainRenderer
+from .plain import PlainRenderer, average_rate
 from .render import Line, harmless
 from .streams import Beside, write_line, write_text
 from .tables import WIDTH, Table, table_lines
@@ -124,7 +123,7 @@ class TerminalRenderer(PlainRenderer):
     def bytes_moved(self, event: Bytes) -> None:
         running = self._running if self._list is None else self._list.running
         if running is not None:
-            running.moved(event)
+            running.bytes = event
 
     def status(self, text: str) -> None:
         if self._list is not None:
@@ -396,8 +395,6 @@ class _Running:
     With `verbose` what the rate is made of stands in a second line.
     """
 
-    _RATE_WINDOW_S = 4.0
-
     def __init__(self, stage: Stage, unicode: bool, verbose: bool = False, name_width: int = _NAME_WIDTH) -> None:
         from time import monotonic
 
@@ -408,13 +405,6 @@ class _Running:
         self._clock = monotonic
         self._begin = monotonic()
         self.bytes: Bytes | None = None
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def moved(self, event: Bytes) -> None:
-        self.bytes = event
-        self._samples.append((event.elapsed_s, event.done))
-        while event.elapsed_s - self._samples[0][0] > self._RATE_WINDOW_S and len(self._samples) > 2:
-            self._samples.popleft()
 
     def standing(self) -> str:
         """What was under way and how far it had come, in words."""
@@ -452,7 +442,7 @@ class _Running:
         yield text
 
     def _append_bar(self, text: Text, room: int, event: Bytes) -> None:
-        rate = event.speed.now if event.speed is not None else self._bytes_per_s()
+        rate = event.speed.now if event.speed is not None else average_rate(event)
         stats = f"{100 * event.done // event.total:>3} %  {_progress(event)}"
         more = []
         if event.resumed_from:
@@ -478,13 +468,6 @@ class _Running:
             text.append("#" * full)
             text.append("." * (bar - full), "dim")
         text.append(f"  {stats}")
-
-    def _bytes_per_s(self) -> float | None:
-        """Over the last seconds; what a device does in bursts evens out."""
-        if len(self._samples) < 2:
-            return None
-        (begin_s, begin), (end_s, end) = self._samples[0], self._samples[-1]
-        return (end - begin) / (end_s - begin_s) if end_s > begin_s else None
 
 
 def _about(count: int) -> str:
