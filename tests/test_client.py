@@ -455,6 +455,22 @@ async def test_a_framing_of_a_plugin_that_fails(where: str) -> None:
             await client.request(Echo("?"))
 
 
+@virtual
+async def test_a_framing_of_a_plugin_that_fails_behind_an_answer() -> None:
+    class Odd(Wire):
+        def framing(self) -> Framing:
+            return OddFraming()
+
+    class OddFraming(StreamFraming):
+        def take_text(self) -> bytes:
+            raise ZeroDivisionError("oops")
+
+    async with Client(Odd()) as client:
+        assert await client.request(Echo("?")) == "?"
+        with pytest.raises(PluginError, match=r"in framing of .* ZeroDivisionError: oops"):
+            await client.request(Echo("!"))
+
+
 @pytest.mark.parametrize("chunk", [None, "text", 5])
 @virtual
 async def test_a_transport_that_receives_no_bytes(chunk: Any) -> None:

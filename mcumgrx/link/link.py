@@ -341,8 +341,7 @@ class Link:
         table, framing = self._table, self._framing
         self.heard_at = self.loop.time()
         try:
-            found = table.receive(chunk)
-            garbled, text = framing.garbled, framing.take_text()
+            found, garbled = table.receive(chunk), framing.garbled
         except Exception as error:
             raise fault_of(self.transport, "framing", error) from error
         if garbled != self._garbled:
@@ -361,7 +360,7 @@ class Link:
             owner = call.owner
             if owner is not None:
                 owner.answered(call, reply)
-        if text:
+        if text := asking(self.transport, "framing", framing.take_text):
             self.text.feed(text)
 
     def _tell(self, what: str, tell: Callable[[], None]) -> None:
