@@ -23,6 +23,8 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .address import Address as Address
+    from .blocking import BlockingDevice as BlockingDevice
+    from .blocking import open as open
     from .client import Client as Client
     from .contracts import HealthCheck as HealthCheck
     from .contracts import OnTrial as OnTrial
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 _LATE = {
     "session": "connect device SessionDevice",
     "updating": "update",
+    "blocking": "BlockingDevice open",
     "mcuboot": "Image load_image",
     "address": "Address",
     "client": "Client",
