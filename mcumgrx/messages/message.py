@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast
 
 import cbor2
 
-from ..errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge
+from ..errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge, UsageError
 from ..protocol import codec
 from ..protocol.codes import SmpError, error_table
 from ..protocol.header import HEADER_SIZE, MAX_PAYLOAD, GroupId, Op
@@ -103,8 +103,14 @@ class Reply:
 
 
 def encode_body(body: Mapping[str, object]) -> bytes:
-    """CBOR as every server takes it: one definite map, shortest integers, keys in the given order."""
-    return cbor2.dumps(dict(body))
+    """CBOR as every server takes it: one definite map, shortest integers, keys in the given order.
+
+    Raises `UsageError` for a text that is no UTF-8, such as one that the command line could not decode.
+    """
+    try:
+        return cbor2.dumps(dict(body))
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object!r} is not a text that can be sent") from error
 
 
 def decode_body(payload: bytes) -> Body:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcumgrx.errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge
+from mcumgrx.errors import DeviceError, ErrorCode, MalformedReply, MessageTooLarge, UsageError
 from mcumgrx.former_names import Command
 from mcumgrx.messages.message import (
     MAX_LEVELS,
@@ -126,6 +126,11 @@ def test_what_is_no_body_is_a_malformed_reply(text: str) -> None:
     with pytest.raises(MalformedReply) as raised:
         decode_body(data)
     assert raised.value.payload == data
+
+
+def test_a_text_that_is_no_utf_8_is_not_sent() -> None:
+    with pytest.raises(UsageError, match=r"'a\\udcff' is not a text that can be sent"):
+        encode_body({"list": [{"name": "a\udcff"}]})
 
 
 @pytest.mark.parametrize("opening", [b"\x81", b"\x9f", b"\xa1\x61a", b"\xbf\x61a", b"\xc1"])

@@ -73,8 +73,9 @@ async def raw(context: CliContext, group: str, id: int, body: str | None, write:
         raise UsageError(f"{id} is no command", hint=f"they have numbers from 0 to {_LARGEST_ID}")
     values = {} if body is None else body_from_json(body)
     request = RawCommand(number, id, Op.WRITE if write else Op.READ, values)
+    size = request.request().size
     async with context.connect() as client:
-        if request.request().size > client.limits.safe_message:
+        if size > client.limits.safe_message:
             # With the device's buffers known, what does not fit is refused here, and not lost on the way.
             await client.params()
         try:

@@ -53,11 +53,6 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _from_json(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{value!r} is not a text that can be sent") from error
     if isinstance(value, int) and not _LEAST <= value <= _LARGEST:
         raise UsageError(f"{value} does not fit an integer of 64 bits")
     if isinstance(value, list):

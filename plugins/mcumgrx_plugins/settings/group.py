@@ -177,9 +177,5 @@ def _as_bytes(value: bytes | str) -> bytes:
 
 def _check(name: str) -> None:
     """How long a name can be, the device decides. Raises `UsageError`."""
-    try:
-        empty = not name.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{name!r} is not a text that can be sent") from error
-    if empty:
+    if not name:
         raise UsageError("a setting has a name", hint="such as app/interval")

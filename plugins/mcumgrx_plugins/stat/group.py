@@ -29,11 +29,7 @@ class StatGroup(Group):
 
     async def read(self, name: str) -> Counters:
         """The counters of the group `name`. Raises `UsageError` for a name that none can have."""
-        try:
-            empty = not name.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{name!r} is not a text that can be sent") from error
-        if empty:
+        if not name:
             raise UsageError("statistics have a name", hint=Hint("see ", Run("stat list")))
         with explaining(
             (SmpError.NOT_SUPPORTED, _NOT_BUILT),
