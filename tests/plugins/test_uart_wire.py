@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcumgrx_plugins.uart.framing import ShellPrompt
+from mcumgrx_plugins.uart.framing import PromptFraming
 from mcumgrx_plugins.uart.wire import Noise, Wire
 
 FIRST, SECOND = [b"first"], [b"second"]
@@ -84,16 +84,17 @@ def test_what_does_not_end_leaves_half_of_the_processor() -> None:
 
 @pytest.mark.parametrize("cut", range(1, 9))
 def test_a_prompt_is_seen_however_it_arrives(cut: int) -> None:
-    prompt, text = ShellPrompt(None), b"\r\nuart:~$ "
-    prompt.hear(text[:cut])
-    prompt.hear(text[cut:])
-    assert prompt.is_there
-    prompt.opened()
-    assert not prompt.is_there
+    framing, text = PromptFraming(127, None), b"\r\nuart:~$ "
+    for piece in (text[:cut], text[cut:]):
+        assert not framing.has_shell
+        framing.feed(piece)
+        assert framing.take_text() == piece
+    assert framing.has_shell
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_what_the_address_says_counts(known: bool) -> None:
-    prompt = ShellPrompt(known)
-    prompt.hear(b"uart:~$ " if not known else b"nothing")
-    assert prompt.is_there is known
+    framing = PromptFraming(127, known)
+    framing.feed(b"uart:~$ " if not known else b"nothing")
+    framing.take_text()
+    assert framing.has_shell is known

@@ -1,11 +1,10 @@
-"""Which framing a UART speaks, found out by `AutoFraming`; and whether a shell has it, which `ShellPrompt` sees."""
+"""Which framing a UART speaks, found out by `AutoFraming`; and whether a shell has it, which `PromptFraming` sees."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from enum import Enum
 
 from mcumgrx.plugin_api import ConsoleFraming, StreamFraming
@@ -36,38 +35,23 @@ class Kind(Enum):
     RAW = "raw"
 
 
-class ShellPrompt:
-    """Whether a shell has the port. `known`: it has, or has not; None to look for its prompt."""
+class PromptFraming(ConsoleFraming):
+    """Console framing that tells whether a shell has the port. `known`: it has, or has not; None: a prompt tells."""
 
-    def __init__(self, known: bool | None) -> None:
-        self.is_there = bool(known)
+    def __init__(self, line_length: int, known: bool | None) -> None:
+        super().__init__(line_length=line_length)
+        self.has_shell = bool(known)
         self._known = known
         self._last = b""  # of what the device has printed
 
-    def opened(self) -> None:
-        self.is_there, self._last = bool(self._known), b""
-
-    def hear(self, text: bytes) -> None:
-        if self._known is not None or self.is_there:
-            return
-        seen = self._last + text
-        self._last = seen[1 - _PROMPT_BYTES :]
-        if _PROMPT.search(seen):
-            log.info("the device is a shell")
-            self.is_there = True
-
-
-class PromptFraming(ConsoleFraming):
-    """Console framing; `printed` gets what the device has written beside its messages."""
-
-    def __init__(self, line_length: int, printed: Callable[[bytes], None]) -> None:
-        super().__init__(line_length=line_length)
-        self._printed = printed
-
     def take_text(self) -> bytes:
         text = super().take_text()
-        if text:
-            self._printed(text)
+        if text and self._known is None and not self.has_shell:
+            seen = self._last + text
+            self._last = seen[1 - _PROMPT_BYTES :]
+            if _PROMPT.search(seen):
+                log.info("the device is a shell")
+                self.has_shell = True
         return text
 
 
@@ -77,9 +61,9 @@ class AutoFraming:
     Messages are given back by `encode` as they are: only when they are sent is it known how. `lay_out` does it then.
     """
 
-    def __init__(self, line_length: int, printed: Callable[[bytes], None]) -> None:
+    def __init__(self, console: PromptFraming) -> None:
         self.kind: Kind | None = None
-        self._console = PromptFraming(line_length, printed)
+        self._console = console
         self._raw = StreamFraming()
         self._raw_asked = False  # an answer in raw framing may come
         self._text_bytes = 0  # what the raw framing has discarded of console text

@@ -25,7 +25,7 @@ from mcumgrx.plugin_api import (
     Transport,
 )
 
-from .framing import PROBE, AutoFraming, Kind, PromptFraming, ShellPrompt
+from .framing import PROBE, AutoFraming, Kind, PromptFraming
 from .stream import ByteStream, StreamEnded
 from .wire import Noise, Wire
 
@@ -95,11 +95,12 @@ class UartTransport(Transport):
         self._line_length = options.integer("line", 127, minimum=32, maximum=0xFFFF)
         self._pause_s = options.number("pause", 0, maximum=60_000) / 1000
         shell = options.choice("shell", "auto", ("auto", "yes", "no"))
-        self._shell = ShellPrompt(None if shell == "auto" else shell == "yes")
+        self._shell = None if shell == "auto" else shell == "yes"
+        self._console = PromptFraming(self._line_length, self._shell)
         options.finish()
         self._limits = {
             Kind.CONSOLE: Limits(
-                safe_message=ConsoleFraming(line_length=self._line_length).one_line,
+                safe_message=self._console.one_line,
                 max_message=ConsoleFraming.MAX_MESSAGE,
                 buffer_overhead=ConsoleFraming.OVERHEAD,
             ),
@@ -137,7 +138,6 @@ class UartTransport(Transport):
                 hint="what it was used for before may not be done yet: unplug the device, or try again",
             ) from error
         self._wire.opened()
-        self._shell.opened()
         self._awake = False
         self._in_step = True
         self._ready_at = 0.0
@@ -272,13 +272,9 @@ class UartTransport(Transport):
     # -- framing -------------------------------------------------------------------------------------------------------
 
     def framing(self) -> Framing:
-        self._auto = None
-        if self._framing_kind is None:
-            self._auto = AutoFraming(self._line_length, self._shell.hear)
-            return self._auto
-        if self._framing_kind is Kind.RAW:
-            return StreamFraming()
-        return PromptFraming(self._line_length, self._shell.hear)
+        self._console = PromptFraming(self._line_length, self._shell)
+        self._auto = AutoFraming(self._console) if self._framing_kind is None else None
+        return self._auto or (StreamFraming() if self._framing_kind is Kind.RAW else self._console)
 
     @property
     def _kind(self) -> Kind:
@@ -297,7 +293,7 @@ class UartTransport(Transport):
         if self._kind is Kind.RAW:
             # Its driver hands over single bytes, and a lost one costs a silence of three seconds.
             return Flow(most=1, faster=faster)
-        return Flow(most=_SHELL_REQUESTS if self._shell.is_there else None, faster=faster)
+        return Flow(most=_SHELL_REQUESTS if self._console.has_shell else None, faster=faster)
 
     async def _find_framing(self, stream: ByteStream, auto: AutoFraming) -> bool:
         """Ask in each framing; whether an answer came."""
