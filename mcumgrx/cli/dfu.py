@@ -378,9 +378,10 @@ class _Listener:
 
 
 def _not_agreed(plan: Plan) -> PlanRefused:
-    from ..flows.plan import Reset
+    from ..flows.plan import Reset, Upload
 
-    starts = plan.has(Reset)
+    in_place = any(upload.in_place for _, upload in plan.tasks(Upload))  # which is what there is to agree to
+    starts = plan.has(Reset) and not in_place
     return PlanRefused(
         f"nothing was changed, because nobody has agreed: {'; '.join(plan.no_way_back)}",
         slot=plan.slot,
