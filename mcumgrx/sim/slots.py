@@ -177,6 +177,14 @@ class Slot:
         """Bytes of the larger of the two images being swapped; 0xFFFFFFFF if unset."""
         return int.from_bytes(self.read(self.size - self.trailer.swap_size_offset, 4), "little")
 
+    @property
+    def tlv_sizes(self) -> tuple[int, int]:
+        """Swap using offset only: unprotected TLV bytes of both images, as written when the swap began."""
+        distance = self.trailer.tlv_sizes_offset
+        assert distance is not None
+        found = self.read(self.size - distance, 4)
+        return int.from_bytes(found[:2], "little"), int.from_bytes(found[2:], "little")
+
     def write_magic(self) -> None:
         # Where the alignment is larger than the magic, the write begins before it.
         magic = trailer_magic(self.trailer.max_align)
@@ -201,12 +209,14 @@ class Slot:
         assert distance is not None
         self._write_field(distance, primary.to_bytes(2, "little") + secondary.to_bytes(2, "little"))
 
-    def write_progress(self, record: int) -> None:
-        """Note that step `record` of a swap is done."""
+    def write_progress(self, record: int, count: int = 1) -> None:
+        """Note that `count` steps of a swap from `record` on are done, at once."""
         # bootutil writes the state number that follows; only that it is not erased matters.
         states = max(1, self.trailer.status_states)
-        offset = self.size - self.trailer.status_offset + record * self.flash.write_size
-        self.write(offset, bytes([record % states + 1]))
+        unit = self.flash.write_size
+        offset = self.size - self.trailer.status_offset + record * unit
+        noted = [bytes([number % states + 1]).ljust(unit, bytes([ERASED])) for number in range(record, record + count)]
+        self.write(offset, b"".join(noted))
 
     def progress(self) -> int:
         """How many steps of a swap are done: the highest record written, counted from 1; 0 if there is none."""

@@ -83,6 +83,8 @@ class SectorSwap(Install):
     """What swap using move and swap using offset have in common: steps of one sector each, noted in the primary."""
 
     reads_primary = True
+    _states: ClassVar[int]
+    """Progress records of the sector that is done first."""
 
     def interrupted(self) -> SwapType | None:
         primary = self.primary
@@ -100,7 +102,17 @@ class SectorSwap(Install):
         return self.primary.progress() > 0
 
     def resume(self) -> None:
-        self._carry_out(SwapType(self.primary.swap_info & 0x0F))
+        primary, secondary = self.primary, self.secondary
+        kind = SwapType(primary.swap_info & 0x0F)
+        if primary.progress() < self._states:
+            # As long as the first sector is not done bootutil begins with the trailers once more (`fixup_revert`).
+            if kind is SwapType.REVERT and secondary.magic is Mark.UNSET:
+                secondary.erase_trailer()
+                self._mark_for_revert()
+                self._copy_sizes()
+                secondary.write_magic()
+            secondary.erase_trailer()
+        self._carry_out(kind, self._sizes_on_the_way(kind))
 
     def start(self, kind: SwapType) -> bool:
         primary, secondary = self.primary, self.secondary
@@ -127,6 +139,10 @@ class SectorSwap(Install):
     def _write_sizes(self, slot: Slot, primary: bytes, secondary: bytes) -> None:
         slot.write_swap_size(max(len(primary), len(secondary)))
 
+    def _copy_sizes(self) -> None:
+        """From the primary's trailer to the secondary's."""
+        self.secondary.write_swap_size(self.primary.swap_size)
+
     @abstractmethod
     def _mark_for_revert(self) -> None:
         """Let the secondary's trailer, erased by now, ask for what the primary's did."""
@@ -135,12 +151,16 @@ class SectorSwap(Install):
     def _steps(self, kind: SwapType, sectors: int) -> Iterator[Step]:
         """All steps for images of at most `sectors` sectors, in order; their records are ascending."""
 
+    def _sizes_on_the_way(self, kind: SwapType) -> tuple[int, int] | None:
+        """The sizes of both images (primary's first) in the middle of a swap; None where they make no difference."""
+        return None
+
     def _needed(self, step: Step, sizes: tuple[int, int]) -> bool:
         """Whether the step moves anything of the images, whose sizes are given (primary's first)."""
         return True
 
     def _carry_out(self, kind: SwapType, sizes: tuple[int, int] | None = None) -> None:
-        """Do all steps not yet done; without `sizes` (the images are already mixed) none is left out."""
+        """Do all steps not yet done; without `sizes` none is left out."""
         primary = self.primary
         done = primary.progress()
         for step in self._steps(kind, -(-primary.swap_size // primary.sector_size)):
@@ -159,6 +179,8 @@ class SectorSwap(Install):
 
 class SwapMove(SectorSwap):
     """Move the primary's image up by one sector, then swap sector by sector. Needs no scratch area."""
+
+    _states = 1
 
     def max_image(self) -> int | None:
         primary, secondary = self.primary, self.secondary
@@ -194,6 +216,8 @@ class SwapOffset(SectorSwap):
     Upwards for an upgrade, downwards for a revert, so that the free sector moves along.
     """
 
+    _states = 2
+
     def max_image(self) -> int | None:
         primary, secondary = self.primary, self.secondary
         if secondary.sectors - primary.sectors not in (0, 1):
@@ -215,6 +239,30 @@ class SwapOffset(SectorSwap):
     def _write_sizes(self, slot: Slot, primary: bytes, secondary: bytes) -> None:
         slot.write_swap_size(max(len(primary), len(secondary)))
         slot.write_tlv_sizes(_unprotected_tlv_bytes(primary), _unprotected_tlv_bytes(secondary))
+
+    def _copy_sizes(self) -> None:
+        super()._copy_sizes()
+        self.secondary.write_tlv_sizes(*self.primary.tlv_sizes)
+
+    def _sizes_on_the_way(self, kind: SwapType) -> tuple[int, int] | None:
+        primary, secondary = self.primary, self.secondary
+        moved, half = divmod(primary.progress(), 2)
+        last = -(-primary.swap_size // primary.sector_size) - 1
+        # Where the headers lie by now (`boot_read_image_header`): first sectors are moved first, and last by a revert.
+        if kind is SwapType.REVERT:
+            begun, done = (moved, half) >= (last, 1), moved > last
+            old = secondary.header(secondary.sector_size) if begun else primary.header()
+            new = primary.header() if done else secondary.header()
+        else:
+            # With the last sector under way bootutil takes the new image's header for the old one's: where it is much
+            # smaller, the end of the old one is lost.
+            begun, done = (0, 1) <= (moved, half) < (last, 0), moved > 0
+            old = secondary.header() if begun else primary.header()
+            new = primary.header() if done else secondary.header(secondary.sector_size)
+        if old is None or new is None:
+            return None
+        tlvs = primary.tlv_sizes
+        return old.hashed_size + tlvs[0], new.hashed_size + tlvs[1]
 
     def _mark_for_revert(self) -> None:
         self.secondary.write_copy_done()
@@ -368,8 +416,7 @@ class SwapScratch(Install):
             primary.erase_sector(sector)
         primary.copy_from(scratch, 0, offset, length)
         if in_scratch:
-            primary.write_progress(record)
-            primary.write_progress(record + 1)
+            primary.write_progress(record, 2)
             self._write_trailer(primary, kind, size, scratch.image_ok is Mark.SET)
         primary.write_progress(record + 2)
 
