@@ -25,7 +25,7 @@ import pluggy
 from .errors import ErrorCode, McumgrError, PluginError, UsageError
 from .isolation import is_wanted, printable, said
 from .plugin_api import API_VERSION, PROJECT, CheckPlugin, CliCommand, CliSpec, GroupPlugin, Hooks, TransportPlugin
-from .repair import OURS, SWITCH, other_version, repair, requirements
+from .repair import OURS, SWITCH, other_version, repair
 
 if TYPE_CHECKING:
     from .address import Address
@@ -361,7 +361,7 @@ class Registry:
         record = self._owners.get(plugin)
         if record is None:
             return PluginError(problem)
-        requires = requirements(record.distribution) if error is not None else ()
+        requires = () if error is None else (record.requires,)
         hint = repair(record.name, record.distribution, other_version(record.distribution, requires, error))
         return record.fault(f"the plugin {record.name!r} is broken: {problem}", hint)
 

@@ -5,7 +5,6 @@ Which plugin that is and what is wrong with it is known to `registry`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Iterable
 
@@ -70,10 +69,3 @@ def _numbers(version: str) -> tuple[int, ...]:
     while numbers and not numbers[-1]:
         numbers.pop()
     return tuple(numbers)
-
-
-def requirements(distribution: str) -> tuple[str, ...]:
-    try:
-        return tuple(importlib.metadata.requires(distribution) or ()) if distribution else ()
-    except Exception:  # as with all metadata
-        return ()

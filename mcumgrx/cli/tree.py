@@ -210,8 +210,12 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         command = self.get_command(ctx, name)
-        if command is None and name == "help":
-            command = _Help()
+        if command is None and name == "help":  # of what follows: as `--help` behind that
+            words = [word for word in args[1:] if not word.startswith("-")]
+            if words:
+                return self.resolve_command(ctx, [*words, "--help"])
+            write_line(streams().out, ctx.get_help())
+            ctx.exit()
         if command is None:
             raise self.unknown(ctx, args)
         return name, command, args[1:]
@@ -243,30 +247,6 @@ class _Group(click.Group):
 def _below(plugins: Mapping[str, CliCommand], first: str) -> dict[str, CliCommand]:
     """Of the commands of two words that begin with this one, by the other."""
     return {name.partition(" ")[2]: plugin for name, plugin in plugins.items() if name.startswith(f"{first} ")}
-
-
-class _Help(click.Command):
-    """`mcumgrx help os echo`, and `mcumgrx os help echo`: the same as `--help` behind the command."""
-
-    context_class = HelpContext
-
-    def __init__(self) -> None:
-        parameters = [click.Argument(["words"], nargs=-1), *global_options(), help_option()]
-        super().__init__("help", params=parameters, callback=self._show, help="Show the help of a command.")
-        self.add_help_option = False
-
-    def _show(self, words: tuple[str, ...], **values: object) -> None:
-        ctx = click.get_current_context().parent
-        assert ctx is not None
-        for number, word in enumerate(words):
-            group = ctx.command
-            if not isinstance(group, _Group):
-                raise UsageError(f"'{ctx.command_path}' is a command, and has none of its own")
-            found = group.get_command(ctx, word)
-            if found is None:
-                raise group.unknown(ctx, list(words[number:]))
-            ctx = found.context_class(found, info_name=word, parent=ctx)
-        write_line(streams().out, ctx.get_help())
 
 
 def _all_commands() -> list[str]:
