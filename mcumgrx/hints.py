@@ -8,7 +8,7 @@ Everybody else reads the plain text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]~-]+")
@@ -54,7 +54,7 @@ class Hint(str):
     parts: tuple[str | Run, ...]
 
     def __new__(cls, *parts: str | Run) -> Self:
-        flat = tuple(_flat(parts))
+        flat = tuple(one for part in parts for one in (part.parts if isinstance(part, Hint) else (part,)))
         hint = super().__new__(cls, "".join(str(part) for part in flat))
         hint.parts = flat
         return hint
@@ -65,11 +65,3 @@ class Hint(str):
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
-
-
-def _flat(parts: Sequence[str | Run]) -> Iterator[str | Run]:
-    for part in parts:
-        if isinstance(part, Hint):
-            yield from part.parts
-        else:
-            yield part

@@ -307,7 +307,14 @@ def device(
         raise UsageError(f"the name of a device has 1 to {MOST_ID} characters", hint="name it as its label does")
     registry = default_registry() if registry is None else registry
     look_for_tables(registry.error_table)
-    named, transport = _reached(address, registry)
+    named: Address | str
+    if isinstance(address, Transport):
+        named, transport = f"{type(address).__module__}.{type(address).__qualname__}", address
+    elif isinstance(address, str | Address):
+        named = Address.parse(address) if isinstance(address, str) else address
+        transport = registry.transport(named)
+    else:
+        raise TypeError(f"a device is named by an address or reached by a Transport, not by {address!r}")
     return SessionDevice(
         named,
         transport,
@@ -318,17 +325,6 @@ def device(
         name=name,
         roles=roles,
     )
-
-
-def _reached(address: object, registry: Registry) -> tuple[Address | str, Transport]:
-    """How the device is named, and the transport to it."""
-    if isinstance(address, Transport):
-        kind = type(address)
-        return f"{kind.__module__}.{kind.__qualname__}", address
-    if not isinstance(address, str | Address):
-        raise TypeError(f"a device is named by an address or reached by a Transport, not by {address!r}")
-    parsed = Address.parse(address) if isinstance(address, str) else address
-    return parsed, registry.transport(parsed)
 
 
 @asynccontextmanager

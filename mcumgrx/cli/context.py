@@ -48,7 +48,8 @@ class Context:
             self.renderer.event(event)
 
     def _hear(self, text: str) -> None:
-        _log_device_text(text)
+        for line in text.splitlines():
+            device_log.info("%s", line)
         if self.settings.device_log:
             self.renderer.event(DeviceText(text))
 
@@ -157,11 +158,6 @@ def no_device(given: str | None) -> UsageError:
     named = " or ".join(f"-d {example}" for example in examples[:3]) or "-d sim:"
     hint = f"name one, for example {named}; 'mcumgrx scan' shows what there is. Or set MCUMGRX_DEVICE"
     return UsageError("the address of the device is empty" if given == "" else "no device is given", hint=hint)
-
-
-def _log_device_text(text: str) -> None:
-    for line in text.splitlines():
-        device_log.info("%s", line)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
