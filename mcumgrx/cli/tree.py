@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -79,16 +78,19 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    # Not by `main` of click, which makes something of its own of interruptions and errors of the system.
     try:
-        code = make_root().main(arguments, prog_name="mcumgrx", standalone_mode=False)
-        return int(code or 0)
+        with make_root().make_context("mcumgrx", [*arguments]) as context:
+            context.meta[TYPED] = tuple(arguments)
+            return int(context.command.invoke(context) or 0)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except click.UsageError as error:
         return _usage(error, arguments)
     except BaseException as error:  # while finding the command: a plugin's trouble, or a bug
-        raised = error.error if isinstance(error, _PastClick) else error
-        if is_wanted(raised):
-            raise raised from None
-        return _refused(failure_of(raised, Situation()), arguments, raised)
+        if is_wanted(error):
+            raise
+        return _refused(failure_of(error, Situation()), arguments, error)
 
 
 def _refused(failure: Failure, arguments: list[str], raised: BaseException | None = None) -> int:
@@ -103,22 +105,6 @@ def _refused(failure: Failure, arguments: list[str], raised: BaseException | Non
         log_failure(failure)
     renderer.failure(failure)
     return failure.exit
-
-
-class _PastClick(BaseException):
-    """Carries an exception of which click would make an `Abort`, or an end of its own."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
-@contextmanager
-def _past_click() -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, EOFError, OSError) as error:
-        raise _PastClick(error) from error
 
 
 def make_root() -> click.Group:
@@ -224,11 +210,10 @@ class _Group(click.Group):
         """The error for a command that does not exist; `words` begin with it."""
         section = ctx.command_path.partition(" ")[2]
         meant = meant_commands(words, _all_commands(), section)
-        hint = (
-            Hint("did you mean ", *_between(" or ", [Run(one, device=False) for one in meant]), "?")
-            if meant
-            else Hint(f"see '{ctx.command_path} --help'")
-        )
+        parts: list[str | Run] = []
+        for one in meant:
+            parts += [" or " if parts else "did you mean ", Run(one, device=False)]
+        hint = Hint(*parts, "?") if meant else Hint(f"see '{ctx.command_path} --help'")
         return UsageError(f"there is no command '{ctx.command_path} {words[0]}'", hint=hint)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -255,14 +240,6 @@ def _all_commands() -> list[str]:
     return list(dict.fromkeys([*names, *(name.partition(" ")[0] for name in names)]))
 
 
-def _between(text: str, parts: list[Run]) -> list[str | Run]:
-    """The parts with `text` between them."""
-    joined: list[str | Run] = []
-    for part in parts:
-        joined += [text, part] if joined else [part]
-    return joined
-
-
 class _Root(_Group):
     """`mcumgrx` itself."""
 
@@ -271,19 +248,6 @@ class _Root(_Group):
             "mcumgrx", "Update and manage Zephyr and MCUboot devices over SMP, the MCUmgr protocol.", CORE_COMMANDS
         )
         self.params.append(telling("--version", help="Show the version.", text=lambda _: _version_text()))
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        typed = tuple(args)
-        with _past_click():
-            context = super().make_context(info_name, args, parent, **extra)
-        context.meta[TYPED] = typed
-        return context
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _past_click():
-            return super().invoke(ctx)
 
     def plugins_for(self, name: str = "") -> Mapping[str, CliCommand]:
         if any(core.partition(" ")[0] == name for core in CORE_COMMANDS):
