@@ -21,7 +21,6 @@ async def update(
     policy: DfuPolicy = DfuPolicy(),  # noqa: B008 - immutable
     progress: Progress = ignore_progress,
     *,
-    installer: Image | None = None,
     on_plan: OnPlan | None = None,
     pause: Pause | None = None,
 ) -> Report:
@@ -31,4 +30,4 @@ async def update(
     is where time-outs, memory and roles are named.
     """
     found = made_device(device) if isinstance(device, str | Address | Transport) else device
-    return await update_device(found, image, policy, progress, installer=installer, on_plan=on_plan, pause=pause)
+    return await update_device(found, image, policy, progress, on_plan=on_plan, pause=pause)

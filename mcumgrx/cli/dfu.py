@@ -215,9 +215,13 @@ class DfuResult:
       mcumgrx dfu app.signed.bin -d sim:desk,state=device.json --dry-run
       mcumgrx dfu build/dfu_application.zip -d /dev/ttyACM0
       mcumgrx dfu 0=app.bin 1=net.bin -d /dev/ttyACM0
+      mcumgrx dfu installer_softdevice_firmware_loader.bin app.bin -d ble:Widget
 
     What cannot be undone is asked for before anything is changed; --yes answers.
     Without a terminal and without --yes it is refused.
+
+    Through a firmware loader the file overwrites the application; an installer goes
+    before it, in whatever order the two are named.
 
     Several images, of a package or each with its number, are uploaded, marked and
     started by one reset; they are confirmed when all are proven to run, or none is.
@@ -311,6 +315,7 @@ async def _inspect(
     """The images by their numbers, and the boards that they were built for, as far as they say."""
     from time import monotonic
 
+    from ..flows import INSTALLER_FIRST
     from ..mcuboot import by_slot, load_package
     from ..threads import in_thread
 
@@ -318,6 +323,12 @@ async def _inspect(
     context.progress(Stage(StageName.INSPECT, f"checking {_shown(file for _, file in files)}"))
     packages = [await in_thread(load_package, file) for _, file in files]  # which may be a pipe, or hang
     chosen = [package.choose_all(number) for package, (number, _) in zip(packages, files, strict=True)]
+    installers = [one for package in packages if (one := package.installer) is not None]
+    if any(not one.image.installer for found in chosen for one in found):  # which then follows
+        installers += [one for found in chosen for one in found if one.image.installer]
+        chosen = [tuple(one for one in found if not one.image.installer) for found in chosen]
+    if len(installers) > 1:
+        raise UsageError("there are two installers", hint="name the one that comes before the application")
     images: dict[int, Image | dict[int, Image]] = {}
     texts = []
     for (_, file), found in zip(files, chosen, strict=True):
@@ -331,6 +342,9 @@ async def _inspect(
             told = f"{one.name}, image {one.number}: " if one.name else ""
             size, hash = size_text(one.image.size), one.image.hash.hex()[:8]
             texts.append(f"{file.name or file}: {told}{one.image.version}, {size}, hash {hash}")
+    for installer in installers:
+        images[INSTALLER_FIRST] = installer.image
+        texts.append(f"installer: {installer.image.version}, {size_text(installer.image.size)}")
     context.progress(Stage(StageName.INSPECT, "; ".join(texts), finished=True, elapsed_s=monotonic() - begin_s))
     for package, found in zip(packages, chosen, strict=True):
         for note in package.notes:

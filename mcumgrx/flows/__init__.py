@@ -18,8 +18,10 @@ from .plan import Plan
 from .policy import DfuPolicy, Mode, Unconfirmed
 from .report import Ending, Report, StepDone
 from .several import make_plan
+from .variants import INSTALLER_FIRST
 
 __all__ = [
+    "INSTALLER_FIRST",
     "DeviceState",
     "DfuPolicy",
     "Ending",

@@ -31,7 +31,7 @@ from .several import make_plan
 from .steps import Erasing, Marking, Resetting, Uploading, Work
 from .through_loader import loader_works
 from .trial import GoingBack, Keeping, Staying
-from .variants import Files, chosen, first
+from .variants import Files, chosen, first, split
 from .verdict import Target
 
 __all__ = ["OnPlan", "update"]
@@ -47,7 +47,6 @@ async def update(
     policy: DfuPolicy = DfuPolicy(),  # noqa: B008 - immutable
     progress: Progress = ignore_progress,
     *,
-    installer: Image | None = None,
     on_plan: OnPlan | None = None,
     pause: Pause | None = None,
 ) -> Report:
@@ -55,8 +54,8 @@ async def update(
 
     Several images, by their numbers (`{0: app, 1: net}`), are uploaded and marked one after the other, started by one
     reset, and confirmed when all are proven to run, or none of them. `policy.image` counts for a single one alone. Of
-    files for each slot of an image (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run. `installer` comes
-    before all: it brings a SoftDevice and a firmware loader (`Image.installer`).
+    files for each slot of an image (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run. `INSTALLER_FIRST` in
+    place of a number is that of an installer, which brings SoftDevice and firmware loader before the application.
 
     Nothing that changes the device is sent before the plan is complete. `on_plan` gets it then, to show it and to ask;
     when it returns false nothing is done. The plan's notes and warnings come to `progress` by themselves, before that.
@@ -72,6 +71,7 @@ async def update(
         )
     begin = now()
     files: Files = {policy.image: image} if isinstance(image, Image) else dict(image)
+    files, installer = split(files)
     if not files:
         raise TypeError("an update is of one image at least")
     job = Job(device, first(files), policy, progress, pause)

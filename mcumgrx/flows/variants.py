@@ -16,6 +16,19 @@ from .device_state import DeviceState, Kind
 Files: TypeAlias = Mapping[int, Image | Mapping[int, Image]]
 """Image number → its file, or its files by slot."""
 
+INSTALLER_FIRST = -1
+"""In place of an image number: the installer that comes before the application, through a firmware loader."""
+
+
+def split(files: Files) -> tuple[Files, Image | None]:
+    """The files of images, and the installer where there is one."""
+    installer = files.get(INSTALLER_FIRST)
+    if installer is None:
+        return files, None
+    if not isinstance(installer, Image):
+        raise TypeError("an installer is one image")
+    return {number: image for number, image in files.items() if number != INSTALLER_FIRST}, installer
+
 
 def chosen(files: Files, state: DeviceState) -> dict[int, Image]:
     """One file for each image: what runs already, or else what is linked for where it would run."""

@@ -102,13 +102,19 @@ class Package:
     doubts: tuple[str, ...] = ()
 
     @property
+    def installer(self) -> PackageImage | None:
+        """The installer of SoftDevice and firmware loader that comes before the application in the same package."""
+        if not any(one.role is ImageRole.APPLICATION for one in self.images):
+            return None
+        return next((one for one in self.images if one.role is ImageRole.INSTALLER), None)
+
+    @property
     def by_index(self) -> dict[int, tuple[PackageImage, ...]]:
         """The images for the application's bootloader to install, by image number; of several each is a variant, linked
-        for another slot."""
+        for another slot. An installer is none of them where there is an application to follow it."""
         found: dict[int, tuple[PackageImage, ...]] = {}
-        for one in sorted(
-            (one for one in self.images if one.role is not ImageRole.BOOTLOADER), key=lambda one: one.number
-        ):
+        others = {ImageRole.BOOTLOADER, *([ImageRole.INSTALLER] if self.installer else [])}
+        for one in sorted((one for one in self.images if one.role not in others), key=lambda one: one.number):
             found[one.number] = (*found.get(one.number, ()), one)
         return found
 
@@ -344,6 +350,8 @@ def _by_hand(archive: Archive) -> Package:
         )
     found = [name for name in names if name.lower().endswith(".bin")]
     found = found or [name for name in names if name.lower().endswith(".hex")]
+    if len(found) == 2 and (both := _with_installer(archive, found)):
+        return both
     if len(found) > 1:
         raise ImageError(
             f"this is a ZIP archive of several images: {_names(found)}, and nothing in it says which is for what",
@@ -363,6 +371,21 @@ def _by_hand(archive: Archive) -> Package:
     return replace(
         inner, kind=PackageKind.ARCHIVE, notes=notes, images=tuple(replace(one, name=name) for one in inner.images)
     )
+
+
+def _with_installer(archive: Archive, names: list[str]) -> Package | None:
+    """Of two files one may be an installer, and the other the application that follows it."""
+    images: list[PackageImage] = []
+    for name in names:
+        try:
+            image = parse_image(archive.read(archive.members[name]))
+        except ImageError:
+            return None
+        images.append(PackageImage(image, address=_address(image), role=_role(image), name=name.rpartition("/")[2]))
+    package = Package(
+        PackageKind.ARCHIVE, tuple(images), notes=("the archive has no manifest: an installer and an application",)
+    )
+    return package if package.installer is not None else None
 
 
 def _litter(name: str) -> bool:

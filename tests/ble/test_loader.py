@@ -13,9 +13,9 @@ import pytest
 from mcumgrx.address import Address
 from mcumgrx.errors import DeviceNotFound, FlowError, Outcome
 from mcumgrx.events import Bytes, Event, Note
-from mcumgrx.flows import DfuPolicy, Ending, Report, update
+from mcumgrx.flows import INSTALLER_FIRST, DfuPolicy, Ending, Report, update
 from mcumgrx.flows.loader import LOADER_NAME, loader_name
-from mcumgrx.mcuboot import parse_image
+from mcumgrx.mcuboot import Image, parse_image
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
 from mcumgrx.sim.bootloader import Mode
@@ -53,7 +53,9 @@ class Rig:
             self.peripheral.name = name
             self.bluez.move(self.peripheral, address)
 
-    async def update(self, address: str = f"ble:{APPLICATION}", *, end: float | None = None, **more: Any) -> Report:
+    async def update(
+        self, address: str = f"ble:{APPLICATION}", *, end: float | None = None, installer: Image | None = None
+    ) -> Report:
         named = Address.parse(address)
         session = SessionDevice(named, BleTransport(named), default_registry(), timeout_s=5.0)
         policy = DfuPolicy(boot_timeout_s=6.0, grace_s=0.5, quiet_s=0.0)
@@ -64,7 +66,8 @@ class Rig:
             if end is not None and isinstance(event, Bytes) and event.done > end * event.total:
                 task.cancel()
 
-        task = asyncio.ensure_future(update(session, NEW, policy, hear, **more))
+        files = {0: NEW, **({} if installer is None else {INSTALLER_FIRST: installer})}
+        task = asyncio.ensure_future(update(session, files, policy, hear))
         async with asyncio.timeout(50):
             return await task
 

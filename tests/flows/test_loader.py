@@ -14,7 +14,7 @@ from mcumgrx.address import Address
 from mcumgrx.contracts import Connection, HealthCheck, OnTrial
 from mcumgrx.errors import FlowError, LinkLost, Outcome, PlanRefused
 from mcumgrx.events import Bytes, Event, Note, Stage, StageName
-from mcumgrx.flows import DeviceState, DfuPolicy, Ending, Mode, Plan, Report, make_plan, update
+from mcumgrx.flows import INSTALLER_FIRST, DeviceState, DfuPolicy, Ending, Mode, Plan, Report, make_plan, update
 from mcumgrx.flows.device_state import UNLISTED
 from mcumgrx.flows.loader import LOADER_NAME, loader_name
 from mcumgrx.flows.plan import (
@@ -250,10 +250,9 @@ class Desk:
 
         return await update(
             session,
-            parse_image(image),
+            {0: parse_image(image), **({} if installer is None else {INSTALLER_FIRST: parse_image(installer)})},
             DfuPolicy(**policy),
             told,
-            installer=None if installer is None else parse_image(installer),
             on_plan=self.planned,
         )
 
