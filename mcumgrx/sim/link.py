@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import TypeVar
 
 from mcumgrx.errors import ConnectFailed, DeviceNotFound, LinkLost, McumgrError
@@ -44,7 +45,6 @@ class SimulatedTransport(Transport):
         self.silent_boot = self.model.silent_boot
         self.reaches_bootloader = self.model.bootloader
         self.by_name = self.model.by_name
-        self._limits = self.model.limits
         self._runner: Runner | None = None
         self._lost: McumgrError | None = None
         self._severed = False  # the link has ended, though the host may not have noticed
@@ -71,9 +71,9 @@ class SimulatedTransport(Transport):
     def look_for(self, name: str) -> None:
         self._names.add(name)
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
-        return self._limits
+        return self.model.limits
 
     @property
     def flow(self) -> Flow:

@@ -197,7 +197,6 @@ class BleTransport(Transport):
         self._names: set[str] = set()  # that its firmware loader may have
         self._moving = False  # between two programs on it, so that it comes back at another address, perhaps
         self._elsewhere: set[str] = set()  # addresses that are not its own, but another program's on it
-        self._scanning = False  # and has not found it yet
         self._others: dict[str, Sighting] = {}  # what scans have found in its place since it was connected last
         self._identity: str | None = None
         self._lasting = False
@@ -231,7 +230,6 @@ class BleTransport(Transport):
     async def open(self, timeout_s: float) -> None:
         await self.close()
         link = self._link = _Link(self._shown(), direct=self._stack.client is None)
-        self._scanning = False
         try:
             async with asyncio.timeout(timeout_s) as limit, link.turns, direct_line(link.direct) as bluez:
                 if bluez is not None:
@@ -314,7 +312,7 @@ class BleTransport(Transport):
                     raise
                 log.debug("%s: not without a scan: %s", self.address, error)
                 await link.disconnect()
-        return await self._connect(link, bluez, await self._find(timeout_s))
+        return await self._connect(link, bluez, await self._find(link, timeout_s))
 
     async def _connect(self, link: _Link, bluez: Bluez | None, device: BLEDevice) -> BleakClient:
         details = device.details
@@ -441,14 +439,14 @@ class BleTransport(Transport):
             self._moving = True
             self._known = self._given = None
 
-    async def _find(self, timeout_s: float) -> BLEDevice:
+    async def _find(self, link: _Link, timeout_s: float) -> BLEDevice:
         connected = await self._find_connected()
         if connected is not None:
             return connected
         loop = asyncio.get_running_loop()
         found: asyncio.Future[None] = loop.create_future()
         fitting: dict[str, tuple[_Fit, Sighting]] = {}
-        self._scanning = True
+        link.scanning = True
 
         def listen(sighting: Sighting) -> None:
             names = {sighting.advertisement.local_name, sighting.device.name}
@@ -462,7 +460,7 @@ class BleTransport(Transport):
 
         async with listening(listen, adapter=self._adapter, backend=self._stack.scanner):
             await found
-            self._scanning = False
+            link.scanning = False
             if max(fit for fit, _ in fitting.values()) is not _Fit.ADDRESS and (self._seen is None or self._moving):
                 await asyncio.sleep(_NAMESAKE_S)
         surest = max(fit for fit, _ in fitting.values())
@@ -690,7 +688,7 @@ class BleTransport(Transport):
         return translated(error, self._shown(), timeout_s=timeout_s)
 
     def _too_late(self, link: _Link, timeout_s: float) -> TransportError:
-        if self._scanning:
+        if link.scanning:
             return self._not_seen(timeout_s)
         if link.refusal is not None:
             return link.refusal
@@ -733,6 +731,7 @@ class _Link:
         self.bluez_write_bytes: int | None = None
         self.borrowed = False  # somebody else connected the client, and will disconnect it
         self.restore: Callable[[], None] = lambda: None  # gives a client its own callback back
+        self.scanning = False  # looking for the device, which has not been seen yet
         self.subscribing = False
         self.out_of_step = False  # the device may wait for the rest of a message that will not come
         self.pace = Pace()
