@@ -17,7 +17,7 @@ from .text import duration_text, rate_text, size_text
 if TYPE_CHECKING:
     from ..contracts import HealthCheck, OutsideCheck
     from ..flows import DfuPolicy, Plan, Report
-    from ..mcuboot import Image
+    from ..mcuboot import Image, PackageImage
     from .checklist import Checklist
     from .context import Context
     from .fleet import FleetResult
@@ -147,7 +147,7 @@ class DfuResult:
     Argument(
         "file",
         "the image: a signed .bin or .hex, a package (dfu_application.zip) or a build directory; of several files each "
-        "as N=FILE",
+        "as N=FILE; two for the slots of one image (direct XIP) need no number",
         many=True,
     ),
     Option("--mode", "How far to go.", default="test-and-confirm", choices=MODES, metavar="MODE"),
@@ -329,15 +329,9 @@ async def _inspect(
         chosen = [tuple(one for one in found if not one.image.installer) for found in chosen]
     if len(installers) > 1:
         raise UsageError("there are two installers", hint="name the one that comes before the application")
-    images: dict[int, Image | dict[int, Image]] = {}
+    images = by_slot(_one_for_each_place([one for found in chosen for one in found]))
     texts = []
     for (_, file), found in zip(files, chosen, strict=True):
-        if twice := images.keys() & {one.number for one in found}:
-            raise UsageError(
-                f"there are two files for image {min(twice)}",
-                hint="name the image of each: 0=FILE 1=FILE",
-            )
-        images |= by_slot(found)
         for one in found:
             told = f"{one.name}, image {one.number}: " if one.name else ""
             size, hash = size_text(one.image.size), one.image.hash.hex()[:8]
@@ -354,6 +348,21 @@ async def _inspect(
             context.progress(Note(warning, warning=True))
     boards = {one.number: one.board for found in chosen for one in found if one.board is not None}
     return images, tuple(sorted(boards.items()))
+
+
+def _one_for_each_place(found: Sequence[PackageImage]) -> Iterator[PackageImage]:
+    """The images, those of two files for one image with the slots that they are linked for."""
+    from ..mcuboot.variants import as_pair
+
+    for number in dict.fromkeys(one.number for one in found):
+        same = [one for one in found if one.number == number]
+        pair = as_pair(*same) if len(same) == 2 else None
+        if len(same) > 1 and pair is None:
+            raise UsageError(
+                f"there are two files for image {number}, and they are not linked for its two slots (direct XIP)",
+                hint="name the image of each: 0=FILE 1=FILE",
+            )
+        yield from pair or same
 
 
 def _shown(files: Iterable[Path]) -> str:

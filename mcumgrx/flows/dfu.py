@@ -209,6 +209,10 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
     looks = [job.targets[number] for number, _ in plan.tasks(Look)]
     if looks:
         yield Looking(job, looks)
+    yield from _from_reset(job, plan)
+
+
+def _from_reset(job: Job, plan: Plan) -> Iterator[Work]:
     if plan.has(Reset):
         yield Resetting(job)
     if proofs := plan.tasks(Prove):

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Dependency, Image, ImageFlag, TlvType, TrailerLayout
+from ..mcuboot.variants import linked_at
 from ..messages.standard import BootloaderMode, Slot
 from .device_state import DeviceState, Kind, read_version, shown_version
 from .policy import DfuPolicy, Mode
+from .variants import linked_slot, other_variant
 
 __all__ = ["Fit"]
 
@@ -125,11 +127,15 @@ class Fit:
             )
 
     def _check_address(self) -> None:
+        in_place = self.kind in (Kind.NEWEST, Kind.NEWEST_REVERT)
+        told = linked_slot(self.image, self.state) if in_place and self.number == 0 else None
+        if told is not None and told != self.slot:
+            self._wrong_variant(told)
         address = self.image.rom_address
-        if address is None:
+        if address is None or told is not None:
             return
         linked = f"the file is linked for a slot at address 0x{address:x}"
-        if self.kind in (Kind.NEWEST, Kind.NEWEST_REVERT):
+        if in_place:
             self.warnings.append(
                 f"{linked}: it runs only if slot {self.slot}, where it goes, begins there, which the device does not "
                 "tell; the build makes one file for each slot"
@@ -148,6 +154,13 @@ class Fit:
                 "build it without direct XIP (imgtool without --rom-fixed); if slot 0 is there all the same, use "
                 "--mode upload-only and mark it yourself",
             )
+
+    def _wrong_variant(self, told: int) -> None:
+        """It would never run, or crash; of slot 1 the address tells nothing certain."""
+        runs = ", which runs" if self.running is not None and self.running.slot == told else ""
+        at = linked_at(self.image)
+        text = f"the file is linked for slot {told}{runs} (0x{at:x}), and it would be sent to slot {self.slot}"
+        (self.rule_out if told == 0 else self.doubt)(text, other_variant(self.slot))
 
     def _check_encryption(self) -> None:
         if self.image.encrypted and self.kind in _IN_PLACE:

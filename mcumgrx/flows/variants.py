@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from ..errors import PlanRefused
 from ..mcuboot import Image
+from ..mcuboot.variants import linked_at
 from .device_state import DeviceState, Kind
 
 Files: TypeAlias = Mapping[int, Image | Mapping[int, Image]]
@@ -48,14 +49,46 @@ def _variant(number: int, variants: Mapping[int, Image], state: DeviceState) -> 
         if running is not None and running.hash in image.hashes_when_running:
             return image
     slot = _slot(number, state)
+    in_place = state.mode_known and state.kind in (Kind.NEWEST, Kind.NEWEST_REVERT)
+    if len(variants) == 1 and not in_place:
+        return next(iter(variants.values()))  # elsewhere packages name the slot that it is sent to
     if slot is None:
         raise PlanRefused(
             f"there is a file of image {number} for each of its slots, and the device does not say which of these runs",
             hint="take the one for the slot that does not run, alone",
         )
     if slot not in variants:
-        raise PlanRefused(f"image {number} would run in slot {slot}, and there is no file that is linked for it")
+        raise PlanRefused(
+            f"image {number} would run in slot {slot}, and there is no file that is linked for it",
+            slot=slot,
+            hint=other_variant(slot),
+        )
     return variants[slot]
+
+
+def other_variant(slot: int) -> str:
+    """Where the file for this slot is to be had."""
+    return (
+        f"take the file that the same build makes for slot {slot}, or give both, of which the right one is taken: a "
+        "package with both, or 0=SLOT0 0=SLOT1"
+    )
+
+
+_FLASH = 1 << 24  # where flash begins in an address space: at no odd place within that
+
+
+def linked_slot(image: Image, state: DeviceState) -> int | None:
+    """The slot of image 0 that a file is linked for, by its address and the size of slot 0; None where neither tells.
+
+    Devices tell no addresses. What lies lower in the flash than slot 0 is large is in no slot behind that; an address
+    beyond is in slot 1, as long as the bootloader, before them, takes less room than a slot.
+    """
+    at, first = linked_at(image), state.slot_info(0, 0)
+    if at is None or first is None or not first.size:
+        return None
+    if at % _FLASH < first.size:
+        return 0
+    return 1 if image.rom_address is not None else None  # the code of a file may begin at its end
 
 
 def _slot(number: int, state: DeviceState) -> int | None:

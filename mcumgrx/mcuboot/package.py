@@ -184,11 +184,16 @@ class Package:
 
 
 def by_slot(images: Iterable[PackageImage]) -> dict[int, Image | dict[int, Image]]:
-    """The images by their numbers, as updates take them; where one has a file for each slot, these by the slots."""
-    found: dict[int, dict[int, Image]] = {}
+    """The images by their numbers, as updates take them; files that are linked for a slot by that."""
+    found: dict[int, Image | dict[int, Image]] = {}
     for one in images:
-        found.setdefault(one.number, {})[one.slot or 0] = one.image
-    return {number: files if len(files) > 1 else next(iter(files.values())) for number, files in found.items()}
+        if one.slot is None:
+            found[one.number] = one.image
+            continue
+        files = found.setdefault(one.number, {})
+        if isinstance(files, dict):
+            files[one.slot] = one.image
+    return found
 
 
 def _listed(images: dict[int, tuple[PackageImage, ...]]) -> str:
