@@ -278,7 +278,7 @@ def _policy(checks: tuple[HealthCheck | OutsideCheck, ...], **options: Any) -> D
     fields["mode"], fields["if_unconfirmed"] = Mode(fields["mode"]), Unconfirmed(fields["if_unconfirmed"])
     fields["image_order"] = _order(fields["image_order"])
     try:
-        return DfuPolicy(**fields, checks=checks)
+        return DfuPolicy(**fields, checks=checks, name_board=True)
     except InvalidPolicy as error:
         raise UsageError(f"{_OPTION_OF[error.field]} {error.requirement}") from error
 

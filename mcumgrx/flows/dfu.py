@@ -17,7 +17,7 @@ from ..events import Progress, StageName, ignore_progress
 from ..mcuboot import Image
 from ..pause import Pause
 from .device_state import DeviceState, Kind, shown_version
-from .health import Checking, Soaking
+from .health import Answering, Checking, Soaking
 from .job import Job
 from .link import now
 from .plan import Check, Confirm, EnterRecovery, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Upload
@@ -223,4 +223,5 @@ def _from_reset(job: Job, plan: Plan) -> Iterator[Work]:
         yield Checking(job)
     confirms = plan.tasks(Confirm)
     if confirms:
-        yield Staying(job) if all(confirm.or_mark for _, confirm in confirms) else Confirming(job)
+        works = Staying if all(confirm.or_mark for _, confirm in confirms) else Confirming
+        yield works(job, Answering(job))

@@ -2,6 +2,8 @@
 
 * An image on trial that still runs has not restarted: the bootloader would have gone back. One that is confirmed
   already, by itself, can have; then only the text of the device tells, or a link that nobody could have lost.
+* What is to be confirmed has to answer an echo before. That costs one request; the link that it comes over has been
+  opened anew after the reset, unless it survives one.
 * A check that says no, or gets no answer out of the device in its time, has found the image unhealthy. One that cannot
   be carried out has found nothing. Neither image is confirmed; what becomes of it is said.
 """
@@ -13,8 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Never
 
-from ..contracts import HealthCheck, OnTrial, OutsideCheck
-from ..errors import FlowError, McumgrError, Outcome, PluginError, UsageError, WrongDevice
+from ..contracts import Connection, HealthCheck, OnTrial, OsGroup, OutsideCheck
+from ..errors import (
+    FlowError,
+    McumgrError,
+    Outcome,
+    PluginError,
+    RequestTimeout,
+    TransportError,
+    UsageError,
+    WrongDevice,
+)
 from ..events import StageName
 from ..hints import Hint, Run
 from ..isolation import is_wanted, said
@@ -25,10 +36,13 @@ from .link import NoReturn, now
 from .plan import GoBack, Soak
 from .trial import GoingBack
 
-__all__ = ["Checking", "Soaking"]
+__all__ = ["Answering", "Checking", "Soaking"]
 
 # Between two looks at a device that is only watched.
 _LOOK_S = 2.0
+
+# For an echo: as long as for any answer, unless the client has less patience.
+_ECHO_S = 5.0
 
 
 class Soaking:
@@ -72,6 +86,31 @@ class Soaking:
             if now() >= end_s:
                 return None
             await asyncio.sleep(min(_LOOK_S, end_s - now()))
+
+
+class Answering:
+    """The last look, a part of the confirmation: that the new image still answers.
+
+    An echo, because it is what every server is built with; one without it is asked for its list.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    async def run(self) -> None:
+        job = self._job
+        _begin(job)
+        with _told_if_interrupted(job):
+            try:
+                if await job.link.run(self.over) is None:
+                    job.listed = None
+                    await job.list()
+            except (TransportError, RequestTimeout) as error:
+                await _not_healthy(job, f"{_be(job)} not healthy: no answer to an echo ({error})", Outcome.UNHEALTHY)
+
+    async def over(self, connection: Connection) -> str | None:
+        ask = connection.group(OsGroup).echo
+        return await connection.optional("echo", lambda: ask("mcumgrx"), _ECHO_S)
 
 
 class Checking:

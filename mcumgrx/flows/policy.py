@@ -77,6 +77,7 @@ class DfuPolicy:
             not look like the device's board has to be agreed to.
         image_order: of several images the numbers of all, as they are uploaded and marked; empty for uploads that count
             up and marks that count down, the only order that is known to suit every bootloader.
+        name_board: ask the device which board it is, so that the plan names it, though nothing depends on it.
         recovery: update through the bootloader's serial recovery, which writes the file over the application: the
             device is reset into it, or caught in it while it starts. Devices with a single slot know no other way.
     """
@@ -104,6 +105,7 @@ class DfuPolicy:
     package_boards: tuple[tuple[int, str], ...] = ()
     image_order: tuple[int, ...] = ()
     recovery: bool = False
+    name_board: bool = False
 
     def __post_init__(self) -> None:
         for name in ("erase_timeout_s", "boot_timeout_s", "check_timeout_s"):

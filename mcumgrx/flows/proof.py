@@ -29,7 +29,7 @@ from ..messages.standard import ImageState
 from .device_state import shown_version
 from .job import Job
 from .link import PAUSE_S, NoReturn, now
-from .steps import Resetting
+from .steps import Resetting, Work
 from .verdict import Finding, in_words
 
 __all__ = ["QUIET_S", "Confirming", "Proving"]
@@ -156,11 +156,13 @@ class Proving:
 class Confirming:
     """The confirmation of what was seen to run: of all images or, where one cannot be confirmed, of none.
 
-    `or_mark`: that a device refuses it, and leaves all on trial, is no failure then but `refused`.
+    `before`: the last look at them. `or_mark`: that a device refuses it, and leaves all on trial, is no failure then
+    but `refused`.
     """
 
-    def __init__(self, job: Job, *, or_mark: bool = False) -> None:
+    def __init__(self, job: Job, before: Work | None = None, *, or_mark: bool = False) -> None:
         self._job = job
+        self._before = before
         self._or_mark = or_mark
         self.refused = False
         self._reason: McumgrError | None = None  # what the device made of it
@@ -172,6 +174,8 @@ class Confirming:
             if job.confirmed:
                 stage.result = f"{job.new} {be} confirmed already"
                 return
+            if self._before is not None:
+                await self._before.run()
             try:
                 await job.link.run(self.over)
             except (DeviceError, TransportError, ProtocolError) as error:

@@ -37,7 +37,9 @@ async def read_device(job: Job, connection: Connection) -> DeviceState:
     ask = connection.group(OsGroup).bootloader
     bootloader = await _waited_for(job, "bootloader", connection.optional("bootloader", ask, patience_s))
     board = None
-    if not in_recovery(state) or job.policy.board is not None:  # which has none to tell
+    policy = job.policy
+    recovery = in_recovery(state)  # which has none to tell
+    if policy.board is not None or ((policy.package_boards or policy.name_board) and not recovery):
         ask_board = connection.group(OsGroup).board
         board = await _waited_for(job, "board", connection.optional("board", ask_board, patience_s))
     told = Bootloader() if bootloader is None else bootloader

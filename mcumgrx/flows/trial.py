@@ -19,7 +19,7 @@ from .job import Job
 from .link import PAUSE_S, NoReturn, now
 from .plan import GoBack, Keep, Mark
 from .proof import QUIET_S, Confirming, Proving
-from .steps import Marking, Resetting
+from .steps import Marking, Resetting, Work
 from .verdict import Target, in_words
 
 __all__ = ["GoingBack", "Keeping", "Staying"]
@@ -165,12 +165,13 @@ class Staying:
     that has not been proven to run, and at no time do old and new ones run beside each other.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, before: Work) -> None:
         self._job = job
+        self._before = before
 
     async def run(self) -> None:
         job = self._job
-        confirming = Confirming(job, or_mark=True)
+        confirming = Confirming(job, self._before, or_mark=True)
         await confirming.run()
         if confirming.refused:
             with job.folded(StageName.CONFIRM, f"going back, to mark {job.new} to stay") as stage:

@@ -16,10 +16,11 @@ from mcumgrx.flows.policy import InvalidPolicy
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.messages.standard import Bootloader, BootloaderMode
 from mcumgrx.protocol.codes import SmpError
+from mcumgrx.protocol.header import Op
 from mcumgrx.sim.link import LinkModel
 from mcumgrx.sim.loop import run
 
-from .test_dfu import NEW, RESET, Desk
+from .test_dfu import NEW, RESET, Desk, is_request
 from .test_plan import OLD_HASH, listed, slot
 
 IMAGE = parse_image(NEW)
@@ -405,3 +406,67 @@ def test_an_interrupted_check_leaves_it_unconfirmed_and_says_so(policy: dict[str
     run(main())
     assert desk.notes[-1].startswith("interrupted before 1.1.0 was confirmed: it is left as it is")
     assert afterwards(desk) == "1.1.0 then 1.0.0"
+
+
+# -- an echo before the confirmation -----------------------------------------------------------------------------------
+
+
+def requests_before_confirm(desk: Desk) -> list[int]:
+    """The numbers of the commands of the OS group that the device gets once the new image runs."""
+    seen: list[int] = []
+
+    def note(number: int, message: bytes) -> bool:
+        if int.from_bytes(message[4:6], "big") == 0 and desk.running == "1.1.0":
+            seen.append(message[7])
+        return False
+
+    desk.faults.drop_requests = note
+    return seen
+
+
+ECHO = 0
+
+
+def test_what_is_confirmed_has_answered_an_echo_before() -> None:
+    desk = Desk()
+    seen = requests_before_confirm(desk)
+    assert desk.run().ending is Ending.CONFIRMED
+    assert seen.count(ECHO) == 1  # that is all it costs
+
+
+@pytest.mark.parametrize("mode", [Mode.TEST_ONLY, Mode.CONFIRM_ONLY])
+def test_what_is_not_confirmed_is_not_asked(mode: Mode) -> None:
+    desk = Desk()
+    seen = requests_before_confirm(desk)
+    desk.run(mode=mode)
+    assert ECHO not in seen
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_device_without_an_echo_is_confirmed_by_its_list(silent: bool) -> None:
+    desk = Desk()
+    echo = is_request(0, ECHO, Op.WRITE)
+    if silent:
+        desk.faults.drop_requests = lambda number, message: desk.running == "1.1.0" and echo(number, message)
+    else:
+        del desk.device.groups[0].handlers[Op.WRITE, ECHO]
+    assert desk.run().ending is Ending.CONFIRMED
+    assert desk.after_reset() == "1.1.0"
+
+
+def test_what_answers_nothing_any_more_is_left_unconfirmed() -> None:
+    desk = Desk()
+    proven: list[int] = []
+
+    def deaf(number: int, message: bytes) -> bool:
+        if desk.running == "1.1.0" and is_request(0, ECHO, Op.WRITE)(number, message):
+            proven.append(number)
+        return bool(proven)
+
+    desk.faults.drop_requests = deaf
+    with pytest.raises(FlowError) as failure:
+        desk.run(reconnects=0)
+    assert failure.value.outcome is Outcome.UNHEALTHY
+    assert failure.value.message.startswith("1.1.0 is not healthy: no answer to an echo")
+    assert "left unconfirmed: the next reset goes back to the old image" in failure.value.message
+    assert desk.after_reset() == "1.0.0"
