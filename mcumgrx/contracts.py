@@ -237,6 +237,10 @@ class OsGroup(ABC):
         """The bootloader's name and mode; `Bootloader()` with everything unknown when the device cannot tell."""
         return Bootloader()
 
+    async def active_b0_slot(self) -> int | None:
+        """The one of its two slots from which MCUboot itself was started, or None where there is no telling."""
+        return None
+
     async def in_recovery(self) -> bool:
         """Whether MCUboot's serial recovery answers, and not an application; asked for in a way that does no harm."""
         return False

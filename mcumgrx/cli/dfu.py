@@ -45,6 +45,7 @@ _OPTION_OF = {
     "rollback": "--rollback",
     "image_order": "--image-order",
     "recovery": "--recovery",
+    "bootloader": "--bootloader",
 }
 
 # `flows.policy.Mode` and `Unconfirmed` again, because help imports no flows; a test compares them.
@@ -169,6 +170,7 @@ class DfuResult:
     Option("--health-timeout", "How long a check may take.", type=float, default=60.0, metavar="SECONDS"),
     Option("--rollback", "Reset a device that is not healthy, and prove that the old image is back.", type=bool),
     Option("--recovery", "Update through the bootloader's serial recovery, over the application.", type=bool),
+    Option("--bootloader", "Replace the bootloader itself, by a file of dfu_mcuboot.zip.", type=bool),
     Option("--trim", "Send a padded file (imgtool --pad, --confirm) without its padding.", type=bool),
     Option("--image", "Number of the image (core) [default: what the file says, or 0].", type=int, metavar="N"),
     Option("--image-order", "In which several images are uploaded and marked, as 1,0.", metavar="N,N"),
@@ -247,7 +249,7 @@ async def dfu(
     policy = _policy(image=image or 0, checks=_checks(context, health_check, options), **options)
     several = FleetOptions.of(options)
     device = None if several.are_meant(context) else context.device
-    images, boards = await _inspect(list(_named(file, image)), context)
+    images, boards = await _inspect(list(_named(file, image)), context, bootloader=policy.bootloader)
     policy = replace(policy, package_boards=boards)
     if device is None:
         return await update_all(context, several, images, policy, dry_run)
@@ -310,7 +312,7 @@ def _named(files: Sequence[str], image: int | None) -> Iterator[tuple[int | None
 
 
 async def _inspect(
-    files: Sequence[tuple[int | None, Path]], context: Context
+    files: Sequence[tuple[int | None, Path]], context: Context, *, bootloader: bool = False
 ) -> tuple[dict[int, Image | dict[int, Image]], tuple[tuple[int, str], ...]]:
     """The images by their numbers, and the boards that they were built for, as far as they say."""
     from time import monotonic
@@ -322,14 +324,17 @@ async def _inspect(
     begin_s = monotonic()
     context.progress(Stage(StageName.INSPECT, f"checking {_shown(file for _, file in files)}"))
     packages = [await in_thread(load_package, file) for _, file in files]  # which may be a pipe, or hang
-    chosen = [package.choose_all(number) for package, (number, _) in zip(packages, files, strict=True)]
+    chosen = [
+        package.choose_all(number, bootloader=bootloader) for package, (number, _) in zip(packages, files, strict=True)
+    ]
     installers = [one for package in packages if (one := package.installer) is not None]
     if any(not one.image.installer for found in chosen for one in found):  # which then follows
         installers += [one for found in chosen for one in found if one.image.installer]
         chosen = [tuple(one for one in found if not one.image.installer) for found in chosen]
     if len(installers) > 1:
         raise UsageError("there are two installers", hint="name the one that comes before the application")
-    images = by_slot(_one_for_each_place([one for found in chosen for one in found]))
+    every = [one for found in chosen for one in found]
+    images = by_slot(every if bootloader else _one_for_each_place(every))
     texts = []
     for (_, file), found in zip(files, chosen, strict=True):
         for one in found:

@@ -55,7 +55,8 @@ class DeviceState:
 
     `reaches_bootloader`: MCUboot's serial recovery can answer over the link, too. `loader`: what a firmware loader is
     to be called, where the link finds devices by name. `begun`: the SHA-256 of a file whose upload was interrupted, and
-    how many bytes of it the device had, as far as that is remembered.
+    how many bytes of it the device had, as far as that is remembered. `active_b0_slot`: the one of its two slots from
+    which the bootloader itself runs.
     """
 
     images: ImageState
@@ -66,6 +67,7 @@ class DeviceState:
     reaches_bootloader: bool = True
     loader: str | None = None
     begun: tuple[bytes, int] | None = None
+    active_b0_slot: int | None = None
 
     @property
     def recovery(self) -> bool:

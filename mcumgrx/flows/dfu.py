@@ -16,11 +16,28 @@ from ..contracts import Device
 from ..events import Progress, StageName, ignore_progress
 from ..mcuboot import Image
 from ..pause import Pause
+from .bootloader import ProvingBootloader
+from .bootloader_plan import plan_bootloader
 from .device_state import DeviceState, Kind, shown_version
 from .health import Answering, Checking, Soaking
 from .job import Job
 from .link import now
-from .plan import Check, Confirm, EnterRecovery, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Upload
+from .plan import (
+    Check,
+    Confirm,
+    EnterRecovery,
+    Erase,
+    GoBack,
+    Keep,
+    Look,
+    Mark,
+    Plan,
+    Prove,
+    ProveBootloader,
+    Reset,
+    Soak,
+    Upload,
+)
 from .policy import DfuPolicy, Mode
 from .preference import Looking, check_lasting
 from .proof import Confirming, Proving
@@ -114,8 +131,12 @@ async def _plan(job: Job, files: Files, installer: Image | None) -> Plan:
             job.link.name = state.loader
         stage.result = _described(state, [*job.targets])
     with job.stage(StageName.PLAN, "planning") as stage:
-        images = chosen(files, state)
-        plan = make_plan(images, state, job.policy, installer=installer)
+        if job.policy.bootloader:
+            plan, bootloader = plan_bootloader(files, state, job.policy)
+            images = {0: bootloader}
+        else:
+            images = chosen(files, state)
+            plan = make_plan(images, state, job.policy, installer=installer)
         job.targets = dict(_targets(plan, images, loader=job.loader))
         if state.recovery:
             take_numbers(job, state, images)
@@ -179,6 +200,8 @@ async def _carry_out(job: Job, plan: Plan, files: Files, installer: Image | None
         return Ending.CONFIRMED  # what they have left, and looked at
     if job.policy.mode is Mode.UPLOAD_ONLY:
         return Ending.UPLOADED
+    if plan.has(ProveBootloader):
+        return Ending.REPLACED
     if job.policy.mode is Mode.CONFIRM_ONLY and not job.confirmed:
         # Its mark was only one for a test: set by the padding of the file, or kept so by the bootloader.
         await Confirming(job).run()
@@ -217,6 +240,8 @@ def _from_reset(job: Job, plan: Plan) -> Iterator[Work]:
         yield Resetting(job)
     if proofs := plan.tasks(Prove):
         yield Starting(job) if all(prove.in_place for _, prove in proofs) else Proving(job)
+    for _, step in plan.tasks(ProveBootloader):
+        yield ProvingBootloader(job, step)
     for _, soak in plan.tasks(Soak)[:1]:
         yield Soaking(job, soak)
     if plan.has(Check):

@@ -25,6 +25,7 @@ __all__ = [
     "NameLoader",
     "Plan",
     "Prove",
+    "ProveBootloader",
     "Reset",
     "Soak",
     "Step",
@@ -227,6 +228,19 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class ProveBootloader:
+    """Ask the device until it is certain that its bootloader runs from `slot`, of the two that this has."""
+
+    name: ClassVar[str] = "prove-bootloader"
+    version: str
+    slot: int
+
+    @property
+    def text(self) -> str:
+        return f"prove that the bootloader {self.version} runs, from its slot {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
 class Soak:
     """Watch for so many seconds that the device stays up."""
 
@@ -289,6 +303,7 @@ Step = (
     | Look
     | Reset
     | Prove
+    | ProveBootloader
     | Soak
     | Check
     | Confirm

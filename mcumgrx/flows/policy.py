@@ -80,6 +80,8 @@ class DfuPolicy:
         name_board: ask the device which board it is, so that the plan names it, though nothing depends on it.
         recovery: update through the bootloader's serial recovery, which writes the file over the application: the
             device is reset into it, or caught in it while it starts. Devices with a single slot know no other way.
+        bootloader: what is brought is MCUboot itself, with a file for each of its two slots; it is asked from which of
+            them it runs, and the other one is replaced.
     """
 
     mode: Mode = Mode.TEST_AND_CONFIRM
@@ -106,6 +108,7 @@ class DfuPolicy:
     image_order: tuple[int, ...] = ()
     recovery: bool = False
     name_board: bool = False
+    bootloader: bool = False
 
     def __post_init__(self) -> None:
         for name in ("erase_timeout_s", "boot_timeout_s", "check_timeout_s"):

@@ -43,8 +43,12 @@ async def read_device(job: Job, connection: Connection) -> DeviceState:
         ask_board = connection.group(OsGroup).board
         board = await _waited_for(job, "board", connection.optional("board", ask_board, patience_s))
     told = Bootloader() if bootloader is None else bootloader
+    b0_slot = None
+    if job.policy.bootloader:
+        ask_slot = connection.group(OsGroup).active_b0_slot
+        b0_slot = await _waited_for(job, "bootloader's slot", connection.optional("b0 slot", ask_slot, patience_s))
     reaches, loader = job.device.reaches_bootloader, job.link.loader
-    return DeviceState(state, slots, told, params, board, reaches, loader, images.begun())
+    return DeviceState(state, slots, told, params, board, reaches, loader, images.begun(), b0_slot)
 
 
 async def _waited_for(job: Job, what: str, answer: Awaitable[T | None]) -> T | None:

@@ -272,6 +272,7 @@ class Starting:
     def _taken_for_granted(self) -> str:
         job = self._job
         job.listed = ImageState(tuple(self._written([*job.targets.values()])))
+        job.link.inferred = True
         return f"{job.runs}: the recovery has listed it in slot 0, from which the application is started"
 
     def _written(self, targets: list[Target]) -> list[Slot]:

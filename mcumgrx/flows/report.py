@@ -21,6 +21,8 @@ class Ending(StrEnum):
     """The new image runs, proven; the next reset goes back unless somebody confirms it."""
     ANSWERS = "answers"
     """The application answers and does not list what runs: it is the new image, because no other can run."""
+    REPLACED = "bootloader replaced"
+    """The new bootloader runs, by what the device tells."""
     UPLOADED = "uploaded"
     """The new image lies in the device and nothing more was asked for."""
     NOTHING_TO_DO = "nothing to do"
@@ -110,6 +112,8 @@ class Report:
             return f"{new} runs on trial: the next reset goes back unless it is confirmed"
         if self.ending is Ending.ANSWERS:
             return f"{new} runs: the application answers, and its slot holds no other; it lists no images itself"
+        if self.ending is Ending.REPLACED:
+            return f"the bootloader {new} runs"
         if self.ending is Ending.UPLOADED:
             return f"{new} is in slot {self.plan.slot}"
         if self.ending is Ending.NOTHING_TO_DO:

@@ -142,8 +142,19 @@ class Package:
             )
         return variants[0]
 
-    def choose_all(self, index: int | None = None) -> tuple[PackageImage, ...]:
-        """What there is to send of it: as `choose`, but all images, and of each the files for all of its slots."""
+    def choose_all(self, index: int | None = None, *, bootloader: bool = False) -> tuple[PackageImage, ...]:
+        """What there is to send of it: as `choose`, but all images, and of each the files for all of its slots.
+
+        `bootloader`: those that update the bootloader itself, and no others.
+        """
+        if bootloader:
+            found = tuple(one for one in self.images if one.role is ImageRole.BOOTLOADER)
+            if not found or len(found) < len(self.images):
+                raise self._refused(
+                    f"this is {self.kind.named} for the application, and not for the bootloader",
+                    "take the dfu_mcuboot.zip of the build; without --bootloader this one goes to the application",
+                )
+            return found
         return tuple(one for variants in self._takeable(index).values() for one in variants)
 
     def _takeable(self, index: int | None) -> dict[int, tuple[PackageImage, ...]]:
@@ -154,7 +165,10 @@ class Package:
         if not images:
             raise self._refused(
                 f"this is {self.kind.named} that updates the bootloader: it would replace MCUboot, not the application",
-                "for the application take dfu_application.zip",
+                Hint(
+                    "for the application take dfu_application.zip; to replace the bootloader itself: ",
+                    Run("dfu", self.path or "FILE", "--bootloader"),
+                ),
             )
         if all(one.index is None for variants in images.values() for one in variants):
             images = {index or 0: images[0]}

@@ -154,6 +154,8 @@ class DeviceConfig:
         refuses_original: built without version 1.
         canonical: answers with maps and arrays of definite length.
         legacy_rc: successful answers carry `rc: 0` (Zephyr's `CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR`, and Mynewt).
+        b0: the bootloader has two slots of its own, and an immutable one beneath it (nRF Connect SDK).
+        b0_restarts: it restarts when it has replaced itself, so that the new one runs at once.
         unknown_command: the code with which it refuses what it does not know; Mynewt's is `NO_ENTRY`.
         console_echo: takes the setting of its console's echo, as Mynewt does, and does nothing.
         reply_flags: in the header of every answer; Mynewt sends 1.
@@ -212,6 +214,8 @@ class DeviceConfig:
     refuses_original: bool = False
     canonical: bool = False
     legacy_rc: bool = False
+    b0: bool = False
+    b0_restarts: bool = True
     unknown_command: SmpError = SmpError.NOT_SUPPORTED
     console_echo: bool = False
     reply_flags: int = 0

@@ -19,7 +19,7 @@ from mcumgrx.mcuboot import ImageFlag, parse_image
 from mcumgrx.protocol.codec import build_message
 from mcumgrx.protocol.codes import SmpError
 from mcumgrx.protocol.header import HEADER_SIZE, GroupId, Header, Op, Version
-from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootResult, Layout, Mode
+from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, BootResult, Layout, Mode, SwapType
 from mcumgrx.sim.config import ALL_GROUPS, FIRMWARE, DeviceConfig, OsInfo, RecoveryConfig, TaskInfo
 from mcumgrx.sim.flash import Flash, FlashError, PowerCut
 from mcumgrx.sim.groups import Call, GroupError, GroupServer, HandlerFailed, Refused, Unanswered, encode
@@ -32,7 +32,7 @@ from mcumgrx.sim.groups.settings import SettingsServer
 from mcumgrx.sim.groups.shell import ShellServer
 from mcumgrx.sim.groups.stat import StatServer
 from mcumgrx.sim.groups.zephyr import StorageUser, ZephyrServer
-from mcumgrx.sim.images import Health, read_application
+from mcumgrx.sim.images import B0_SLOTS, Health, read_application
 from mcumgrx.sim.loader import NAME_KEY, hidden_groups, loader_settings, run_installer
 from mcumgrx.sim.pairs import SLOTS_PER_IMAGE, boot_images
 
@@ -136,6 +136,9 @@ class SimulatedDevice:
         """Called with each new state."""
         self.runner: object | None = None
         """What keeps the device going in an event loop (`link.Runner`), where something does."""
+        self.b0_slot = 0
+        """The one of its two slots from which the bootloader runs (`DeviceConfig.b0`)."""
+        self._b0_newest = 0
         self.crashes = 0
         """How often `crash` has been called."""
         self.image = ImageServer(self)
@@ -344,6 +347,8 @@ class SimulatedDevice:
                 raise HandlerFailed(f"what its group {_named(group)} does at a restart", error) from error
         if self.recovery is not None:
             self.recovery.restarted()
+        if self.config.b0:
+            self._replace_bootloader()
         while True:
             try:
                 self.boot_results = boot_images(self.bootloaders)
@@ -367,6 +372,28 @@ class SimulatedDevice:
             self._become(Power.BOOTING, max(self._boot.done_at, now + options.window_s))
         else:
             self._become(Power.BOOTING, self._boot.done_at + self.config.boot_s)
+
+    def _replace_bootloader(self) -> None:
+        """What the immutable bootloader and MCUboot do with a bootloader that waits in slot 1 (sdk-mcuboot `loader.c`).
+
+        MCUboot copies the one that is linked for its other slot there, and erases any. The immutable one chooses at
+        each start: the newest, which is the one that was copied last.
+        """
+        self.b0_slot, area = self._b0_newest, self.bootloader.slots[SECONDARY]
+        if not area.size or self.bootloader.swap_type() not in (SwapType.TEST, SwapType.PERM):
+            return
+        try:
+            image = parse_image(area.image_bytes(self.bootloader.upload_offset) or b"")
+        except ImageError:
+            return
+        slot = next((number for number, where in enumerate(B0_SLOTS) if (image.reset_vector or 0) in where), None)
+        if slot is None:
+            return
+        if slot != self.b0_slot and self.bootloader.verify(image):
+            self._b0_newest = slot
+            if self.config.b0_restarts:
+                self.b0_slot = slot
+        area.erase()
 
     def _loader(self) -> BootResult | None:
         """The firmware loader in slot 1, where it is good: the application has asked for it."""

@@ -29,7 +29,16 @@ from mcumgrx.mcuboot import (
 )
 from mcumgrx.sim.signature import PUBLIC_KEY_DER, sign
 
-__all__ = ["Application", "Health", "build_image", "build_installer", "build_package", "read_application"]
+__all__ = [
+    "B0_SLOTS",
+    "Application",
+    "Health",
+    "build_bootloaders",
+    "build_image",
+    "build_installer",
+    "build_package",
+    "read_application",
+]
 
 _MARK = b"mcumgrx-sim-app: "
 _TLV = struct.Struct("<HH")  # type or magic, length
@@ -117,6 +126,25 @@ def _protected_area(tlvs: Sequence[tuple[int, bytes]]) -> bytes:
     """The protected TLV area with these records; nothing where there are none."""
     records = b"".join(_TLV.pack(kind, len(value)) + value for kind, value in tlvs)
     return _TLV.pack(TLV_PROT_INFO_MAGIC, _TLV.size + len(records)) + records if records else b""
+
+
+B0_SLOTS = (range(0x8000, 0x1_4000), range(0x1_4000, 0x2_0000))
+"""Where the two slots of the bootloader itself begin and end, beneath an immutable one."""
+
+
+def build_bootloaders(version: str | Version) -> bytes:
+    """A `dfu_mcuboot.zip` with a bootloader for each of its two slots, as sdk-nrf's `b0_packaging.cmake` makes it."""
+    stream = io.BytesIO()
+    entries = []
+    with zipfile.ZipFile(stream, "w") as archive:
+        for slot, where in enumerate(B0_SLOTS):
+            table = struct.pack("<4I", 0x2000_8000, *(where.start + 0x401 + 4 * number for number in range(3)))
+            image = build_image(version, payload=table + _noise(f"bootloader {version} {slot}", 8192))
+            file = f"signed_by_mcuboot_and_b0_s{slot}_image.bin"
+            entries.append({"type": "mcuboot", "size": len(image), "file": file, "slot": str(slot)})
+            archive.writestr(zipfile.ZipInfo(file), image)
+        archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps({"format-version": 1, "files": entries}))
+    return stream.getvalue()
 
 
 def build_package(images: Mapping[int, bytes], *, board: str = "") -> bytes:

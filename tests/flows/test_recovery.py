@@ -156,7 +156,7 @@ def test_a_file_that_the_bootloader_does_not_accept_is_told_before_the_reset() -
 def test_an_application_without_an_image_list_is_what_the_recovery_has_listed() -> None:
     desk = recovering(replace(PLAIN, groups=(0,)))
     report = desk.run()
-    assert report.ending is Ending.CONFIRMED
+    assert report.ending is Ending.ANSWERS
     assert "the recovery has listed it in slot 0" in desk.results(StageName.PROVE)[0]
     assert desk.running == "1.1.0"
 
@@ -176,7 +176,7 @@ def test_where_nobody_lists_the_image_that_is_said(options: dict[str, Any]) -> N
 def test_an_application_without_smp_shows_by_its_text_that_it_is_up() -> None:
     desk = recovering(replace(PLAIN, groups=()), LinkModel.uart())
     desk.faults.drop_replies = lambda number, message: desk.device.power is Power.RUNNING
-    assert desk.run().ending is Ending.CONFIRMED
+    assert desk.run().ending is Ending.ANSWERS
     assert desk.results(StageName.RETURN) == ["the application is up, by its text; it answers nothing"]
     assert desk.running == "1.1.0"
 

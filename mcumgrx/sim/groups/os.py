@@ -88,6 +88,8 @@ class OsServer(GroupServer):
         query = call.read(query="text").get("query")
         if query is None:
             return {"bootloader": "MCUboot"}
+        if query == "active_b0_slot" and call.device.config.b0:
+            return {"active": call.device.b0_slot}
         if query != "mode":
             raise GroupError(OsErrorCode.QUERY_YIELDS_NO_ANSWER)
         answer: dict[str, Any] = {"mode": int(call.device.bootloader.mode)}

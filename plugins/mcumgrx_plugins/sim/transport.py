@@ -92,6 +92,7 @@ class SimTransport(SimulatedTransport):
     `ram_revert`    whether the mode ram-load has trial boots (no)
     `downgrade`     whether the bootloader installs older versions (yes)
     `bootloader`    whether it tells the bootloader's mode (yes)
+    `b0`            whether the bootloader has two slots of its own, beneath an immutable one (no)
     `recovery`      whether the bootloader has a serial recovery (no)
     `window`        time for which the bootloader waits for being asked for it, at each reset (0)
     `boot`          time to start (0.5)
@@ -303,6 +304,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         policy=policy,
         test_sets_preference=requests.startswith("test"),
         recovery=recovery,
+        b0=options.flag("b0", default.b0),
         boot_s=options.number("boot", default.boot_s),
         reset_delay_s=options.number("reset_delay", default.reset_delay_s),
         watchdog_s=options.number("watchdog", default.watchdog_s, minimum=0.01),
