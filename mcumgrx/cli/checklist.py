@@ -17,8 +17,10 @@ _STAGES = {
     "name-loader": ("enter",),
     "enter-loader": ("reset", "enter"),
     "upload-installer": ("upload",),
+    "enter-recovery": ("enter",),
     "install": ("reset", "return", "enter"),
     "look": ("mark",),
+    "prove-bootloader": ("prove",),
     "reset": ("reset", "return"),
 }
 

@@ -64,8 +64,10 @@ class PlanView:
     address: str
     plan: Plan
 
-    def lines(self) -> list[str]:
+    def lines(self, *, reasons: bool = False) -> list[str]:
         plan, steps = self.plan, [f"{number}. {text}" for number, text in enumerate(self.plan.texts, 1)]
+        if reasons:
+            steps = [f"{step}: {why}" for step, (_, _, why) in zip(steps, plan.told, strict=True)]
         if plan.parts:
             images = [self._image(part) for part in plan.parts]
             room = _PLAN_LINES - 1 - len(steps)
@@ -125,7 +127,7 @@ class DfuResult:
         if report.ending is Ending.NOT_STARTED:
             if not report.plan.steps:
                 return [f"dry run: {'; '.join(report.plan.notes) or 'nothing to do'}"]
-            return [*PlanView(report.address, report.plan).lines(), "dry run: nothing was changed"]
+            return [*PlanView(report.address, report.plan).lines(reasons=True), "dry run: nothing was changed"]
         done = {
             Ending.CONFIRMED: f"{report.to_version} is running and confirmed",
             Ending.ON_TRIAL: f"{report.to_version} is running on trial: confirm it, or the next reset goes back",

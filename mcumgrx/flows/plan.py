@@ -42,6 +42,7 @@ class Keep:
     """Confirm the running image, which is on trial and not the one that is to be installed. `hash`: as in `Confirm`."""
 
     name: ClassVar[str] = "keep"
+    why: ClassVar[str] = "it runs on trial, and --if-unconfirmed confirm keeps it"
     version: str
     hash: bytes | None = None
 
@@ -55,6 +56,7 @@ class GoBack:
     """End the trial of what runs, `trial`, by a reset, so that `version` with this hash runs again."""
 
     name: ClassVar[str] = "go-back"
+    why: ClassVar[str] = "it runs on trial, and --if-unconfirmed revert gives it up"
     version: str
     hash: bytes
     trial: str
@@ -69,6 +71,7 @@ class NameLoader:
     """Have the application name the firmware loader, so that it is found over Bluetooth LE."""
 
     name: ClassVar[str] = "name-loader"
+    why: ClassVar[str] = "a loader over Bluetooth LE is found by its name"
     called: str
 
     @property
@@ -81,6 +84,7 @@ class EnterLoader:
     """Restart the device into its firmware loader, and find it there, by a name where the link needs one."""
 
     name: ClassVar[str] = "enter-loader"
+    why: ClassVar[str] = "the application takes no image itself, its loader does"
     called: str | None = None
 
     @property
@@ -94,6 +98,7 @@ class UploadInstaller:
     """Transfer `size` bytes of the installer, over the application."""
 
     name: ClassVar[str] = "upload-installer"
+    why: ClassVar[str] = "it brings the loader that the new image needs"
     size: int
     version: str
 
@@ -107,6 +112,7 @@ class Install:
     """Reset the device, so that the installer runs, and find the firmware loader again."""
 
     name: ClassVar[str] = "install"
+    why: ClassVar[str] = "an installer does its work when it is started"
     version: str
     called: str | None = None
 
@@ -121,6 +127,7 @@ class EnterRecovery:
     """Restart the device into the bootloader's serial recovery."""
 
     name: ClassVar[str] = "enter-recovery"
+    why: ClassVar[str] = "it writes what the application cannot replace while it runs"
 
     @property
     def text(self) -> str:
@@ -132,6 +139,7 @@ class Erase:
     """Erase `slot` (2 · image + slot), or with None the one that is not running."""
 
     name: ClassVar[str] = "erase"
+    why: ClassVar[str] = "--erase wants a clean start"
     slot: int | None = None
 
     @property
@@ -156,6 +164,12 @@ class Upload:
     in_place: bool = False
 
     @property
+    def why(self) -> str:
+        if self.resumed_from:
+            return f"an upload has left {self.resumed_from:,} bytes, if the device has not restarted since"
+        return "the bootloader's recovery has no other slot" if self.in_place else "no other slot holds it"
+
+    @property
     def text(self) -> str:
         how = ", without its padding" if self.trimmed else ""
         if self.in_place:
@@ -178,6 +192,10 @@ class Mark:
     undo: int | None = None
 
     @property
+    def why(self) -> str:
+        return "it is to stay without a trial" if self.permanent else "if it does not run, the old one comes back"
+
+    @property
     def text(self) -> str:
         how = "to stay, before it has run" if self.permanent else "for a test boot"
         undo = "" if self.undo is None else ", and erase it if the device does not take that"
@@ -189,6 +207,7 @@ class Look:
     """See in the image list that the next boot takes the new image, where nothing is marked."""
 
     name: ClassVar[str] = "look"
+    why: ClassVar[str] = "a preferred slot outranks the version; only the list tells what is taken"
     version: str
 
     @property
@@ -201,6 +220,7 @@ class Reset:
     """Restart the device."""
 
     name: ClassVar[str] = "reset"
+    why: ClassVar[str] = "the bootloader decides at its start what runs"
 
     @property
     def text(self) -> str:
@@ -221,6 +241,10 @@ class Prove:
     in_place: bool = False
 
     @property
+    def why(self) -> str:
+        return "only the hash of what runs is a proof" if self.listed else "nothing else of it can be seen"
+
+    @property
     def text(self) -> str:
         if not self.listed:
             return f"see that {self.version} has left its slot; the device does not list what runs"
@@ -232,6 +256,7 @@ class ProveBootloader:
     """Ask the device until it is certain that its bootloader runs from `slot`, of the two that this has."""
 
     name: ClassVar[str] = "prove-bootloader"
+    why: ClassVar[str] = "the device tells which slot of its bootloader runs"
     version: str
     slot: int
 
@@ -245,6 +270,7 @@ class Soak:
     """Watch for so many seconds that the device stays up."""
 
     name: ClassVar[str] = "soak"
+    why: ClassVar[str] = "one that restarts is not confirmed"
     seconds: float
 
     @property
@@ -257,6 +283,7 @@ class Check:
     """Ask whether what is new is healthy: all checks of the policy, by their names."""
 
     name: ClassVar[str] = "check"
+    why: ClassVar[str] = "what is not healthy is not confirmed"
     checks: tuple[str, ...]
 
     @property
@@ -273,6 +300,7 @@ class Confirm:
     """
 
     name: ClassVar[str] = "confirm"
+    why: ClassVar[str] = "unconfirmed, the next reset takes it back"
     version: str
     hash: bytes | None = None
     or_mark: bool = False
@@ -356,6 +384,14 @@ class Plan:
         return tuple(text for _, text in self.lines) if self.parts else tuple(step.text for step in self.steps)
 
     @property
+    def told(self) -> tuple[tuple[str, str, str], ...]:
+        """As `texts`: of each line the name of its step, what is done, and why."""
+        if not self.parts:
+            return tuple((step.name, step.text, step.why) for step in self.steps)
+        of_kind = {name: iter([step for step in self.steps if step.name == name]) for name, _ in self.lines}
+        return tuple((name, text, next(of_kind[name]).why) for name, text in self.lines)
+
+    @property
     def each(self) -> tuple[Plan, ...]:
         """The plan of each image."""
         return self.parts or (self,)
@@ -379,7 +415,6 @@ class Plan:
 
     def as_dict(self) -> dict[str, object]:
         """The plan as JSON takes it."""
-        lines = self.lines if self.parts else [(step.name, step.text) for step in self.steps]
         fields: dict[str, object] = {
             "board": self.board,
             "from_version": self.from_version,
@@ -388,7 +423,7 @@ class Plan:
             "slot": self.slot,
             "size": sum(step.size for _, step in self.tasks(Upload)),
             "resumed_from": sum(step.resumed_from for _, step in self.tasks(Upload)),
-            "steps": [{"name": name, "text": text} for name, text in lines],
+            "steps": [{"name": name, "text": text, "why": why} for name, text, why in self.told],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "no_way_back": list(self.no_way_back),

@@ -78,7 +78,8 @@ def test_a_dry_run_changes_nothing(cli: Cli, desk: str, image_file: ImageFile) -
     *plan, last = ended.out.splitlines()
     assert last == "dry run: nothing was changed"
     assert plan[1] == "running  1.0.0"
-    assert plan[-1].startswith("5. confirm 1.1.0")
+    assert plan[3] == "1. upload 1.1.0 (4,656 bytes) to slot 1: no other slot holds it"
+    assert plan[-1] == "5. confirm 1.1.0, so that it stays: unconfirmed, the next reset takes it back"
     assert len(cli("image", "list", "-d", desk, "--json").result["slots"]) == 1
     assert cli("dfu", image_file("1.0.0", payload_size=48 * 1024), "-d", desk, "--dry-run").exit == 0
 

@@ -787,3 +787,31 @@ def test_of_several_images_the_one_that_was_begun_is_gone_on_with() -> None:
     assert [step.resumed_from for _, step in plan.tasks(Upload)] == [0, 14_000]
     assert "resumed at 14 of 21 KB of image 1" in plan.texts[1]
     assert plan.as_dict()["resumed_from"] == 14_000
+
+
+def test_every_step_says_why() -> None:
+    for mode, situation, how, expected in (cell.values for cell in CELLS):
+        if expected == "!":
+            continue
+        new = IN_RAM if mode == BootloaderMode.RAM_LOAD else NEW
+        plan = make_plan(
+            new, DeviceState(situations(new)[situation], bootloader=Bootloader(None, mode)), DfuPolicy(how)
+        )
+        assert [text for _, text, _ in plan.told] == [*plan.texts]
+        assert all(why and why not in text for _, text, why in plan.told)
+        assert plan.notes or any(name == "upload" for name, _, _ in plan.told)  # why nothing is uploaded
+        fields = plan.as_dict()["steps"]
+        assert isinstance(fields, list)
+        assert [(step["name"], step["text"], step["why"]) for step in fields] == [*plan.told]
+
+
+def test_of_several_images_each_line_says_why() -> None:
+    net = parse_image(build_image("2.1.0", payload_size=20_000, image=1))
+    images = ImageState((*listed(OLD).slots, replace(listed(OLD).slots[0], image=1)), 0)
+    plan = make_plan({0: NEW, 1: net}, DeviceState(images, begun=(net.file_sha256, 14_000)), DfuPolicy())
+    assert [name for name, _, _ in plan.told] == ["upload", "upload", "mark", "reset", "prove", "confirm"]
+    assert [why for _, _, why in plan.told][:3] == [
+        "no other slot holds it",
+        "an upload has left 14,000 bytes, if the device has not restarted since",
+        "if it does not run, the old one comes back",
+    ]

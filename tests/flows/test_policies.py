@@ -167,6 +167,7 @@ def test_what_runs_on_trial_is_kept_or_given_up_first() -> None:
     assert plan.as_dict()["steps"][0] == {  # type: ignore[index]
         "name": "go-back",
         "text": "reset the device, so that 1.0.0 comes back in place of 1.0.5",
+        "why": "it runs on trial, and --if-unconfirmed revert gives it up",
     }
     assert "--if-unconfirmed confirm" in str(refused(ON_TRIAL).hint)
 
