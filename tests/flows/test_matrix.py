@@ -89,6 +89,9 @@ CELLS = [
 
 # -- what has to come of it --------------------------------------------------------------------------------------------
 
+LINKED = r"linked for slot \d"
+"""Of image 0 its address tells for which slot a file is."""
+
 # Why an update may not begin → what the refusal says. Several may hold.
 _REASONS: tuple[tuple[str, Callable[[Cell], bool]], ...] = (
     (r"board is .* and not", lambda cell: cell.file == "wrong board"),
@@ -109,6 +112,10 @@ _REASONS: tuple[tuple[str, Callable[[Cell], bool]], ...] = (
     (
         r"linked for a slot .* no way back",
         lambda cell: cell.file == "wrong variant" and cell.installs and not cell.trial and not cell.boot.in_place,
+    ),
+    (
+        LINKED,
+        lambda cell: cell.file == "wrong variant" and cell.installs and cell.boot.in_place and not cell.boot.in_ram,
     ),
     (r"loads images into RAM", lambda cell: cell.file == "wrong variant" and cell.boot.in_ram and cell.installs),
 )
@@ -143,8 +150,7 @@ def steps(cell: Cell) -> str:
 def outcome(cell: Cell) -> Outcome | None:
     """How an update fails that nobody could refuse; None where it succeeds."""
     if cell.file == "wrong variant" and cell.installs:
-        # Where images run in place it is passed over, and elsewhere it never comes up.
-        return Outcome.NEVER_SWAPPED if cell.boot.in_place else Outcome.REVERTED
+        return Outcome.REVERTED  # it never comes up
     if cell.file == "older and allowed" and cell.boot.in_place and cell.installs:
         if not cell.boot.requests or cell.mode is Mode.CONFIRM_ONLY:
             return Outcome.REJECTED  # only a test is a request; what is not taken is erased again
@@ -301,10 +307,10 @@ swap using scratch                   16              1              4           
 swap using move                      16              1              4              4             20              5
 swap using offset                    16              1              4              4             20              5
 overwrite                            16              0              4              0             16             14
-direct XIP                            5              0              3              3             16             23
-direct XIP with revert                8              1              4              8             24              5
-direct XIP, requests kept            12              1              4              4             24              5
-direct XIP, requests                  8              1              4              8             24              5
+direct XIP                            5              0              3              0             19             23
+direct XIP with revert                8              1              4              4             28              5
+direct XIP, requests kept             12              1              4              0             28              5
+direct XIP, requests                  8              1              4              4             28              5
 RAM load                              3              0              2              0             13             32
 RAM load with revert                  8              1              4              0             32              5
 single slot                           0              0              1              0              7             42

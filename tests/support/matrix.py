@@ -81,7 +81,7 @@ Case = tuple[str, str]
 """A state and a file."""
 
 SLOT_SIZE = 64 * 1024
-ADDRESS = 0x1_0000
+ADDRESS = 0xC000
 RAM = 0x2000_0000
 BOARD = "mcumgrx_sim"
 ANOTHER_BOARD = "nrf52840dk"
