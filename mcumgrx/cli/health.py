@@ -15,6 +15,7 @@ from ..contracts import HealthCheck, OnTrial, OutsideCheck
 from ..errors import UsageError
 from ..events import Note, Progress
 from ..threads import in_thread
+from .interrupt import ending_too
 from .text import printable
 
 __all__ = ["command_check", "plugin_checks"]
@@ -54,15 +55,16 @@ async def _run(command: str, timeout_s: float, progress: Progress, image: OnTria
     def tell(line: str) -> None:
         loop.call_soon_threadsafe(progress, Note(f"health check: {line}"))
 
-    reading = asyncio.ensure_future(in_thread(_read, process, tell))
-    try:
-        status = await in_thread(process.wait, timeout_s)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    finally:
-        _end(process)
-        # What it has left running elsewhere may hold the pipe.
-        await asyncio.wait([reading], timeout=_LAST_WORDS_S)
+    with ending_too(partial(_end, process)):
+        reading = asyncio.ensure_future(in_thread(_read, process, tell))
+        try:
+            status = await in_thread(process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        finally:
+            _end(process)
+            # What it has left running elsewhere may hold the pipe.
+            await asyncio.wait([reading], timeout=_LAST_WORDS_S)
     if status in _NOT_RUN and sys.platform != "win32":
         raise UsageError(f"the command cannot be run (exit status {status} of the shell)")
     if status < 0:

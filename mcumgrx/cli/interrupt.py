@@ -40,6 +40,7 @@ class Interruptions:
         number: the first signal that has come, or None.
         effective: it has been raised, or what was to be cancelled has been told.
         told: the user has been told.
+        also: what is called before the process is ended at once, as to end others with it.
         over: all is done but to end the interpreter: from now on a signal ends the process at once.
     """
 
@@ -47,6 +48,7 @@ class Interruptions:
         self.number: int | None = None
         self._cancel: Callable[[], None] | None = None
         self.effective = False
+        self.also: list[Callable[[], object]] = []
         self._outside = False  # it has been raised where no loop runs, so that nothing has to be closed
         self._prodding = False
         self.over = False
@@ -131,8 +133,11 @@ class Interruptions:
             self.abandon()
 
     def abandon(self) -> NoReturn:
-        """End now, without waiting for anything. Only the terminal is put back as it was."""
+        """End now, without waiting for anything. What was started is ended, and the terminal put back as it was."""
         self._ending.acquire()  # the same signal reaches the main thread and the watcher's: one of them tells it
+        for end in self.also:
+            with contextlib.suppress(Exception):
+                end()
         _restore_terminal(self._terminal)
         with contextlib.suppress(OSError, ValueError):
             text = b"\x1b[?25h\r\n" if os.isatty(2) else b""
@@ -239,3 +244,14 @@ def interruptions(*, to_the_end: bool = False) -> Iterator[Interruptions]:
             made.over = True
         else:
             made.end()
+
+
+@contextmanager
+def ending_too(end: Callable[[], object]) -> Iterator[None]:
+    """For the time of the block: where a second signal ends this process at once, `end` is called before."""
+    with interruptions() as signals:
+        signals.also.append(end)
+        try:
+            yield
+        finally:
+            signals.also.remove(end)

@@ -156,7 +156,7 @@ def test_the_command_can_use_the_device_itself(run_process: Cli, desk: str, imag
 def test_the_plan_tells_of_it_and_nothing_is_run(update: Update, tmp_path: Path) -> None:
     ended = update("--dry-run", "--health-check", f"touch {tmp_path / 'run'}", "--soak", "5", "--rollback")
     assert ended.exit == 0
-    assert "5. watch for 5 s that it stays up\n6. check that it is healthy: touch " in ended.out
+    assert "5. watch for 5 s that it stays up: one that restarts is not confirmed\n6. check that" in ended.out
     assert "note: 1.1.0 is taken back by a reset if it is not healthy" in ended.err
     assert not (tmp_path / "run").exists()
     refused = update("--mode", "confirm-only", "--soak", "5", "--rollback", "--dry-run", "--json")
@@ -250,3 +250,16 @@ def test_an_interrupted_check_leaves_it_unconfirmed(
     assert heard(pipe[1]) == b""
     slots = cli("image", "list", "-d", desk, "--json").result["slots"]
     assert [(slot["version"], slot["confirmed"]) for slot in slots] == ON_TRIAL
+
+
+def test_two_signals_at_once_end_the_command_too(
+    begin: Begin, image_file: ImageFile, desk: str, pipe: tuple[Path, int]
+) -> None:
+    command = f"trap '' INT TERM; exec 9>{pipe[0]}; echo begun >&9; sleep 300 & wait; wait"
+    process = begin("dfu", image_file("1.1.0"), "-d", desk, "--health-check", command)
+    assert heard(pipe[1]) == b"begun\n"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert heard(pipe[1]) == b""

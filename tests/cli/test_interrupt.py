@@ -150,3 +150,26 @@ def test_under_nohup_a_terminal_that_is_closed_ends_nothing(begin: Begin) -> Non
         silent.sendto(bytes([request[0] + 1]) + request[1:].replace(b"ad", b"ar"), sender)
         out, err = process.communicate(timeout=150)
     assert (process.returncode, out, err) == (0, "hi\n", "")
+
+
+ABANDONED = """
+import sys
+from mcumgrx.cli.interrupt import ending_too, interruptions
+
+def leave():
+    print("ended, too", flush=True)
+
+def fail():
+    raise OSError
+
+with interruptions() as signals:
+    with ending_too(lambda: print("over already")):
+        pass
+    with ending_too(fail), ending_too(leave):
+        signals.abandon()
+"""
+
+
+def test_what_was_started_is_ended_with_a_process_that_is_abandoned() -> None:
+    ended = subprocess.run([sys.executable, "-c", ABANDONED], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "ended, too\n")
