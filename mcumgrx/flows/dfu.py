@@ -226,12 +226,12 @@ def _works(job: Job, plan: Plan) -> Iterator[Work]:
         yield Erasing(job, job.targets[number], erase)
     for number, upload in plan.tasks(Upload):
         yield Uploading(job, job.targets[number], upload)
+    looks = [(job.targets[number], look) for number, look in plan.tasks(Look)]
+    if looks:
+        yield Looking(job, looks)
     marks = [(job.targets[number], mark) for number, mark in plan.tasks(Mark)]
     if marks:
         yield Marking(job, marks)
-    looks = [job.targets[number] for number, _ in plan.tasks(Look)]
-    if looks:
-        yield Looking(job, looks)
     yield from _from_reset(job, plan)
 
 

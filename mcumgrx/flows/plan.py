@@ -204,15 +204,23 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """See in the image list that the next boot takes the new image, where nothing is marked."""
+    """See in the image list what the next boot is going to do.
+
+    `pending`: it takes the new image, which is not marked. `whole`: all that its manifest names is there.
+    """
 
     name: ClassVar[str] = "look"
     why: ClassVar[str] = "a preferred slot outranks the version; only the list tells what is taken"
     version: str
+    pending: bool = True
+    whole: bool = False
 
     @property
     def text(self) -> str:
-        return f"see that the device shows {self.version} for the next boot"
+        shown = f"shows {self.version} for the next boot"
+        if not self.whole:
+            return f"see that the device {shown}"
+        return f"see that the set of {self.version} is complete{f', and that it {shown}' if self.pending else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,29 +11,46 @@ from ..contracts import Connection, ImageGroup
 from ..errors import DeviceError, FlowError, Outcome, ProtocolError, RequestTimeout
 from ..events import StageName
 from ..hints import Hint, Run
-from ..messages.standard import ImageState
+from ..messages.standard import ImageState, Slot
 from .device_state import shown_version
 from .job import Job
+from .plan import Look
 from .verdict import Target, in_words
 
 __all__ = ["Looking", "check_lasting", "not_preferred"]
 
 
 class Looking:
-    """The look before the reset, where no mark is needed: does the list show the new images for the next boot?"""
+    """The look before mark and reset: is the set complete, and what needs no mark shown for the next boot?"""
 
-    def __init__(self, job: Job, targets: Sequence[Target]) -> None:
+    def __init__(self, job: Job, steps: Sequence[tuple[Target, Look]]) -> None:
         self._job = job
-        self._targets = targets
+        self._steps = steps
 
     async def run(self) -> None:
-        job, names = self._job, in_words(target.name for target in self._targets)
+        job, names = self._job, in_words(target.name for target, _ in self._steps)
         with job.stage(StageName.MARK, f"seeing whether the next boot takes {names}") as stage:
             images = await job.list()
-            for target in self._targets:
-                if target.pending(images) is None:
+            for target, step in self._steps:
+                staged = target.staged(images)
+                if step.whole and staged is not None and not staged.bootable:
+                    raise self._not_whole(target, staged)
+                if step.pending and target.pending(images) is None:
                     raise self._postponed(target, images)
-            stage.result = f"{names} {'is' if len(self._targets) == 1 else 'are'} shown for the next boot"
+            be = "is" if len(self._steps) == 1 else "are"
+            shown = f"{names} {be} shown for the next boot"
+            whole = [target.name for target, step in self._steps if step.whole]
+            stage.result = f"the set of {in_words(whole)} is complete" if whole else shown
+
+    def _not_whole(self, target: Target, staged: Slot) -> FlowError:
+        return FlowError(
+            f"{target.name} is in slot {staged.slot}, and the device does not call it bootable: not all images that it "
+            "names are in the slots beside it",
+            stage=StageName.MARK,
+            outcome=Outcome.REJECTED,
+            slot=staged.slot,
+            hint=Hint("nothing is marked. Bring all images of the build at once; see ", Run("image list")),
+        )
 
     def _postponed(self, target: Target, images: ImageState) -> FlowError:
         staged, active = target.staged(images), target.active(images)

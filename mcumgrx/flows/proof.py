@@ -210,7 +210,9 @@ class Confirming:
         job.listed = None
         try:
             # The application's image comes last: what a device refuses is the confirmation of another core's image.
-            for target in reversed(job.targets.values()):
+            # Of a set with a manifest that is confirmed which has it, and with it all.
+            owner = [target for target in job.targets.values() if target.image.manifest is not None]
+            for target in owner or [*job.targets.values()][::-1]:
                 running = target.running(state)
                 if running is None or running.confirmed:
                     continue

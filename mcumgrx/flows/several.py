@@ -19,6 +19,7 @@ from ..errors import PlanRefused
 from ..hints import Hint, Run
 from ..mcuboot import Image
 from .device_state import DeviceState, Kind, shown_version
+from .manifest import owner_of, plan_set
 from .plan import Check, Confirm, EnterRecovery, Erase, GoBack, Keep, Look, Mark, Plan, Prove, Reset, Soak, Step, Upload
 from .planner import plan_one, plan_together
 from .policy import DfuPolicy
@@ -34,8 +35,8 @@ _ORDER: tuple[type[Step], ...] = (
     EnterRecovery,
     Erase,
     Upload,
-    Mark,
     Look,
+    Mark,
     Reset,
     Prove,
     Soak,
@@ -67,11 +68,16 @@ def make_plan(
     ended = end_trials(files, state, policy)
     if ended is not None:
         state = ended.state
-    if len(files) == 1:
+    owner = owner_of(files)
+    if len(files) == 1 and owner is None:
         ((number, image),) = files.items()
         plan = plan_one(image, state, replace(policy, image=number), installer)
         return plan if ended is None else ended.before(plan)
-    parts = _parts(files, state, policy)
+    if owner is None:
+        parts = _parts(files, state, policy)
+    else:
+        parts = plan_set(owner, files, state, policy)
+        policy = replace(policy, image_order=(*(part.number for part in parts if part.number != owner), owner))
     return _whole(parts if ended is None else [ended.before(part) for part in parts], files, state, policy)
 
 

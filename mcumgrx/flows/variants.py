@@ -33,9 +33,15 @@ def split(files: Files) -> tuple[Files, Image | None]:
 
 def chosen(files: Files, state: DeviceState) -> dict[int, Image]:
     """One file for each image: what runs already, or else what is linked for where it would run."""
-    return {
+    found = {
         number: image if isinstance(image, Image) else _variant(number, image, state) for number, image in files.items()
     }
+    named = {hash for image in found.values() for hash in image.manifest or ()}
+    for number, variants in files.items():
+        if named and not isinstance(variants, Image) and found[number].manifest is None:
+            # What the manifest names runs beside it, whatever runs now.
+            found[number] = next((one for one in variants.values() if one.hash in named), found[number])
+    return found
 
 
 def first(files: Files) -> dict[int, Image]:

@@ -337,6 +337,9 @@ class _Together:
     def _passed_over(self, target: Target) -> Verdict | None:
         """Of one whose needs are not met, in place: its slot is passed over, with or without a mark."""
         told, unmet = self.told[target.number], [*self._unmet(target)]
+        gone = [one.name for one in self.rest if one is not target and one.staged(self.after) is None]
+        if target.image.manifest is not None and target.staged(self.after) is not None and gone:
+            return replace(told, text=f"{target.name} names it, and was passed over", hint="")
         if told.outcome not in (Outcome.REVERTED, Outcome.NEVER_SWAPPED) or not unmet:
             return None
         text = f"{'; '.join(unmet)}: {target.name} was passed over"

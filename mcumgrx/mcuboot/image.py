@@ -6,6 +6,7 @@ Sources: MCUboot `bootutil/image.h`, `docs/design.md`, imgtool's `image.py`.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +36,7 @@ IMAGE_MAGIC_V1 = 0x96F3B83C
 _ENCRYPTED = ImageFlag.ENCRYPTED_AES128 | ImageFlag.ENCRYPTED_AES256
 _COMPRESSED = ImageFlag.COMPRESSED_LZMA1 | ImageFlag.COMPRESSED_LZMA2
 _KNOWN_FLAGS = 0xF3D
+_MANIFEST = struct.Struct("<II")  # format, how many hashes follow
 
 _NRF5340_NETWORK = range(0x0100_0000, 0x0104_0000)
 """The flash of the nRF5340's network core, as that core sees it."""
@@ -188,6 +190,19 @@ class Image:
     @property
     def dependencies(self) -> tuple[Dependency, ...]:
         return tuple(found for found in map(Dependency.read, _dependencies(self.tlvs)) if found is not None)
+
+    @property
+    def manifest(self) -> tuple[bytes, ...] | None:
+        """The hashes of all other images, by their numbers, that run beside this one and no others do (nRF Connect SDK,
+        `imgtool --manifest`); None for an image without such a list, or with one that cannot be read."""
+        value = self.tlv_value(TlvType.MANIFEST, protected=True)
+        if value is None or len(value) < _MANIFEST.size:
+            return None
+        version, count = _MANIFEST.unpack_from(value)
+        hashes = value[_MANIFEST.size :]
+        if version != 1 or not count or len(hashes) != count * len(self.hash):
+            return None
+        return tuple(hashes[at : at + len(self.hash)] for at in range(0, len(hashes), len(self.hash)))
 
     @property
     def hashes_when_running(self) -> frozenset[bytes]:

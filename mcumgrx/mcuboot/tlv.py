@@ -67,6 +67,7 @@ class TlvType(IntEnum):
     # docs/design.md says 0x80 and 0x81; image.h and imgtool use these.
     UUID_VID = 0x74
     UUID_CID = 0x75
+    MANIFEST = 0x76  # nRF Connect SDK alone
     ANY = 0xFFFF
 
 

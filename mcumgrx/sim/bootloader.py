@@ -500,6 +500,21 @@ class Bootloader:
         self._note("no image to run")
         return self._result(None)
 
+    def run_beside(self, slot: int, hash: bytes) -> BootResult:
+        """The image in this slot, if it is good and the one that is named; it is erased otherwise."""
+        area = self.slots[slot]
+        image = self._valid(area)
+        if image is not None and image.hash == hash and image.bootable and not self._elsewhere(image.header, area):
+            return self._result(slot, image.header, image)
+        if area.header() is not None:
+            self._note(f"the image in the {area.name} slot is not the one that the manifest names, and is erased")
+            area.erase()
+        return self._result(None)
+
+    def _elsewhere(self, header: ImageHeader, area: Slot) -> bool:
+        """Whether it is linked for another slot than it lies in."""
+        return ImageFlag.ROM_FIXED in header.flags and header.load_address != self.layout.base_address + area.offset
+
     def _newest(self, skipped: set[int]) -> int | None:
         """The slot that is preferred, else that with the highest version; the primary if both have the same."""
         best: tuple[Version, int] | None = None
@@ -507,8 +522,7 @@ class Bootloader:
             header = area.header()
             if number in skipped or header is None or header.hashed_size > area.size:
                 continue
-            elsewhere = header.load_address != self.layout.base_address + area.offset
-            if self.mode not in _RAM and ImageFlag.ROM_FIXED in header.flags and elsewhere:
+            if self.mode not in _RAM and self._elsewhere(header, area):
                 continue
             if self.policy.boot_requests and number == self.preferred:
                 return number  # `boot_find_next_slot_hook`

@@ -179,6 +179,8 @@ class DeviceConfig:
             (`CONFIG_MCUMGR_GRP_IMG_ALLOW_CONFIRM_NON_ACTIVE_IMAGE_ANY`).
         test_sets_preference: marking an image for a test also makes its slot the preferred one
             (`NCS_MCUBOOT_BOOT_REQUEST_TEST_SETS_BOOT_PREFERENCE`; needs `BootPolicy.boot_requests`).
+        manifest: image 0 names the hashes of all others, which run from the same slot as it does; only it is marked,
+            and its flags are those of all (`NCS_MCUBOOT_MANIFEST_UPDATES`; direct XIP).
         hash_size: of the hashes that are listed and asked for: 32, or 48 or 64 for SHA-384 and SHA-512. A request
             with a hash of another size is refused.
         erase_progressively: erases sector by sector as the upload arrives, not at its beginning.
@@ -233,6 +235,7 @@ class DeviceConfig:
     confirms_other: bool = True
     confirms_other_images: bool = False
     test_sets_preference: bool = False
+    manifest: bool = False
     hash_size: int = 32
     erase_progressively: bool = False
     frugal_list: bool = False
@@ -253,6 +256,8 @@ class DeviceConfig:
             raise UsageError(f"a bootloader of the mode {name} has a single image")
         if (self.policy.boot_requests or self.test_sets_preference) and self.mode not in _IN_PLACE:
             raise UsageError("boot requests choose a slot where images run in place: direct-xip, direct-xip-revert")
+        if self.manifest and (self.mode not in _IN_PLACE or self.images < 2):
+            raise UsageError("a manifest is for several images that run in place: direct-xip, direct-xip-revert")
         if self.test_sets_preference and not self.policy.boot_requests:
             raise UsageError("a test sets no preference where the bootloader takes no boot requests")
         if self.hash_size not in (32, 48, 64):

@@ -351,7 +351,7 @@ class SimulatedDevice:
             self._replace_bootloader()
         while True:
             try:
-                self.boot_results = boot_images(self.bootloaders)
+                self.boot_results = boot_images(self.bootloaders, manifest=self.config.manifest)
                 break
             except PowerCut:
                 continue  # power has come back: the bootloader goes on from what lies in the flash

@@ -26,6 +26,7 @@ from mcumgrx.mcuboot import (
     TlvType,
     Version,
     parse_header,
+    parse_image,
 )
 from mcumgrx.sim.signature import PUBLIC_KEY_DER, sign
 
@@ -74,6 +75,7 @@ def build_image(
     image: int = 0,
     needs: Mapping[int, str | Version] | None = None,
     tlvs: Mapping[int, bytes] | None = None,
+    manifest: Sequence[bytes] = (),
     signed: bool = True,
 ) -> bytes:
     """A valid image, with its SHA-256 and, if `signed`, a signature by the key that everybody knows (`signature`).
@@ -81,7 +83,8 @@ def build_image(
     The payload is `payload`, or `payload_size` bytes that look random and are the same each time for the same version
     and health, and `image`, the number of the image that it is for. The line that tells of an unhealthy application is
     laid over its start (which a `payload` of one's own must leave room for). `needs` are the versions at least that
-    other images must have, by their numbers; `tlvs` are other protected records, by their types. Raises `UsageError`
+    other images must have, by their numbers; `manifest` are all other images, to be named by their hashes; `tlvs` are
+    other protected records, by their types. Raises `UsageError`
     or `ImageError` for what no header or payload can hold.
     """
     version = Version.parse(version) if isinstance(version, str) else version
@@ -95,7 +98,7 @@ def build_image(
         if len(line) > len(payload):
             raise ImageError(f"a payload of {len(payload)} bytes has no room for its {len(line)} byte mark")
         payload = line + payload[len(line) :]
-    protected = _protected_area([*_dependencies(needs or {}), *(tlvs or {}).items()])
+    protected = _protected_area([*_dependencies(needs or {}), *_manifest(manifest), *(tlvs or {}).items()])
     header = ImageHeader(load_address, header_size, len(protected), len(payload), ImageFlag(flags), version)
     body = header.pack().ljust(header_size, b"\x00") + payload + protected
     digest = hashlib.sha256(body).digest()
@@ -120,6 +123,12 @@ def _dependencies(needs: Mapping[int, str | Version]) -> Iterator[tuple[int, byt
     for number, version in needs.items():
         wanted = Version.parse(version) if isinstance(version, str) else version
         yield TlvType.DEPENDENCY, _DEPENDENCY.pack(number, *wanted)
+
+
+def _manifest(images: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    if images:
+        hashes = [parse_image(image).hash for image in images]
+        yield TlvType.MANIFEST, struct.pack("<II", 1, len(hashes)) + b"".join(hashes)
 
 
 def _protected_area(tlvs: Sequence[tuple[int, bytes]]) -> bytes:

@@ -24,8 +24,10 @@ MAX_IMAGES = 8
 _DEPENDENCY = struct.Struct("<B3xBBHI")
 
 
-def boot_images(loaders: Sequence[Bootloader]) -> tuple[BootResult, ...]:
+def boot_images(loaders: Sequence[Bootloader], *, manifest: bool = False) -> tuple[BootResult, ...]:
     """Reset a device with these images, in the order of their numbers: what became of each.
+
+    `manifest`: image 0 names the others (`_choose_set`).
 
     If one of them has nothing to run, no image runs. Whatever the flash raises (`PowerCut`) passes through; call
     again when power is back.
@@ -35,7 +37,7 @@ def boot_images(loaders: Sequence[Bootloader]) -> tuple[BootResult, ...]:
     if len(loaders) == 1:
         results = [loaders[0].boot()]
     else:
-        results = _choose(loaders) if loaders[0].chooses else _install(loaders)
+        results = (_choose_set if manifest else _choose if loaders[0].chooses else _install)(loaders)
     for loader in loaders:
         loader.end()
     if all(result.booted for result in results):
@@ -92,6 +94,22 @@ def _choose(loaders: Sequence[Bootloader]) -> list[BootResult]:
                 break
         else:
             return [chosen[number] for number in range(len(loaders))]
+
+
+def _choose_set(loaders: Sequence[Bootloader]) -> list[BootResult]:
+    """Direct XIP of the nRF Connect SDK with a manifest: image 0 chooses, and all others run from the same slot.
+
+    They have to be those that it names; one that is not is erased, and the set passed over. What is marked, tried and
+    confirmed is image 0 alone (`loader_manifest_xip.c` in sdk-mcuboot).
+    """
+    skipped: set[int] = set()
+    while (result := loaders[0].choose(skipped)).slot is not None:
+        named = result.image.manifest if result.image is not None else None
+        others = [loader.run_beside(result.slot, hash) for loader, hash in zip(loaders[1:], named or (), strict=False)]
+        if len(others) == len(loaders) - 1 and all(other.booted for other in others):
+            return [result, *others]
+        skipped.add(result.slot)
+    return [result] * len(loaders)
 
 
 def _others(

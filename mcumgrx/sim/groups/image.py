@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mcumgrx.errors import ImageError
-from mcumgrx.mcuboot import MAGIC_BYTES, ImageFlag, ImageHeader, TlvType, parse_header, parse_tlvs
+from mcumgrx.mcuboot import MAGIC_BYTES, ImageFlag, ImageHeader, TlvType, parse_header, parse_image, parse_tlvs
 from mcumgrx.protocol.codes import ImageErrorCode, SmpError
 from mcumgrx.protocol.header import GroupId, Op
 from mcumgrx.sim.bootloader import PRIMARY, SECONDARY, Bootloader, Mode, SwapType
@@ -192,7 +192,7 @@ class ImageServer(GroupServer):
                 continue
             header, digest = found
             set_flags = set(self._flags(slot))
-            if ImageFlag.NON_BOOTABLE not in header.flags:
+            if ImageFlag.NON_BOOTABLE not in header.flags and self._is_whole(slot):
                 set_flags.add("bootable")
             image, side = divmod(slot, SLOTS_PER_IMAGE)
             entry: dict[str, Any] = {"image": image} if len(self.device.bootloaders) > 1 else {}
@@ -211,8 +211,21 @@ class ImageServer(GroupServer):
         """The newest image runs that is marked, where it lies or from RAM."""
         return self.device.bootloader.reverts_in_place
 
+    def _is_whole(self, slot: int) -> bool:
+        """Whether the images that the manifest in a slot names lie in the slots beside it; where there is none, too."""
+        if not self.device.config.manifest or slot >= SLOTS_PER_IMAGE:
+            return True
+        try:
+            named = parse_image(self.slots[slot].image_bytes() or b"").manifest
+        except ImageError:
+            return False
+        found = [self.read_image(one) for one in range(slot + SLOTS_PER_IMAGE, len(self.slots), SLOTS_PER_IMAGE)]
+        return named == tuple(None if one is None else one[1] for one in found)
+
     def _next_boot(self, slot: int) -> SwapType:
         """What the next boot does with the image of a slot, in the words of swaps."""
+        if self.device.config.manifest:
+            slot %= SLOTS_PER_IMAGE  # the flags of all mirror those of the manifest's image
         loader = self._loader(slot)
         if loader.mode is not Mode.DIRECT_XIP and not self._chosen_by_marks:
             return loader.swap_type()

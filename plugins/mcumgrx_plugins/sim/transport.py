@@ -89,6 +89,7 @@ class SimTransport(SimulatedTransport):
     `requests`      whether a slot that the application prefers outranks the version (no, yes, keep: for
                     good and not for one boot); test, test-keep: marking an image for a test prefers it
     `prefers`       the slot that its application prefers from the start (none, 0, 1)
+    `manifest`      whether image 0 names the others, which run from the same slot (direct XIP: no)
     `ram_revert`    whether the mode ram-load has trial boots (no)
     `downgrade`     whether the bootloader installs older versions (yes)
     `bootloader`    whether it tells the bootloader's mode (yes)
@@ -203,6 +204,9 @@ class SimTransport(SimulatedTransport):
             if mode in _RAM_MODES:
                 address = _RAM_START + number * device.config.slot_size
                 image = build_image(self._first, flags=ImageFlag.RAM_LOAD, load_address=address, image=number)
+            elif number == 0 and device.config.manifest:
+                others = [build_image(self._first, image=other) for other in range(1, device.config.images)]
+                image = build_image(self._first, manifest=others)
             else:
                 image = build_image(self._first, image=number)
             device.install(image, number * SLOTS_PER_IMAGE)
@@ -302,6 +306,7 @@ def _device_config(options: OptionReader) -> DeviceConfig:
         mode=mode,
         application_lists=options.flag("app_list", default.application_lists),
         policy=policy,
+        manifest=options.flag("manifest", False),
         test_sets_preference=requests.startswith("test"),
         recovery=recovery,
         b0=options.flag("b0", default.b0),
