@@ -98,7 +98,6 @@ class _Way:
 
     def enter(self) -> list[Step]:
         if self.state.in_loader:
-            self.fit.notes.append("the firmware loader answers already")
             return []
         name = self.state.loader
         return [NameLoader(name), EnterLoader(name)] if name is not None else [EnterLoader()]

@@ -411,7 +411,7 @@ class _Planner:
 
     def _check_version(self) -> None:
         running = None if self.a is None else read_version(self.a.version)
-        if self.a is None and self.number == 0:
+        if self.a is None and self.number == 0 and self.kind is not Kind.LOADER:
             self.warnings.append("the device does not say which image runs")
         if running is None or self.a is None:
             return
@@ -434,7 +434,7 @@ class _Planner:
         if older:
             told = self.notes if self.policy.allow_downgrade else self.warnings
             told.append(f"this is a downgrade, from {self.old} to {self.new}")
-        elif new == running:
+        elif new == running and self.a.hash != self.image.hash:
             self.warnings.append(f"another image with the same version {self.old} runs")
 
     def _refused(self, message: str, hint: str, *, slot: int | None = None) -> PlanRefused:

@@ -54,7 +54,7 @@ def loader_works(job: Job, plan: Plan, installer: Image | None, again: Callable[
             case NameLoader():
                 yield Naming(job, step)
             case EnterLoader():
-                entering = Entering(job, again)
+                entering = Entering(job, plan, again)
                 yield entering
                 yield from loader_works(job, entering.plan, installer, again)
                 return
@@ -107,10 +107,10 @@ class Naming:
 class Entering:
     """The way into the firmware loader, and the plan for the device as it is there."""
 
-    def __init__(self, job: Job, again: Callable[[DeviceState], Plan]) -> None:
+    def __init__(self, job: Job, plan: Plan, again: Callable[[DeviceState], Plan]) -> None:
         self._job = job
         self._again = again
-        self.plan: Plan
+        self.plan = plan
 
     async def run(self) -> None:
         job = self._job
@@ -129,6 +129,7 @@ class Entering:
             state = await job.link.run(partial(read_device, job))
             stage.result = f"the firmware loader {_version(state.images)} answers; {_slot_0(state.images)}"
         job.listed = job.before = state.images
+        told = {*self.plan.notes, *self.plan.warnings}
         try:
             self.plan = self._again(state)
         except PlanRefused as error:
@@ -136,7 +137,11 @@ class Entering:
             error.message += "; nothing was changed, and the device was reset to its application"
             raise
         for text in self.plan.notes:
-            job.note(text)
+            if text not in told:
+                job.note(text)
+        for text in self.plan.warnings:
+            if text not in told:
+                job.note(text, warning=True)
 
     async def _back(self) -> None:
         """The application is still there: it is started again, as far as that can be seen to."""

@@ -472,6 +472,13 @@ def test_a_bootloader_that_knows_no_boot_mode_changes_nothing() -> None:
     assert desk.version == "1.0.0"
 
 
+def test_what_only_the_loader_shows_is_told_before_it_is_done() -> None:
+    desk = Desk()
+    assert desk.run(build_image("0.9.0", payload_size=5000)).ending is Ending.ANSWERS
+    assert "this is a downgrade, from 1.0.0 to 0.9.0" in desk.notes
+    assert len(desk.notes) == len(set(desk.notes)), "nothing is told twice"
+
+
 def test_uploaded_only_it_stays_in_the_loader() -> None:
     desk = Desk()
     assert desk.run(mode=Mode.UPLOAD_ONLY).ending is Ending.UPLOADED
