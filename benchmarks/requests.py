@@ -2,11 +2,16 @@
 
 ::
 
-    python benchmarks/requests.py [--quick] [--json] [--before CHECKOUT]
+    python benchmarks/requests.py [--quick] [--json] [--before CHECKOUT] [--apart]
 
 The device is a process that answers each datagram at once, by system calls alone. The contestants are processes of
 their own, which take turns in every round; a batch is a thousand echoes of 16 characters, and some before the
 clock. Time of the processor is that of the contestant.
+
+Device and contestants share one processor, where the system lets them be told so (Linux). On two of them each message
+wakes a processor that sleeps, and the answer another: in a virtual machine that takes longer than all the rest, of all
+contestants alike. A system left to itself changes between both in the middle of a run. `--apart` puts the device on a
+processor of its own.
 
 * *mcumgrx*: `client.request(Echo(…))`; with `--before` that of another checkout as well, side by side;
 * *reader*: the floor of asyncio: a socket, `add_reader` and a future for each answer, no time-out, no SMP;
@@ -212,7 +217,7 @@ def parts(rounds: int, count: int, over_udp_us: float) -> dict[str, float]:
 class Process:
     """This script as another process, as `role`, with `checkout` in place of what is installed."""
 
-    def __init__(self, role: str, checkout: Path | None = None) -> None:
+    def __init__(self, role: str, processor: int, checkout: Path | None = None) -> None:
         path = {} if checkout is None else {"PYTHONPATH": os.pathsep.join(map(str, (checkout, checkout / "plugins")))}
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--role", role],
@@ -221,6 +226,8 @@ class Process:
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
+        if sys.platform == "linux":
+            os.sched_setaffinity(self._process.pid, {processor})
 
     def read(self) -> str:
         assert self._process.stdout is not None
@@ -246,11 +253,13 @@ def work_as(role: str) -> None:
         print(json.dumps(asyncio.run(CONTESTANTS[role](port, count))), flush=True)
 
 
-def measure(rounds: int, count: int, before: Path | None) -> dict[str, dict[str, float]]:
-    served = Process("device")
-    contestants = {name: Process(name) for name in CONTESTANTS}
+def measure(rounds: int, count: int, before: Path | None, *, apart: bool) -> dict[str, dict[str, float]]:
+    processors = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
+    ours, its = processors[0], processors[-1 if apart else 0]
+    served = Process("device", its)
+    contestants = {name: Process(name, ours) for name in CONTESTANTS}
     if before is not None:
-        contestants = {"before": Process("mcumgrx", before.resolve())} | contestants
+        contestants = {"before": Process("mcumgrx", ours, before.resolve())} | contestants
     try:
         port = int(served.read())
         found: dict[str, list[Measured]] = {name: [] for name in contestants}
@@ -260,14 +269,14 @@ def measure(rounds: int, count: int, before: Path | None) -> dict[str, dict[str,
     finally:
         for process in (served, *contestants.values()):
             process.end()
-    ours = [rate for rate, _ in found["mcumgrx"]]
+    rates = [rate for rate, _ in found["mcumgrx"]]
     return {
         name: {
             "requests_per_s": statistics.median(rate for rate, _ in batches),
             "cpu_us": 1e6 * statistics.median(cpu_s for _, cpu_s in batches),
             "least_cpu_us": 1e6 * min(cpu_s for _, cpu_s in batches),
             # Within a round, because the rest of the machine is never the same.
-            "ours_is": statistics.median(our / rate for our, (rate, _) in zip(ours, batches, strict=True)),
+            "ours_is": statistics.median(our / rate for our, (rate, _) in zip(rates, batches, strict=True)),
         }
         for name, batches in found.items()
     }
@@ -278,13 +287,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few short batches")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare with this one")
+    parser.add_argument("--apart", action="store_true", help="the device has a processor of its own (Linux)")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role is not None:
         work_as(arguments.role)
         return
     rounds, count = (3, 500) if arguments.quick else (60, 1000)
-    found = measure(rounds, count, arguments.before)
+    found = measure(rounds, count, arguments.before, apart=arguments.apart)
     where = parts(rounds, count, found["mcumgrx"]["least_cpu_us"])
     if arguments.json:
         print(json.dumps({"benchmark": "requests", "results": found, "parts_us": where}, indent=2))
