@@ -128,7 +128,7 @@ class Fit:
 
     def _check_address(self) -> None:
         in_place = self.kind in (Kind.NEWEST, Kind.NEWEST_REVERT)
-        told = linked_slot(self.image, self.state) if in_place and self.number == 0 else None
+        told = linked_slot(self.image, self.state) if (in_place or self.in_place) and self.number == 0 else None
         if told is not None and told != self.slot:
             self._wrong_variant(told)
         address = self.image.rom_address

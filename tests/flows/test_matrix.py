@@ -110,7 +110,7 @@ _REASONS: tuple[tuple[str, Callable[[Cell], bool]], ...] = (
         ),
     ),
     (
-        r"linked for a slot .* no way back",
+        r"linked for (a )?slot .* no way back",
         lambda cell: cell.file == "wrong variant" and cell.installs and not cell.trial and not cell.boot.in_place,
     ),
     (

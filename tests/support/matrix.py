@@ -38,11 +38,13 @@ from mcumgrx.sim.pairs import SLOTS_PER_IMAGE
 from mcumgrx.sim.slots import Slot
 
 __all__ = [
+    "ADDRESS",
     "ANOTHER_BOARD",
     "BOOTS",
     "FILES",
     "IMPOSSIBLE",
     "SENT_BYTES",
+    "SLOT_SIZE",
     "STATES",
     "Boot",
     "Case",
@@ -55,6 +57,7 @@ __all__ = [
     "other_version",
     "running_version",
     "state_of",
+    "with_other_hash",
 ]
 
 STATES = ("no image", "confirmed", "test pending", "permanent pending", "on trial")
