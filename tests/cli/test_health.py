@@ -255,9 +255,11 @@ def test_an_interrupted_check_leaves_it_unconfirmed(
 def test_two_signals_at_once_end_the_command_too(
     begin: Begin, image_file: ImageFile, desk: str, pipe: tuple[Path, int]
 ) -> None:
-    command = f"trap '' INT TERM; exec 9>{pipe[0]}; echo begun >&9; sleep 300 & wait; wait"
+    command = f"trap '' INT TERM; exec 9>{pipe[0]}; echo begun >&9; echo begun; sleep 300 & wait; wait"
     process = begin("dfu", image_file("1.1.0"), "-d", desk, "--health-check", command)
     assert heard(pipe[1]) == b"begun\n"
+    assert process.stderr is not None
+    assert any("health check: begun" in line for line in process.stderr)  # so that it is known by now
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
