@@ -70,9 +70,8 @@ async def update(
     """Bring `image` onto `device` as `policy` wants it; the device is closed in the end.
 
     Several images, by their numbers (`{0: app, 1: net}`), are uploaded and marked one after the other, started by one
-    reset, and confirmed when all are proven to run, or none of them. `policy.image` counts for a single one alone. Of
-    files for each slot of an image (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run. `INSTALLER_FIRST` in
-    place of a number is that of an installer, which brings SoftDevice and firmware loader before the application.
+    reset, and confirmed when all are proven to run, or none is. `policy.image` counts for a single one alone. Of files
+    for each slot (`{0: {0: app_0, 1: app_1}}`) the one is taken that would run. `INSTALLER_FIRST` is an installer's.
 
     Nothing that changes the device is sent before the plan is complete. `on_plan` gets it then, to show it and to ask;
     when it returns false nothing is done. The plan's notes and warnings come to `progress` by themselves, before that.
@@ -87,8 +86,7 @@ async def update(
             f"an update is of a device, as mcumgrx.device(…) makes one; {device!r} is for mcumgrx.update(…)"
         )
     begin = now()
-    files: Files = {policy.image: image} if isinstance(image, Image) else dict(image)
-    files, installer = split(files)
+    files, installer = split({policy.image: image} if isinstance(image, Image) else dict(image))
     if not files:
         raise TypeError("an update is of one image at least")
     job = Job(device, first(files), policy, progress, pause)

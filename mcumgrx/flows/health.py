@@ -75,7 +75,9 @@ class Soaking:
                     f"{job.new} did not stay up: {error or 'it does not answer any more'}",
                     stage=StageName.SOAK,
                     outcome=Outcome.NO_RETURN,
-                    hint="nothing is confirmed: the next reset goes back to the old image",
+                    hint="install another image, from the firmware loader if the application does not come back"
+                    if job.loader
+                    else "nothing is confirmed: the next reset goes back to the old image",
                 ) from error
             job.listed = images
             _check_running(job, images)
@@ -192,11 +194,11 @@ def _told_if_interrupted(job: Job) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        job.note(
-            f"interrupted before {job.new} was confirmed: it is left as it is, and on trial the next reset goes back "
-            "to the old image",
-            warning=True,
-        )
+        left = "it is left as it is, and on trial the next reset goes back to the old image"
+        was = "was confirmed"
+        if job.loader:
+            was, left = "was seen to be healthy", "it stays"
+        job.note(f"interrupted before {job.new} {was}: {left}", warning=True)
         raise
 
 

@@ -94,11 +94,15 @@ class _Boot:
         done_at: when the bootloader has done with the flash.
         in_window: it waits whether somebody wants its recovery.
         to_recovery: where it leads to.
+        hidden: groups that what it leads to does not serve.
+        next_wanted: the next one has been asked for, to come after the answer to that.
     """
 
     done_at: float = 0.0
     in_window: bool = False
     to_recovery: bool = False
+    hidden: frozenset[int] = frozenset()
+    next_wanted: bool = False
 
 
 class SimulatedDevice:
@@ -145,7 +149,6 @@ class SimulatedDevice:
         self.recovery = RecoveryServer(self, config.recovery) if config.recovery is not None else None
         """The bootloader's own server, if it has one."""
         self._groups: dict[int, GroupServer] = {}
-        self._hidden: frozenset[int] = frozenset()  # groups that what runs does not serve
         if GroupId.OS in config.groups:
             self.add_group(OsServer(config))
         if GroupId.IMAGE in config.groups:
@@ -155,7 +158,6 @@ class SimulatedDevice:
                 self.add_group(server(config))
         self._now = 0.0
         self._deadline: float | None = None
-        self._reset_wanted = False
         self._boot = _Boot()
         self.boot_mode = 0
         """What the last reset command asked the bootloader for (`RECOVERY_BOOT_MODE`), until it has been done."""
@@ -177,7 +179,7 @@ class SimulatedDevice:
     @property
     def served(self) -> Mapping[int, GroupServer]:
         """The command groups of what runs."""
-        return {number: server for number, server in self._groups.items() if number not in self._hidden}
+        return {number: server for number, server in self._groups.items() if number not in self._boot.hidden}
 
     def install(self, image: bytes, slot: int = PRIMARY) -> None:
         """Program an image as a debugger does: the whole slot anew, without taking time.
@@ -313,7 +315,7 @@ class SimulatedDevice:
     @property
     def _idle(self) -> bool:
         """It is in a recovery, and leaves only if nobody asks it for anything."""
-        return self.power is Power.RECOVERY and not self._reset_wanted
+        return self.power is Power.RECOVERY and not self._boot.next_wanted
 
     def _leaves_at(self, now: float) -> float | None:
         """When a recovery leaves by itself that is asked for nothing any more."""
@@ -329,7 +331,7 @@ class SimulatedDevice:
             header = loader.slots[side].header()
             results.append(BootResult(side if header is not None else None, header))
         self.boot_results = tuple(results)
-        self._reset_wanted = False
+        self._boot.next_wanted = False
         under_way = power in (Power.BOOTING, Power.HUNG) or reset_pending
         self._become(power, now if under_way else None)
         if under_way:
@@ -338,7 +340,7 @@ class SimulatedDevice:
     def _start(self, now: float) -> None:
         """The reset itself: the bootloader does its work, then recovery, the wait for it, or the application begins."""
         self.boots += 1
-        self._reset_wanted = False
+        self._boot.next_wanted = False
         boot_mode, self.boot_mode = self.boot_mode, 0
         for group in self._groups.values():
             try:
@@ -455,7 +457,7 @@ class SimulatedDevice:
     def _become(self, power: Power, deadline: float | None) -> None:
         self.power = power
         self._deadline = deadline
-        self._hidden = hidden_groups(self.config, self.running_slot, frozenset(self._groups))
+        self._boot.hidden = hidden_groups(self.config, self.running_slot, frozenset(self._groups))
         self._boot.in_window = self._boot.in_window and power is Power.BOOTING
         for listener in list(self.listeners):
             listener(power)
@@ -464,7 +466,7 @@ class SimulatedDevice:
 
     def request_reset(self, boot_mode: int = 0) -> None:
         """For handlers: reset the device `reset_delay_s` after the answer to the present request."""
-        self._reset_wanted = True
+        self._boot.next_wanted = True
         self.boot_mode = boot_mode
 
     def handle(self, message: bytes, now: float) -> Answer:
@@ -498,7 +500,7 @@ class SimulatedDevice:
             self._start(now)
             return Answer()
         busy_s = self.config.request_s + self.flash.take_busy_s()
-        if self._reset_wanted and self._deadline is None:
+        if self._boot.next_wanted and self._deadline is None:
             self._deadline = now + busy_s + self.config.reset_delay_s
         return Answer(replies, busy_s)
 
@@ -509,7 +511,7 @@ class SimulatedDevice:
     def _recover(self, message: bytes, now: float) -> Answer:
         """Let the bootloader answer. It does one thing at a time: behind a reset command, nothing any more."""
         assert self.recovery is not None
-        if self._reset_wanted and not self._boot.in_window:
+        if self._boot.next_wanted and not self._boot.in_window:
             return Answer()
         try:
             replies = self.recovery.handle(message)
@@ -522,7 +524,7 @@ class SimulatedDevice:
             self._boot.in_window = False
             self._become(Power.RECOVERY, None)
         busy_s = started - now + self.config.request_s + self.flash.take_busy_s()
-        if self._reset_wanted:
+        if self._boot.next_wanted:
             self._deadline = now + busy_s + self.config.reset_delay_s
         elif self._idle:
             self._deadline = self._leaves_at(now + busy_s)
@@ -538,7 +540,7 @@ class SimulatedDevice:
             raise Refused(SmpError.TOO_OLD)
         if version > _V2:
             raise Refused(SmpError.TOO_NEW)
-        group = None if header.group in self._hidden else self._groups.get(header.group)
+        group = None if header.group in self._boot.hidden else self._groups.get(header.group)
         handler = group.handlers.get((op, header.command)) if group is not None else None
         if group is None or handler is None:
             raise Refused(config.unknown_command)

@@ -30,6 +30,7 @@ from mcumgrx.flows.plan import (
     Upload,
     UploadInstaller,
 )
+from mcumgrx.flows.verdict import Finding, Target, verdict
 from mcumgrx.mcuboot import Image, parse_image
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
 from mcumgrx.protocol.header import Op
@@ -507,6 +508,40 @@ def test_an_unhealthy_application_stays_and_is_told() -> None:
     failure = desk.fails(checks=(check("no pulse"),))
     assert failure.outcome is Outcome.UNHEALTHY
     assert failure.message == "1.1.0 is not healthy: pulse: no pulse; already confirmed, so that no reset goes back"
+
+
+def test_an_interrupted_soak_says_what_stays() -> None:
+    desk = Desk()
+
+    async def main() -> None:
+        task = asyncio.ensure_future(desk.update(soak_s=60.0))
+        await asyncio.sleep(30.0)
+        assert "prove" in desk.stages
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    assert desk.notes[-1] == "interrupted before 1.1.0 was seen to be healthy: it stays"
+    assert desk.version == "1.1.0"
+
+
+@pytest.mark.parametrize(
+    ("after", "finding", "outcome", "text"),
+    [
+        (listed(held(FILE, active=True)), Finding.RUNS, Outcome.REVERTED, ""),
+        (listed(held(FILE), RUNS), Finding.WAITING, Outcome.REJECTED, "the bootloader does not start 1.1.0"),
+        (listed(RUNS), Finding.OVER, Outcome.REJECTED, "1.1.0 does not run, and is gone from its slot"),
+        (UNLISTED, Finding.COMING, Outcome.OTHER_IMAGE, "nothing known runs"),
+    ],
+)
+def test_what_a_list_after_the_reset_means(after: ImageState, finding: Finding, outcome: Outcome, text: str) -> None:
+    told = verdict(Target(FILE, loader=True), listed(held(FILE), RUNS), after, held(OLD_FILE))
+    assert told.finding is finding
+    if text:
+        assert (told.outcome, told.text[: len(text)]) == (outcome, text)
+        assert told.hint
 
 
 def test_an_application_that_crashes_is_no_sign_of_life() -> None:
