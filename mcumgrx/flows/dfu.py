@@ -78,8 +78,7 @@ async def update(
     `pause` holds the upload, and lets it go on.
 
     Raises `PlanRefused` before anything was changed, `FlowError` with an `Outcome` when the device does not end up as
-    planned, and whatever the device or the link says on the way: `DeviceError`, `RequestTimeout`, `TransportError`,
-    `ProtocolError`.
+    planned, and what device or link say on the way: `DeviceError`, `RequestTimeout`, `TransportError`, `ProtocolError`.
     """
     if not hasattr(device, "rediscover"):
         raise TypeError(

@@ -96,6 +96,7 @@ class _Boot:
         to_recovery: where it leads to.
         hidden: groups that what it leads to does not serve.
         next_wanted: the next one has been asked for, to come after the answer to that.
+        b0_slot, b0_newest: of the two slots of the bootloader itself, the one that runs, and the one to run next.
     """
 
     done_at: float = 0.0
@@ -103,6 +104,8 @@ class _Boot:
     to_recovery: bool = False
     hidden: frozenset[int] = frozenset()
     next_wanted: bool = False
+    b0_slot: int = 0
+    b0_newest: int = 0
 
 
 class SimulatedDevice:
@@ -140,9 +143,6 @@ class SimulatedDevice:
         """Called with each new state."""
         self.runner: object | None = None
         """What keeps the device going in an event loop (`link.Runner`), where something does."""
-        self.b0_slot = 0
-        """The one of its two slots from which the bootloader runs (`DeviceConfig.b0`)."""
-        self._b0_newest = 0
         self.crashes = 0
         """How often `crash` has been called."""
         self.image = ImageServer(self)
@@ -204,6 +204,11 @@ class SimulatedDevice:
     def bootloader(self) -> Bootloader:
         """What it knows of the application."""
         return self.bootloaders[0]
+
+    @property
+    def b0_slot(self) -> int:
+        """The one of its two slots from which the bootloader itself runs (`DeviceConfig.b0`)."""
+        return self._boot.b0_slot
 
     @property
     def boot_result(self) -> BootResult | None:
@@ -381,7 +386,8 @@ class SimulatedDevice:
         MCUboot copies the one that is linked for its other slot there, and erases any. The immutable one chooses at
         each start: the newest, which is the one that was copied last.
         """
-        self.b0_slot, area = self._b0_newest, self.bootloader.slots[SECONDARY]
+        boot, area = self._boot, self.bootloader.slots[SECONDARY]
+        boot.b0_slot = boot.b0_newest
         if not area.size or self.bootloader.swap_type() not in (SwapType.TEST, SwapType.PERM):
             return
         try:
@@ -391,10 +397,10 @@ class SimulatedDevice:
         slot = next((number for number, where in enumerate(B0_SLOTS) if (image.reset_vector or 0) in where), None)
         if slot is None:
             return
-        if slot != self.b0_slot and self.bootloader.verify(image):
-            self._b0_newest = slot
+        if slot != boot.b0_slot and self.bootloader.verify(image):
+            boot.b0_newest = slot
             if self.config.b0_restarts:
-                self.b0_slot = slot
+                boot.b0_slot = slot
         area.erase()
 
     def _loader(self) -> BootResult | None:

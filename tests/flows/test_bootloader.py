@@ -51,7 +51,7 @@ def test_a_package_is_taken_on_demand_alone() -> None:
 @pytest.mark.parametrize("mode", [BootMode.SWAP_MOVE, BootMode.SWAP_OFFSET, BootMode.OVERWRITE])
 def test_the_slot_that_does_not_run_is_replaced(runs: int, restarts: bool, link: LinkModel, mode: BootMode) -> None:
     desk = Desk(replace(TWO_STAGES, b0_restarts=restarts, mode=mode), link)
-    desk.device.b0_slot = desk.device._b0_newest = runs
+    desk.device._boot.b0_newest = runs
     report = replaced(desk)
     assert report.ending is Ending.REPLACED
     assert [step.name for step in report.plan.steps] == ["upload", "mark", "reset", "prove-bootloader"]

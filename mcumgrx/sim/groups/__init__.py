@@ -99,7 +99,6 @@ class Device(Protocol):
     Attributes:
         requests: taken up so far.
         boots: resets since the device was made, the first start included.
-        b0_slot: the one of its two slots from which the bootloader runs.
     """
 
     config: DeviceConfig
@@ -107,7 +106,9 @@ class Device(Protocol):
     bootloaders: tuple[Bootloader, ...]
     requests: int
     boots: int
-    b0_slot: int
+
+    @property
+    def b0_slot(self) -> int: ...
 
     @property
     def bootloader(self) -> Bootloader: ...
