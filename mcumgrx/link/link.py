@@ -360,7 +360,11 @@ class Link:
             owner = call.owner
             if owner is not None:
                 owner.answered(call, reply)
-        if text := asking(self.transport, "framing", framing.take_text):
+        try:
+            text = framing.take_text()
+        except Exception as error:
+            raise fault_of(self.transport, "framing", error) from error
+        if text:
             self.text.feed(text)
 
     def _tell(self, what: str, tell: Callable[[], None]) -> None:
