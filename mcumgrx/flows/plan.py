@@ -193,6 +193,8 @@ class Mark:
 
     @property
     def why(self) -> str:
+        if self.undo is not None:
+            return "it is not newer; only the list tells whether a mark outranks the version"
         return "it is to stay without a trial" if self.permanent else "if it does not run, the old one comes back"
 
     @property
@@ -210,10 +212,15 @@ class Look:
     """
 
     name: ClassVar[str] = "look"
-    why: ClassVar[str] = "a preferred slot outranks the version; only the list tells what is taken"
     version: str
     pending: bool = True
     whole: bool = False
+
+    @property
+    def why(self) -> str:
+        if self.whole:
+            return "all of a set run from the same side, or none of them"
+        return "a preferred slot outranks the version; only the list tells what is taken"
 
     @property
     def text(self) -> str:

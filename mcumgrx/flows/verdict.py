@@ -223,8 +223,18 @@ def _look(target: Target, before: ImageState, after: ImageState) -> Finding:
 
 def _why_it_waits(target: Target, staged: Slot | None, after: ImageState) -> str:
     if staged is None or not staged.pending:
-        return "the bootloader did not choose it: it may want a higher version or another kind of image"
+        return (
+            "the bootloader did not choose it: it may want a higher version or another kind of image, or the device "
+            "prefers the other slot (a boot request of the nRF Connect SDK)"
+        )
     erase = _erase(staged)
+    address = target.image.rom_address
+    if address is not None:
+        return Hint(
+            f"it is linked for a slot at 0x{address:x}, and passed over in any other (direct XIP): take the file that "
+            f"the same build makes for slot {staged.slot}, or remove this one with ",
+            erase,
+        )
     others = sorted({slot.image for slot in after.slots if slot.pending and slot.image != staged.image})
     on_trial = [slot for slot in after.slots if slot.active and not slot.confirmed and slot.image != staged.image]
     if target.image.dependencies or others or on_trial:

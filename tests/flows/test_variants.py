@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from mcumgrx.cli.main import main
-from mcumgrx.errors import PlanRefused
+from mcumgrx.errors import Outcome, PlanRefused
 from mcumgrx.flows import DfuPolicy, make_plan
 from mcumgrx.flows.device_state import DeviceState
 from mcumgrx.flows.variants import chosen, first
 from mcumgrx.mcuboot import ImageFlag, PackageImage, by_slot, load_package, parse_image
 from mcumgrx.mcuboot.variants import as_pair
 from mcumgrx.messages.standard import Bootloader, BootloaderMode, ImageState, Slot, SlotInfo
+from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.images import build_image
+from tests.support.in_place import InPlace, config_of
 
 FILES = [build_image("1.1.0", payload=name * 1500) for name in (b"s0", b"s1")]
 BOTH = {slot: parse_image(data) for slot, data in enumerate(FILES)}
@@ -176,3 +178,13 @@ def test_two_files_go_from_side_to_side(
         capsys.readouterr()
         assert main(["image", "list", "-d", device]) == 0
         assert f"slot {slot}  {version}  active, confirmed" in capsys.readouterr().out
+
+
+def test_a_file_for_another_slot_is_named_in_the_verdict_where_nothing_told_before() -> None:
+    """The device tells no sizes, so that the address alone says nothing."""
+    desk = InPlace(config_of(Mode.DIRECT_XIP, address=BASE, slot_info=False))
+    error = desk.fails(linked("1.1.0", BASE))
+    assert error.outcome is Outcome.NEVER_SWAPPED
+    assert "linked for a slot at 0xc000, and passed over in any other" in (error.hint or "")
+    assert "image erase" in (error.hint or "")
+    assert desk.running == ["1.0.0"]
