@@ -342,6 +342,7 @@ class _Together:
         outcomes = {one.outcome for one in told}
         outcome = next(one for one in _WORST_FIRST if one in outcomes)
         first = next(one for one in told if one.outcome is outcome)
+        told += [self.told[target.number] for target in self.left]
         return Verdict(finding, outcome, "; ".join(one.text for one in told), first.hint, first.slot)
 
     def _passed_over(self, target: Target) -> Verdict | None:

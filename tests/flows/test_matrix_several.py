@@ -17,7 +17,7 @@ from itertools import product
 import pytest
 
 from mcumgrx.errors import Exit, Outcome, PlanRefused
-from mcumgrx.flows import DfuPolicy, Ending, Plan, make_plan
+from mcumgrx.flows import DfuPolicy, Ending, Mode, Plan, make_plan
 from mcumgrx.flows.plan import Mark
 from mcumgrx.mcuboot import Version, parse_image
 from mcumgrx.sim.bootloader import Mode as BootMode
@@ -302,6 +302,70 @@ def test_every_pair_is_carried_out(boot: Boot, listed: str) -> None:
     pairs = [pair for pair in PAIRS if pair.boot is boot and pair.listed == listed]
     faults = [f"{pair}: {text}" for pair in thinned(pairs, boot.name, listed, part=23) for text in carried_out(pair)]
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+
+
+# -- in other modes, and on devices that let no other image be confirmed -----------------------------------------------
+
+
+def left(pair: Pair, desk: Desk) -> list[str]:
+    """What runs: new or old, for each image that the update could bring."""
+    found = []
+    for number, cell in enumerate(pair.cells):
+        if pair.runs(number) or cell.version == cell.runs:
+            continue
+        found.append({cell.version: "new", cell.runs: "old"}.get(desk.running[number], desk.running[number]))
+    return found
+
+
+def broken(pair: Pair, mode: Mode, confirms_others: bool) -> Iterator[str]:
+    """What holds of every update: refused is untouched, done is done, never old beside new but as told."""
+    desk = Desk(pair.boot, *pair.cases, hidden=pair.hidden, confirms_others=confirms_others)
+    ran = desk.update(mode=mode)
+    if desk.device.power is not Power.RUNNING:
+        yield f"no application runs: {desk.device.power}"
+    if isinstance(ran.error, PlanRefused) or (ran.report and ran.report.ending is Ending.NOTHING_TO_DO):
+        if not desk.untouched or desk.resets:
+            yield f"something was done: {desk.resets} resets"
+        return
+    run = set(left(pair, desk))
+    if mode is Mode.UPLOAD_ONLY:
+        if ran.error is not None or desk.resets or run - {"old"}:
+            yield f"{ran.error!r}, {desk.resets} resets, {desk.running} run"
+        return
+    if ran.error is not None:
+        # What left its slot unseen may run, and that is told; whatever else there is.
+        unseen = "it cannot be proven that it runs" in ran.error.message
+        told = {Outcome.MIXED: {"new", "old"}, Outcome.NOT_CONFIRMED: {"new"}}
+        if run and not unseen and run != told.get(ran.error.outcome or Outcome.MIXED, {"old"}):
+            yield f"{desk.running} run, and the update says {ran.error!r}"
+        to_stay = mode is Mode.CONFIRM_ONLY or not pair.boot.trial or any(cell.waits for cell in pair.cells)
+        desk.reset()
+        if len(set(left(pair, desk))) > 1 and not unseen and not to_stay:
+            yield f"{desk.running} run after another reset: old beside new"
+        return
+    if run - {"new"}:
+        yield f"{desk.running} run, and the update says that all is well"
+    ending = ran.report.ending if ran.report is not None else None
+    desk.reset()
+    if ending is Ending.CONFIRMED and set(left(pair, desk)) - {"new"}:
+        yield f"{desk.running} run after another reset, and the update says that all stay"
+
+
+OTHERWISE = [
+    *((mode, True) for mode in Mode if mode is not Mode.TEST_AND_CONFIRM),
+    (Mode.TEST_AND_CONFIRM, False),
+    (Mode.TEST_ONLY, False),
+]
+
+
+@pytest.mark.parametrize(("mode", "confirms_others"), OTHERWISE)
+def test_pairs_end_as_told_in_every_mode(mode: Mode, confirms_others: bool) -> None:
+    found = [
+        f"{pair}: {text}"
+        for pair in thinned(PAIRS, mode, confirms_others, part=211)
+        for text in broken(pair, mode, confirms_others)
+    ]
+    assert not found, f"{len(found)} faults:\n" + "\n".join(found)
 
 
 # -- counted -----------------------------------------------------------------------------------------------------------

@@ -329,7 +329,9 @@ class Ran:
 class Desk:
     """A device with an image in each state, and a file for each."""
 
-    def __init__(self, boot: Boot, *cases: Case, hidden: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, boot: Boot, *cases: Case, hidden: frozenset[int] = frozenset(), confirms_others: bool = True
+    ) -> None:
         self.boot = boot
         self.cases = cases
         config = DeviceConfig(
@@ -342,7 +344,7 @@ class Desk:
             timing=INSTANT,
             boot_s=0.1,
             bootloader_info=boot.told,
-            confirms_other_images=True,
+            confirms_other_images=confirms_others,
             test_sets_preference=boot.requests,
         )
         self.device = SimulatedDevice(config, name="desk")
