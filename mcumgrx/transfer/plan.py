@@ -185,7 +185,11 @@ class Chunk:
     end: int
     epoch: int
     command: SmpCommand[UploadProgress]
-    slow: bool
+
+    @property
+    def slow(self) -> bool:
+        """Most devices erase before they answer the first one."""
+        return self.offset == 0
 
     @property
     def size(self) -> int:
@@ -241,7 +245,7 @@ class _Cutter:
                 limit=message_bytes,
             )
         command = self._messages.command(offset, bytes(self._source[offset:end]), self._size)
-        return Chunk(offset, end, epoch, command, offset == 0)  # most devices erase before they answer the first one
+        return Chunk(offset, end, epoch, command)
 
     def _room(self, offset: int, kind: int, message_bytes: int) -> int:
         if message_bytes != self._rooms_for:
