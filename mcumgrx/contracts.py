@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from .events import Progress, ignore_progress
@@ -144,12 +144,14 @@ class OnTrial:
         address: of the device, as the user named it.
         hash: of the image, as the device lists it.
         image: number of the image (core).
+        tell: gets what a check has to tell on its way.
     """
 
     address: str
     version: str
     hash: bytes
     image: int = 0
+    tell: Progress = field(default=ignore_progress, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,16 @@ class McumgrError(Exception):
     def __str__(self) -> str:
         return self.message or super().__str__()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception is pickled by a call with its arguments, which those of errors with fields cannot answer.
+        return _revived, (type(self), self.args), self.__dict__
+
+
+def _revived(kind: type[McumgrError], arguments: tuple[object, ...]) -> McumgrError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments  # which those derived from `OSError` do not take before `__init__`
+    return error
+
 
 class UsageError(McumgrError, ValueError):
     """An address, option or argument that cannot be understood."""

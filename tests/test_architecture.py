@@ -159,6 +159,24 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.registry",
         "mcumgrx.transport",
     },
+    "mcumgrx.gateway_work": {
+        "mcumgrx._version",
+        "mcumgrx.errors",
+        "mcumgrx.events",
+        "mcumgrx.flows",
+        "mcumgrx.isolation",
+        "mcumgrx.memory",
+        "mcumgrx.session",
+        "mcumgrx.threads",
+    },
+    "mcumgrx.gateways": {
+        "mcumgrx._version",
+        "mcumgrx.errors",
+        "mcumgrx.events",
+        "mcumgrx.flows",
+        "mcumgrx.gateway_work",
+        "mcumgrx.isolation",
+    },
     "mcumgrx.blocking": {
         "mcumgrx.address",
         "mcumgrx.client",
@@ -220,6 +238,7 @@ FOREIGN: dict[str, set[str]] = {
     "cryptography": {"mcumgrx.mcuboot.keys"},  # which does without, too
     "pluggy": {"mcumgrx.plugin_api", "mcumgrx.registry"},
     "click": {"mcumgrx.cli"},
+    "distributed": {"mcumgrx.gateways", "mcumgrx.gateway_work"},
     "rich": {"mcumgrx.cli"},
     "serial": {"mcumgrx_plugins.uart"},
     "bleak": {"mcumgrx_plugins.ble"},

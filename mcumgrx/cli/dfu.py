@@ -248,7 +248,7 @@ async def dfu(
     from ..flows import update
     from .fleet import FleetOptions, update_all
 
-    policy = _policy(image=image or 0, checks=_checks(context, health_check, options), **options)
+    policy = _policy(image=image or 0, checks=_checks(health_check, options), **options)
     several = FleetOptions.of(options)
     device = None if several.are_meant(context) else context.device
     images, boards = await _inspect(list(_named(file, image)), context, bootloader=policy.bootloader)
@@ -260,7 +260,7 @@ async def dfu(
     return DfuResult(report, dry_run)
 
 
-def _checks(context: Context, command: str | None, options: dict[str, Any]) -> tuple[HealthCheck | OutsideCheck, ...]:
+def _checks(command: str | None, options: dict[str, Any]) -> tuple[HealthCheck | OutsideCheck, ...]:
     """What the new image has to stand: nothing where it is not started."""
     if command is not None and not command.strip():
         raise UsageError("--health-check must not be empty")
@@ -270,7 +270,7 @@ def _checks(context: Context, command: str | None, options: dict[str, Any]) -> t
 
     if command is None:
         return plugin_checks()
-    return (*plugin_checks(), command_check(command, options["health_timeout"], context.progress))
+    return (*plugin_checks(), command_check(command, options["health_timeout"]))
 
 
 def _policy(checks: tuple[HealthCheck | OutsideCheck, ...], **options: Any) -> DfuPolicy:

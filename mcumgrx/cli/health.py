@@ -13,7 +13,7 @@ from functools import partial
 
 from ..contracts import HealthCheck, OnTrial, OutsideCheck
 from ..errors import UsageError
-from ..events import Note, Progress
+from ..events import Note
 from ..threads import in_thread
 from .interrupt import ending_too
 from .text import printable
@@ -40,20 +40,20 @@ def plugin_checks() -> tuple[HealthCheck, ...]:
     return tuple(found)
 
 
-def command_check(command: str, timeout_s: float, progress: Progress) -> OutsideCheck:
-    """The check that `command` makes: status 0 is healthy. What it prints goes to `progress`, in notes.
+def command_check(command: str, timeout_s: float) -> OutsideCheck:
+    """The check that `command` makes: status 0 is healthy. What it prints is told, in notes.
 
     In its environment are MCUMGRX_DEVICE (the address), MCUMGRX_VERSION and MCUMGRX_HASH (hexadecimal).
     """
-    return OutsideCheck(printable(" ".join(command.split())), partial(_run, command, timeout_s, progress))
+    return OutsideCheck(printable(" ".join(command.split())), partial(_run, command, timeout_s))
 
 
-async def _run(command: str, timeout_s: float, progress: Progress, image: OnTrial) -> str | None:
+async def _run(command: str, timeout_s: float, image: OnTrial) -> str | None:
     process = _start(command, image)
     loop = asyncio.get_running_loop()
 
     def tell(line: str) -> None:
-        loop.call_soon_threadsafe(progress, Note(f"health check: {line}"))
+        loop.call_soon_threadsafe(image.tell, Note(f"health check: {line}"))
 
     with ending_too(partial(_end, process)):
         reading = asyncio.ensure_future(in_thread(_read, process, tell))

@@ -17,7 +17,6 @@ Who carries an update out is an `Executor`: this process, or anything that can r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -88,10 +87,19 @@ class FleetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device of the fleet: its address, and the device itself where this process can reach it."""
+    """A device of the fleet: its address, and the device itself where this process can reach it.
+
+    `at` is where else it can be reached: the name of a computer that has ports and radios of its own.
+    """
 
     address: str
     device: Device | None = None
+    at: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others: the same port is another device on another computer."""
+        return self.address if self.at is None else f"{self.address} @{self.at}"
 
     @property
     def link(self) -> str:
@@ -117,6 +125,7 @@ class DeviceResult:
     """What has become of one device.
 
     Attributes:
+        address: the name of the `Member`, here and in all events: its address, and where it can be reached.
         identity: what tells it from all others, if the link knows.
         plan: what was to be done; None where it could not be made.
         report: of an update that has not failed.
@@ -143,7 +152,7 @@ class DeviceResult:
         """Why, in one sentence that does not name the device, so that equal ones are found equal."""
         if self.error is not None:
             text = str(self.error) if isinstance(self.error, McumgrError) else said(self.error)
-            return text.replace(self.address, "the device")
+            return text.replace(self.address.rpartition(" @")[0] or self.address, "the device")
         if self.report is not None:
             return self.report.summary
         return "it was not begun" if self.verdict is Verdict.LEFT else "nothing is known of it"
@@ -344,7 +353,7 @@ async def update_fleet(
     report.
     """
     members = [one if isinstance(one, Member) else Member(one.address, one) for one in devices]
-    twice = [address for address, count in Counter(member.address for member in members).items() if count > 1]
+    twice = [name for name, count in Counter(member.name for member in members).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]} is twice in the fleet")
     files: Files = {policy.image: image} if isinstance(image, Image) else dict(image)
@@ -367,9 +376,9 @@ class _Fleet:
         self._progress = progress
         self._fleet = fleet
         self._executor = executor
-        self._results = {member.address: DeviceResult(member.address, Verdict.LEFT) for member in members}
+        self._results = {member.name: DeviceResult(member.name, Verdict.LEFT) for member in members}
         self._all = asyncio.Semaphore(fleet.jobs)
-        self._sharing = {link: asyncio.Semaphore(most) for link, most in fleet.jobs_by_link.items()}
+        self._sharing: dict[tuple[str | None, str], asyncio.Semaphore] = {}
         self._stopped: str | None = None
 
     async def run(self, on_plans: OnPlans | None) -> FleetReport:
@@ -381,7 +390,9 @@ class _Fleet:
         return FleetReport(tuple(self._results.values()), self._stopped, now() - begin)
 
     async def _carry_out(self, agreed: frozenset[str]) -> None:
-        todo = [member for member in self._members if self._results[member.address].verdict is Verdict.LEFT]
+        for result in self._results.values():
+            self._judge(result)
+        todo = [member for member in self._members if self._results[member.name].verdict is Verdict.LEFT]
         task = Task(self._files, self._policy, only_plan=False, agreed=agreed)
 
         async def one(member: Member) -> None:
@@ -389,54 +400,59 @@ class _Fleet:
 
         first, rest = todo[: self._fleet.canary], todo[self._fleet.canary :]
         await self._each(first, one)
-        bad = sum(self._results[member.address].verdict is not Verdict.DONE for member in first)
+        bad = sum(self._results[member.name].verdict is not Verdict.DONE for member in first)
         if bad and self._stopped is None:
             self._stopped = f"of the {len(first)} that go first {bad} failed"
         await self._each(rest, one)
 
     async def _each(self, members: Iterable[Member], work: Callable[[Member], Awaitable[None]]) -> None:
         async def in_turn(member: Member) -> None:
-            async with self._turn(member.link):
+            async with self._turn(member):
                 if self._stopped is None:
                     await work(member)
 
         async with asyncio.TaskGroup() as group:
             for member in members:
-                group.create_task(in_turn(member), name=f"fleet {member.address}")
+                group.create_task(in_turn(member), name=f"fleet {member.name}")
 
     @asynccontextmanager
-    async def _turn(self, link: str) -> AsyncIterator[None]:
+    async def _turn(self, member: Member) -> AsyncIterator[None]:
         """A place of its link first, so that those who wait for it keep no other device waiting."""
-        async with self._sharing.get(link, contextlib.nullcontext()), self._all:
+        most = self._fleet.jobs_by_link.get(member.link, self._fleet.jobs)
+        async with self._sharing.setdefault((member.at, member.link), asyncio.Semaphore(most)), self._all:
             yield
 
     async def _plan(self, member: Member) -> None:
         result = await self._result(member, Task(self._files, self._policy, only_plan=True))
         if result.report is not None and result.report.plan.steps:
             result = _left(result)
-        self._results[member.address] = result
+        self._results[member.name] = result
         self._progress(DevicePlanned(result))
 
     async def _update(self, member: Member, task: Task) -> None:
-        self._progress(DeviceBegins(member.address))
+        self._progress(DeviceBegins(member.name))
         result = await self._result(member, task)
-        self._results[member.address] = result
+        self._results[member.name] = result
         self._progress(DeviceEnds(result))
-        if result.verdict is Verdict.DONE or self._stopped is not None:
+        self._judge(result)
+
+    def _judge(self, result: DeviceResult) -> None:
+        """Begin no more devices, if it is one failure too many, or one that is feared."""
+        if result.verdict in (Verdict.DONE, Verdict.LEFT) or self._stopped is not None:
             return
         failed = sum(one.verdict in (Verdict.FAILED, Verdict.UNKNOWN) for one in self._results.values())
         if result.exit in self._fleet.stop_on:
-            self._stopped = f"{member.address} has ended with {Exit(result.exit).label}"
+            self._stopped = f"{result.address} has ended with {Exit(result.exit).label}"
         elif self._fleet.max_failures is not None and failed > self._fleet.max_failures:
             self._stopped = f"{failed} devices have failed"
 
     async def _result(self, member: Member, task: Task) -> DeviceResult:
         """What has become of one device; whatever its update raises is only its own."""
         begin = now()
-        known = self._results[member.address]
+        known = self._results[member.name]
 
         def tell(event: Event) -> None:
-            self._progress(DeviceEvent(member.address, event))
+            self._progress(DeviceEvent(member.name, event))
 
         report: Report | None = None
         error: BaseException | None = None
@@ -453,7 +469,7 @@ class _Fleet:
             error = raised
         identity = member.device.identity if member.device is not None else None
         return DeviceResult(
-            member.address,
+            member.name,
             _verdict(error),
             identity or (report.identity if report is not None else known.identity),
             report.plan if report is not None else known.plan,

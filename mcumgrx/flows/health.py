@@ -137,7 +137,7 @@ class Checking:
         """What is wrong, and whether with the image or with the check."""
         job = self._job
         target = job.target
-        facts = OnTrial(job.device.address, target.version, target.image.hash, target.number)
+        facts = OnTrial(job.device.address, target.version, target.image.hash, target.number, job.progress)
         job.link.failures = 0
         job.listed = None
         try:

@@ -12,7 +12,7 @@ import pytest
 
 from mcumgrx.address import Address
 from mcumgrx.errors import DeviceNotFound, Exit, Outcome
-from mcumgrx.events import Event, Progress, Stage
+from mcumgrx.events import Bytes, DeviceText, Event, Note, Progress, Stage
 from mcumgrx.flows import DfuPolicy, Ending, Mode, Report
 from mcumgrx.flows.fleet import (
     DeviceBegins,
@@ -30,6 +30,7 @@ from mcumgrx.flows.fleet import (
     update_fleet,
 )
 from mcumgrx.flows.policy import InvalidPolicy
+from mcumgrx.flows.throttle import Throttled
 from mcumgrx.mcuboot import parse_image
 from mcumgrx.registry import default_registry
 from mcumgrx.session import SessionDevice
@@ -361,3 +362,62 @@ def test_a_device_twice_is_refused() -> None:
 def test_impossible_policies_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidPolicy):
         FleetPolicy(**wrong)
+
+
+# -- elsewhere -----------------------------------------------------------------------------------------------------
+
+
+class Elsewhere(Watched):
+    """As if each place had boards of its own, with the same addresses."""
+
+    def __init__(self, boards: dict[str, Board]) -> None:
+        super().__init__()
+        self.boards = boards
+
+    async def run(self, member: Member, task: Task, tell: Progress) -> Report:
+        assert member.at is not None
+        there = Member(member.address, self.boards[member.name].session, member.at)
+        return await super().run(there, task, tell)
+
+
+def test_the_same_port_is_another_device_at_another_place_whose_radio_is_its_own() -> None:
+    boards = {f"ble:unit-{n} @{place}": Board(n, link="ble") for place in ("a", "b") for n in range(4)}
+    members = [Member(f"ble:unit-{n}", at=place) for place in ("a", "b") for n in range(4)]
+    elsewhere = Elsewhere(boards)
+    report = run(update_fleet(members, IMAGE, executor=elsewhere))
+    assert [one.address for one in report.results] == list(boards)
+    assert report.counts[Verdict.DONE] == 8
+    assert elsewhere.most["ble"] == 6
+    with pytest.raises(ValueError, match="ble:x @a is twice in the fleet"):
+        run(update_fleet([Member("ble:x", at="a")] * 2, IMAGE))
+
+
+def test_too_many_devices_without_a_plan_stop_all_the_others() -> None:
+    boards = [Board(0, transport=Absent), Board(1, transport=Absent), Board(2)]
+    report = fleet_of(boards, fleet=FleetPolicy(max_failures=1))
+    assert (report.stopped, report.counts[Verdict.LEFT]) == ("2 devices have failed", 1)
+    feared = fleet_of(boards, fleet=FleetPolicy(stop_on=frozenset({Exit.NO_LINK})))
+    assert feared.stopped == "sim:unit-0 has ended with no-link"
+
+
+# -- less of it ----------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_noise_is_left_out_and_stages_are_not() -> None:
+    told: list[Event] = []
+    throttled = Throttled(told.append)
+    for done in range(100):
+        throttled(Bytes("upload", done, 100, 0.0))
+    throttled(Bytes("upload", 100, 100, 0.0))
+    assert [event.done for event in told if isinstance(event, Bytes)] == [0, 100]
+    told.clear()
+    for _ in range(1000):
+        throttled(DeviceText("endless " * 1000))
+    assert len(told) == 100
+    assert all(isinstance(event, DeviceText) and len(event.text) == 501 for event in told)
+    throttled(Stage("prove"))
+    assert told[100:] == [Note("900 events of the device are left out here"), Stage("prove")]
+    await asyncio.sleep(1)
+    throttled(Note("again"))
+    assert told[-1] == Note("again")
