@@ -132,9 +132,12 @@ class Fit:
         if told is not None and told != self.slot:
             self._wrong_variant(told)
         address = self.image.rom_address
-        if address is None or told is not None:
+        if address is None:
             return
         linked = f"the file is linked for a slot at address 0x{address:x}"
+        if told is not None:
+            self.notes.append(f"{linked}, which is slot {told}")
+            return
         if in_place:
             self.warnings.append(
                 f"{linked}: it runs only if slot {self.slot}, where it goes, begins there, which the device does not "
