@@ -195,6 +195,7 @@ class DfuResult:
     Option("--max-failures", "Begin no more devices after more failures than these.", type=int, metavar="N"),
     Option("--stop-on", "Begin no more devices after one that ends so, as reverted.", many=True, metavar="ENDING"),
     Option("--ledger", "Keep in this file what has become of each device.", type=Path, metavar="FILE"),
+    Option("--dask", "Each device at a worker of this Dask cluster, as 'ADDRESS @WORKER'.", metavar="SCHEDULER"),
     many_devices=True,
     epilog="""
     Modes:

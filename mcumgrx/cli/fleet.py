@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..address import Address
-from ..errors import DeviceNotFound, Exit, UsageError
-from ..events import Bytes, Event, Note, Stage
-from .scan import Found, Search
+from ..errors import Exit, UsageError
+from ..events import Bytes, Event, Note, Progress, Stage
+from .fleet_devices import bound, listed, matching
 from .tables import Row, Table, table_lines
 from .text import duration_text, rate_text
 
 if TYPE_CHECKING:
     from ..flows import DfuPolicy
-    from ..flows.fleet import DeviceResult, FleetPlan, FleetPolicy, FleetReport
+    from ..flows.fleet import DeviceResult, Executor, FleetPlan, FleetPolicy, FleetReport, Member
     from ..flows.variants import Files
     from .context import Context
 
-__all__ = ["FleetOptions", "FleetResult", "Ledger", "PlansView", "listed", "matching", "update_all"]
+__all__ = ["FleetOptions", "FleetResult", "Ledger", "PlansView", "update_all"]
 
 # Between two pictures of the table.
 _DRAW_S = 0.2
@@ -34,16 +34,10 @@ _DRAW_S = 0.2
 # So many devices are shown while they are updated; the status line counts the others.
 _MOST_ROWS = 16
 
-# Between two events of the bytes of one device in JSON.
-_TOLD_S = 1.0
-
 _BAR = 16
 
 # Of the plans: a terminal of 80 columns, less what a renderer indents them by.
 _PLANS_WIDTH = 64
-
-# How long is looked for devices that fit a pattern.
-_SCAN_S = 5.0
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------------
@@ -60,6 +54,7 @@ class FleetOptions:
     max_failures: int | None
     stop_on: tuple[str, ...]
     ledger: Path | None
+    dask: str | None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FleetOptions:
@@ -68,7 +63,10 @@ class FleetOptions:
 
     def are_meant(self, context: Context) -> bool:
         """Whether it is a fleet, and not one device."""
-        return bool(self.match or self.devices or len(context.settings.devices) > 1)
+        meant = bool(self.match or self.devices or self.dask or len(context.settings.devices) > 1)
+        if meant and context.settings.id is not None:
+            raise UsageError("--id is the name of one device, and there are several")
+        return meant
 
     @property
     def policy(self) -> FleetPolicy:
@@ -96,74 +94,28 @@ class FleetOptions:
             raise UsageError(f"--{error.field.replace('_', '-')} {error.requirement}") from error
 
     async def addresses(self, context: Context) -> list[str]:
-        """All devices that are named, listed, or seen and fit; each once."""
+        """All devices that are named, listed, or seen and fit; each once. With `--dask` some are bound: `… @WORKER`."""
         found = [*context.settings.devices]
         if self.devices is not None:
-            found += listed(self.devices)
-        found += await matching(self.match, context)
+            found += listed(self.devices, bound=self.dask is not None)
+        found += await matching(self.match, context) if self.dask is None else []
         return list(dict.fromkeys(found))
 
+    @asynccontextmanager
+    async def reached(self, context: Context) -> AsyncIterator[tuple[list[Member], Executor | None]]:
+        """The devices, and who updates them: this process, or a cluster as long as this lasts."""
+        from ..flows.fleet import Member
 
-# -- which devices -----------------------------------------------------------------------------------------------------
+        addresses = await self.addresses(context)
+        if self.dask is None:
+            yield [Member(address, context.device_at(address)) for address in addresses], None
+            return
+        from ..gateways import gateways
 
-
-def listed(path: Path) -> list[str]:
-    """The addresses in a file: one in a line; `#` begins a comment. Raises `UsageError` with the number of the line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the list of devices cannot be read: {error}") from error
-    found: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        address = "" if line.startswith("#") else line.partition(" #")[0].strip()
-        if not address:
-            continue
-        try:
-            Address.parse(address)
-        except UsageError as error:
-            raise UsageError(f"{path}, line {number}: {error}", hint=error.hint) from error
-        found.append(address)
-    if not found:
-        raise UsageError(f"{path} names no device", hint="it has an address in each line, such as udp:192.0.2.7")
-    return found
-
-
-async def matching(patterns: Sequence[str], context: Context) -> list[str]:
-    """The addresses of the devices that can be seen and fit one of the patterns, `ble:Sensor-*`, by name or address.
-
-    Raises `DeviceNotFound` for a pattern that fits none.
-    """
-    from ..registry import default_registry
-
-    registry = default_registry()
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        scheme, _, wanted = pattern.partition(":")
-        if not wanted:
-            raise UsageError(f"{pattern!r} is no pattern of addresses", hint="as in --match 'ble:Sensor-*'")
-        plugin = registry.transports.get(scheme)
-        looks = plugin is None or plugin.watch is not None or plugin.discover is not None
-        search = Search(registry, scheme if looks else None, None, False, context.renderer.tell)
-        await search.look(_SCAN_S)
-        search.refuse_if_blind()
-        seen = [address for one in search.devices() if (address := _fits(one, scheme, pattern)) is not None]
-        fitting = list(dict.fromkeys(seen))
-        if not fitting:
-            raise DeviceNotFound(f"no device fits {pattern}", hint="what there is shows 'mcumgrx scan'")
-        context.progress(Note(f"{pattern} fits {len(fitting)} device{'' if len(fitting) == 1 else 's'}"))
-        found |= dict.fromkeys(fitting)
-    return list(found)
-
-
-def _fits(one: Found, scheme: str, pattern: str) -> str | None:
-    """The address of a device by which, or by whose name, it fits; a USB device has two, of which one is a detail."""
-    others = [str(value) for key, value in one.details.items() if key.endswith("_address")]
-    for address in (one.address, *others):
-        if address.startswith(f"{scheme}:") and (
-            fnmatch.fnmatchcase(address, pattern) or fnmatch.fnmatchcase(f"{scheme}:{one.name}", pattern)
-        ):
-            return address
-    return None
+        remember = not context.settings.no_cache
+        async with gateways(self.dask, timeout_s=context.timeout_s, remember=remember) as executor:
+            context.progress(Note(f"workers: {', '.join(executor.names)}"))
+            yield await bound(addresses, self.match, executor, context.progress), executor
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -278,8 +230,13 @@ class Ledger:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         beside = self._path.with_name(f".{self._path.name}.new")
-        beside.write_text(json.dumps({"devices": self._entries}, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(beside, self._path)
+        try:
+            beside.write_text(json.dumps({"devices": self._entries}, indent=1, ensure_ascii=False), encoding="utf-8")
+            os.replace(beside, self._path)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink()
+            raise
 
 
 # -- the doing of it ---------------------------------------------------------------------------------------------------
@@ -293,12 +250,6 @@ async def update_all(
 
     fleet = options.policy
     ledger = None if options.ledger is None else Ledger(options.ledger)
-    addresses = await options.addresses(context)
-    devices = [context.device_at(address) for address in addresses]
-    listener = _Listener(context, addresses, ledger)
-    if ledger is not None:
-        left = len(ledger.left(addresses))
-        context.progress(Note(f"left by the ledger: {left} of {len(addresses)} devices; all of them are read"))
 
     async def on_plans(plans: FleetPlan) -> bool:
         listener.rest()
@@ -314,8 +265,16 @@ async def update_all(
             )
         return True
 
-    async with listener:
-        report = await update_fleet(devices, images, policy, listener, fleet=fleet, on_plans=on_plans)
+    async with options.reached(context) as (members, executor):
+        names = [member.name for member in members]
+        if ledger is not None:
+            left = len(ledger.left(names))
+            context.progress(Note(f"left by the ledger: {left} of {len(names)} devices; all of them are read"))
+        listener = _Listener(context, names, ledger)
+        async with listener:
+            report = await update_fleet(
+                members, images, policy, listener, fleet=fleet, on_plans=on_plans, executor=executor
+            )
     return FleetResult(report, dry_run)
 
 
@@ -323,30 +282,56 @@ async def update_all(
 class _Standing:
     """Where the update of one device stands."""
 
+    told: Progress
     stage: str = ""
-    begun: bool = False
+    at_work: bool = False
     bytes: Bytes | None = None
     result: DeviceResult | None = None
-    told_s: float = field(default=-_TOLD_S)
 
 
 class _Listener:
     """Keeps where each device stands, draws it again and again on a terminal, and passes on what stays."""
 
     def __init__(self, context: Context, addresses: Sequence[str], ledger: Ledger | None) -> None:
+        from ..flows.throttle import Throttled
+
         self._context = context
         self._ledger = ledger
-        self._standing = {address: _Standing() for address in addresses}
+        self._standing = {address: _Standing(Throttled(partial(self._tell, address))) for address in addresses}
+        self._full = False
         self._task: asyncio.Task[None] | None = None
         self._resting = False
 
     async def __aenter__(self) -> None:
         self._task = asyncio.create_task(self._draw_on_and_on())
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])
+        if kind is asyncio.CancelledError:
+            self._tell_of_interruption()
+
+    def _tell_of_interruption(self) -> None:
+        """What is known of each when the user ends it; those in the middle are noted as not known."""
+        from ..flows.fleet import DeviceResult, Gone, Verdict
+
+        counts: Counter[str] = Counter()
+        middle: list[str] = []
+        for address, standing in self._standing.items():
+            planned = standing.result
+            if standing.at_work:
+                middle.append(address)
+                known = (None, None) if planned is None else (planned.identity, planned.plan)
+                self._note(DeviceResult(address, Verdict.UNKNOWN, *known, error=Gone("interrupted in the middle")))
+            else:
+                counts[Verdict.LEFT.value if planned is None else planned.verdict.value] += 1
+        told = [f"{count} {what}" for what, count in counts.items()]
+        if middle:
+            told.append(f"{len(middle)} in the middle ({_named(middle)})")
+        self._context.warn(
+            f"interrupted: {', '.join(told)} of {len(self._standing)} devices; the same command reads all, and goes on"
+        )
 
     def rest(self) -> None:
         """Draw nothing until the next device begins."""
@@ -360,9 +345,10 @@ class _Listener:
             self._heard(self._standing[event.address], event)
         elif isinstance(event, DeviceBegins):
             self._resting = False
-            self._standing[event.address].begun = True
+            self._standing[event.address].at_work = True
         elif isinstance(event, DevicePlanned | DeviceEnds):
             self._standing[event.address].result = event.result
+            self._standing[event.address].at_work = False
             if isinstance(event, DeviceEnds):
                 self._note(event.result)
                 if self._context.settings.json:
@@ -376,15 +362,14 @@ class _Listener:
             standing.stage, standing.bytes = inner.name, None
         elif isinstance(inner, Bytes):
             standing.bytes = inner
-        if isinstance(inner, Bytes):
-            if inner.elapsed_s < standing.told_s + _TOLD_S and inner.done < inner.total:
-                return
-            standing.told_s = inner.elapsed_s
         if self._context.settings.json:
-            from .json_lines import event_data
+            standing.told(inner)
 
-            told = event_data(inner)
-            self._context.renderer.tell(str(told.pop("event")), {"address": event.address, **told})
+    def _tell(self, address: str, event: Event) -> None:
+        from .json_lines import event_data
+
+        told = event_data(event)
+        self._context.renderer.tell(str(told.pop("event")), {"address": address, **told})
 
     def _note(self, result: DeviceResult) -> None:
         if self._ledger is None:
@@ -392,8 +377,9 @@ class _Listener:
         try:
             self._ledger.note(result)
         except OSError as error:
-            self._context.warn(f"the ledger cannot be written: {error}")
-            self._ledger = None
+            if not self._full:
+                self._context.warn(f"the ledger cannot be written: {error}")
+            self._full = True  # which is said once; the next device may find room, and brings all before it along
 
     async def _draw_on_and_on(self) -> None:
         while True:
@@ -407,7 +393,7 @@ class _Listener:
         working: list[Row] = []
         for address, standing in self._standing.items():
             result = standing.result
-            if standing.begun and (result is None or (result.report is None and result.error is None)):
+            if standing.at_work:
                 counts["at work"] += 1
                 working.append(_row(address, standing))
             elif result is None:

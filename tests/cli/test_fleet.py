@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcumgrx.cli import fleet as commands
 from mcumgrx.cli.fleet import FleetOptions, FleetResult, PlansView
+from mcumgrx.cli.fleet_devices import bound, look_here, matching
+from mcumgrx.cli.scan import Found
 from mcumgrx.errors import DeviceNotFound, Exit, PlanRefused, UsageError
 from mcumgrx.flows.fleet import DeviceResult, FleetPlan, FleetReport, Verdict
 from mcumgrx.flows.plan import Plan, Reset, Upload
@@ -141,6 +143,7 @@ class Context:
         self.renderer = self
         self.settings = self
         self.devices = ("sim:named",)
+        self.id = None
 
     def tell(self, event: str, fields: Any) -> None:
         pass
@@ -148,7 +151,7 @@ class Context:
 
 def options(**given: Any) -> FleetOptions:
     none: dict[str, Any] = {"match": (), "devices": None, "jobs": (), "canary": 0, "max_failures": None, "stop_on": ()}
-    return FleetOptions(**{**none, "ledger": None, **given})
+    return FleetOptions(**{**none, "ledger": None, "dask": None, **given})
 
 
 PORTS = (
@@ -177,9 +180,9 @@ async def test_what_fits_a_pattern(monkeypatch: pytest.MonkeyPatch, pattern: str
 async def test_a_pattern_that_fits_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     Lab(monkeypatch, *PORTS)
     with pytest.raises(DeviceNotFound, match=r"no device fits serial:Widget-\*"):
-        await commands.matching(["serial:Widget-*"], Context())  # type: ignore[arg-type]
+        await matching(["serial:Widget-*"], Context())  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is no pattern of addresses"):
-        await commands.matching(["Widget"], Context())  # type: ignore[arg-type]
+        await matching(["Widget"], Context())  # type: ignore[arg-type]
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -278,3 +281,87 @@ def test_the_report_names_some_and_counts_the_rest() -> None:
     assert lines[1] == "    hint: plug it in"
     assert lines[2].endswith("udp:192.0.2.7 and 4 more")
     assert lines[-2:] == ["stopped: 12 devices have failed", "done: 12 failed, 1 left of 13 devices (1 min 01 s)"]
+
+
+# -- at which worker ---------------------------------------------------------------------------------------------------
+
+
+class Workers:
+    """In place of a cluster: what each worker sees, or why it cannot look."""
+
+    def __init__(self, **seen: list[Found] | Exception) -> None:
+        self.names = tuple(sorted(seen))
+        self.seen = seen
+        self.looked: list[str] = []
+
+    async def everywhere(self, function: Any, scheme: str) -> dict[str, Any]:
+        assert function is look_here
+        self.looked.append(scheme)
+        return self.seen
+
+
+def near(address: str, name: str = "", **details: Any) -> Found:
+    return Found(address.partition(":")[0], address, name, details)
+
+
+async def bound_to(workers: Workers, *addresses: str, match: tuple[str, ...] = ()) -> list[str]:
+    notes: list[Any] = []
+    return [member.name for member in await bound(addresses, match, workers, notes.append)]  # type: ignore[arg-type]
+
+
+async def test_a_device_is_at_the_worker_behind_its_address_or_at_the_only_one() -> None:
+    two = Workers(hall=[], yard=[])
+    assert await bound_to(two, "serial:/dev/ttyACM0 @hall", "udp:a @yard") == [
+        "serial:/dev/ttyACM0 @hall",
+        "udp:a @yard",
+    ]
+    assert await bound_to(Workers(hall=[]), "udp:192.0.2.7") == ["udp:192.0.2.7 @hall"]
+    with pytest.raises(UsageError, match="udp:a @attic: no worker"):
+        await bound_to(two, "udp:a @attic")
+
+
+async def test_a_device_is_at_the_worker_that_sees_it_and_of_a_radio_at_the_nearest() -> None:
+    radio = [near("ble:C0:01", "Sensor-1", signal_dbm=-80), near("ble:C0:02", "Sensor-2", signal_dbm=-50)]
+    other = [near("ble:C0:01", "Sensor-1", signal_dbm=-60)]
+    workers = Workers(hall=radio, yard=other)
+    assert await bound_to(workers, "ble:Sensor-1", "ble:C0:02") == ["ble:Sensor-1 @yard", "ble:C0:02 @hall"]
+    assert await bound_to(workers, match=("ble:Sensor-*",)) == ["ble:C0:01 @yard", "ble:C0:02 @hall"]
+    with pytest.raises(DeviceNotFound, match="no device fits ble:Widget"):
+        await bound_to(workers, match=("ble:Widget",))
+    with pytest.raises(DeviceNotFound, match="no worker sees ble:Widget"):
+        await bound_to(workers, "ble:Widget")
+
+
+async def test_ports_of_one_name_are_different_devices() -> None:
+    port = near("serial:/dev/ttyACM0", usb_address="usb:2fe3:0004:A1")
+    workers = Workers(hall=[port], yard=[near("serial:/dev/ttyACM0", usb_address="usb:2fe3:0004:B2")])
+    names = ["serial:/dev/ttyACM0 @hall", "serial:/dev/ttyACM0 @yard"]
+    assert await bound_to(workers, match=("serial:*",)) == names
+    assert await bound_to(workers, "usb:2fe3:0004:B2") == ["usb:2fe3:0004:B2 @yard"]
+    assert workers.looked == ["serial", "usb"]
+    with pytest.raises(UsageError, match="serial:/dev/ttyACM0 is at hall and at yard"):
+        await bound_to(workers, "serial:/dev/ttyACM0")
+
+
+async def test_workers_that_cannot_look() -> None:
+    blind = DeviceNotFound("no adapter")
+    workers = Workers(hall=blind, yard=[near("ble:C0:01", "Sensor-1", signal_dbm=-60)])
+    assert await bound_to(workers, match=("ble:*",)) == ["ble:C0:01 @yard"]
+    with pytest.raises(DeviceNotFound, match="no adapter"):
+        await bound_to(Workers(hall=blind, yard=blind), match=("ble:*",))
+
+
+async def test_a_worker_looks_as_this_computer_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    Lab(monkeypatch, *PORTS)
+    found = await look_here("usb")
+    assert {one.address for one in found} == {one.address for one in PORTS}
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_device_at_a_worker_needs_the_cluster(cli: Cli, new: str, tmp_path: Path) -> None:
+    path = tmp_path / "shelf.txt"
+    path.write_text("sim:a\nsim:b @hall\n")
+    ended = cli("dfu", new, "--devices", str(path))
+    assert (ended.exit, "line 2: the device is at the worker hall" in ended.err) == (Exit.USAGE, True)
+    named = cli("dfu", new, "-d", "sim:a", "-d", "sim:b", "--id", "unit")
+    assert (named.exit, "--id is the name of one device" in named.err) == (Exit.USAGE, True)

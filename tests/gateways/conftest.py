@@ -68,8 +68,6 @@ class Odd(SimulatedTransport):
             sys.exit("the plugin gives up")
         if self.what == "noise":
             return answer[:8] + b"\\xbf\\x64list" + b"\\x9f" * (len(answer) + 500)
-        if self.what == "huge":
-            return answer[:2] + b"\\xff\\xff" + answer[4:8] + b"\\x5a\\x7f\\xff\\xff\\xff" * 10_000
         return answer
 """
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
+import signal
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from mcumgrx.gateways import RemoteError, gateways
 from mcumgrx.mcuboot import load_image, parse_image
 from mcumgrx.sim.images import build_image
 
+from ..cli.conftest import command_line, environment
 from .conftest import Cluster
 
 QUICK = "slot_size=65536,erase=0.05,boot=0.05,reset_delay=0.02,watchdog=0.2"
@@ -203,3 +207,54 @@ def test_an_error_that_cannot_be_pickled_is_told_all_the_same() -> None:
     assert (answer.error, answer.said, answer.hint, answer.exit) == (None, "no", "ask again", Exit.DEVICE_REFUSED)
     bug = gateway_work.Answer.of(SystemExit("gone"))
     assert (bug.error, bug.said, bug.exit) == (None, "SystemExit: gone", Exit.BUG)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_command_updates_at_workers(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.worker("hall")
+    cluster.worker("yard")
+    await cluster.ready(2)
+    (tmp_path / "app.bin").write_bytes(build_image("1.1.0", payload_size=2000))
+    (tmp_path / "shelf.txt").write_text(f"sim:desk,{QUICK} @hall  # the first\nsim:desk,{QUICK} @yard\n")
+    words = [
+        "dfu",
+        "app.bin",
+        "--dask",
+        cluster.address,
+        "--devices",
+        "shelf.txt",
+        "--health-check",
+        "echo at $GATEWAY",
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command_line(*words, "--json"), cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert records[-1]["result"]["done"] == 2
+    notes = {
+        (one["address"].rpartition(" @")[2], one["text"]) for one in records if "health check:" in one.get("text", "")
+    }
+    assert notes == {("hall", "health check: at hall"), ("yard", "health check: at yard")}
+
+
+async def test_the_command_is_ended_by_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.worker("hall")
+    await cluster.ready(1)
+    (tmp_path / "app.bin").write_bytes(build_image("1.1.0", payload_size=2000))
+    words = ["dfu", "app.bin", "--dask", cluster.address, "-d", f"odd:hang={tmp_path / 'noted'}"]
+    process = await asyncio.create_subprocess_exec(
+        *command_line(*words, "--json"), cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE
+    )
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if json.loads(line).get("stage") == "read":
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (130, b"")
+    assert b"interrupted: 1 left of 1 devices" in out
+    assert (tmp_path / "noted").read_text() == "opened\nclosed\n"
