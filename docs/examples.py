@@ -11,8 +11,8 @@ The test suite does the same (`tests/docs`). Standard library only. What is run:
   together. A command that fails must be followed by `$ echo $?` and its exit code.
 * ```` ```python ````: a whole program, run in a process of its own.
 
-All blocks of a page run in order in one empty folder that holds nothing but a copy of `examples/`. A comment in the
-line before a block changes what is done with it:
+All blocks of a page run in order in one empty folder that holds nothing but copies of `examples/` and `drop-in/`, and
+is the home folder. A comment in the line before a block changes what is done with it:
 
 * `<!-- file: NAME -->` writes the block to a file of that name.
 * `<!-- same as: PATH -->` says that the block repeats a file of the repository, and checks it.
@@ -46,6 +46,9 @@ TIMEOUT_S = 150
 _FENCE = re.compile(r"^(?P<ticks>```+)(?P<language>[\w{}-]*)\s*$")
 _COMMENT = re.compile(r"^<!-- (?P<key>file|same as|not executed|needs): (?P<value>.+?) -->$")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
+
+# Programs that an install would have put on the path. The second is there once its distribution is installed.
+_MODULES = {"mcumgrx": "mcumgrx", "mcumgr": "mcumgrx_mcumgr"}
 
 # What differs from run to run: durations, rates, and the numbers of seconds and of bytes a second in JSON.
 _VARIABLE = (
@@ -156,7 +159,8 @@ class Runner:
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
-        shutil.copytree(ROOT / "examples", self.folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("examples", "drop-in"):
+            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for block in blocks(self.page):
             self._block(block)
 
@@ -217,7 +221,8 @@ class Runner:
             variables[name] = value
         if words[:2] == ["pip", "install"]:
             return self._install(words[-1])
-        programs = {"mcumgrx": [sys.executable, "-m", "mcumgrx"], "python": [sys.executable]}
+        programs = {"python": [sys.executable]}
+        programs |= {name: [sys.executable, "-m", module] for name, module in _MODULES.items()}
         if words[0] not in programs:
             raise ValueError(f"{self.page.name}: {words[0]!r} is none of the commands that an example can use")
         return self._spawn(programs[words[0]] + words[1:], variables)
@@ -230,6 +235,7 @@ class Runner:
         path = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
         environment |= {
             "COLUMNS": "80",
+            "HOME": str(self.folder),
             "MCUMGRX_CACHE_DIR": str(self.folder / ".cache"),
             "PYTHONPATH": os.pathsep.join([str(self.folder / ".site"), *path]),
             "PYTHONIOENCODING": "utf-8",

@@ -90,7 +90,10 @@ def upload(device: BlockingDevice, file: str, settings: Settings) -> None:
     options = UploadOptions(
         chosen.number or 0, settings.erase_timeout_s, window=settings.window, upgrade_only=settings.upgrade_only
     )
-    device.image.upload(chosen.image, options, progress=_bar)
+    shown = sys.stderr.isatty()
+    device.image.upload(chosen.image, options, progress=_bar if shown else None)
+    if shown:
+        print(file=sys.stderr)
 
 
 def image_hash(text: str) -> bytes:
@@ -121,9 +124,7 @@ def _print_images(state: ImageState) -> None:
 
 
 def _bar(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r {done / 1024:.2f} KiB / {total / 1024:.2f} KiB {done / (total or 1):7.2%}", end=end, file=sys.stderr)
+    print(f"\r {done / 1024:.2f} KiB / {total / 1024:.2f} KiB {done / (total or 1):7.2%}", end="", file=sys.stderr)
 
 
 # -- operating system -------------------------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ def test_sdist_holds_the_sources_and_nothing_generated(sdist: Path) -> None:
         *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "dev.py", "Makefile"),
         *("ext/_codec.pyx", "mcumgrx/_pycodec.py", "mcumgrx/_cbor.pxd", "mcumgrx/py.typed"),
         *("plugins/mcumgrx_plugins/__init__.py", "tests/conftest.py", "tests/protocol/test_codec.py"),
+        *("drop-in/pyproject.toml", "drop-in/mcumgrx_mcumgr/main.py"),
     } <= names
     assert not [name for name in names if name.endswith((".c", ".html", ".so", ".pyd", ".pyc"))]
 
@@ -220,6 +221,21 @@ def test_without_a_compiler_a_required_extension_is_an_error(unpacked: Path, tmp
 def test_switched_off_the_wheel_is_for_every_platform(unpacked: Path, tmp_path: Path) -> None:
     build_wheel(unpacked, tmp_path, MCUMGRX_EXT="off")
     assert [path.name for path in tmp_path.iterdir()] == [f"mcumgrx-{__version__}-py3-none-any.whl"]
+
+
+def test_the_command_mcumgr_comes_with_a_wheel_of_its_own(unpacked: Path, tmp_path: Path) -> None:
+    build_wheel(unpacked / "drop-in", tmp_path)
+    (made,) = tmp_path.iterdir()
+    assert made.name.startswith("mcumgrx_mcumgr-")
+    with zipfile.ZipFile(made) as archive:
+        names = archive.namelist()
+        (points,) = (archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+    assert points.split() == ["[console_scripts]", "mcumgr", "=", "mcumgrx_mcumgr.main:main"]
+    assert "Requires-Dist: mcumgrx" in metadata
+    packed = {name for name in names if name.startswith("mcumgrx_mcumgr/")}
+    sources = {f"mcumgrx_mcumgr/{path.name}" for path in (ROOT / "drop-in" / "mcumgrx_mcumgr").glob("*.py")}
+    assert packed == sources | {"mcumgrx_mcumgr/py.typed"}
 
 
 @pytest.mark.skipif(not os.environ.get("MCUMGRX_CI"), reason="needs the package index; runs in CI")
