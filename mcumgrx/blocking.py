@@ -195,7 +195,7 @@ class BlockingDevice:
         """What `work` returns, while its events are told in this thread."""
         heard: SimpleQueue[Any] = SimpleQueue()
         tell = ignore_progress if progress is None else heard.put
-        listen = ignore_progress if progress is None else _listener(progress)
+        listen = ignore_progress if progress is None else as_listener(progress)
 
         async def in_loop() -> T:
             return await work(tell)
@@ -282,7 +282,8 @@ class _ThreadPause(Pause):
         self._device._running_loop().call_soon_threadsafe(super().resume)
 
 
-def _listener(progress: Listener) -> Callable[[Event], object]:
+def as_listener(progress: Listener) -> Callable[[Event], object]:
+    """What takes events, for one that takes either."""
     try:
         several = len(inspect.signature(progress).parameters) > 1
     except (TypeError, ValueError):  # of C

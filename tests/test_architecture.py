@@ -226,6 +226,10 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.transport",
     },
     "mcumgrx.testing": {"mcumgrx.errors", "mcumgrx.messages", "mcumgrx.plugin_api", "mcumgrx.protocol", "mcumgrx.sim"},
+    # What stands in for a program that uses the package, in whatever way.
+    "mcumgrx.testing.pytest_plugin": {"mcumgrx.address", "mcumgrx.testing"},
+    "mcumgrx.testing.pytest_async": {"mcumgrx.client", "mcumgrx.session", "mcumgrx.testing"},
+    "mcumgrx.testing.recording": {"mcumgrx.blocking", "mcumgrx.errors", "mcumgrx.events", "mcumgrx.messages"},
     "mcumgrx.cli": {"mcumgrx"},
 }
 
@@ -242,6 +246,9 @@ FOREIGN: dict[str, set[str]] = {
     "rich": {"mcumgrx.cli"},
     "serial": {"mcumgrx_plugins.uart"},
     "bleak": {"mcumgrx_plugins.ble"},
+    # Of those who test with it, and have it then.
+    "pytest": {"mcumgrx.testing.pytest_plugin"},
+    "pytest_asyncio": {"mcumgrx.testing.pytest_async"},
     "dbus_fast": {"mcumgrx_plugins.ble"},  # bleak's own way to BlueZ
 }
 

@@ -84,8 +84,7 @@ class Table:
         if self._heard is not None:
             self._own = _as_echoed(writes)
         if log.isEnabledFor(logging.DEBUG):
-            facts = request.facts
-            log.debug("%s %d/%d seq %d %d B", facts.what, facts.group, facts.number, sequence, request.size)
+            log.debug("%s seq %d %d B", request, sequence, request.size)
         return call
 
     def receive(self, chunk: bytes) -> list[tuple[Call, Reply]]:

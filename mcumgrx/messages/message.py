@@ -45,6 +45,10 @@ class Request:
     facts: CommandFacts
     payload: bytes
 
+    def __str__(self) -> str:
+        """For logs: its name and its number."""
+        return f"{self.facts.what} {self.facts.group}/{self.facts.number}"
+
     @property
     def what(self) -> str:
         """Its name for people."""
