@@ -169,7 +169,7 @@ from mcumgrx.mcuboot import load_image
 def tell(done, total):
     print("moving", flush=True)
 
-with mcumgrx.open("sim:,speed=1500") as device:
+with mcumgrx.open("sim:,speed=20000") as device:
     try:
         device.image.upload(load_image(sys.argv[1]), progress=tell)
     except KeyboardInterrupt:
@@ -178,8 +178,10 @@ with mcumgrx.open("sim:,speed=1500") as device:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_the_transfer_and_nothing_else(app: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", CHILD, app], stdout=subprocess.PIPE, text=True) as child:
+def test_ctrl_c_ends_the_transfer_and_nothing_else(tmp_path: Path) -> None:
+    large = tmp_path / "large.bin"
+    large.write_bytes(build_image("1.1.0", payload_size=400_000))
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(large)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "moving\n"
         child.send_signal(signal.SIGINT)

@@ -26,7 +26,7 @@ from mcumgrx.mcuboot import parse_image
 from mcumgrx.messages.standard import Echo
 from mcumgrx.sim.images import build_image
 from mcumgrx.sim.link import Faults
-from mcumgrx.transfer import silence
+from mcumgrx.transfer import headway
 
 from .bluez import Daemon, EmulatedBluez, Peripheral, quick
 from .rig import ble, connected, peripheral, simulated
@@ -62,7 +62,7 @@ class TrialFailed(AssertionError):
 @contextmanager
 def _impatient() -> Iterator[None]:
     """For the answer to its last chunk an upload waits long, because a device may check the image first."""
-    with patch.object(silence, "_TAIL_S", 0.3):
+    with patch.object(headway, "_TAIL_S", 0.3):
         yield
 
 
