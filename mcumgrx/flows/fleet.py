@@ -17,6 +17,7 @@ Who carries an update out is an `Executor`: this process, or anything that can r
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -53,6 +54,8 @@ __all__ = [
     "Verdict",
     "update_fleet",
 ]
+
+log = logging.getLogger("mcumgrx.fleet")
 
 # At once over one link, where the link is shared: an adapter has few connections, and shares its air time among them.
 SHARED_LINKS: Mapping[str, int] = {"ble": 3}
@@ -467,6 +470,9 @@ class _Fleet:
             if is_wanted(raised):
                 raise
             error = raised
+        if error is not None:
+            log.debug("%s has failed", member.name, exc_info=error)
+            _forget_frames(error)
         identity = member.device.identity if member.device is not None else None
         return DeviceResult(
             member.name,
@@ -477,6 +483,16 @@ class _Fleet:
             error,
             now() - begin,
         )
+
+
+def _forget_frames(error: BaseException) -> None:
+    """The frames of an error that is kept would keep the link, the transfer and the device of each that has failed."""
+    errors: list[BaseException | None] = [error]
+    while errors:
+        one = errors.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            errors += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
 def _verdict(error: BaseException | None) -> Verdict:

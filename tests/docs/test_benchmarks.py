@@ -71,6 +71,13 @@ def test_the_plot_of_links_shows_what_the_table_says() -> None:
     assert all(abs(fall - scale * (rate - rates[50])) < 1 for fall, rate in zip(falls, rates.values(), strict=True))
 
 
+def test_fleet() -> None:
+    found = run("fleet.py", "--quick")
+    assert [row["devices"] for row in found["results"]] == [1, 4, 8]
+    assert all(row["cpu_ms"] > 0 and row["at_work_kb"] > 0 for row in found["results"])
+    assert all(row["kept_kb"] < 30 for row in found["results"])  # frames of errors would keep ten times as much
+
+
 @dear
 def test_peers() -> None:
     found = run("peers.py", "--quick")
