@@ -181,9 +181,9 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} on")
     return int(text)
 
 
@@ -218,7 +218,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--write-rsp", action="store_true", help="taken, and without effect")
     upload = parser.add_argument_group("image upload")
     upload.add_argument(
-        "-n", "--image", type=int, metavar="N", help="number of the image (core) [as the file says, or 0]"
+        "-n",
+        "--image",
+        type=lambda text: _count(text, 0),
+        metavar="N",
+        help="number of the image (core) [as the file says, or 0]",
     )
     upload.add_argument("-w", "--maxwinsize", dest="window", type=_count, metavar="N", help="most chunks on their way")
     upload.add_argument("-u", "--upgrade", action="store_true", help="only if its version is newer")

@@ -302,6 +302,7 @@ def test_a_device_of_the_first_version_gets_the_same_said(run: Run, words: tuple
         (["image", "upload", __file__], "not a"),
         (["-t", "soon", "echo", "x"], "'soon' is no number of seconds"),
         (["-r", "0", "echo", "x"], "'0' is no number from 1 on"),
+        (["image", "upload", __file__, "-n", "-1"], "'-1' is no number from 0 on"),
         (["-l", "loud", "echo", "x"], "invalid choice: 'loud'"),
         (["--sing", "echo", "x"], "--sing"),
     ],

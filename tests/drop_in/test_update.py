@@ -49,7 +49,7 @@ def image(folder: Path, version: str) -> Path:
 def test_upgrade_with_confirm_then_with_revert(
     helper: type[Harness | MCUmgr], link: str, option: str, tmp_path: Path
 ) -> None:
-    with serving(QUICK, option) as served:
+    with serving(QUICK, option, "--instant") as served:
         device = helper(connection(served, link))
         assert [one.flags for one in device.get_image_list()] == ["active confirmed"]
 
@@ -84,7 +84,7 @@ def test_upgrade_with_confirm_then_with_revert(
 
 
 def test_the_class_finds_the_hashes_by_itself_and_raises_what_is_refused(tmp_path: Path) -> None:
-    with serving(QUICK, "--udp", "0") as served:
+    with serving(QUICK, "--udp", "0", "--instant") as served:
         device = MCUmgr(connection(served, "udp"))
         assert MCUmgr.is_available()
         with pytest.raises(MCUmgrException, match="no image that is not active"):
