@@ -42,11 +42,25 @@ async def image_list(connection: Connection) -> ImageState:
         if await _has_loader(connection):
             return UNLISTED
         raise
-    if images.split_status is not None or not any(slot.active for slot in images.slots):
+    if not any(slot.active for slot in images.slots):
         return images
-    if not await _in_recovery(connection):
-        return images
+    if images.split_status is not None or not await _in_recovery(connection):
+        return _with_other_images(images)
     return replace(images, slots=tuple(replace(slot, active=False, confirmed=False) for slot in images.slots))
+
+
+def _with_other_images(images: ImageState) -> ImageState:
+    """The list, of servers that flag what runs of image 0 alone, as newer ones give it (`img_mgmt_state_flags`).
+
+    What is listed in slot 0 of another image runs, and for good but where the other slot is the one to go back to.
+    """
+    flagged = {slot.image for slot in images.slots if slot.active}
+    there = [slot for slot in images.slots if slot.slot == 0 and slot.image not in flagged]
+    for slot in there:
+        on_trial = any(other.confirmed for other in images.slots if (other.image, other.slot) == (slot.image, 1))
+        runs = replace(slot, active=True, confirmed=slot.confirmed or not on_trial)
+        images = replace(images, slots=tuple(runs if one is slot else one for one in images.slots))
+    return images
 
 
 async def _has_loader(connection: Connection) -> bool:

@@ -105,6 +105,26 @@ def test_an_image_that_is_never_listed_is_reset_once_and_unproven(how: Mode) -> 
     assert desk.after_reset() == ("1.0.0", "2.1.0")
 
 
+class FlagsOne(ImageServer):
+    """A server that flags what runs of image 0 alone, as older ones of Zephyr do."""
+
+    def _listed(self, frugal: bool) -> Iterator[dict[str, Any]]:
+        for entry in super()._listed(frugal):
+            runs = {key: False for key in ("active", "confirmed") if entry.get("image") and entry["slot"] == 0}
+            yield entry | runs
+
+
+def test_what_runs_of_another_image_is_known_where_only_image_0_is_flagged() -> None:
+    desk = Desk(confirms_other_images=True)
+    desk.device.add_group(FlagsOne(desk.device))
+    new = build_image("1.1.0", payload_size=4096)
+    report = desk.together(new, OLD_NET)
+    assert report.ending is Ending.CONFIRMED
+    assert desk.versions == desk.after_reset() == ("1.1.0", "2.0.0")
+    assert desk.together(new, NET).ending is Ending.CONFIRMED
+    assert desk.versions == desk.after_reset() == ("1.1.0", "2.1.0")
+
+
 def test_an_image_that_is_never_listed_and_does_not_leave_its_slot_was_not_installed() -> None:
     desk = Desk()
     desk.device.add_group(OutOfReach(desk.device))
