@@ -46,6 +46,9 @@ T = TypeVar("T")
 
 _CONNECT_S = 10.0
 
+# For all workers to say who they are: one that has just been cut off is not known to be gone yet.
+_INTRODUCE_S = 30.0
+
 # For a worker to end what it is called off from; beyond that its scheduler is not waited for.
 _CALL_OFF_S = 20.0
 
@@ -196,7 +199,12 @@ async def gateways(scheduler: str, *, timeout_s: float | None = None, remember: 
         hint = "start one with 'dask scheduler', and each gateway with 'dask worker ADDRESS --name NAME'"
         raise ConnectFailed(f"no Dask scheduler answers at {scheduler}", address=scheduler, hint=hint) from error
     try:
-        told = await client.run(introduce, on_error="return")
+        try:
+            async with asyncio.timeout(_INTRODUCE_S):
+                told = await client.run(introduce, on_error="return")
+        except TimeoutError:
+            hint = "end the one that hangs: 'dask scheduler' shows which have not been heard lately"
+            raise ConnectFailed(f"not all workers at {scheduler} answer", address=scheduler, hint=hint) from None
         yield Gateways(client, _workers(told, scheduler), timeout_s, remember)
     finally:
         await client.close()

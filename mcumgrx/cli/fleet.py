@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from ..events import Bytes, Event, Note, Progress, Stage
 from .fleet_devices import bound, listed, matching
 from .tables import Row, Table, table_lines
 from .text import duration_text, rate_text
+
+log = logging.getLogger("mcumgrx.fleet")
 
 if TYPE_CHECKING:
     from ..flows import DfuPolicy
@@ -204,6 +207,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries: dict[str, dict[str, Any]] = {}
+        self._whose: dict[str, str] = {}
         if path.exists():
             try:
                 self._entries = dict(json.loads(path.read_text(encoding="utf-8"))["devices"])
@@ -220,7 +224,10 @@ class Ledger:
     def note(self, result: DeviceResult) -> None:
         """Keep what has become of a device, at once: the program may end before the others are through."""
         plan = result.plan
-        self._entries[result.identity or result.address] = {
+        # At two gateways the same identity may be two devices: one of a link that tells them apart by address alone.
+        known = result.identity or result.address
+        key = known if self._whose.setdefault(known, result.address) == result.address else result.address
+        self._entries[key] = {
             "address": result.address,
             "verdict": result.verdict.value,
             "reason": result.reason,
@@ -309,6 +316,8 @@ class _Listener:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            log.warning("the table could not be drawn any more", exc_info=self._task.exception())
         if kind is asyncio.CancelledError:
             self._tell_of_interruption()
 

@@ -240,6 +240,17 @@ def test_the_ledger_tells_what_is_left_and_skips_nothing(cli: Cli, new: str, she
     assert len(json.loads(Path(ledger).read_text())["devices"]) == 3
 
 
+def test_a_table_that_cannot_be_drawn_decides_nothing(
+    cli: Cli, new: str, shelf: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object) -> None:
+        raise RuntimeError("the terminal is gone")
+
+    monkeypatch.setattr("mcumgrx.cli.fleet._Listener._table", broken)
+    ended = cli("dfu", new, *several(shelf[:2]))
+    assert (ended.exit, ended.out.startswith("done: 2 done of 2 devices")) == (Exit.DONE, True)
+
+
 def test_a_ledger_that_cannot_be_read_or_written(cli: Cli, new: str, shelf: list[str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")

@@ -62,7 +62,7 @@ from mcumgrx.cli.main import main
 
 for arguments in {HELPS!r}:
     assert main(arguments) == 0, arguments
-    heavy = {{"asyncio", "bleak", "serial", "rich", "cbor2"}} & set(sys.modules)
+    heavy = {{"asyncio", "bleak", "serial", "rich", "cbor2", "dask", "distributed"}} & set(sys.modules)
     assert not heavy, (arguments, heavy)
 """
 

@@ -114,13 +114,10 @@ async def test_a_cancelled_fleet_closes_the_links_at_the_workers(cluster: Cluste
     await cluster.ready(1)
     noted = [tmp_path / f"noted-{n}" for n in range(6)]
     at_work = asyncio.Event()
-    begun: set[str] = set()
 
     def tell(event: Event) -> None:
-        if isinstance(event, DeviceEvent):
-            begun.add(event.address)
-            if len(begun) == 2 and all(noted[n].exists() for n in range(2)):
-                at_work.set()
+        if isinstance(event, DeviceEvent) and sum(path.exists() for path in noted) == 2:  # as many as it has threads
+            at_work.set()
 
     async with gateways(cluster.address, remember=False) as executor:
         fleet = [Member(f"odd:hang={path}", at="gw-0") for path in noted]
@@ -227,6 +224,8 @@ async def test_the_command_updates_at_workers(cluster: Cluster, tmp_path: Path) 
         "shelf.txt",
         "--health-check",
         "echo at $GATEWAY",
+        "--ledger",
+        "ledger.json",
     ]
     process = await asyncio.create_subprocess_exec(
         *command_line(*words, "--json"), cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE
@@ -235,6 +234,8 @@ async def test_the_command_updates_at_workers(cluster: Cluster, tmp_path: Path) 
     assert (process.returncode, err) == (0, b"")
     records = [json.loads(line) for line in out.splitlines()]
     assert records[-1]["result"]["done"] == 2
+    entries = json.loads((tmp_path / "ledger.json").read_text())["devices"].values()
+    assert {one["address"].rpartition(" ")[2] for one in entries} == {"@hall", "@yard"}
     notes = {
         (one["address"].rpartition(" @")[2], one["text"]) for one in records if "health check:" in one.get("text", "")
     }
