@@ -238,6 +238,21 @@ def test_the_command_mcumgr_comes_with_a_wheel_of_its_own(unpacked: Path, tmp_pa
     assert packed == sources | {"mcumgrx_mcumgr/py.typed"}
 
 
+@pytest.mark.parametrize(("folder", "needed"), [("labgrid", "labgrid"), ("robot", "robotframework")])
+def test_what_other_tools_load_comes_with_a_wheel_of_its_own(
+    unpacked: Path, tmp_path: Path, folder: str, needed: str
+) -> None:
+    build_wheel(unpacked / "examples" / folder, tmp_path)
+    (made,) = tmp_path.iterdir()
+    with zipfile.ZipFile(made) as archive:
+        names = archive.namelist()
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+    assert {name for name in names if ".dist-info/" not in name} == {f"mcumgrx_{folder}/__init__.py"}
+    assert {"Requires-Dist: mcumgrx", f"Requires-Dist: {needed}"} <= {
+        line.partition(">")[0] for line in metadata.split("\n")
+    }
+
+
 @pytest.mark.skipif(not os.environ.get("MCUMGRX_CI"), reason="needs the package index; runs in CI")
 def test_install_as_a_user_does(sdist: Path, tmp_path: Path) -> None:
     """With isolation, with dependencies, with nothing borrowed."""
