@@ -14,10 +14,9 @@ from mcumgrx.testing.recording import recording
 pytest_plugins = ["pytester"]
 
 QUICK = "erase=0.2,boot=0.05,reset_delay=0.02"
-PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider")
-
-# Of the runs in this process, which have no settings, and so those of pytest-asyncio neither.
-pytestmark = pytest.mark.filterwarnings("ignore:The configuration option:pytest.PytestDeprecationWarning")
+BARE = ("-p", "no:randomly", "-p", "no:cacheprovider")
+WITHOUT_ASYNCIO = (*BARE, "-p", "no:asyncio")
+PLAIN = (*BARE, "-o", "asyncio_default_fixture_loop_scope=function")  # of which pytest-asyncio warns if it is not said
 
 
 def test_a_device_that_blocks(pytester: pytest.Pytester) -> None:
@@ -58,7 +57,7 @@ def test_a_client_with_asyncio_in_both_of_its_modes(pytester: pytest.Pytester, m
 
 def test_a_client_without_asyncio_says_what_is_missing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(mcumgrx_client): pass")
-    result = pytester.runpytest(*PLAIN, "-p", "no:asyncio", "--mcumgrx-device", "sim:")
+    result = pytester.runpytest(*WITHOUT_ASYNCIO, "--mcumgrx-device", "sim:")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*mcumgrx_client is asynchronous and needs pytest-asyncio*"])
 
@@ -159,7 +158,7 @@ def test_a_device_that_does_not_answer_shows_what_it_was_asked(pytester: pytest.
                 device.os.echo("there?")
         """
     )
-    result = pytester.runpytest(*PLAIN, "-p", "no:asyncio")
+    result = pytester.runpytest(*WITHOUT_ASYNCIO)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*> echo 0/0 {'d': 'there[?]'}", "*- mcumgrx.*: no answer to the echo*"])
 
