@@ -163,8 +163,11 @@ def test_a_closed_device_can_be_opened_again_by_its_next_call() -> None:
 
 
 CHILD = """
-import sys, mcumgrx
+import signal, sys, mcumgrx
 from mcumgrx.mcuboot import load_image
+
+# Whatever is run in the background by a shell without job control inherits that the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def tell(done, total):
     print("moving", flush=True)
