@@ -273,10 +273,14 @@ def demo_ble(arguments):
     return run(VENV_PYTHON, os.path.join(ROOT, "tests", "ble", "demo.py"), *arguments, cwd=os.getcwd())
 
 
+# For two processors: many tests wait for processes and sockets, and leave them idle.
+WORKERS = "3"
+
+
 def test(arguments):
     """the test suite with the compiled codec, then with the Python one what passes bytes through a codec"""
     missing = prepare("test")
-    parallel = ["-n", "2", "--dist", "loadgroup"]
+    parallel = ["-n", WORKERS, "--dist", "loadgroup"]
     if missing or os.environ.get("MCUMGRX_PURE_PYTHON", "") not in ("", "0"):
         say("one run, with the Python codec: " + (missing or "MCUMGRX_PURE_PYTHON is set"))
         return pytest(*(parallel + arguments))
@@ -292,7 +296,7 @@ def test(arguments):
 def test_python(arguments):
     """the whole test suite with the Python codec"""
     prepare("test")
-    parallel = ["-n", "2", "--dist", "loadgroup", "-m", "not packaging"]
+    parallel = ["-n", WORKERS, "--dist", "loadgroup", "-m", "not packaging"]
     return pytest(*(parallel + arguments), env=environment(MCUMGRX_PURE_PYTHON="1"))
 
 
