@@ -126,10 +126,12 @@ async def test_a_cancelled_fleet_closes_the_links_at_the_workers(cluster: Cluste
         updating.cancel()
         with pytest.raises(asyncio.CancelledError):
             await updating
-        assert [path.read_text() for path in noted if path.exists()] == ["opened\nclosed\n"] * 2
+        begun = [path for path in noted if path.exists()]  # one more may have begun before the cancellation came
+        assert {path.read_text() for path in begun} == {"opened\nclosed\n"}
         after = await update_fleet([Member(f"sim:b,{QUICK}", at="gw-0")], IMAGE, executor=executor)
         assert after.exit is Exit.DONE  # the worker is free
-    assert sum(path.exists() for path in noted) == 2
+    assert [path for path in noted if path.exists()] == begun
+    assert len(begun) < len(noted)
 
 
 async def test_checks_run_at_the_worker_and_events_come_back(cluster: Cluster, tmp_path: Path) -> None:
