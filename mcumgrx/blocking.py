@@ -78,11 +78,12 @@ class BlockingDevice:
         self._device = session_device(address, timeout_s=timeout_s, memory=memory, name=name, registry=self._registry)
         self._client: Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._calls: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._connecting = asyncio.Lock()  # in the loop: of several calls at once the first opens the link
         self.pause = _ThreadPause(self)
-        """Holds uploads of images, and lets them go on; from any thread."""
+        """Holds an `update`, and lets it go on; from any thread. An upload of a group takes it in its options."""
 
     def __repr__(self) -> str:
         return f"<blocking device {self._device.address}>"
@@ -188,7 +189,9 @@ class BlockingDevice:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=(self._loop,), name=f"{self!r}", daemon=True).start()
+                self._connecting = asyncio.Lock()  # of this loop alone
+                self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"{self!r}", daemon=True)
+                self._thread.start()
             return self._loop
 
     def _call(self, work: Callable[[Progress], Awaitable[T]], progress: Listener | None) -> T:
@@ -201,7 +204,7 @@ class BlockingDevice:
             return await work(tell)
 
         loop = self._running_loop()
-        if threading.current_thread().name == f"{self!r}":
+        if threading.current_thread() is self._thread:
             raise UsageError("a device that blocks was used in its own loop", hint="call it from another thread")
         future = asyncio.run_coroutine_threadsafe(in_loop(), loop)
         with self._lock:

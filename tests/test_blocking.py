@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -153,13 +153,13 @@ def test_a_held_upload_goes_on_when_it_is_let(app: str) -> None:
         assert report.ending is Ending.UPLOADED
 
 
-def test_a_closed_device_can_be_opened_again_by_its_next_call() -> None:
+def test_a_closed_device_can_be_opened_again_by_its_next_calls() -> None:
     device = mcumgrx.open(f"sim:,{QUICK}")
-    device.os.echo("a")
-    device.close()
-    device.close()
-    assert device.os.echo("b") == "b"
-    device.close()
+    for _ in range(2):  # each time several at once wait for the link, in another loop
+        with ThreadPoolExecutor(4) as threads:
+            assert [*threads.map(device.os.echo, "abcd")] == [*"abcd"]
+        device.close()
+        device.close()
 
 
 CHILD = """

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Exit, UsageError
+from ..errors import Exit, PlanRefused, UsageError
 from ..events import Bytes, Event, Note, Progress, Stage
 from .fleet_devices import bound, listed, matching
 from .tables import Row, Table, table_lines
@@ -265,8 +265,8 @@ async def update_all(
             return False
         for reason in plans.no_way_back:
             context.warn(reason)
-        if plans.no_way_back and not await context.confirm("Go on, with no way back?"):
-            raise UsageError(
+        if plans.no_way_back and not await context.confirm("Go on all the same?"):
+            raise PlanRefused(
                 f"nothing was changed, because nobody has agreed: {'; '.join(plans.no_way_back)}",
                 hint="give --yes, or answer the question with y",
             )

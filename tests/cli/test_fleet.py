@@ -218,7 +218,7 @@ def test_other_commands_are_for_one_device(cli: Cli, shelf: list[str]) -> None:
 def test_what_has_no_way_back_is_asked_once_for_all(cli: Cli, new: str, shelf: list[str]) -> None:
     shelf[2] += ",mode=overwrite"
     ended = cli("dfu", new, *several(shelf))
-    assert ended.exit == Exit.USAGE
+    assert ended.exit == Exit.PLAN_REFUSED
     assert "there is no way back (1 of 3 devices)" in ended.err
     assert [runs(cli, address) for address in shelf] == ["1.0.0"] * 3
     assert cli("dfu", new, *several(shelf), "--yes").exit == Exit.DONE
