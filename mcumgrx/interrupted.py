@@ -7,17 +7,15 @@ its address where nothing better tells it from others, and nothing here fails: w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .link.profile import Begun
+from .locks import replace_text
 
 log = logging.getLogger("mcumgrx.memory")
 
@@ -85,15 +83,7 @@ class InterruptedUploads:
             path.unlink(missing_ok=True)
             return
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{_FILE}.", dir=folder)
-        try:
-            with open(number, "w", encoding="utf-8") as file:
-                json.dump(entries, file, indent=1)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        replace_text(path, json.dumps(entries, indent=1))
 
 
 def _is_sound(entry: object, now: float) -> bool:

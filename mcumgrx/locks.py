@@ -1,9 +1,26 @@
-"""Files that one process has at a time."""
+"""Files that several processes use: one has them at a time, and nobody sees half of one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
+from pathlib import Path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Put a file with this text in the place of the one there. Its owner alone can read it, as mkstemp makes it."""
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(number, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
 
 if sys.platform == "win32":
     import msvcrt

@@ -16,7 +16,6 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from typing import Any, ParamSpec, TypeVar
 from .errors import UsageError
 from .interrupted import InterruptedUploads
 from .link.profile import Begun, Learned
-from .locks import lock_file
+from .locks import lock_file, replace_text
 from .threads import in_thread
 
 P = ParamSpec("P")
@@ -231,16 +230,7 @@ class Memory:
     def _write(self, devices: list[Known]) -> None:
         """Replace the file as a whole; nobody ever sees half of it."""
         content = json.dumps({"version": _VERSION, "devices": [_to_record(one) for one in devices]}, indent=1)
-        # Readable by its owner alone, which is how mkstemp makes it.
-        number, name = tempfile.mkstemp(prefix=f".{_FILE}.", dir=self.path.parent)
-        try:
-            with open(number, "w", encoding="utf-8") as file:
-                file.write(content + "\n")
-            os.replace(name, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        replace_text(self.path, content + "\n")
 
     def _set_aside(self, error: Exception) -> None:
         """Something else is where our file belongs: make room, but do not destroy it."""

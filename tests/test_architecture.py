@@ -47,7 +47,7 @@ CORE: dict[str, set[str]] = {
         "mcumgrx.locks",
         "mcumgrx.threads",
     },
-    "mcumgrx.interrupted": {"mcumgrx.link.profile"},
+    "mcumgrx.interrupted": {"mcumgrx.link.profile", "mcumgrx.locks"},
     "mcumgrx.link.profile": {"mcumgrx.messages.standard"},
     "mcumgrx.load": set(),
     "mcumgrx.locks": set(),

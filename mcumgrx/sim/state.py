@@ -11,14 +11,13 @@ import binascii
 import contextlib
 import json
 import os
-import tempfile
 import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mcumgrx.errors import UsageError
-from mcumgrx.locks import lock_file
+from mcumgrx.locks import lock_file, replace_text
 from mcumgrx.sim.bootloader import Mode
 from mcumgrx.sim.device import Power, SimulatedDevice
 from mcumgrx.sim.groups import Persistent
@@ -134,15 +133,9 @@ class StateFile:
         if marks == self._saved_marks and self._saved is not None and not self.changed():
             return
         text = json.dumps(_snapshot(device), indent=1)
-        temporary = None
         try:
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            with open(descriptor, "w", encoding="ascii") as stream:
-                stream.write(text)
-            os.replace(temporary, self.path)
+            replace_text(self.path, text)
         except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
             raise self._unusable(error) from error
         self._saved, self._saved_marks = self._stamp(), marks
 
